@@ -1,0 +1,189 @@
+#include "base/arch.h"
+
+#include <cstdio>
+#include <cstring>
+#include <fstream>
+#include <string>
+
+#if defined(__x86_64__) || defined(_M_X64)
+#define OCTAVO_ARCH_X86 1
+#include <cpuid.h>
+#include <immintrin.h>
+#elif defined(__aarch64__) || defined(_M_ARM64)
+#define OCTAVO_ARCH_ARM64 1
+#if defined(__linux__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#elif defined(__APPLE__)
+#include <sys/sysctl.h>
+#endif
+#endif
+
+#if defined(__unix__) || defined(__APPLE__)
+#include <unistd.h>
+#endif
+
+namespace octavo {
+namespace {
+
+#if defined(OCTAVO_ARCH_X86)
+
+constexpr FeatureName kFeatures[] = {
+    {kFeatureAvx2, "avx2"},
+    {kFeatureAvxVnni, "avx_vnni"},
+    {kFeatureAvx512Vnni, "avx512_vnni"},
+    {kFeatureAmxInt8, "amx_int8"},
+};
+
+struct Cpuid {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+};
+
+Cpuid cpuid(unsigned leaf, unsigned subleaf = 0) {
+  Cpuid r;
+  const unsigned highest = static_cast<unsigned>(__get_cpuid_max(leaf & 0x80000000u, nullptr));
+  if (leaf <= highest) {
+    __cpuid_count(leaf, subleaf, r.eax, r.ebx, r.ecx, r.edx);
+  }
+  return r;
+}
+
+bool bit(unsigned word, int n) { return ((word >> n) & 1u) != 0; }
+
+// XGETBV itself: the intrinsic would need a target flag on this portable file.
+std::uint64_t xcr0() {
+  unsigned lo = 0, hi = 0;
+  __asm__ volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
+  return (static_cast<std::uint64_t>(hi) << 32) | lo;
+}
+
+std::uint32_t detect() {
+  const Cpuid l1 = cpuid(1), l7 = cpuid(7), l7_1 = cpuid(7, 1);
+  if (!bit(l1.ecx, 27)) return 0;  // OSXSAVE: without it the system saves no vector state beyond SSE
+  const std::uint64_t saved = xcr0();
+  const bool ymm = (saved & 0x6) == 0x6, zmm = (saved & 0xe6) == 0xe6, tiles = (saved & 0x60000) == 0x60000;
+  std::uint32_t f = 0;
+  if (ymm && bit(l1.ecx, 28) && bit(l7.ebx, 5)) {
+    f |= kFeatureAvx2;
+    if (bit(l7_1.eax, 4)) f |= kFeatureAvxVnni;
+  }
+  const bool avx512_f_dq_bw_vl = bit(l7.ebx, 16) && bit(l7.ebx, 17) && bit(l7.ebx, 30) && bit(l7.ebx, 31);
+  if (zmm && avx512_f_dq_bw_vl && bit(l7.ecx, 11)) f |= kFeatureAvx512Vnni;
+  if (tiles && bit(l7.edx, 24) && bit(l7.edx, 25)) f |= kFeatureAmxInt8;
+  return f;
+}
+
+std::string detect_brand() {
+  char text[49] = {};
+  if (cpuid(0x80000000u).eax < 0x80000004u) return "unknown x86-64 CPU";
+  for (unsigned i = 0; i < 3; ++i) {
+    const Cpuid r = cpuid(0x80000002u + i);
+    std::memcpy(text + 16 * i, &r, 16);
+  }
+  std::string brand(text);
+  const auto first = brand.find_first_not_of(' '), last = brand.find_last_not_of(' ');
+  return first == std::string::npos ? "unknown x86-64 CPU" : brand.substr(first, last - first + 1);
+}
+
+std::uint64_t enter_float_environment() {
+  const unsigned saved = _mm_getcsr();
+  _mm_setcsr(0x1f80);
+  return saved;
+}
+void leave_float_environment(std::uint64_t saved) { _mm_setcsr(static_cast<unsigned>(saved)); }
+
+#elif defined(OCTAVO_ARCH_ARM64)
+
+constexpr FeatureName kFeatures[] = {
+    {kFeatureNeon, "neon"},
+    {kFeatureDotprod, "dotprod"},
+    {kFeatureI8mm, "i8mm"},
+};
+
+std::uint32_t detect() {
+  std::uint32_t f = kFeatureNeon;  // part of every AArch64 CPU
+#if defined(__linux__)
+  if ((getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0) f |= kFeatureDotprod;
+#if defined(HWCAP2_I8MM)
+  if ((getauxval(AT_HWCAP2) & HWCAP2_I8MM) != 0) f |= kFeatureI8mm;
+#endif
+#elif defined(__APPLE__)
+  const auto has = [](const char* name) {
+    int value = 0;
+    std::size_t size = sizeof value;
+    return sysctlbyname(name, &value, &size, nullptr, 0) == 0 && value != 0;
+  };
+  if (has("hw.optional.arm.FEAT_DotProd")) f |= kFeatureDotprod;
+  if (has("hw.optional.arm.FEAT_I8MM")) f |= kFeatureI8mm;
+#endif
+  return f;
+}
+
+std::string detect_brand() { return "AArch64 CPU"; }
+
+std::uint64_t enter_float_environment() {
+  std::uint64_t saved = 0;
+  __asm__ volatile("mrs %0, fpcr" : "=r"(saved));
+  __asm__ volatile("msr fpcr, %0" : : "r"(std::uint64_t{0}));
+  return saved;
+}
+void leave_float_environment(std::uint64_t saved) { __asm__ volatile("msr fpcr, %0" : : "r"(saved)); }
+
+#else  // any other architecture: the portable kernel alone
+
+constexpr FeatureName kFeatures[] = {{kFeatureNeon, "neon"}};
+std::uint32_t detect() { return 0; }
+std::string detect_brand() { return "unknown CPU"; }
+std::uint64_t enter_float_environment() { return 0; }
+void leave_float_environment(std::uint64_t) {}
+
+#endif
+
+// Linux describes each cache of CPU 0 in a folder of its own: level, type, and size as "48K".
+CacheSizes detect_caches() {
+  CacheSizes c{32 << 10, 256 << 10, 2 << 20};
+#if defined(__linux__)
+  for (int index = 0; index < 8; ++index) {
+    const std::string folder = "/sys/devices/system/cpu/cpu0/cache/index" + std::to_string(index) + "/";
+    std::ifstream level_file(folder + "level"), type_file(folder + "type"), size_file(folder + "size");
+    int level = 0;
+    std::size_t kib = 0;
+    std::string type;
+    if (!(level_file >> level) || !(type_file >> type) || !(size_file >> kib)) break;
+    if (type == "Instruction" || kib == 0) continue;
+    if (level == 1) c.l1d_bytes = kib << 10;
+    if (level == 2) c.l2_bytes = kib << 10;
+    if (level == 3) c.l3_bytes = kib << 10;
+  }
+#elif defined(__APPLE__)
+  const auto read = [](const char* name, std::size_t* out) {
+    std::int64_t value = 0;
+    std::size_t size = sizeof value;
+    if (sysctlbyname(name, &value, &size, nullptr, 0) == 0 && value > 0) *out = static_cast<std::size_t>(value);
+  };
+  read("hw.l1dcachesize", &c.l1d_bytes);
+  read("hw.l2cachesize", &c.l2_bytes);
+#endif
+  return c;
+}
+
+}  // namespace
+
+FeatureList known_features() { return {kFeatures, sizeof kFeatures / sizeof kFeatures[0]}; }
+
+std::uint32_t cpu_features() {
+  static const std::uint32_t features = detect();
+  return features;
+}
+
+std::string cpu_brand() { return detect_brand(); }
+
+const CacheSizes& cache_sizes() {
+  static const CacheSizes sizes = detect_caches();
+  return sizes;
+}
+
+DefaultFloatEnvironment::DefaultFloatEnvironment() : saved_(enter_float_environment()) {}
+DefaultFloatEnvironment::~DefaultFloatEnvironment() { leave_float_environment(saved_); }
+
+}  // namespace octavo

@@ -1,0 +1,19 @@
+// Names for what a kernel may need. Plain numbers: kernel files include this and nothing heavier from base/.
+#pragma once
+
+#include <cstdint>
+
+namespace octavo {
+
+// Bits of a feature set. One bit stands for all that a kernel of that name needs.
+enum Feature : std::uint32_t {
+  kFeatureAvx2 = 1u << 0,
+  kFeatureAvxVnni = 1u << 1,
+  kFeatureAvx512Vnni = 1u << 2,  // with AVX512 F, BW, DQ and VL
+  kFeatureAmxInt8 = 1u << 3,     // CPUID and XCR0; the permission is asked for by the kernel that uses it
+  kFeatureNeon = 1u << 4,
+  kFeatureDotprod = 1u << 5,
+  kFeatureI8mm = 1u << 6,
+};
+
+}  // namespace octavo

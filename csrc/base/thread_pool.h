@@ -1,0 +1,41 @@
+// A small pool for loops whose iterations are independent. It knows nothing of matrices.
+//
+// What it does: parallel_for(count, body) runs body(0) .. body(count - 1), each once, on the calling thread and up to
+// num_threads() - 1 workers, and returns when all are done. The iterations are handed out one at a time, so that a slow
+// core takes fewer.
+// What it refuses to do: nest, queue, or wait for another caller. A pool that is busy (another thread's loop, or a loop
+// inside a loop) makes the second caller run its iterations itself.
+// Workers start at first use and again, on demand, in a child process after fork.
+#pragma once
+
+#include <cstdint>
+
+namespace octavo {
+
+// Refers to a callable without owning it: the callable outlives the call.
+class IndexFunction {
+ public:
+  template <class F>
+  IndexFunction(const F& f)  // implicit on purpose: parallel_for(n, [&](std::int64_t i) { ... })
+      : object_(&f), call_([](const void* object, std::int64_t i) { (*static_cast<const F*>(object))(i); }) {}
+  void operator()(std::int64_t i) const { call_(object_, i); }
+
+ private:
+  const void* object_;
+  void (*call_)(const void*, std::int64_t);
+};
+
+// CPUs this process may use: affinity mask and cgroup quota (rounded up) considered; at least 1.
+int available_cpus();
+
+inline constexpr int kMaxThreads = 4096;
+
+// Threads used by parallel_for, the caller included. Starts as OCTAVO_NUM_THREADS (std::invalid_argument where that is no
+// number from 1 to kMaxThreads), else as available_cpus().
+int num_threads();
+void set_num_threads(int n);  // 1 to kMaxThreads; takes effect with the next parallel_for
+
+// `body` must not throw.
+void parallel_for(std::int64_t count, IndexFunction body);
+
+}  // namespace octavo

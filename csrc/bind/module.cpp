@@ -1,0 +1,240 @@
+// The Python module octavo._core: a table of contents at the bottom, one function above each entry that needs one.
+// Arguments are validated for memory safety here, and for sense (with telling messages) in the Python layer above.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <cstdint>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "base/arch.h"
+#include "base/thread_pool.h"
+#include "gemm/gemm.h"
+#include "gemm/registry.h"
+
+namespace py = pybind11;
+
+namespace octavo {
+namespace {
+
+// Multiply-adds from which a call gives up the GIL. Giving it up and taking it back costs about 50 ns, and several
+// microseconds where another thread wants it; the work below this takes less than that.
+constexpr double kReleaseGilWork = 65536;
+
+template <class Work>
+void without_gil(double multiply_adds, const Work& work) {
+  if (multiply_adds < kReleaseGilWork) {
+    work();
+  } else {
+    const py::gil_scoped_release release;
+    work();
+  }
+}
+
+void require(bool condition, const char* message) {
+  if (!condition) throw std::invalid_argument(message);
+}
+
+template <class T>
+using CArray = py::array_t<T, py::array::c_style>;
+
+template <class T>
+py::array_t<T> array_from(const T* data, std::int64_t n) {
+  return py::array_t<T>(static_cast<py::ssize_t>(n), data);
+}
+
+bool is_byte_array(const py::array& a) {
+  return a.dtype().itemsize() == 1 && (a.dtype().kind() == 'i' || a.dtype().kind() == 'u');
+}
+
+// ---- PackedLinear --------------------------------------------------------------------------------------------------
+
+PackedLinear make_linear(const CArray<std::int8_t>& weight, const CArray<float>& scale,
+                         const std::optional<CArray<float>>& bias, bool asymmetric, bool relu) {
+  require(weight.ndim() == 2, "weight must be 2-D");
+  const std::int64_t n = weight.shape(0), k = weight.shape(1);
+  require(scale.size() == n, "scale must have one element a row of weight");
+  require(!bias || bias->size() == n, "bias must have one element a row of weight");
+  require(k <= max_exact_k(asymmetric, false), "weight has too many columns for exact int32 sums");
+  const RhsView view{reinterpret_cast<const std::uint8_t*>(weight.data()), n, k, k, 1, false};
+  const auto scheme = asymmetric ? ActivationScheme::kAsymmetric : ActivationScheme::kSymmetric;
+  const py::gil_scoped_release release;
+  return PackedLinear(view, scale.data(), bias ? bias->data() : nullptr, {scheme, relu});
+}
+
+py::array_t<std::int8_t> int_repr(const PackedLinear& self) {
+  py::array_t<std::int8_t> q({self.weight().n(), self.weight().k()});
+  self.weight().unpack(q.mutable_data());
+  return q;
+}
+
+// A new C-contiguous float32 array with the leading dimensions of `x` and `n` columns. The plain py::array constructor
+// computes and copies strides on the way, which a call of a microsecond feels.
+py::object empty_like_rows(const py::detail::PyArray_Proxy* x, std::int64_t n) {
+  constexpr int kMaxDims = 64;
+  Py_intptr_t shape[kMaxDims];
+  for (int i = 0; i + 1 < x->nd; ++i) shape[i] = x->dimensions[i];
+  shape[x->nd - 1] = static_cast<Py_intptr_t>(n);
+  auto& api = py::detail::npy_api::get();
+  PyObject* array = api.PyArray_NewFromDescr_(api.PyArray_Type_, py::dtype::of<float>().release().ptr(), x->nd, shape,
+                                              nullptr, nullptr, 0, nullptr);
+  if (array == nullptr) throw py::error_already_set();
+  return py::reinterpret_steal<py::object>(array);
+}
+
+// The fast way in: a plain ndarray of aligned, C-contiguous, native float32 with k columns. Anything else gives None and
+// is for the Python layer, which converts it or says what is wrong with it.
+py::object try_call(const PackedLinear& self, py::handle argument) {
+  if (reinterpret_cast<PyObject*>(Py_TYPE(argument.ptr())) !=
+      reinterpret_cast<PyObject*>(py::detail::npy_api::get().PyArray_Type_)) {
+    return py::none();
+  }
+  const auto* x = py::detail::array_proxy(argument.ptr());
+  constexpr int kNeeded = py::detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_ | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
+  const auto& weight = self.weight();
+  if ((x->flags & kNeeded) != kNeeded || x->nd < 1 || x->dimensions[x->nd - 1] != weight.k() ||
+      !py::array_t<float>::check_(argument)) {
+    return py::none();
+  }
+  std::int64_t rows = 1;
+  for (int i = 0; i + 1 < x->nd; ++i) rows *= x->dimensions[i];
+  py::object y = empty_like_rows(x, weight.n());
+  const auto* in = reinterpret_cast<const float*>(x->data);
+  auto* out = reinterpret_cast<float*>(py::detail::array_proxy(y.ptr())->data);
+  without_gil(static_cast<double>(rows) * static_cast<double>(weight.n()) * static_cast<double>(weight.k()),
+              [&] { self(in, rows, weight.k(), out, weight.n()); });
+  return y;
+}
+
+// x (m, k) and out (m, n): float32 with contiguous rows, any distance between rows.
+void forward(const PackedLinear& self, const py::array_t<float>& x, py::array_t<float>& out) {
+  const std::int64_t n = self.weight().n(), k = self.weight().k(), item = sizeof(float);
+  require(x.ndim() == 2 && out.ndim() == 2, "x and out must be 2-D");
+  require(x.shape(1) == k && out.shape(1) == n && x.shape(0) == out.shape(0), "shapes of x, weight and out differ");
+  require(k <= 1 || x.strides(1) == item, "rows of x must be contiguous");
+  require(n <= 1 || out.strides(1) == item, "rows of out must be contiguous");
+  require(x.strides(0) % item == 0 && out.strides(0) % item == 0, "rows must be aligned");
+  const float* in = x.data();
+  float* dst = out.mutable_data();
+  const std::int64_t m = x.shape(0), x_stride = x.strides(0) / item, out_stride = out.strides(0) / item;
+  without_gil(static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k),
+              [&] { self(in, m, x_stride, dst, out_stride); });
+}
+
+// ---- integer operators ---------------------------------------------------------------------------------------------
+
+using ZeroPointArray = CArray<std::int32_t>;
+
+ZeroPoints zero_points(const ZeroPointArray& array, std::int64_t length, const char* message) {
+  require(array.ndim() == 1 && (array.size() == 1 || array.size() == length), message);
+  return {array.data(), array.size() == 1};
+}
+
+py::array_t<std::int32_t> matmul_integer_of(const py::array& a_any, const py::array& b, const ZeroPointArray& a_zero,
+                                            const ZeroPointArray& b_zero) {
+  require(a_any.ndim() == 2 && b.ndim() == 2, "a and b must be 2-D");
+  require(is_byte_array(a_any) && is_byte_array(b), "a and b must be int8 or uint8");
+  require(a_any.shape(1) == b.shape(0), "columns of a and rows of b differ");
+  // Rows of a are read as runs of bytes; b is read in any order.
+  const bool runs = a_any.shape(1) <= 1 || a_any.strides(1) == 1;
+  const py::array a = runs ? a_any : py::array::ensure(a_any, py::array::c_style);
+  const std::int64_t m = a.shape(0), k = a.shape(1), n = b.shape(1);
+  const LhsView lhs{static_cast<const std::uint8_t*>(a.data()), m, k, a.strides(0), a.dtype().kind() == 'u'};
+  const RhsView rhs{static_cast<const std::uint8_t*>(b.data()), n, k, b.strides(1), b.strides(0),
+                    b.dtype().kind() == 'u'};
+  const ZeroPoints za = zero_points(a_zero, m, "a_zero_point must have one element, or one a row of a");
+  const ZeroPoints zb = zero_points(b_zero, n, "b_zero_point must have one element, or one a column of b");
+  py::array_t<std::int32_t> y({m, n});
+  std::int32_t* dst = y.mutable_data();
+  without_gil(static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k),
+              [&] { matmul_integer(lhs, rhs, za, zb, dst); });
+  return y;
+}
+
+// ---- kernels, CPU, threads -----------------------------------------------------------------------------------------
+
+std::vector<std::string> kernel_names() {
+  std::vector<std::string> names;
+  for (const Kernel* kernel : all_kernels()) names.emplace_back(kernel->name);
+  return names;
+}
+
+const Kernel& require_kernel(const std::string& name) {
+  const Kernel* kernel = find_kernel(name);
+  if (kernel == nullptr) throw std::invalid_argument("no kernel is named \"" + name + "\"");
+  return *kernel;
+}
+
+std::optional<std::string> forced_kernel_name() {
+  const Kernel* kernel = forced_kernel();
+  return kernel == nullptr ? std::nullopt : std::optional<std::string>(kernel->name);
+}
+
+py::dict cpu_feature_dict() {
+  py::dict features;
+  for (const FeatureName& f : known_features()) features[f.name] = (cpu_features() & f.feature) != 0;
+  return features;
+}
+
+py::dict cache_dict() {
+  const CacheSizes& c = cache_sizes();
+  return py::dict(py::arg("l1d") = c.l1d_bytes, py::arg("l2") = c.l2_bytes, py::arg("l3") = c.l3_bytes);
+}
+
+py::dict build_info() {
+#if defined(__clang__)
+  const std::string compiler = "clang " __clang_version__;
+#elif defined(__GNUC__)
+  const std::string compiler = "gcc " __VERSION__;
+#else
+  const std::string compiler = "unknown";
+#endif
+  return py::dict(py::arg("version") = OCTAVO_VERSION, py::arg("compiler") = compiler);
+}
+
+}  // namespace
+}  // namespace octavo
+
+PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
+  using namespace octavo;
+  m.doc() = "Kernels, packing and threads of octavo. Private: use octavo and octavo.ops.";
+
+  py::class_<PackedLinear>(m, "PackedLinear")
+      .def(py::init(&make_linear), py::arg("weight"), py::arg("scale"), py::arg("bias").none(true), py::kw_only(),
+           py::arg("asymmetric"), py::arg("relu"))
+      .def_property_readonly("in_features", [](const PackedLinear& self) { return self.weight().k(); })
+      .def_property_readonly("out_features", [](const PackedLinear& self) { return self.weight().n(); })
+      .def_property_readonly("nbytes", &PackedLinear::size_bytes)
+      .def("int_repr", &int_repr)
+      .def("scale", [](const PackedLinear& self) { return array_from(self.scale(), self.weight().n()); })
+      .def("bias",
+           [](const PackedLinear& self) -> std::optional<py::array_t<float>> {
+             if (self.bias() == nullptr) return std::nullopt;
+             return array_from(self.bias(), self.weight().n());
+           })
+      .def("try_call", &try_call, py::arg("x"), py::pos_only())
+      .def("forward", &forward, py::arg("x").noconvert(), py::arg("out").noconvert());
+
+  m.def("matmul_integer", &matmul_integer_of, py::arg("a"), py::arg("b"), py::arg("a_zero_point"),
+        py::arg("b_zero_point"));
+
+  m.def("kernel_names", &kernel_names);
+  m.def("missing_features", [](const std::string& kernel) { return missing_features(require_kernel(kernel)); },
+        py::arg("kernel"));
+  m.def("active_kernel", [] { return std::string(active_kernel().name); });
+  m.def("forced_kernel", &forced_kernel_name);
+  m.def(
+      "force_kernel",
+      [](const std::optional<std::string>& name) { force_kernel(name ? &require_kernel(*name) : nullptr); },
+      py::arg("name").none(true));
+  m.def("cpu_features", &cpu_feature_dict);
+  m.def("cpu_brand", &cpu_brand);
+  m.def("cache_bytes", &cache_dict);
+  m.def("set_num_threads", &set_num_threads, py::arg("n"));
+  m.def("get_num_threads", &num_threads);
+  m.def("max_exact_k", &max_exact_k, py::arg("lhs_wide"), py::arg("rhs_wide"));
+  m.def("build_info", &build_info);
+}

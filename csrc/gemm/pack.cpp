@@ -1,0 +1,54 @@
+#include "gemm/pack.h"
+
+#include <algorithm>
+
+#include "base/thread_pool.h"
+#include "gemm/registry.h"
+
+namespace octavo {
+namespace {
+
+// Below this many bytes a second thread costs more than it saves. Weakly founded: a byte takes about 0.5 ns to pack.
+constexpr std::int64_t kParallelBytes = 1 << 18;
+
+}  // namespace
+
+PackedRhs::PackedRhs(const RhsView& view)
+    : n_(view.n), k_(view.k), nr_(panel_shape().nr), kr_(panel_shape().kr) {
+  data_ = AlignedBuffer::zeros(static_cast<std::size_t>(panels() * panel_bytes() + kRhsSlackBytes));
+  sums_ = AlignedBuffer::zeros(static_cast<std::size_t>(padded_n()) * sizeof(std::int32_t));
+  const auto pack_one = [&](std::int64_t panel) { pack_panel(view, panel); };
+  if (n_ * k_ >= kParallelBytes) {
+    parallel_for(panels(), pack_one);
+  } else {
+    for (std::int64_t i = 0; i < panels(); ++i) pack_one(i);
+  }
+}
+
+void PackedRhs::pack_panel(const RhsView& view, std::int64_t panel) {
+  const std::uint8_t flip = view.is_unsigned ? 0x80 : 0;
+  const std::int64_t n0 = panel * nr_, cols = std::min<std::int64_t>(nr_, n_ - n0);
+  std::uint8_t* group = data_.as<std::uint8_t>() + panel * panel_bytes();
+  std::int32_t* sums = sums_.as<std::int32_t>() + n0;
+  for (std::int64_t k0 = 0; k0 < k_; k0 += kr_, group += nr_ * kr_) {
+    const std::int64_t depth = std::min<std::int64_t>(kr_, k_ - k0);
+    for (std::int64_t i = 0; i < depth; ++i) {
+      const std::uint8_t* src = view.data + n0 * view.n_stride + (k0 + i) * view.k_stride;
+      for (std::int64_t j = 0; j < cols; ++j) {
+        const auto value = static_cast<std::uint8_t>(src[j * view.n_stride] ^ flip);
+        group[j * kr_ + i] = value;
+        sums[j] = static_cast<std::int32_t>(static_cast<std::uint32_t>(sums[j]) +
+                                            static_cast<std::uint32_t>(static_cast<std::int8_t>(value)));
+      }
+    }
+  }
+}
+
+void PackedRhs::unpack(std::int8_t* dst) const {
+  for (std::int64_t n = 0; n < n_; ++n) {
+    const std::int8_t* column = panel(n / nr_) + n % nr_ * kr_;
+    for (std::int64_t k = 0; k < k_; ++k) dst[n * k_ + k] = column[k / kr_ * (nr_ * kr_) + k % kr_];
+  }
+}
+
+}  // namespace octavo

@@ -1,0 +1,47 @@
+// The right-hand side, packed once: [N / nr][K / kr][nr][kr] int8, drawn in kernels/kernel.h.
+#pragma once
+
+#include <cstdint>
+
+#include "base/aligned_buffer.h"
+
+namespace octavo {
+
+// int8 or uint8 elements in the caller's memory: element (n, k) at data[n * n_stride + k * k_stride].
+struct RhsView {
+  const std::uint8_t* data;
+  std::int64_t n, k;
+  std::int64_t n_stride, k_stride;
+  bool is_unsigned;
+};
+
+class PackedRhs {
+ public:
+  explicit PackedRhs(const RhsView& view);
+
+  std::int64_t n() const { return n_; }
+  std::int64_t k() const { return k_; }
+  std::int32_t nr() const { return nr_; }
+  std::int32_t kr() const { return kr_; }
+  std::int64_t panels() const { return (n_ + nr_ - 1) / nr_; }
+  std::int64_t panel_bytes() const { return (k_ + kr_ - 1) / kr_ * kr_ * nr_; }
+  std::int64_t padded_n() const { return panels() * nr_; }
+
+  const std::int8_t* panel(std::int64_t i) const { return data_.as<const std::int8_t>() + i * panel_bytes(); }
+  // Sums of the int8 values over k, one a column, modulo 2^32; zero in the padding.
+  const std::int32_t* column_sums() const { return sums_.as<const std::int32_t>(); }
+  std::size_t size_bytes() const { return data_.size_bytes() + sums_.size_bytes(); }
+
+  // Canonical values, row-major (n, k): exactly what was packed (less 128 where that was unsigned).
+  void unpack(std::int8_t* dst) const;
+
+ private:
+  void pack_panel(const RhsView& view, std::int64_t panel);
+
+  std::int64_t n_, k_;
+  std::int32_t nr_, kr_;
+  AlignedBuffer data_;
+  AlignedBuffer sums_;
+};
+
+}  // namespace octavo

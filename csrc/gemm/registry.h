@@ -1,0 +1,33 @@
+// Which kernels exist, which this CPU runs, and which one is in use.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "kernels/kernel.h"
+
+namespace octavo {
+
+// Every kernel of this build, best first.
+const std::vector<const Kernel*>& all_kernels();
+
+// Names of the CPU features that `kernel` needs and this machine lacks; empty: it runs here.
+std::vector<std::string> missing_features(const Kernel& kernel);
+
+// nullptr where no kernel has that name.
+const Kernel* find_kernel(const std::string& name);
+
+// The forced kernel, else the best that runs here. std::invalid_argument where OCTAVO_ISA names none that does.
+const Kernel& active_kernel();
+
+// Forces a kernel for the process; nullptr returns to the best. std::invalid_argument where it does not run here.
+void force_kernel(const Kernel* kernel);
+const Kernel* forced_kernel();
+
+// The rhs panels of this architecture: all kernels but the portable one agree on them.
+struct PanelShape {
+  std::int32_t nr, kr;
+};
+PanelShape panel_shape();
+
+}  // namespace octavo

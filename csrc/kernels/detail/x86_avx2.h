@@ -1,0 +1,144 @@
+// What the 256-bit x86 kernels share: reading rows of float32, and finishing int32 sums. AVX2 only.
+// Included per kernel file; everything is in an anonymous namespace.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "kernels/detail/row_quant.h"
+#include "kernels/kernel.h"
+
+namespace octavo {
+namespace {
+
+// All ones in the first n of 8 lanes, 0 <= n <= 8.
+inline __m256i first_lanes(std::int64_t n) {
+  const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)), lane);
+}
+
+// A row's largest |x| as a bit pattern, and min(x, 0), max(x, 0). NaN enters the first alone: MINPS and MAXPS return their
+// second operand beside a NaN, which is the running value here.
+struct RowRange {
+  std::uint32_t max_abs_bits;
+  float lo, hi;
+};
+
+inline RowRange row_range(const float* x, std::int64_t k, bool asymmetric) {
+  constexpr int kLanes = 4;  // independent chains hide the latency
+  const __m256i abs_mask = _mm256_set1_epi32(0x7fffffff);
+  __m256i top[kLanes];
+  __m256 lo[kLanes], hi[kLanes];
+  for (int i = 0; i < kLanes; ++i) {
+    top[i] = _mm256_setzero_si256();
+    lo[i] = hi[i] = _mm256_setzero_ps();
+  }
+  const auto take = [&](int chain, __m256 v) {
+    top[chain] = _mm256_max_epi32(top[chain], _mm256_and_si256(_mm256_castps_si256(v), abs_mask));
+    if (asymmetric) {
+      lo[chain] = _mm256_min_ps(v, lo[chain]);
+      hi[chain] = _mm256_max_ps(v, hi[chain]);
+    }
+  };
+  std::int64_t i = 0;
+  for (; i + 8 * kLanes <= k; i += 8 * kLanes) {
+    for (int chain = 0; chain < kLanes; ++chain) take(chain, _mm256_loadu_ps(x + i + 8 * chain));
+  }
+  for (; i < k; i += 8) take(0, _mm256_maskload_ps(x + i, first_lanes(k - i < 8 ? k - i : 8)));
+  for (int chain = 1; chain < kLanes; ++chain) {
+    top[0] = _mm256_max_epi32(top[0], top[chain]);
+    lo[0] = _mm256_min_ps(lo[0], lo[chain]);
+    hi[0] = _mm256_max_ps(hi[0], hi[chain]);
+  }
+  alignas(32) std::uint32_t tops[8];
+  alignas(32) float los[8], his[8];
+  _mm256_store_si256(reinterpret_cast<__m256i*>(tops), top[0]);
+  _mm256_store_ps(los, lo[0]);
+  _mm256_store_ps(his, hi[0]);
+  RowRange r{tops[0], los[0], his[0]};
+  for (int j = 1; j < 8; ++j) {
+    r.max_abs_bits = tops[j] > r.max_abs_bits ? tops[j] : r.max_abs_bits;
+    r.lo = los[j] < r.lo ? los[j] : r.lo;
+    r.hi = his[j] > r.hi ? his[j] : r.hi;
+  }
+  return r;
+}
+
+inline RowQuant choose_row_quant(const float* x, std::int64_t k, bool asymmetric) {
+  const RowRange r = row_range(x, k, asymmetric);
+  return asymmetric ? row_quant_asymmetric(r.max_abs_bits, r.lo, r.hi) : row_quant_symmetric(r.max_abs_bits);
+}
+
+// Eight floats to eight int32 of -128..127. CVTPS2DQ rounds half to even; clamping to whole numbers before it gives the same
+// as clamping after it.
+struct RowQuantizer {
+  __m256 inverse, lo, hi;
+  __m256i zero_point;
+
+  explicit RowQuantizer(const RowQuant& rq)
+      : inverse(_mm256_set1_ps(rq.inverse)),
+        lo(_mm256_set1_ps(static_cast<float>(-128 - rq.zero_point))),
+        hi(_mm256_set1_ps(static_cast<float>(127 - rq.zero_point))),
+        zero_point(_mm256_set1_epi32(rq.zero_point)) {}
+
+  __m256i operator()(__m256 x) const {
+    const __m256 scaled = _mm256_min_ps(_mm256_max_ps(_mm256_mul_ps(x, inverse), lo), hi);
+    return _mm256_add_epi32(_mm256_cvtps_epi32(scaled), zero_point);
+  }
+};
+
+// Finishes `rows` rows of sums, acc[row][16], into columns col0 .. col0 + 15 of the block, or as many as it has.
+struct Finisher {
+  const GemmBlock& block;
+  std::int64_t col0;
+
+  __m256i columns_i32(const std::int32_t* array, int half) const {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(array + col0 + 8 * half));
+  }
+  __m256 columns_f32(const float* array, int half) const { return _mm256_loadu_ps(array + col0 + 8 * half); }
+
+  __m256i corrected(__m256i acc, std::int64_t m, int half) const {
+    const Epilogue& e = block.epilogue;
+    if (e.lhs_zero_point != nullptr) {
+      const __m256i z = _mm256_set1_epi32(e.lhs_zero_point[m]);
+      acc = _mm256_sub_epi32(acc, _mm256_mullo_epi32(z, columns_i32(e.rhs_sum, half)));
+    }
+    if (e.rhs_zero_point != nullptr) {
+      const __m256i sum = _mm256_set1_epi32(e.lhs_sum[m]);
+      acc = _mm256_sub_epi32(acc, _mm256_mullo_epi32(sum, columns_i32(e.rhs_zero_point, half)));
+    }
+    return acc;
+  }
+
+  __m256 rescaled(__m256i sum, std::int64_t m, int half) const {
+    const Epilogue& e = block.epilogue;
+    const __m256 scale = _mm256_mul_ps(_mm256_set1_ps(e.lhs_scale[m]), columns_f32(e.rhs_scale, half));
+    __m256 y = _mm256_mul_ps(_mm256_cvtepi32_ps(sum), scale);
+    if (e.bias != nullptr) y = _mm256_add_ps(y, columns_f32(e.bias, half));
+    if (e.relu) y = _mm256_andnot_ps(_mm256_cmp_ps(y, _mm256_setzero_ps(), _CMP_LE_OQ), y);  // NaN stays, -0 becomes +0
+    return y;
+  }
+
+  void operator()(const std::int32_t* acc, std::int64_t row0, std::int64_t rows) const {
+    const std::int64_t cols = block.cols - col0;
+    for (std::int64_t r = 0; r < rows; ++r) {
+      const std::int64_t m = row0 + r, at = m * block.dst_stride + col0;
+      for (int half = 0; half < 2 && 8 * half < cols; ++half) {
+        const std::int32_t* sums = acc + 16 * r + 8 * half;
+        const __m256i sum = corrected(_mm256_load_si256(reinterpret_cast<const __m256i*>(sums)), m, half);
+        const bool is_float = block.epilogue.kind == DstKind::kFloat32;
+        const __m256i result = is_float ? _mm256_castps_si256(rescaled(sum, m, half)) : sum;
+        int* dst = static_cast<int*>(block.dst) + at + 8 * half;
+        if (cols - 8 * half >= 8) {
+          _mm256_storeu_si256(reinterpret_cast<__m256i*>(dst), result);
+        } else {
+          _mm256_maskstore_epi32(dst, first_lanes(cols - 8 * half), result);
+        }
+      }
+    }
+  }
+};
+
+}  // namespace
+}  // namespace octavo

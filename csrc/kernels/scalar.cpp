@@ -1,0 +1,148 @@
+// The portable kernel: standard C++ for any architecture and any panel shape.
+//
+// It is what runs where no other kernel does, and the plainest statement of what the others compute. Sums are kept
+// as uint32: they wrap mod 2^32 as the contract says, without undefined behaviour. The lhs is row-major int8, a row padded
+// with zeros to a multiple of kLhsPad.
+#include <cstdint>
+#include <cstring>
+
+#include "kernels/detail/row_quant.h"
+#include "kernels/kernel.h"
+
+namespace octavo {
+namespace {
+
+constexpr std::int64_t kLhsPad = 16;  // a multiple of every kr
+constexpr std::int64_t kMaxNr = 64;   // of every nr
+
+std::int64_t lhs_stride(std::int64_t k) { return (k + kLhsPad - 1) / kLhsPad * kLhsPad; }
+std::int64_t lhs_bytes(std::int64_t rows, std::int64_t k) { return rows * lhs_stride(k); }
+std::int64_t scratch_elems(std::int64_t) { return 0; }
+
+RowQuant choose_row_quant(const float* x, std::int64_t k, bool asymmetric) {
+  std::uint32_t max_abs_bits = 0;
+  float lo = 0.0f, hi = 0.0f;
+  for (std::int64_t i = 0; i < k; ++i) {
+    const std::uint32_t bits = bits_from_float(x[i]) & 0x7fffffffu;
+    max_abs_bits = bits > max_abs_bits ? bits : max_abs_bits;
+    lo = x[i] < lo ? x[i] : lo;
+    hi = x[i] > hi ? x[i] : hi;
+  }
+  return asymmetric ? row_quant_asymmetric(max_abs_bits, lo, hi) : row_quant_symmetric(max_abs_bits);
+}
+
+void quantize_row(const float* x, std::int64_t k, const RowQuant& rq, std::int8_t* q) {
+  if (rq.inverse == 0.0f) {
+    std::memset(q, rq.zero_point, static_cast<std::size_t>(k));
+    return;
+  }
+  const float lo = static_cast<float>(-128 - rq.zero_point), hi = static_cast<float>(127 - rq.zero_point);
+  for (std::int64_t i = 0; i < k; ++i) {
+    const float rounded = clamp_float(rint_small(x[i] * rq.inverse), lo, hi);
+    q[i] = static_cast<std::int8_t>(static_cast<std::int32_t>(rounded) + rq.zero_point);
+  }
+}
+
+void quantize_lhs(const QuantizeLhs& task) {
+  const std::int64_t stride = lhs_stride(task.k);
+  for (std::int64_t m = 0; m < task.rows; ++m) {
+    const float* x = task.src + m * task.src_stride;
+    std::int8_t* q = static_cast<std::int8_t*>(task.dst) + m * stride;
+    const RowQuant rq = choose_row_quant(x, task.k, task.asymmetric);
+    quantize_row(x, task.k, rq, q);
+    std::memset(q + task.k, 0, static_cast<std::size_t>(stride - task.k));
+    task.scale[m] = rq.scale;
+    task.zero_point[m] = rq.zero_point;
+  }
+}
+
+void pack_lhs(const PackLhs& task) {
+  const std::int64_t stride = lhs_stride(task.k);
+  for (std::int64_t m = 0; m < task.rows; ++m) {
+    const std::uint8_t* x = task.src + m * task.src_stride;
+    std::uint8_t* q = static_cast<std::uint8_t*>(task.dst) + m * stride;
+    for (std::int64_t i = 0; i < task.k; ++i) q[i] = static_cast<std::uint8_t>(x[i] ^ task.flip);
+    std::memset(q + task.k, 0, static_cast<std::size_t>(stride - task.k));
+  }
+}
+
+// acc[j] = sum over k of a[k] * panel[k / kr][j][k % kr], for one row and one panel. kKr is kr at compile time, or 0.
+template <int kKr>
+void multiply_row(const std::int8_t* a, const std::int8_t* panel, const GemmBlock& block, std::uint32_t* acc) {
+  const std::int64_t kr = kKr != 0 ? kKr : block.kr;
+  for (std::int64_t j = 0; j < block.nr; ++j) acc[j] = 0;
+  for (std::int64_t k = 0; k < block.k; k += kr, panel += block.nr * kr) {
+    for (std::int64_t j = 0; j < block.nr; ++j) {
+      std::int32_t sum = 0;
+      for (std::int64_t i = 0; i < kr; ++i) sum += a[k + i] * panel[j * kr + i];
+      acc[j] += static_cast<std::uint32_t>(sum);
+    }
+  }
+}
+
+std::int32_t finish_int32(std::uint32_t acc, const Epilogue& e, std::int64_t m, std::int64_t n) {
+  const auto product = [](std::int32_t x, std::int32_t y) {
+    return static_cast<std::uint32_t>(x) * static_cast<std::uint32_t>(y);
+  };
+  if (e.lhs_zero_point != nullptr) acc -= product(e.lhs_zero_point[m], e.rhs_sum[n]);
+  if (e.rhs_zero_point != nullptr) acc -= product(e.rhs_zero_point[n], e.lhs_sum[m]);
+  return static_cast<std::int32_t>(acc);
+}
+
+float finish_float32(std::int32_t sum, const Epilogue& e, std::int64_t m, std::int64_t n) {
+  float y = static_cast<float>(sum) * (e.lhs_scale[m] * e.rhs_scale[n]);
+  if (e.bias != nullptr) y += e.bias[n];
+  if (e.relu && y <= 0.0f) y = 0.0f;  // NaN stays
+  return y;
+}
+
+void gemm(const GemmBlock& block) {
+  const std::int64_t stride = lhs_stride(block.k);
+  const std::int64_t panel_bytes = (block.k + block.kr - 1) / block.kr * block.kr * block.nr;
+  const Epilogue& e = block.epilogue;
+  const std::int8_t* panel = block.rhs;
+  for (std::int64_t n0 = 0; n0 < block.cols; n0 += block.nr, panel += panel_bytes) {
+    const std::int64_t cols = block.cols - n0 < block.nr ? block.cols - n0 : block.nr;
+    for (std::int64_t m = 0; m < block.rows; ++m) {
+      const std::int8_t* a = static_cast<const std::int8_t*>(block.lhs) + m * stride;
+      std::uint32_t acc[kMaxNr];
+      if (block.kr == 4) {
+        multiply_row<4>(a, panel, block, acc);
+      } else if (block.kr == 8) {
+        multiply_row<8>(a, panel, block, acc);
+      } else {
+        multiply_row<0>(a, panel, block, acc);
+      }
+      const std::int64_t at = m * block.dst_stride + n0;
+      for (std::int64_t j = 0; j < cols; ++j) {
+        const std::int32_t sum = finish_int32(acc[j], e, m, n0 + j);
+        if (e.kind == DstKind::kInt32) {
+          static_cast<std::int32_t*>(block.dst)[at + j] = sum;
+        } else {
+          static_cast<float*>(block.dst)[at + j] = finish_float32(sum, e, m, n0 + j);
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+
+extern const Kernel kernel_scalar;
+const Kernel kernel_scalar = {
+    .name = "scalar",
+    .features = 0,
+    .nr = 0,
+    .kr = 0,
+    .mr = 1,
+    .lhs_elem_bytes = 1,
+    .lhs_bytes = lhs_bytes,
+    .scratch_elems = scratch_elems,
+    .quantize_lhs = quantize_lhs,
+    .pack_lhs = pack_lhs,
+    .gemm = gemm,
+    .gemv = gemm,
+    .gemv_max_rows = 1,
+};
+
+}  // namespace octavo

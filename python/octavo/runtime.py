@@ -1,0 +1,174 @@
+"""What runs: kernels, the CPU they run on, and threads."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from types import TracebackType
+
+import numpy as np
+
+from octavo import _core
+
+
+@dataclass(frozen=True, slots=True)
+class KernelInfo:
+    """A kernel of this build. ``missing`` names the CPU features it needs and this machine lacks."""
+
+    name: str
+    missing: tuple[str, ...]
+    active: bool
+
+    @property
+    def supported(self) -> bool:
+        """Whether it runs here."""
+        return not self.missing
+
+
+@dataclass(frozen=True, slots=True)
+class CpuInfo:
+    """The CPU as the kernels see it. A feature counts where the CPU and the operating system both offer it."""
+
+    brand: str
+    architecture: str
+    features: dict[str, bool]
+    cache_bytes: dict[str, int]
+    cpus: int
+
+
+def kernels() -> tuple[KernelInfo, ...]:
+    """The kernels of this build, best first.
+
+    The active one is the first that is supported, unless ``OCTAVO_ISA`` or `use_kernel` forces another.
+
+    Raises:
+        ValueError: ``OCTAVO_ISA`` names a kernel that does not exist or does not run here.
+
+    Example:
+        >>> import octavo as oc
+        >>> oc.kernels()[-1].name
+        'scalar'
+        >>> sum(k.active for k in oc.kernels())
+        1
+    """
+    active = _core.active_kernel()
+    return tuple(KernelInfo(n, tuple(_core.missing_features(n)), n == active) for n in _core.kernel_names())
+
+
+def cpu_info() -> CpuInfo:
+    """The CPU's name, features, the data cache sizes of one core, and how many CPUs this process may use.
+
+    Example:
+        >>> import octavo as oc
+        >>> oc.cpu_info().cpus >= 1
+        True
+    """
+    affinity = getattr(os, "sched_getaffinity", None)
+    cpus = len(affinity(0)) if affinity else os.cpu_count() or 1
+    caches = {str(level): size for level, size in _core.cache_bytes().items()}
+    return CpuInfo(_core.cpu_brand(), platform.machine(), _core.cpu_features(), caches, cpus)
+
+
+class use_kernel:  # noqa: N801 - reads as a verb, at the call and in a with statement
+    """Forces a kernel by name for the whole process; ``None`` returns to the best one.
+
+    At once when called; used as a context manager it puts the previous choice back at the end. Every kernel gives the same
+    bits, so this is for tests and measurements.
+
+    Raises:
+        ValueError: no kernel has this name, or this CPU lacks a feature that it needs (the message says which).
+
+    Example:
+        >>> import octavo as oc
+        >>> with oc.use_kernel("scalar"):
+        ...     [k.name for k in oc.kernels() if k.active]
+        ['scalar']
+    """
+
+    def __init__(self, name: str | None) -> None:
+        self._previous = _forced_or_none()
+        if name is not None and name not in _core.kernel_names():
+            raise ValueError(f"no kernel is named {name!r}; this build has {', '.join(_core.kernel_names())}")
+        _core.force_kernel(name)
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _core.force_kernel(self._previous)
+
+
+def _forced_or_none() -> str | None:
+    try:
+        return _core.forced_kernel()
+    except ValueError:  # a bad OCTAVO_ISA: a choice in code takes its place
+        return None
+
+
+def set_num_threads(n: int) -> None:
+    """Sets how many threads a call may use, the caller's included. It starts as ``OCTAVO_NUM_THREADS``, else as the number of
+    CPUs that affinity and cgroup quota leave. Small calls use one in any case.
+
+    Args:
+        n: 1 to 4096.
+
+    Raises:
+        TypeError: n is not an integer.
+        ValueError: n is out of range.
+    """
+    if isinstance(n, bool) or not isinstance(n, int | np.integer):
+        raise TypeError(f"n must be an integer, got {type(n).__name__}")
+    if not 1 <= n <= 4096:
+        raise ValueError(f"n must be from 1 to 4096, got {n}")
+    _core.set_num_threads(int(n))
+
+
+def get_num_threads() -> int:
+    """How many threads a call may use, the caller's included.
+
+    Raises:
+        ValueError: ``OCTAVO_NUM_THREADS`` is not a number from 1 to 4096.
+    """
+    return _core.get_num_threads()
+
+
+def config_lines() -> list[str]:
+    """The text of `show_config`, a line each: it also explains why a better kernel is not in use."""
+    cpu = cpu_info()
+    build = _core.build_info()
+    have = [name for name, present in cpu.features.items() if present]
+    lack = [name for name, present in cpu.features.items() if not present]
+    caches = ", ".join(f"{level.upper()} {size // 1024} KiB" for level, size in cpu.cache_bytes.items())
+    lines = [
+        f"octavo {build['version']} ({build['compiler']}), NumPy {np.__version__}, Python {platform.python_version()}",
+        f"CPU       {cpu.brand} ({cpu.architecture}), {cpu.cpus} available",
+        f"caches    {caches}",
+        f"features  {' '.join(have) or 'none'}" + (f"   (not: {' '.join(lack)})" if lack else ""),
+    ]
+    try:
+        lines += [_kernel_line(kernel) for kernel in kernels()]
+    except ValueError as error:
+        lines.append(f"kernel    error: {error}")
+    try:
+        lines.append(f"threads   {get_num_threads()}")
+    except ValueError as error:
+        lines.append(f"threads   error: {error}")
+    return lines
+
+
+def _kernel_line(kernel: KernelInfo) -> str:
+    if kernel.missing:
+        return f"kernel    {kernel.name:12} not supported here: lacks {', '.join(kernel.missing)}"
+    if not kernel.active:
+        return f"kernel    {kernel.name:12} supported"
+    if _core.forced_kernel() is not None:
+        return f"kernel    {kernel.name:12} chosen: forced by OCTAVO_ISA or use_kernel"
+    return f"kernel    {kernel.name:12} chosen: the best that runs here"
+
+
+def show_config() -> None:
+    """Prints versions, CPU features, kernels (built, supported, chosen, and why not a better one) and threads."""
+    print("\n".join(config_lines()))

@@ -1,0 +1,255 @@
+// Every kernel that this machine runs, against the definitions in reference.h: integers exact, floats equal to the bit.
+//
+// Inputs end where their memory ends and outputs stand between guard elements, so that a read or write outside the caller's
+// arrays shows (under AddressSanitizer at once). The last lines name the kernels that ran: CI reads them.
+#include <cfenv>
+#include <cstdint>
+#include <cstdio>
+#include <string>
+#include <vector>
+
+#include "base/arch.h"
+#include "base/thread_pool.h"
+#include "check.h"
+#include "gemm/gemm.h"
+#include "gemm/registry.h"
+#include "reference.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace octavo::test {
+namespace {
+
+struct Shape {
+  std::int64_t m, k, n;
+  std::string text() const { return std::to_string(m) + "x" + std::to_string(k) + "x" + std::to_string(n); }
+};
+
+// The rows, depths and columns where tiles begin and end, paired so that each value meets several of the others.
+std::vector<Shape> shapes() {
+  const std::int64_t ms[] = {0, 1, 2, 3, 4, 5, 6, 7, 15, 16, 17, 31, 32, 33, 63, 64, 65, 130};
+  const std::int64_t ks[] = {1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 100, 1000, 1024, 2051};
+  const std::int64_t ns[] = {1, 2, 7, 8, 9, 10, 15, 16, 17, 31, 32, 33, 47, 48, 49, 63, 64, 65};
+  std::vector<Shape> all;
+  for (std::int64_t m : ms) {
+    for (std::size_t i = 0; i < std::size(ks); ++i) {
+      const std::size_t at = (static_cast<std::size_t>(m) * 7 + i * 5) % std::size(ns);
+      all.push_back({m, ks[i], ns[at]});
+      if (ks[i] <= 100) all.push_back({m, ks[i], ns[(at + 3) % std::size(ns)]});
+    }
+  }
+  all.push_back({1, 0, 5});
+  all.push_back({3, 4, 0});
+  return all;
+}
+
+// A small generator of our own: the same numbers with every standard library.
+class Random {
+ public:
+  explicit Random(std::uint64_t seed) : state_(seed * 2 + 1) {}
+  std::uint32_t bits() {
+    state_ = state_ * 6364136223846793005ull + 1442695040888963407ull;
+    return static_cast<std::uint32_t>(state_ >> 33);
+  }
+  std::int32_t between(std::int32_t lo, std::int32_t hi) {
+    return lo + static_cast<std::int32_t>(bits() % static_cast<std::uint32_t>(hi - lo + 1));
+  }
+  float real() { return static_cast<float>(between(-1000000, 1000000)) * 1e-5f; }  // -10 .. 10
+
+ private:
+  std::uint64_t state_;
+};
+
+enum class Fill { kRandom, kLowest, kHighest };
+
+std::vector<std::uint8_t> bytes(Random& random, std::int64_t count, bool is_unsigned, Fill fill) {
+  std::vector<std::uint8_t> values(static_cast<std::size_t>(count));
+  for (auto& v : values) {
+    if (fill == Fill::kRandom) v = static_cast<std::uint8_t>(random.between(0, 255));
+    if (fill == Fill::kLowest) v = is_unsigned ? 0 : 0x80;
+    if (fill == Fill::kHighest) v = is_unsigned ? 255 : 127;
+  }
+  return values;
+}
+
+std::int32_t value_of(std::uint8_t byte, bool is_unsigned) {
+  return is_unsigned ? byte : static_cast<std::int8_t>(byte);
+}
+
+template <class T>
+class Guarded {
+ public:
+  explicit Guarded(std::int64_t rows, std::int64_t cols, std::int64_t stride)
+      : rows_(rows), cols_(cols), stride_(stride), data_(static_cast<std::size_t>(rows * stride + 2 * kGuard), kMark) {}
+  T* get() { return data_.data() + kGuard; }
+  T at(std::int64_t m, std::int64_t n) const { return data_[static_cast<std::size_t>(kGuard + m * stride_ + n)]; }
+  bool intact() const {
+    for (std::size_t i = 0; i < data_.size(); ++i) {
+      const std::int64_t at = static_cast<std::int64_t>(i) - kGuard;
+      const bool inside = at >= 0 && at < rows_ * stride_ && at % stride_ < cols_;
+      if (!inside && data_[i] != kMark) return false;
+    }
+    return true;
+  }
+
+ private:
+  static constexpr std::int64_t kGuard = 64;
+  static constexpr T kMark = static_cast<T>(-12345);
+  std::int64_t rows_, cols_, stride_;
+  std::vector<T> data_;
+};
+
+void check_linear(const Kernel& kernel, const Shape& s, int variant) {
+  Random random(static_cast<std::uint64_t>(s.m * 1000003 + s.k * 1009 + s.n * 31 + variant));
+  std::vector<float> x(static_cast<std::size_t>(s.m * s.k));
+  for (float& v : x) v = random.real();
+  // Rows that are special where there are enough of them.
+  const auto put = [&](std::int64_t m, std::int64_t k, float v) {
+    if (m < s.m && k < s.k) x[static_cast<std::size_t>(m * s.k + k)] = v;
+  };
+  put(3, s.k - 1, std::numeric_limits<float>::quiet_NaN());
+  put(4, 0, -std::numeric_limits<float>::infinity());
+  put(6, 0, 3e38f);
+  put(6, 1, -3e38f);  // the range overflows where it is asymmetric
+  for (std::int64_t k = 0; k < s.k; ++k) {
+    put(5, k, 0x1p-101f);
+    put(7, k, static_cast<float>(k % 3) * 0x1p-120f);
+    put(8, k, static_cast<float>(k % 5));  // all of one sign
+    put(9, k, -0.0f);
+  }
+  std::vector<std::int8_t> q_w(static_cast<std::size_t>(s.n * s.k));
+  for (auto& v : q_w) v = static_cast<std::int8_t>(random.between(-128, 127));
+  std::vector<float> s_w(static_cast<std::size_t>(s.n)), bias(static_cast<std::size_t>(s.n));
+  for (float& v : s_w) v = static_cast<float>(random.between(1, 1000)) * 1e-4f;
+  for (float& v : bias) v = random.real();
+  const bool asymmetric = (variant & 1) != 0, relu = (variant & 2) != 0, has_bias = (variant & 4) != 0;
+  const float* bias_or_null = has_bias ? bias.data() : nullptr;
+
+  const RhsView view{reinterpret_cast<const std::uint8_t*>(q_w.data()), s.n, s.k, s.k, 1, false};
+  const auto scheme = asymmetric ? ActivationScheme::kAsymmetric : ActivationScheme::kSymmetric;
+  const PackedLinear layer(view, s_w.data(), bias_or_null, {scheme, relu});
+  const std::string what = std::string(kernel.name) + " linear " + s.text() + " variant " + std::to_string(variant);
+
+  std::vector<std::int8_t> unpacked(q_w.size());
+  layer.weight().unpack(unpacked.data());
+  check(unpacked == q_w, what + ": unpacked weights");
+
+  const std::int64_t stride = s.n + (variant % 3);
+  Guarded<float> y(s.m, s.n, std::max<std::int64_t>(stride, 1));
+  layer(x.data(), s.m, s.k, y.get(), stride);
+  const std::vector<float> expected = linear(x, s.m, s.k, s.n, q_w, s_w, bias_or_null, asymmetric, relu);
+  bool equal = true;
+  for (std::int64_t i = 0; i < s.m * s.n; ++i) {
+    equal = equal && same_bits(y.at(i / s.n, i % s.n), expected[static_cast<std::size_t>(i)]);
+  }
+  check(equal, what + ": bits");
+  check(y.intact(), what + ": guards");
+}
+
+void check_integers(const Kernel& kernel, const Shape& s, int variant) {
+  const bool a_unsigned = (variant & 1) != 0, b_unsigned = (variant & 2) != 0;
+  const Fill fill = static_cast<Fill>(variant / 4 % 3);
+  Random random(static_cast<std::uint64_t>(s.m * 7919 + s.k * 131 + s.n * 17 + variant));
+  const auto a = bytes(random, s.m * s.k, a_unsigned, fill), b = bytes(random, s.k * s.n, b_unsigned, fill);
+  // Zero points: none, one for all at a limit, one a row and one a column.
+  const bool per_row = variant % 3 == 2, none = variant % 3 == 0;
+  const auto zero_points = [&](std::int64_t count, bool is_unsigned) {
+    std::vector<std::int32_t> z(static_cast<std::size_t>(per_row ? std::max<std::int64_t>(count, 1) : 1));
+    for (auto& v : z) {
+      v = none ? 0 : (is_unsigned ? 255 : -128);
+      if (per_row) v = is_unsigned ? random.between(0, 255) : random.between(-128, 127);
+    }
+    return z;
+  };
+  const auto za = zero_points(s.m, a_unsigned), zb = zero_points(s.n, b_unsigned);
+  Guarded<std::int32_t> y(s.m, s.n, std::max<std::int64_t>(s.n, 1));
+  matmul_integer({a.data(), s.m, s.k, s.k, a_unsigned}, {b.data(), s.n, s.k, 1, s.n, b_unsigned},
+                 {za.data(), za.size() == 1}, {zb.data(), zb.size() == 1}, y.get());
+  bool equal = true;
+  for (std::int64_t m = 0; m < s.m; ++m) {
+    for (std::int64_t n = 0; n < s.n; ++n) {
+      std::int64_t sum = 0;
+      for (std::int64_t k = 0; k < s.k; ++k) {
+        const std::int64_t x = value_of(a[static_cast<std::size_t>(m * s.k + k)], a_unsigned);
+        const std::int64_t w = value_of(b[static_cast<std::size_t>(k * s.n + n)], b_unsigned);
+        sum += (x - za[za.size() == 1 ? 0 : static_cast<std::size_t>(m)]) *
+               (w - zb[zb.size() == 1 ? 0 : static_cast<std::size_t>(n)]);
+      }
+      equal = equal && y.at(m, n) == static_cast<std::int32_t>(sum);
+    }
+  }
+  const std::string what = std::string(kernel.name) + " integers " + s.text() + " variant " + std::to_string(variant);
+  check(equal, what);
+  check(y.intact(), what + ": guards");
+}
+
+// Flush-to-zero and another rounding mode in the caller: same bits, and the caller's settings come back.
+void check_float_environment(const Kernel& kernel) {
+  const std::int64_t k = 64, n = 20, m = 40;
+  Random random(5);
+  std::vector<float> x(static_cast<std::size_t>(m * k)), s_w(static_cast<std::size_t>(n), 0x1p-40f);
+  for (float& v : x) v = random.real() * 0x1p-98f;  // the rescaled results are subnormal
+  std::vector<std::int8_t> q_w(static_cast<std::size_t>(n * k));
+  for (auto& v : q_w) v = static_cast<std::int8_t>(random.between(-128, 127));
+  const RhsView view{reinterpret_cast<const std::uint8_t*>(q_w.data()), n, k, k, 1, false};
+  const PackedLinear layer(view, s_w.data(), nullptr, {});
+  const auto expected = linear(x, m, k, n, q_w, s_w, nullptr, false, false);
+  std::vector<float> y(expected.size());
+  std::fesetround(FE_UPWARD);
+#if defined(__x86_64__)
+  const unsigned before = _mm_getcsr() | 0x8040;  // FTZ and DAZ
+  _mm_setcsr(before);
+#endif
+  layer(x.data(), m, k, y.data(), n);
+  const bool kept_rounding = std::fegetround() == FE_UPWARD;
+#if defined(__x86_64__)
+  const bool kept = (_mm_getcsr() & 0xffc0) == (before & 0xffc0);
+  _mm_setcsr(0x1f80);
+#else
+  const bool kept = true;
+#endif
+  std::fesetround(FE_TONEAREST);
+  bool equal = true;
+  for (std::size_t i = 0; i < y.size(); ++i) equal = equal && same_bits(y[i], expected[i]);
+  check(equal, std::string(kernel.name) + ": bits under flush-to-zero and upward rounding");
+  check(kept && kept_rounding, std::string(kernel.name) + ": the caller's float environment");
+}
+
+void check_kernel(const Kernel& kernel) {
+  force_kernel(&kernel);
+  const std::vector<Shape> all = shapes();
+  int variant = 0;
+  for (const Shape& s : all) {
+    set_num_threads(1 + variant % 3);
+    check_linear(kernel, s, variant++ % 8);
+    check_integers(kernel, s, variant * 5 % 12);
+  }
+  for (int threads : {1, 2, 5}) {  // large enough for the pool: rows split, and columns split
+    set_num_threads(threads);
+    for (int v = 0; v < 4; ++v) {
+      check_linear(kernel, {150, 130, 190}, v);
+      check_linear(kernel, {2, 1100, 1000}, v);
+      check_integers(kernel, {150, 130, 190}, v + 1);
+    }
+  }
+  check_float_environment(kernel);
+  std::printf("kernel %s: %zu shapes\n", kernel.name, all.size() + 6);
+}
+
+}  // namespace
+}  // namespace octavo::test
+
+int main() {
+  using namespace octavo;
+  for (const Kernel* kernel : all_kernels()) {
+    const auto missing = missing_features(*kernel);
+    if (missing.empty()) {
+      test::check_kernel(*kernel);
+    } else {
+      std::printf("kernel %s: not run, this CPU lacks %s\n", kernel->name, missing[0].c_str());
+    }
+  }
+  return test::finish();
+}
