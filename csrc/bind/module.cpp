@@ -85,8 +85,8 @@ py::object empty_like_rows(const py::detail::PyArray_Proxy* x, std::int64_t n) {
   return py::reinterpret_steal<py::object>(array);
 }
 
-// The fast way in: a plain ndarray of aligned, C-contiguous, native float32 with k columns. Anything else gives None and
-// is for the Python layer, which converts it or says what is wrong with it.
+// The fast way in: a plain ndarray of aligned, C-contiguous, native float32 with k columns. Anything else gives None
+// and is for the Python layer, which converts it or says what is wrong with it.
 py::object try_call(const PackedLinear& self, py::handle argument) {
   if (reinterpret_cast<PyObject*>(Py_TYPE(argument.ptr())) !=
       reinterpret_cast<PyObject*>(py::detail::npy_api::get().PyArray_Type_)) {
@@ -114,6 +114,7 @@ void forward(const PackedLinear& self, const py::array_t<float>& x, py::array_t<
   const std::int64_t n = self.weight().n(), k = self.weight().k(), item = sizeof(float);
   require(x.ndim() == 2 && out.ndim() == 2, "x and out must be 2-D");
   require(x.shape(1) == k && out.shape(1) == n && x.shape(0) == out.shape(0), "shapes of x, weight and out differ");
+  if (x.shape(0) == 0 || n == 0) return;  // NumPy gives empty arrays any strides
   require(k <= 1 || x.strides(1) == item, "rows of x must be contiguous");
   require(n <= 1 || out.strides(1) == item, "rows of out must be contiguous");
   require(x.strides(0) % item == 0 && out.strides(0) % item == 0, "rows must be aligned");
@@ -143,8 +144,8 @@ py::array_t<std::int32_t> matmul_integer_of(const py::array& a_any, const py::ar
   const py::array a = runs ? a_any : py::array::ensure(a_any, py::array::c_style);
   const std::int64_t m = a.shape(0), k = a.shape(1), n = b.shape(1);
   const LhsView lhs{static_cast<const std::uint8_t*>(a.data()), m, k, a.strides(0), a.dtype().kind() == 'u'};
-  const RhsView rhs{static_cast<const std::uint8_t*>(b.data()), n, k, b.strides(1), b.strides(0),
-                    b.dtype().kind() == 'u'};
+  const RhsView rhs{
+      static_cast<const std::uint8_t*>(b.data()), n, k, b.strides(1), b.strides(0), b.dtype().kind() == 'u'};
   const ZeroPoints za = zero_points(a_zero, m, "a_zero_point must have one element, or one a row of a");
   const ZeroPoints zb = zero_points(b_zero, n, "b_zero_point must have one element, or one a column of b");
   py::array_t<std::int32_t> y({m, n});
@@ -222,8 +223,9 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
         py::arg("b_zero_point"));
 
   m.def("kernel_names", &kernel_names);
-  m.def("missing_features", [](const std::string& kernel) { return missing_features(require_kernel(kernel)); },
-        py::arg("kernel"));
+  m.def(
+      "missing_features", [](const std::string& kernel) { return missing_features(require_kernel(kernel)); },
+      py::arg("kernel"));
   m.def("active_kernel", [] { return std::string(active_kernel().name); });
   m.def("forced_kernel", &forced_kernel_name);
   m.def(

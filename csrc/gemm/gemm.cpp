@@ -67,7 +67,8 @@ struct FloatRows {
   std::int64_t stride, k;
   bool asymmetric;
 
-  void load(const Kernel& kernel, std::int64_t row0, std::int64_t rows, const RowBuffers& to, Epilogue& epilogue) const {
+  void load(const Kernel& kernel, std::int64_t row0, std::int64_t rows, const RowBuffers& to,
+            Epilogue& epilogue) const {
     kernel.quantize_lhs({data + row0 * stride, stride, rows, k, asymmetric, to.packed(), to.scale(), to.zero_point()});
     epilogue.lhs_scale = to.scale();
     epilogue.lhs_zero_point = asymmetric ? to.zero_point() : nullptr;
@@ -80,7 +81,8 @@ struct IntegerRows {
   ZeroPoints zero_point;
   bool needs_zero_point, needs_sum;
 
-  void load(const Kernel& kernel, std::int64_t row0, std::int64_t rows, const RowBuffers& to, Epilogue& epilogue) const {
+  void load(const Kernel& kernel, std::int64_t row0, std::int64_t rows, const RowBuffers& to,
+            Epilogue& epilogue) const {
     const std::uint8_t flip = view.is_unsigned ? 0x80 : 0;
     const std::uint8_t* src = view.data + row0 * view.m_stride;
     kernel.pack_lhs({src, view.m_stride, rows, view.k, flip, to.packed()});
@@ -187,8 +189,8 @@ void split_columns(const Kernel& kernel, const Product& product, const RowSource
 template <class RowSource>
 void multiply(const Product& product, const RowSource& source) {
   const Kernel& kernel = active_kernel();
-  const double work = static_cast<double>(product.m) * static_cast<double>(product.rhs.n()) *
-                      static_cast<double>(product.rhs.k());
+  const double work =
+      static_cast<double>(product.m) * static_cast<double>(product.rhs.n()) * static_cast<double>(product.rhs.k());
   const int threads = work < kSerialWork ? 1 : num_threads();
   const std::int64_t rows_of_a_good_block = 4 * kernel.mr;
   if (product.m >= threads * rows_of_a_good_block) {
@@ -257,10 +259,12 @@ void matmul_integer(const LhsView& a, const RhsView& b, ZeroPoints a_zero_point,
     b_zero[static_cast<std::size_t>(n)] = z;
     b_has_zero_point |= z != 0;
     // sum (a - za)(b - zb) = sum ab - za (sum b - K zb) - zb sum a: the bracket takes the place of the column's sum.
-    b_sum[static_cast<std::size_t>(n)] = static_cast<std::int32_t>(
-        static_cast<std::uint32_t>(rhs.column_sums()[n]) - static_cast<std::uint32_t>(b.k) * static_cast<std::uint32_t>(z));
+    b_sum[static_cast<std::size_t>(n)] =
+        static_cast<std::int32_t>(static_cast<std::uint32_t>(rhs.column_sums()[n]) -
+                                  static_cast<std::uint32_t>(b.k) * static_cast<std::uint32_t>(z));
   }
-  for (std::int64_t m = 0; m < (a_zero_point.one_for_all ? 1 : a.m); ++m) a_has_zero_point |= a_zero_point[m] != a_shift;
+  for (std::int64_t m = 0; m < (a_zero_point.one_for_all ? 1 : a.m); ++m)
+    a_has_zero_point |= a_zero_point[m] != a_shift;
   Epilogue epilogue{.kind = DstKind::kInt32};
   epilogue.rhs_sum = b_sum.data();
   if (b_has_zero_point) epilogue.rhs_zero_point = b_zero.data();

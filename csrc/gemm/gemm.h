@@ -4,9 +4,10 @@
 //                    with q_x, s_x quantized from float32 rows as they are read (kernels/kernel.h, QuantizeLhs)
 //   matmul_integer:  y[m, n] = sum_k (a[m, k] - za[m]) * (b[k, n] - zb[n])         modulo 2^32
 //
-// The way of the data: rows -> the kernel quantizes (or packs) them into this thread's workspace -> the kernel multiplies
-// them with the panels and finishes the sums in cache -> the caller's array. The result does not depend on the plan:
-// the sums are exact integers and every output element is finished by the same float operations in the same order.
+// The way of the data: rows -> the kernel quantizes (or packs) them into this thread's workspace -> the kernel
+// multiplies them with the panels and finishes the sums in cache -> the caller's array. The result does not depend on
+// the plan: the sums are exact integers and every output element is finished by the same float operations in the same
+// order.
 #pragma once
 
 #include <cstdint>
@@ -16,8 +17,8 @@
 
 namespace octavo {
 
-// The largest K for which int32 holds every sum. An operand is wide when it is uint8 or has a zero point: then |value - zero
-// point| reaches 255, otherwise 128.
+// The largest K for which int32 holds every sum. An operand is wide when it is uint8 or has a zero point: then |value -
+// zero point| reaches 255, otherwise 128.
 std::int64_t max_exact_k(bool lhs_wide, bool rhs_wide);
 
 enum class ActivationScheme : std::uint8_t { kSymmetric, kAsymmetric };
@@ -64,6 +65,7 @@ struct LhsView {
 };
 
 // y: (a.m, b.n), row-major, contiguous. a.k == b.k.
-void matmul_integer(const LhsView& a, const RhsView& b, ZeroPoints a_zero_point, ZeroPoints b_zero_point, std::int32_t* y);
+void matmul_integer(const LhsView& a, const RhsView& b, ZeroPoints a_zero_point, ZeroPoints b_zero_point,
+                    std::int32_t* y);
 
 }  // namespace octavo

@@ -1,7 +1,7 @@
 // Every kernel that this machine runs, against the definitions in reference.h: integers exact, floats equal to the bit.
 //
-// Inputs end where their memory ends and outputs stand between guard elements, so that a read or write outside the caller's
-// arrays shows (under AddressSanitizer at once). The last lines name the kernels that ran: CI reads them.
+// Inputs end where their memory ends and outputs stand between guard elements, so that a read or write outside the
+// caller's arrays shows (under AddressSanitizer at once). The last lines name the kernels that ran: CI reads them.
 #include <cfenv>
 #include <cstdint>
 #include <cstdio>

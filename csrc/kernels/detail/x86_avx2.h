@@ -18,8 +18,8 @@ inline __m256i first_lanes(std::int64_t n) {
   return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)), lane);
 }
 
-// A row's largest |x| as a bit pattern, and min(x, 0), max(x, 0). NaN enters the first alone: MINPS and MAXPS return their
-// second operand beside a NaN, which is the running value here.
+// A row's largest |x| as a bit pattern, and min(x, 0), max(x, 0). NaN enters the first alone: MINPS and MAXPS return
+// their second operand beside a NaN, which is the running value here.
 struct RowRange {
   std::uint32_t max_abs_bits;
   float lo, hi;
@@ -70,8 +70,8 @@ inline RowQuant choose_row_quant(const float* x, std::int64_t k, bool asymmetric
   return asymmetric ? row_quant_asymmetric(r.max_abs_bits, r.lo, r.hi) : row_quant_symmetric(r.max_abs_bits);
 }
 
-// Eight floats to eight int32 of -128..127. CVTPS2DQ rounds half to even; clamping to whole numbers before it gives the same
-// as clamping after it.
+// Eight floats to eight int32 of -128..127. CVTPS2DQ rounds half to even; clamping to whole numbers before it gives the
+// same as clamping after it.
 struct RowQuantizer {
   __m256 inverse, lo, hi;
   __m256i zero_point;
