@@ -203,7 +203,9 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   using namespace octavo;
   m.doc() = "Kernels, packing and threads of octavo. Private: use octavo and octavo.ops.";
 
-  py::class_<PackedLinear>(m, "PackedLinear")
+  // An ordinary metaclass: pybind11's own one would be the only thing here that a type stub cannot describe.
+  const auto metaclass = py::metaclass(reinterpret_cast<PyObject*>(&PyType_Type));
+  py::class_<PackedLinear>(m, "PackedLinear", metaclass, py::is_final())
       .def(py::init(&make_linear), py::arg("weight"), py::arg("scale"), py::arg("bias").none(true), py::kw_only(),
            py::arg("asymmetric"), py::arg("relu"))
       .def_property_readonly("in_features", [](const PackedLinear& self) { return self.weight().k(); })

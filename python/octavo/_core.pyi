@@ -1,10 +1,11 @@
 """The compiled part: kernels, packing, threads. Private: use the functions of `octavo` and `octavo.ops`."""
 
-from typing import Literal
+from typing import Literal, final
 
 import numpy as np
 from numpy.typing import NDArray
 
+@final
 class PackedLinear:
     """int8 weights (N, K) packed once for the kernels, with their scale (N,) and bias (N,)."""
 

@@ -252,14 +252,17 @@ def qlinear_matmul(
         array([[106]], dtype=uint8)
     """
     sums = matmul_integer(a, b, a_zero_point, b_zero_point)
-    rows = {"axis": -2, "vector": np.ndim(a) == 1}
-    columns = {"axis": -1, "vector": np.ndim(b) == 1}
+    a_vector, b_vector = np.ndim(a) == 1, np.ndim(b) == 1
+
+    def of_rows(p: NDArray[Any], name: str) -> NDArray[Any]:
+        return _along(p, sums, name, axis=-2, absent=a_vector, alone=b_vector)
+
     floats = ("float32", "float16")
-    sa = _along(_typed(a_scale, "a_scale", floats), sums, "a_scale", **rows, drop=np.ndim(b) == 1)
-    sb = _along(_typed(b_scale, "b_scale", floats), sums, "b_scale", **columns, drop=np.ndim(a) == 1)
-    sy = _along(_typed(y_scale, "y_scale", floats), sums, "y_scale", **rows, drop=np.ndim(b) == 1)
+    sa = of_rows(_typed(a_scale, "a_scale", floats), "a_scale")
+    sb = _along(_typed(b_scale, "b_scale", floats), sums, "b_scale", axis=-1, absent=b_vector, alone=a_vector)
+    sy = of_rows(_typed(y_scale, "y_scale", floats), "y_scale")
     zero = _typed(y_zero_point, "y_zero_point", ("int8", "uint8"))
-    zy = _along(zero, sums, "y_zero_point", **rows, drop=np.ndim(b) == 1)
+    zy = of_rows(zero, "y_zero_point")
     _, qmin, qmax = _QUANTIZED[zero.dtype.name]
     with np.errstate(divide="ignore", over="ignore", under="ignore", invalid="ignore"):
         y = np.multiply(sums, sa * sb / sy, dtype=np.float64)
@@ -267,7 +270,8 @@ def qlinear_matmul(
     np.rint(y, out=y)
     if np.isnan(y).any():
         raise ValueError("the rescaled product must not be NaN; make scales positive and finite")
-    return np.clip(y, qmin, qmax, out=y).astype(zero.dtype)
+    saturated: NDArray[Any] = np.clip(y, qmin, qmax, out=y).astype(zero.dtype)
+    return saturated
 
 
 def _typed(x: ArrayLike, name: str, dtypes: tuple[str, ...]) -> NDArray[Any]:
@@ -337,20 +341,19 @@ def _zero_points(given: ArrayLike | None, operand: NDArray[Any], name: str, *, a
     raise ValueError(f"{name} must have one element, or shape ({count},) or {tuple(kept)}, got {z.shape}")
 
 
-def _along(p: NDArray[Any], y: NDArray[Any], name: str, *, axis: int, vector: bool, drop: bool) -> NDArray[Any]:
+def _along(p: NDArray[Any], y: NDArray[Any], name: str, *, axis: int, absent: bool, alone: bool) -> NDArray[Any]:
     """A scale or zero point of the rows (axis -2) or columns (axis -1) of y, shaped to broadcast against y.
 
-    `vector`: that operand was 1-D, so y has no such axis. `drop`: the other one was, so y lacks the other axis.
+    absent: that operand was 1-D, so y has no such axis. alone: the other one was, so y has no other.
     """
     if p.size == 1:
         return p.reshape(())
-    if not vector:
-        count = y.shape[-1] if drop else y.shape[axis]
+    if not absent:
+        count = y.shape[-1] if alone else y.shape[axis]
         if p.shape == (count,):
-            return p[:, None] if axis == -2 and not drop else p
-        tail = (count, 1) if axis == -2 else (1, count)
-        if p.ndim >= 2 and p.shape[-2:] == tail:
-            return p.reshape((*p.shape[:-2], count)) if drop else p
+            return p[:, None] if axis == -2 and not alone else p
+        if p.ndim >= 2 and p.shape[-2:] == ((count, 1) if axis == -2 else (1, count)):
+            return p.reshape((*p.shape[:-2], count)) if alone else p
     raise ValueError(f"{name} must have one element or one a {'row' if axis == -2 else 'column'}, got shape {p.shape}")
 
 

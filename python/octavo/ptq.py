@@ -255,10 +255,10 @@ def _check_layer(layer: Any, path: str, spec: LayerSpec, weight: NDArray[Any], b
     }
     likely = [causes[key] for key, value in candidates.items() if key and error(value) <= tolerance]
     what = f"{spec.activation or ''}(x W^T{' + b' if bias is not None else ''})"
+    remedy = likely[0] if likely else "it does more than that: quantize it by hand"
     raise ValueError(
         f"{name} does not compute {what} of its {spec.weight}: off by {np.abs(y - candidates['']).max():.3g} on a "
-        f"random row. {likely[0][0].upper() + likely[0][1:] if likely else 'It does more than that: quantize it by hand'}"
-        "; check=False skips this test"
+        f"random row; {remedy}; check=False skips this test"
     )
 
 

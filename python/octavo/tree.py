@@ -266,7 +266,7 @@ def copy_with(root: Any, mapping: Mapping[int, Any]) -> Any:
 
 
 def _uncopyable(root: Any, memo: dict[int, Any]) -> tuple[str, Any]:
-    """The innermost object that copy.deepcopy fails on: the last of the walk, as that goes from holders to their parts."""
+    """The innermost object that copy.deepcopy fails on: the last of the walk, where parts come after holders."""
     for path, value in reversed(list(walk(root))):
         try:
             copy.deepcopy(value, dict(memo))
