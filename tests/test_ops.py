@@ -282,7 +282,7 @@ def test_qlinear_matmul_equals_the_reference(a_type, b_type, y_type) -> None:
             b,
             np.array(scales[1]),
             zeros[1],
-            np.array(scales[2] * 300),
+            np.array(scales[2] * F(300)),
             zeros[2],
         )
         same(oc.ops.qlinear_matmul(*arguments), reference("QLinearMatMul", *arguments)[0])
