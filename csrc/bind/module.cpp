@@ -125,6 +125,39 @@ void forward(const PackedLinear& self, const py::array_t<float>& x, py::array_t<
               [&] { self(in, m, x_stride, dst, out_stride); });
 }
 
+// 2-D arrays of float32, int8 or uint8 with contiguous rows, and the parameters that go with them.
+PackedLinear::StaticRows static_rows(const py::array& array, std::int64_t width, double scale, std::int32_t zero_point,
+                                     std::int32_t qmin, std::int32_t qmax) {
+  require(array.ndim() == 2 && array.shape(1) == width, "x must be (m, in_features) and out (m, out_features)");
+  const std::int64_t item = array.dtype().itemsize();
+  const bool is_float = py::isinstance<py::array_t<float>>(array);
+  require(is_float || is_byte_array(array), "x and out must be float32, int8 or uint8");
+  require(width <= 1 || array.shape(0) == 0 || array.strides(1) == item, "rows of x and out must be contiguous");
+  require(array.strides(0) % item == 0, "rows must be aligned");
+  const auto type = is_float                      ? ElementType::kFloat32
+                    : array.dtype().kind() == 'u' ? ElementType::kUint8
+                                                  : ElementType::kInt8;
+  return {const_cast<void*>(array.data()), type,       array.shape(0), array.strides(0) / item,
+          static_cast<float>(scale),       zero_point, qmin,           qmax};
+}
+
+bool forward_static(const PackedLinear& self, const py::array& x, double x_scale, std::int32_t x_zero_point,
+                    std::int32_t x_qmin, std::int32_t x_qmax, py::array& out, double out_scale,
+                    std::int32_t out_zero_point, std::int32_t out_qmin, std::int32_t out_qmax) {
+  const std::int64_t n = self.weight().n(), k = self.weight().k();
+  require(out.writeable(), "out must be writable");
+  require(x.shape(0) == out.shape(0), "x and out must have as many rows");
+  require(k > 0, "a layer with fixed parameters has at least one input");
+  require(x_scale > 0 && out_scale > 0, "scales must be positive");
+  require(k <= max_exact_k(true, false), "weight has too many columns for exact int32 sums of asymmetric inputs");
+  const auto from = static_rows(x, k, x_scale, x_zero_point, x_qmin, x_qmax);
+  const auto to = static_rows(out, n, out_scale, out_zero_point, out_qmin, out_qmax);
+  bool ok = true;
+  without_gil(static_cast<double>(from.m) * static_cast<double>(n) * static_cast<double>(k),
+              [&] { ok = self.forward_static(from, to); });
+  return ok;
+}
+
 // ---- integer operators ---------------------------------------------------------------------------------------------
 
 using ZeroPointArray = CArray<std::int32_t>;
@@ -219,7 +252,10 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
              return array_from(self.bias(), self.weight().n());
            })
       .def("try_call", &try_call, py::arg("x"), py::pos_only())
-      .def("forward", &forward, py::arg("x").noconvert(), py::arg("out").noconvert());
+      .def("forward", &forward, py::arg("x").noconvert(), py::arg("out").noconvert())
+      .def("forward_static", &forward_static, py::arg("x"), py::arg("x_scale"), py::arg("x_zero_point"),
+           py::arg("x_qmin"), py::arg("x_qmax"), py::arg("out"), py::arg("out_scale"), py::arg("out_zero_point"),
+           py::arg("out_qmin"), py::arg("out_qmax"));
 
   m.def("matmul_integer", &matmul_integer_of, py::arg("a"), py::arg("b"), py::arg("a_zero_point"),
         py::arg("b_zero_point"));

@@ -37,6 +37,14 @@ inline constexpr float kSmallestRange = 0x1p-100f;
 //   127),
 //                q = int(clamp(rint(x * (255 / (hi - lo))), -128 - z, 127 - z)) + z
 // A range below kSmallestRange: scale 1, q = z. NaN, infinity or an overflowing range: scale NaN (and any q).
+//   fixed:       q = int(clamp(rint(x * inverse), lo, hi)) + zero_point, parameters given; infinity saturates, and NaN
+//                sets *saw_nan (and gives any q)
+struct FixedQuant {
+  float scale;
+  float inverse;
+  std::int32_t zero_point;  // of the int8 values: 128 less than that of uint8 data
+  float lo, hi;             // qmin - zero_point and qmax - zero_point
+};
 struct QuantizeLhs {
   const float* src;         // rows x k
   std::int64_t src_stride;  // elements from a row to the next
@@ -46,6 +54,8 @@ struct QuantizeLhs {
   void* dst;                 // lhs_bytes(rows, k) bytes, 64-byte aligned
   float* scale;              // rows
   std::int32_t* zero_point;  // rows
+  const FixedQuant* fixed = nullptr;
+  bool* saw_nan = nullptr;  // not null where fixed is not
 };
 
 // int8 rows to packed rows. `flip` is 0x80 for uint8 data, else 0; it is XORed to every byte.
@@ -63,9 +73,11 @@ struct PackLhs {
 //   kFloat32:  y = float(acc - lhs_zero_point[m] * rhs_sum[n]) * (lhs_scale[m] * rhs_scale[n]); then + bias[n] where
 //   there is
 //              a bias; then, with relu, y > 0 or NaN ? y : +0
-// A null pointer means that the term is absent, so it costs nothing. More kinds (requantized int8 and uint8) take their
-// place here.
-enum class DstKind : std::uint8_t { kInt32, kFloat32 };
+//   kByte:     q = int(clamp(rint(y * dst_inverse), dst_lo, dst_hi)) + dst_zero_point, y as for kFloat32; its low byte
+//   is
+//              stored, which is int8 or uint8 as the caller has it
+// A null pointer means that the term is absent, so it costs nothing.
+enum class DstKind : std::uint8_t { kInt32, kFloat32, kByte };
 
 struct Epilogue {
   DstKind kind;
@@ -77,6 +89,8 @@ struct Epilogue {
   const std::int32_t* rhs_zero_point = nullptr;  // columns
   const std::int32_t* rhs_sum = nullptr;         // columns
   const float* bias = nullptr;                   // columns
+  float dst_inverse = 0, dst_lo = 0, dst_hi = 0;
+  std::int32_t dst_zero_point = 0;
 };
 
 // One macro-block: some rows by some panels, over all of K. Pointers of the epilogue start at its first row and column.
@@ -88,7 +102,7 @@ struct GemmBlock {
   std::int64_t cols;        // >= 1; the last panel may be used in part
   std::int64_t k;           // >= 1, unpadded
   std::int64_t k_block;     // K is cut into pieces of about this many, so that a panel's piece stays in L1
-  void* dst;                // float or int32
+  void* dst;                // float, int32 or bytes
   std::int64_t dst_stride;  // elements from a row to the next
   std::int32_t* scratch;    // scratch_elems(rows) elements, 64-byte aligned
   Epilogue epilogue;

@@ -52,7 +52,7 @@ void quantize_lhs(const QuantizeLhs& task) {
   for (std::int64_t m = 0; m < task.rows; ++m) {
     const float* x = task.src + m * task.src_stride;
     std::int16_t* q = static_cast<std::int16_t*>(task.dst) + m * stride;
-    const RowQuant rq = choose_row_quant(x, task.k, task.asymmetric);
+    const RowQuant rq = choose_row_quant(x, task);
     task.scale[m] = rq.scale;
     task.zero_point[m] = rq.zero_point;
     if (rq.inverse == 0.0f) {
