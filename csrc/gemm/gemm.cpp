@@ -120,9 +120,9 @@ struct IntegerRows {
   }
 };
 
-// K in pieces such that a panel's piece and a tile of rows share three quarters of the L1 cache.
+// K in pieces such that a tile's panels and rows share three quarters of the L1 cache.
 std::int64_t choose_k_block(const Kernel& kernel, const PackedRhs& rhs) {
-  const std::int64_t bytes_per_k = rhs.nr() + kernel.mr * kernel.lhs_elem_bytes;
+  const std::int64_t bytes_per_k = kernel.panels * rhs.nr() + kernel.mr * kernel.lhs_elem_bytes;
   return std::max<std::int64_t>(64, static_cast<std::int64_t>(cache_sizes().l1d_bytes) * 3 / 4 / bytes_per_k);
 }
 
@@ -146,6 +146,7 @@ void multiply_block(const Kernel& kernel, const Product& product, const RowBuffe
       .rhs = rhs.panel(panel0),
       .nr = rhs.nr(),
       .kr = rhs.kr(),
+      .column_sums = rhs.column_sums() + col0,
       .cols = std::min(rhs.n(), panel1 * rhs.nr()) - col0,
       .k = rhs.k(),
       .k_block = choose_k_block(kernel, rhs),

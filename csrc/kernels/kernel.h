@@ -95,16 +95,17 @@ struct Epilogue {
 
 // One macro-block: some rows by some panels, over all of K. Pointers of the epilogue start at its first row and column.
 struct GemmBlock {
-  const void* lhs;          // packed by the same kernel
-  std::int64_t rows;        // >= 1
-  const std::int8_t* rhs;   // first panel, 64-byte aligned
-  std::int32_t nr, kr;      // the panels' shape; a kernel with nr of its own may take it for granted
-  std::int64_t cols;        // >= 1; the last panel may be used in part
-  std::int64_t k;           // >= 1, unpadded
-  std::int64_t k_block;     // K is cut into pieces of about this many, so that a panel's piece stays in L1
-  void* dst;                // float, int32 or bytes
-  std::int64_t dst_stride;  // elements from a row to the next
-  std::int32_t* scratch;    // scratch_elems(rows) elements, 64-byte aligned
+  const void* lhs;                  // packed by the same kernel
+  std::int64_t rows;                // >= 1
+  const std::int8_t* rhs;           // first panel, 64-byte aligned
+  std::int32_t nr, kr;              // the panels' shape; a kernel with nr of its own may take it for granted
+  const std::int32_t* column_sums;  // over k of the int8 values, from the first panel's first column on
+  std::int64_t cols;                // >= 1; the last panel may be used in part
+  std::int64_t k;                   // >= 1, unpadded
+  std::int64_t k_block;             // K is cut into pieces of about this many, so that a panel's piece stays in L1
+  void* dst;                        // float, int32 or bytes
+  std::int64_t dst_stride;          // elements from a row to the next
+  std::int32_t* scratch;            // scratch_elems(rows) elements, 64-byte aligned
   Epilogue epilogue;
 };
 
@@ -113,8 +114,9 @@ struct Kernel {
   std::uint32_t features;  // Feature bits, all needed
   // The panels it reads. nr = kr = 0: any (the portable kernel). All others of an architecture agree.
   std::int32_t nr, kr;
-  std::int32_t mr;  // rows of a register tile: blocks of rows are multiples of it where there are enough rows
-  std::int32_t lhs_elem_bytes;  // bytes an lhs value takes when packed, for choosing blocks
+  std::int32_t mr;              // rows of a register tile: blocks of rows are multiples of it where there are enough
+  std::int32_t panels;          // panels of a register tile, and
+  std::int32_t lhs_elem_bytes;  // bytes an lhs value takes when packed: for choosing blocks
   std::int64_t (*lhs_bytes)(std::int64_t rows, std::int64_t k);
   std::int64_t (*scratch_elems)(std::int64_t rows);
   void (*quantize_lhs)(const QuantizeLhs&);

@@ -148,6 +148,7 @@ const Kernel kernel_scalar = {
     .nr = 0,
     .kr = 0,
     .mr = 1,
+    .panels = 1,
     .lhs_elem_bytes = 1,
     .lhs_bytes = lhs_bytes,
     .scratch_elems = scratch_elems,

@@ -216,6 +216,7 @@ const Kernel kernel_avx2 = {
     .nr = kNr,
     .kr = kKr,
     .mr = kMr,
+    .panels = 1,
     .lhs_elem_bytes = 2,
     .lhs_bytes = lhs_bytes,
     .scratch_elems = scratch_elems,
