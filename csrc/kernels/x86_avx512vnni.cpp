@@ -121,16 +121,16 @@ void multiply_tile(const GemmBlock& block, const Tile& tile) {
       unrolled<kUsed>([&](auto p) { sums[r][p] = _mm512_dpbusd_epi32(sums[r][p], row, b[p]); });
     });
   }
-  unrolled<kUsed>([&](auto p) {
-    const Finisher finish{block, tile.col0 + kNr * p};
-    unrolled<R>([&](auto r) {
-      if (tile.last) {
-        finish(sums[r][p], tile.row0 + r);
-      } else {
-        _mm512_store_si512(tile.acc + kAccStride * r + kNr * p, sums[r][p]);
-      }
+  if (tile.last) {
+    unrolled<kUsed>([&](auto p) {
+      const Finisher finish{block, tile.col0 + kNr * p};
+      unrolled<R>([&](auto r) { finish(sums[r][p], tile.row0 + r); });
     });
-  });
+  } else {
+    unrolled<kUsed>([&](auto p) {
+      unrolled<R>([&](auto r) { _mm512_store_si512(tile.acc + kAccStride * r + kNr * p, sums[r][p]); });
+    });
+  }
 }
 
 template <int kUsed>
