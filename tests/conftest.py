@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 import octavo as oc
+from reference import random_layer
 
 
 @pytest.fixture(params=[k.name for k in oc.kernels()])
@@ -26,3 +27,9 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
     oc.set_num_threads(request.param)
     yield request.param
     oc.set_num_threads(before)
+
+
+@pytest.fixture
+def layer() -> oc.QuantLinear:
+    """A small layer, 24 -> 10, with a bias."""
+    return random_layer(24, 10)

@@ -1,9 +1,11 @@
-"""NumPy definitions that the layers are held against, to the bit: docs/design.md, one operation after the other."""
+"""NumPy definitions that the layers are held against, to the bit, and layers and inputs to hold against them."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+
+import octavo as oc
 
 F = np.float32
 SMALLEST_RANGE = F(2.0**-100)
@@ -59,3 +61,38 @@ def assert_same_bits(actual: NDArray[np.float32], expected: NDArray[np.float32],
     np.testing.assert_array_equal(np.isnan(actual), nan, err_msg=message)
     bits = [np.where(nan, 0, np.ascontiguousarray(a).view(np.int32)) for a in (actual, expected)]
     np.testing.assert_array_equal(*bits, err_msg=message)
+
+
+def random_layer(k: int, n: int, seed: int = 0, **options) -> oc.QuantLinear:
+    rng = np.random.default_rng(seed)
+    q = rng.integers(-128, 128, (n, k)).astype(np.int8)  # -128 included
+    scale = rng.uniform(1e-3, 1, n).astype(F)
+    return oc.QuantLinear.from_quantized(q, scale, rng.standard_normal(n, dtype=F), **options)
+
+
+def expected_of(layer: oc.QuantLinear, x: np.ndarray) -> np.ndarray:
+    options = {"activation": layer.activation, "relu": layer.relu}
+    return linear(x, layer.int_repr(), layer.scale, layer.bias, **options)
+
+
+def hard_rows(m: int, k: int, seed: int = 0) -> np.ndarray:
+    """Random rows, some special: NaN, infinity, zeros, subnormals, overflowing ranges, halves, one sign."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((m, k), dtype=F) * 3
+    special = [
+        lambda row: row.__setitem__(-1, np.nan),
+        lambda row: row.__setitem__(0, -np.inf),
+        lambda row: row.fill(0),
+        lambda row: row.fill(-0.0),
+        lambda row: row.fill(2.0**-101),
+        lambda row: row.fill(2.0**-100),
+        lambda row: row.fill(1e-45),
+        lambda row: row.__setitem__(slice(0, 2), [3e38, -3e38][: min(2, k)]),
+        lambda row: np.copyto(row, np.resize(np.array([127, 0.5, 1.5, 2.5, -0.5, -3.5], F), k)),
+        lambda row: np.abs(row, out=row),
+        lambda row: np.negative(np.abs(row), out=row),
+    ]
+    for i, change in enumerate(special):
+        if 2 * i + 1 < m:
+            change(x[2 * i + 1])
+    return x
