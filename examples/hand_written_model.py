@@ -1,6 +1,6 @@
 """A hand-written NumPy model, two layer classes with conventions of their own, quantized and pickled.
 
-    python examples/hand_written_model.py
+python examples/hand_written_model.py
 """
 
 import pickle

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,10 +15,11 @@ class Linear:
     """y = x W^T + b.
 
     Args:
-        weight: W (out_features, in_features), float; kept as given.
-        bias: b (out_features,) or None.
+        weight: W (out_features, in_features). Float arrays are kept as they are, not copied; all else becomes float32.
+        bias: b (out_features,), likewise, or None.
 
     Raises:
+        TypeError: weight or bias is not real numbers.
         ValueError: weight is not 2-D, or bias does not fit it.
 
     Example:
@@ -28,25 +29,47 @@ class Linear:
     """
 
     def __init__(self, weight: ArrayLike, bias: ArrayLike | None = None) -> None:
-        self.weight = np.asarray(weight)
-        self.bias = None if bias is None else np.asarray(bias)
+        self.weight = _as_float("weight", weight)
+        self.bias = None if bias is None else _as_float("bias", bias)
         if self.weight.ndim != 2:
             raise ValueError(f"weight must be 2-D (out, in), got shape {self.weight.shape}")
         if self.bias is not None and self.bias.shape != self.weight.shape[:1]:
-            raise ValueError(f"bias must have shape ({self.weight.shape[0]},), got {self.bias.shape}")
+            expected = self.weight.shape[:1]
+            raise ValueError(f"bias must have shape {expected} to fit the weight, got {self.bias.shape}")
 
     @classmethod
     def init(
         cls, in_features: int, out_features: int, *, bias: bool = True, rng: np.random.Generator | None = None
     ) -> Linear:
-        """A float32 layer with weights and biases drawn from U(-1/sqrt(in), 1/sqrt(in)), as torch.nn.Linear's."""
+        """A float32 layer with weights and biases drawn from U(-1/sqrt(in), 1/sqrt(in)), as torch.nn.Linear's.
+
+        Args:
+            in_features, out_features: at least 0.
+            bias: whether the layer has one.
+            rng: where the numbers come from; None: a generator of its own, different each time.
+
+        Raises:
+            ValueError: a size is negative.
+
+        Example:
+            >>> import numpy as np, octavo as oc
+            >>> oc.nn.Linear.init(4, 3, rng=np.random.default_rng(0))
+            Linear(4 -> 3, bias)
+        """
+        if in_features < 0 or out_features < 0:
+            raise ValueError(f"sizes must be at least 0, got in_features={in_features}, out_features={out_features}")
         rng = np.random.default_rng() if rng is None else rng
         bound = 1 / np.sqrt(max(in_features, 1))
         weight = rng.uniform(-bound, bound, (out_features, in_features)).astype(np.float32)
         return cls(weight, rng.uniform(-bound, bound, out_features).astype(np.float32) if bias else None)
 
-    def __call__(self, x: NDArray[Any]) -> NDArray[Any]:
-        y: NDArray[Any] = x @ self.weight.T
+    def __call__(self, x: ArrayLike) -> NDArray[Any]:
+        """x (..., in_features) -> y (..., out_features), in NumPy's common type of x, W and b."""
+        a = np.asarray(x)
+        in_features = self.weight.shape[1]
+        if a.ndim == 0 or a.shape[-1] != in_features:
+            raise ValueError(f"x must have shape (..., {in_features}) to fit the layer's inputs, got {a.shape}")
+        y: NDArray[Any] = a @ self.weight.T
         return y if self.bias is None else y + self.bias
 
     def __repr__(self) -> str:
@@ -55,24 +78,36 @@ class Linear:
 
 
 class ReLU:
-    """y = max(x, 0); NaN stays NaN."""
+    """y = max(x, 0); NaN stays NaN.
 
-    def __call__(self, x: NDArray[Any]) -> NDArray[Any]:
-        y: NDArray[Any] = np.maximum(x, x.dtype.type(0))
-        return y
+    Example:
+        >>> import numpy as np, octavo as oc
+        >>> oc.nn.ReLU()([-1.0, np.nan, 2.0])
+        array([ 0., nan,  2.])
+    """
+
+    def __call__(self, x: ArrayLike) -> NDArray[Any]:
+        return np.asarray(np.maximum(x, 0))
 
     def __repr__(self) -> str:
         return "ReLU()"
 
 
 class Sigmoid:
-    """y = 1 / (1 + exp(-x)), without overflow: exp is taken of -|x|."""
+    """y = 1 / (1 + exp(-x)), computed as exp(-|x|)/(1 + exp(-|x|)) for x < 0, so that nothing overflows.
 
-    def __call__(self, x: NDArray[Any]) -> NDArray[Any]:
+    Example:
+        >>> import octavo as oc
+        >>> oc.nn.Sigmoid()([-1e4, 0.0, 1e4])
+        array([0. , 0.5, 1. ])
+    """
+
+    def __call__(self, x: ArrayLike) -> NDArray[Any]:
+        a = np.asarray(x)
         with np.errstate(under="ignore"):
-            e = np.exp(-np.abs(x))
-            y: NDArray[Any] = np.where(x < 0, e, 1) / (1 + e)
-        return y.astype(x.dtype, copy=False) if x.dtype.kind == "f" else y
+            e = np.exp(-np.abs(a))
+            y: NDArray[Any] = np.where(a < 0, e, 1) / (1 + e)
+        return y.astype(e.dtype, copy=False)
 
     def __repr__(self) -> str:
         return "Sigmoid()"
@@ -80,6 +115,12 @@ class Sigmoid:
 
 class Sequential:
     """y = layers[-1](... layers[0](x)).
+
+    Args:
+        layers: callables of one argument.
+
+    Raises:
+        TypeError: one is not callable.
 
     Example:
         >>> import numpy as np, octavo as oc
@@ -91,6 +132,9 @@ class Sequential:
     """
 
     def __init__(self, *layers: Callable[[Any], Any]) -> None:
+        for i, layer in enumerate(layers):
+            if not callable(layer):
+                raise TypeError(f"layers must be callable, got {type(layer).__name__} at position {i}")
         self.layers = list(layers)
 
     def __call__(self, x: Any) -> Any:
@@ -104,8 +148,19 @@ class Sequential:
     def __len__(self) -> int:
         return len(self.layers)
 
-    def __getitem__(self, index: int) -> Callable[[Any], Any]:
-        return self.layers[index]
+    @overload
+    def __getitem__(self, index: int) -> Callable[[Any], Any]: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequential: ...
+    def __getitem__(self, index: int | slice) -> Callable[[Any], Any] | Sequential:
+        return Sequential(*self.layers[index]) if isinstance(index, slice) else self.layers[index]
 
     def __repr__(self) -> str:
         return f"Sequential({', '.join(map(repr, self.layers))})"
+
+
+def _as_float(name: str, values: ArrayLike) -> NDArray[Any]:
+    a = np.asarray(values)
+    if a.dtype.kind not in "fiub":
+        raise TypeError(f"{name} must be real numbers, got dtype {a.dtype}")
+    return a if a.dtype.kind == "f" else a.astype(np.float32)

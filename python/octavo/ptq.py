@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -15,26 +16,32 @@ from octavo.qparams import QTypeLike
 
 __all__ = ["LayerSpec", "quantize_dynamic"]
 
-# Two float32 results of K terms, summed in different orders, differ by at most about K * 2**-24 times the sum of
-# magnitudes; a layer that computes something else differs by about the magnitude of its output.
-_TOLERANCE = 1e-4
-_HALF_TOLERANCE = 1e-2  # layers that hold or compute in float16
+# Allowed difference of a layer's result from the exact one, relative to sum |x| |w| + |b|. The terms of a random row
+# have random signs, so partial sums grow like sqrt(K) and float32 rounding adds up to about 2**-24 of that sum for any
+# K; this is 168 times as much. What computes something else is off by about its result, 1/sqrt(K) of the sum: 276 times
+# the tolerance at K = 131,071.
+_TOLERANCE = 1e-5
+_HALF_TOLERANCE = 1e-2  # float16: 20 times its rounding of 2**-11
+
+_LAYOUTS: tuple[Literal["out_in", "in_out"], ...] = ("out_in", "in_out")
+_ACTIVATIONS: tuple[Literal["relu"] | None, ...] = (None, "relu")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class LayerSpec:
-    """How to read a float layer class: y = activation(x W^T + b).
+    """y = activation(x W^T + b): where a float layer class keeps W and b, and which method computes y.
 
     Args:
         weight: name of the attribute that holds W, a 2-D float array.
-        bias: name of the attribute that holds b, with as many elements as W has outputs; None: the layer has none. An
+        bias: name of the attribute that holds b, as many elements as W has outputs; None: the layer has none. An
             attribute that is missing or None counts as no bias.
         layout: "out_in" if W is (out, in), as in y = x W^T + b; "in_out" if it is (in, out), as in y = x W + b.
         call: name of the method that computes y.
         activation: what the layer itself applies to x W^T + b: None or "relu".
 
     Raises:
-        TypeError, ValueError: a name is no attribute name, or an option is unknown.
+        TypeError: a name is no string.
+        ValueError: a name is no identifier, or an option is unknown.
 
     Example:
         >>> import octavo as oc
@@ -55,9 +62,9 @@ class LayerSpec:
                 raise TypeError(f"{field} must be the name of an attribute, got {name!r}; the arrays stay in the layer")
             if not name.isidentifier():
                 raise ValueError(f"{field} must be the name of an attribute, got {name!r}")
-        if self.layout not in ("out_in", "in_out"):
+        if self.layout not in _LAYOUTS:
             raise ValueError(f'layout must be "out_in" or "in_out", got {self.layout!r}')
-        if self.activation not in (None, "relu"):
+        if self.activation not in _ACTIVATIONS:
             raise ValueError(f'activation must be None or "relu", got {self.activation!r}')
 
 
@@ -73,30 +80,33 @@ def quantize_dynamic(
     inplace: bool = False,
     check: bool = True,
 ) -> Any:
-    """Replaces each float layer y = x W^T + b of a model by a `QuantLinear` of its weights, and returns the model.
+    """The model with each float layer y = x W^T + b replaced by a `QuantLinear` of its weights.
 
-    The model is any tree of objects: attributes, slots, dataclasses, lists, tuples and dicts are searched. A layer that
-    is held in several places stays one layer; cycles are fine. A replacement answers to the method that the float layer
-    was called by.
+    The model is any tree of objects: attributes, slots, dataclasses, lists, tuples, dicts, sets, object arrays,
+    partials and bound methods are searched. A layer that is held in several places stays one layer; cycles are fine. A
+    replacement answers to the method that the float layer was called by.
 
     Args:
         model: the model, or a layer itself.
-        layers: the user's own layer classes, or a dict from class to `LayerSpec`. Matched by exact type, so a subclass
-            is quantized only where it is named.
+        layers: the user's own layer class or classes, or a dict from class to `LayerSpec`. Matched by exact type, so a
+            subclass is quantized only where it is named.
         dtype: of the weights: "int8".
         activation: how `QuantLinear` quantizes its input: "symmetric" or "asymmetric".
         inplace: change the model itself, after every replacement has been built. Otherwise a copy.deepcopy is made in
-            which the float weights are never copied.
-        check: send one random row through each float layer and compare with activation(x W^T + b). Also refuses
-            functions inside the model whose closure or defaults would still reach a float layer.
+            which the layers' float weights are never copied.
+        check: send a random row (and its negative) through each float layer and compare with activation(x W^T + b).
+            Attributes that the layer sets on the way are put back. Also refuse functions inside the model that would
+            still reach a float layer through their closure or default arguments.
 
     Returns:
-        The quantized model.
+        The quantized model. With inplace=True that is the model itself, unless it is a layer, a tuple or a bound
+        method: use what is returned.
 
     Raises:
-        TypeError: layers holds something that is no class, or an attribute cannot be copied (its path is named).
+        TypeError: layers holds something that is no class, a weight is not numeric, or an attribute cannot be copied.
         ValueError: no layer matches; a layer computes something else than its spec says; its weight is not 2-D, or
-            holds NaN or infinity; a closure still reaches it. The layer's path is named. The model is as it was.
+            holds NaN or infinity; a closure still reaches it; the model cannot be changed or copied. The message gives
+            the path ("model.blocks[3].fc1") and the remedy, and the model is as it was.
 
     Example:
         >>> import numpy as np, octavo as oc
@@ -111,164 +121,205 @@ def quantize_dynamic(
         {'hidden': QuantLinear(4 -> 3, int8, activation=symmetric, bias, relu)}
     """
     specs = _as_specs(layers)
-    found = [(path, value) for path, value in tree.walk(model) if type(value) in specs]
+    found = _find(model, specs)
     if not found:
         raise ValueError(_nothing_found(model, specs))
-    replacements: dict[int, Any] = {}
+    replacements: dict[int, QuantLinear] = {}
     for path, layer in found:
         spec = specs[type(layer)]
-        weight, bias = _read(layer, path, spec)
-        if check:
-            _check_layer(layer, path, spec, weight, bias)
         try:
-            replacements[id(layer)] = QuantLinear(
-                weight,
-                bias,
-                dtype=dtype,
-                activation=activation,
-                relu=spec.activation == "relu",
-                call="forward" if spec.call == "__call__" else spec.call,
-            )
+            replacements[id(layer)] = _quantized(layer, spec, dtype, activation)
+            if check:
+                _check_result(layer, spec)
         except (TypeError, ValueError) as error:
-            raise type(error)(f"layer {tree.label(path)}: {error}") from error
-    if check and (stale := tree.stale_references(model, frozenset(replacements), inplace=inplace)):
-        raise ValueError(
-            f"a function in the model would still reach a float layer: {'; '.join(stale)}. Let it take the layer "
-            "from the model when it is called, or pass check=False"
-        )
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            hint = _hint(layer, spec, error) if check else ""
+            raise kind(f"{tree.label(path)} ({type(layer).__name__}): {error}{hint}") from error
+    if check:
+        _check_functions(model, replacements, inplace)
     if inplace:
         return tree.replace(model, replacements)
     quantized = tree.copy_with(model, replacements)
-    for path, value in tree.walk(quantized):
-        if type(value) in specs:
-            raise ValueError(
-                f"layer {tree.label(path)} is still a {type(value).__name__} in the copy: a __deepcopy__ above it "
-                "makes copies of its own. Pass inplace=True, or hand the memo on in that __deepcopy__"
-            )
+    for path, layer in _find(quantized, specs):
+        raise ValueError(
+            f"{tree.label(path)} is still a {type(layer).__name__} in the copy: a __deepcopy__ above it makes copies "
+            "of its own. Hand the memo on in that __deepcopy__, or pass inplace=True"
+        )
     return quantized
 
 
+def _find(model: Any, specs: Mapping[type, LayerSpec]) -> list[tuple[str, Any]]:
+    """(path, layer) of each layer; what only a layer itself holds goes with it."""
+    return [(p, v) for p, v in tree.walk(model, stop=lambda v: type(v) in specs) if type(v) in specs]
+
+
 def _as_specs(layers: Layers) -> dict[type, LayerSpec]:
-    items = layers.items() if isinstance(layers, Mapping) else ((c, LayerSpec()) for c in _as_classes(layers))
-    specs = dict(items)
-    if not specs:
+    if isinstance(layers, type):
+        layers = [layers]
+    if not isinstance(layers, Iterable):
+        raise TypeError(f"layers must be a set of classes or a dict of LayerSpecs, got {layers!r}")
+    items = list(layers.items()) if isinstance(layers, Mapping) else [(cls, LayerSpec()) for cls in layers]
+    if not items:
         raise ValueError("layers must name at least one class, got none")
-    for cls, spec in specs.items():
+    for cls, spec in items:
         if not isinstance(cls, type):
-            raise TypeError(f"layers must hold classes, got {cls!r}; pass its class {type(cls).__name__}")
+            raise TypeError(f"layers must hold classes, got {cls!r}; for a layer pass its class")
         if not isinstance(spec, LayerSpec):
             raise TypeError(f"layers must map {cls.__name__} to a LayerSpec, got {spec!r}")
-    return specs
-
-
-def _as_classes(layers: type | Iterable[type]) -> Iterable[type]:
-    if isinstance(layers, type):
-        return [layers]
-    if isinstance(layers, Iterable):
-        return layers
-    raise TypeError(f"layers must be a set of classes or a dict of LayerSpecs, got {type(layers).__name__}")
+    return dict(items)
 
 
 def _nothing_found(model: Any, specs: Mapping[type, LayerSpec]) -> str:
     """Why there was nothing to quantize: subclasses of what was named, and other types that hold a 2-D float array."""
-    text = f"no layer of exact type {', '.join(sorted(c.__name__ for c in specs))} in the model"
-    seen = {type(value): path for path, value in reversed(list(tree.walk(model)))}
-    subclasses = [c.__name__ for c in seen if issubclass(c, tuple(specs))]
+    text = f"no layer of type {', '.join(sorted(c.__name__ for c in specs))} in the model"
+    values = [value for _, value in tree.walk(model)]
+    subclasses = sorted({type(v).__name__ for v in values if isinstance(v, tuple(specs))})
     if subclasses:
-        return f"{text}; it has the subclass {', '.join(sorted(subclasses))}: name it in layers"
-    holders = {type(v).__name__ for _, v in tree.walk(model) if hasattr(v, "__dict__") and _matrices(v)}
-    if holders:
-        return f"{text}; types that hold a 2-D float array: {', '.join(sorted(holders))}"
-    return f"{text}, and nothing else in it holds a 2-D float array as an attribute"
+        return (
+            f"{text}; types are matched exactly, and it holds the subclass {', '.join(subclasses)}: name it in layers"
+        )
+    holders = sorted({type(v).__name__ for v in values if _matrices(v)})
+    return f"{text}; types in it with a 2-D float array as an attribute: {', '.join(holders) or 'none'}"
 
 
 def _matrices(layer: Any) -> list[str]:
-    """Names of the layer's attributes that are 2-D float arrays."""
-    attributes = getattr(layer, "__dict__", {})
-    return [n for n, v in attributes.items() if isinstance(v, np.ndarray) and v.ndim == 2 and v.dtype.kind == "f"]
+    """Names of the attributes that are 2-D float arrays."""
+    return [name for name, v in _arrays(layer).items() if v.ndim == 2 and v.dtype.kind == "f"]
 
 
-def _read(layer: Any, path: str, spec: LayerSpec) -> tuple[NDArray[Any], NDArray[Any] | None]:
+def _arrays(layer: Any) -> dict[str, NDArray[Any]]:
+    return {k: v for k, v in tree.attributes(layer).items() if isinstance(v, np.ndarray) and k.isidentifier()}
+
+
+def _quantized(layer: Any, spec: LayerSpec, dtype: QTypeLike, activation: ActivationScheme) -> QuantLinear:
+    weight, bias = _read(layer, spec)
+    call = "forward" if spec.call == "__call__" else spec.call
+    return QuantLinear(weight, bias, dtype=dtype, activation=activation, relu=spec.activation == "relu", call=call)
+
+
+def _read(layer: Any, spec: LayerSpec) -> tuple[NDArray[Any], NDArray[Any] | None]:
     """(W as (out, in), b as (out,) or None)."""
-    name = f"layer {tree.label(path)} ({type(layer).__name__})"
     if not hasattr(layer, spec.weight):
-        has = ", ".join(_matrices(layer)) or "none"
-        raise ValueError(
-            f"{name} has no attribute {spec.weight!r}; its 2-D float arrays: {has}. Use LayerSpec(weight=...)"
-        )
+        names = _matrices(layer)
+        remedy = f"use LayerSpec(weight={names[0]!r})" if len(names) == 1 else "use LayerSpec(weight=...)"
+        raise ValueError(f"no attribute {spec.weight!r}; its 2-D float arrays: {', '.join(names) or 'none'}; {remedy}")
     weight = np.asarray(getattr(layer, spec.weight))
     if weight.ndim != 2:
-        raise ValueError(f"{name}: {spec.weight} must be 2-D, got shape {weight.shape}")
+        shape = '(out, in), or (in, out) with layout="in_out"'
+        raise ValueError(f"{spec.weight} must be 2-D, {shape}, got shape {weight.shape}")
+    if weight.dtype.kind not in "fiu":
+        raise TypeError(f"{spec.weight} must be real numbers, got dtype {weight.dtype}")
     weight = weight if spec.layout == "out_in" else weight.T
     raw = None if spec.bias is None else getattr(layer, spec.bias, None)
     if raw is None:
         return weight, None
     bias = np.asarray(raw)
-    if bias.size != weight.shape[0] or bias.ndim == 0 or bias.size != max(bias.shape):
+    if bias.ndim == 0 or bias.size != weight.shape[0] or bias.size != max(bias.shape):
         raise ValueError(
-            f"{name}: {spec.bias} must have {weight.shape[0]} elements, one for each output of {spec.weight} with "
+            f"{spec.bias} must have {weight.shape[0]} elements, one for each output of {spec.weight} with "
             f'layout="{spec.layout}", got shape {bias.shape}'
         )
     return weight, bias.reshape(-1)
 
 
-def _check_layer(layer: Any, path: str, spec: LayerSpec, weight: NDArray[Any], bias: NDArray[Any] | None) -> None:
-    """Raises ValueError unless the layer computes activation(x W^T + b) of a random row."""
-    name = f"layer {tree.label(path)} ({type(layer).__name__})"
-    if not callable(getattr(layer, spec.call, None)):
-        other = next((m for m in ("forward", "apply", "predict") if callable(getattr(layer, m, None))), None)
-        remedy = f'use LayerSpec(call="{other}")' if other else "use LayerSpec(call=...)"
-        raise ValueError(f"{name} has no method {spec.call!r} to call; {remedy}")
-    dtype = weight.dtype if weight.dtype.kind == "f" else np.dtype(np.float32)
-    x = np.random.default_rng(0).standard_normal((1, weight.shape[1])).astype(dtype)
-    y = _called(layer, name, spec.call, x)
-    if y.shape != (1, weight.shape[0]):
+# The check
+
+
+class _MismatchError(ValueError):
+    """The layer computes something else than its spec says."""
+
+
+def _check_functions(model: Any, replacements: Mapping[int, QuantLinear], inplace: bool) -> None:
+    stale = tree.stale_references(model, replacements, inplace=inplace)
+    if stale:
+        where = "; ".join(f"{tree.label(path)} through its variable {name!r}" for path, name in stale)
         raise ValueError(
-            f"{name} gives shape {y.shape} for a row, expected {(1, weight.shape[0])}; see LayerSpec(layout=...)"
+            f"a function inside the model would still reach a float layer: {where}. Functions are not copied or "
+            "changed: give the model a method or a callable object in its place, or pass check=False"
         )
-    half = np.float16 in (weight.dtype, y.dtype)
-    x64, w64 = x.astype(np.float64), weight.astype(np.float64)
-    b64 = np.zeros(weight.shape[0]) if bias is None else bias.astype(np.float64)
-    scale = np.abs(x64) @ np.abs(w64).T + np.abs(b64) + np.finfo(np.float32).tiny
-    candidates = {
-        "": x64 @ w64.T + b64,
-        "activation": np.maximum(x64 @ w64.T + b64, 0),
-        "bias": x64 @ w64.T,
-    }
-    if w64.shape[0] == w64.shape[1]:
-        candidates["layout"] = x64 @ w64 + b64
-    if spec.activation == "relu":
-        candidates = {key: np.maximum(value, 0) for key, value in candidates.items()}
-
-    def error(expected: NDArray[np.float64]) -> float:
-        with np.errstate(invalid="ignore"):
-            return float(np.max(np.abs(y - expected) / scale, initial=0))
-
-    # `not <=`, so that NaN counts as a mismatch; weights with NaN are QuantLinear's to refuse.
-    tolerance = _HALF_TOLERANCE if half else _TOLERANCE
-    if not np.isfinite(w64).all() or not np.isfinite(b64).all() or error(candidates[""]) <= tolerance:
-        return
-    causes = {
-        "activation": 'it applies ReLU: use LayerSpec(activation="relu")',
-        "bias": f"it does not add {spec.bias}: use LayerSpec(bias=None)",
-        "layout": f"its weight is ({'in, out' if spec.layout == 'out_in' else 'out, in'}): use LayerSpec(layout=...)",
-    }
-    likely = [causes[key] for key, value in candidates.items() if key and error(value) <= tolerance]
-    what = f"{spec.activation or ''}(x W^T{' + b' if bias is not None else ''})"
-    remedy = likely[0] if likely else "it does more than that: quantize it by hand"
-    raise ValueError(
-        f"{name} does not compute {what} of its {spec.weight}: off by {np.abs(y - candidates['']).max():.3g} on a "
-        f"random row; {remedy}; check=False skips this test"
-    )
 
 
-def _called(layer: Any, name: str, method: str, x: NDArray[Any]) -> NDArray[np.float64]:
+def _check_result(layer: Any, spec: LayerSpec) -> None:
+    """Raises ValueError unless the layer computes what its spec says, for a random row and its negative."""
+    weight, bias = _read(layer, spec)
+    dtype = weight.dtype.newbyteorder("=") if weight.dtype.kind == "f" else np.dtype(np.float32)
+    w, b = weight.astype(np.float64), np.zeros(weight.shape[0]) if bias is None else bias.astype(np.float64)
+    x = np.random.default_rng(0).standard_normal((1, w.shape[1]))
+    # Reaching twice as far as the bias, and both ways, so that a ReLU in the layer shows in some output.
+    reach, offset = np.abs(x @ w.T).max(initial=0), np.abs(b).max(initial=0)
+    farthest = 64 if dtype == np.float16 else 1e6
+    x = (x * np.clip(2 * offset / reach, 1, farthest) if reach > 0 else x).astype(dtype)
+    for row in (x, -x):
+        x64 = row.astype(np.float64)
+        y = _called(layer, spec.call, row)
+        expected = x64 @ w.T + b
+        expected = np.maximum(expected, 0) if spec.activation == "relu" else expected
+        if y.shape != expected.shape:
+            raise _MismatchError(f"{spec.call} gives shape {y.shape} for a row {x.shape}, expected {expected.shape}")
+        half = np.float16 in (weight.dtype, y.dtype)
+        allowed = (_HALF_TOLERANCE if half else _TOLERANCE) * (np.abs(x64) @ np.abs(w).T + np.abs(b))
+        allowed += np.finfo(np.float16 if half else np.float32).tiny
+        difference = np.abs(y.astype(np.float64) - expected)
+        if not np.all(difference <= allowed):  # `not`, so that NaN is a mismatch
+            equation = f"x {spec.weight}" + ("^T" if spec.layout == "out_in" else "")
+            equation += "" if bias is None else f" + {spec.bias}"
+            equation = f"relu({equation})" if spec.activation == "relu" else equation
+            raise _MismatchError(
+                f"{spec.call} is not {equation}: largest difference {difference.max():.3g} on a random row, where "
+                f"values reach {np.abs(expected).max():.3g}"
+            )
+
+
+def _called(layer: Any, call: str, x: NDArray[Any]) -> NDArray[Any]:
     """The layer's result for x. What it stores in itself on the way (a cached input) is put back as it was."""
-    before = tree.state(layer)
+    method = getattr(layer, call, None)
+    if not callable(method):
+        others = _methods(layer)
+        remedy = f"use LayerSpec(call={others[0]!r})" if others else "use LayerSpec(call=...)"
+        raise ValueError(f"no method {call!r} to call it by; {remedy}")
+    before = tree.snapshot(layer)
     try:
-        y = np.asarray(getattr(layer, method)(x))
-        return y.astype(np.float64)
+        y = np.asarray(method(x))
     except Exception as error:
-        raise ValueError(f"{name}: {method} failed on a random row of shape {x.shape}: {error}") from error
+        what = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{call} failed on a random row of shape {x.shape}: {what}") from error
     finally:
         tree.restore(layer, before)
+    if y.dtype.kind not in "fiub":
+        raise ValueError(f"{call} must give real numbers, got dtype {y.dtype}")
+    return y
+
+
+def _methods(layer: Any) -> list[str]:
+    """Names that layers are usually called by, as far as this one has them."""
+    return [name for name in ("__call__", "forward", "apply", "predict") if callable(getattr(layer, name, None))]
+
+
+def _hint(layer: Any, spec: LayerSpec, error: Exception) -> str:
+    """Which other spec fits the layer, found by trying, fewest changes first."""
+    vectors = [name for name, v in _arrays(layer).items() if v.ndim > 0 and v.size == max(v.shape)]
+    weights = [spec.weight] if hasattr(layer, spec.weight) else _matrices(layer)
+    calls = [spec.call] if callable(getattr(layer, spec.call, None)) else _methods(layer)
+    choices = itertools.product(
+        weights,
+        dict.fromkeys([spec.bias, *vectors, None]),
+        dict.fromkeys([spec.layout, *_LAYOUTS]),
+        calls,
+        dict.fromkeys([spec.activation, *_ACTIVATIONS]),
+    )
+    trials = [LayerSpec(*choice) for choice in choices]
+    for trial in sorted(trials, key=lambda trial: len(_differences(trial, spec))):
+        try:
+            _check_result(layer, trial)
+        except Exception:
+            continue
+        options = ", ".join(f"{name}={value!r}" for name, value in _differences(trial, LayerSpec()).items())
+        return f"; it fits LayerSpec({options})" if trial != spec else ""
+    if isinstance(error, _MismatchError):
+        return "; give its part that is x W^T + b a class of its own, or pass check=False if this is wanted"
+    return ""
+
+
+def _differences(spec: LayerSpec, other: LayerSpec) -> dict[str, Any]:
+    old, new = dataclasses.asdict(other), dataclasses.asdict(spec)
+    return {name: value for name, value in new.items() if value != old[name]}
