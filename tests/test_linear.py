@@ -50,6 +50,15 @@ def test_call_of_a_batch_equals_its_rows_alone(kernel: str) -> None:
         assert_same_bits(layer(x[i : i + 1]), batch[i : i + 1], f"row {i}")
 
 
+@pytest.mark.parametrize("activation", ["symmetric", "asymmetric"])
+def test_call_counts_rows_below_the_smallest_range_as_zeros(kernel: str, activation: str) -> None:
+    layer = oc.QuantLinear.from_quantized(np.full((3, 20), 100, np.int8), 1.0, activation=activation)
+    below, at = np.full((1, 20), np.nextafter(F(2.0**-100), F(0)), F), np.full((1, 20), 2.0**-100, F)
+    assert_same_bits(layer(below), np.zeros((1, 3), F))
+    assert_same_bits(layer(at), expected_of(layer, at))
+    assert (layer(at) > 0).all()
+
+
 def test_call_with_extreme_integers_is_exact(kernel: str) -> None:
     """All-(-128) and all-127 weights against rows quantized to +-127: the sums that saturate elsewhere."""
     k = 768

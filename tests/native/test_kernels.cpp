@@ -118,6 +118,7 @@ void check_linear(const Kernel& kernel, const Shape& s, int variant) {
     put(7, k, static_cast<float>(k % 3) * 0x1p-120f);
     put(8, k, static_cast<float>(k % 5));  // all of one sign
     put(9, k, -0.0f);
+    put(10, k, 0x1p-100f);  // the smallest range that is not zeros
   }
   std::vector<std::int8_t> q_w(static_cast<std::size_t>(s.n * s.k));
   for (auto& v : q_w) v = static_cast<std::int8_t>(random.between(-128, 127));
@@ -250,16 +251,18 @@ void check_integers(const Kernel& kernel, const Shape& s, int variant) {
 }
 
 // Flush-to-zero and another rounding mode in the caller: same bits, and the caller's settings come back.
-void check_float_environment(const Kernel& kernel) {
+void check_float_environment(const Kernel& kernel, bool relu) {
   const std::int64_t k = 64, n = 20, m = 40;
   Random random(5);
-  std::vector<float> x(static_cast<std::size_t>(m * k)), s_w(static_cast<std::size_t>(n), 0x1p-40f);
-  for (float& v : x) v = random.real() * 0x1p-98f;  // the rescaled results are subnormal
+  std::vector<float> x(static_cast<std::size_t>(m * k)), s_w(static_cast<std::size_t>(n));
+  // The rescaled results are subnormal, or (in odd columns) too small even for that: +0 and -0.
+  for (std::size_t i = 0; i < s_w.size(); ++i) s_w[i] = i % 2 == 0 ? 0x1p-40f : 0x1p-70f;
+  for (float& v : x) v = random.real() * 0x1p-98f;
   std::vector<std::int8_t> q_w(static_cast<std::size_t>(n * k));
   for (auto& v : q_w) v = static_cast<std::int8_t>(random.between(-128, 127));
   const RhsView view{reinterpret_cast<const std::uint8_t*>(q_w.data()), n, k, k, 1, false};
-  const PackedLinear layer(view, s_w.data(), nullptr, {});
-  const auto expected = linear(x, m, k, n, q_w, s_w, nullptr, false, false);
+  const PackedLinear layer(view, s_w.data(), nullptr, {ActivationScheme::kSymmetric, relu});
+  const auto expected = linear(x, m, k, n, q_w, s_w, nullptr, false, relu);
   std::vector<float> y(expected.size());
   std::fesetround(FE_UPWARD);
 #if defined(__x86_64__)
@@ -301,7 +304,8 @@ void check_kernel(const Kernel& kernel) {
       check_static(kernel, {2, 1100, 1000}, v * 5);
     }
   }
-  check_float_environment(kernel);
+  check_float_environment(kernel, false);
+  check_float_environment(kernel, true);
   std::printf("kernel %s: %zu shapes\n", kernel.name, all.size() + 6);
 }
 
