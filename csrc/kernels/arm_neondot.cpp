@@ -26,20 +26,12 @@ struct Dotprod {
   static constexpr int kTileCols = 8;
   static constexpr int kGemvVectors = 3;
 
-  static void store(std::int8_t* dst, std::int64_t stride, int8x16_t q) {
-    const int64x2_t pair = vreinterpretq_s64_s8(q);
-    vst1q_s8(dst, vreinterpretq_s8_s64(vdupq_laneq_s64(pair, 0)));
-    vst1q_s8(dst + stride, vreinterpretq_s8_s64(vdupq_laneq_s64(pair, 1)));
-  }
+  static void store(std::int8_t* dst, std::int64_t stride, int8x16_t q) { store_twice(dst, stride, q); }
 
   static int32x4_t multiply_add(int32x4_t acc, int8x16_t lhs, int8x16_t rhs) { return vdotq_s32(acc, lhs, rhs); }
 
-  template <int kV>
-  static void store_sums(const int32x4_t (&sums)[kV], std::uint32_t* acc, bool first) {
-    unrolled<kV / 2>([&](auto pair) {
-      const int32x4_t columns = vpaddq_s32(sums[2 * pair], sums[2 * pair + 1]);
-      put_sums(acc + 4 * pair, vreinterpretq_u32_s32(columns), first);
-    });
+  static void put_columns(std::uint32_t* acc, int32x4_t left, int32x4_t right, bool first) {
+    put_sums(acc, vreinterpretq_u32_s32(vpaddq_s32(left, right)), first);
   }
 
   template <int R, int kCols, bool kPrefetch>

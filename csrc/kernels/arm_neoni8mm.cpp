@@ -33,13 +33,10 @@ struct I8mm {
 
   static int32x4_t multiply_add(int32x4_t acc, int8x16_t lhs, int8x16_t rhs) { return vmmlaq_s32(acc, lhs, rhs); }
 
-  template <int kV>
-  static void store_sums(const int32x4_t (&sums)[kV], std::uint32_t* acc, bool first) {
-    unrolled<kV / 2>([&](auto pair) {
-      const uint64x2_t left = vreinterpretq_u64_s32(sums[2 * pair]), right = vreinterpretq_u64_s32(sums[2 * pair + 1]);
-      put_sums(acc + 4 * pair, vreinterpretq_u32_u64(vzip1q_u64(left, right)), first);
-      put_sums(acc + 4 * pair + kNr, vreinterpretq_u32_u64(vzip2q_u64(left, right)), first);
-    });
+  static void put_columns(std::uint32_t* acc, int32x4_t left, int32x4_t right, bool first) {
+    const uint64x2_t columns_01 = vreinterpretq_u64_s32(left), columns_23 = vreinterpretq_u64_s32(right);
+    put_sums(acc, vreinterpretq_u32_u64(vzip1q_u64(columns_01, columns_23)), first);
+    put_sums(acc + kNr, vreinterpretq_u32_u64(vzip2q_u64(columns_01, columns_23)), first);
   }
 
   template <int R, int kCols, bool kPrefetch>

@@ -44,6 +44,18 @@ constexpr int kPrefetchBytes = 4096;  // ahead of a stream from memory
 
 inline std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
+inline void prefetch_group(const std::int8_t* group) {
+  __builtin_prefetch(group + kPrefetchBytes);
+  __builtin_prefetch(group + kPrefetchBytes + 64);
+}
+
+// 16 consecutive k of a row as two vectors of 8 k, each twice.
+inline void store_twice(std::int8_t* dst, std::int64_t stride, int8x16_t q) {
+  const int64x2_t groups = vreinterpretq_s64_s8(q);
+  vst1q_s8(dst, vreinterpretq_s8_s64(vdupq_laneq_s64(groups, 0)));
+  vst1q_s8(dst + stride, vreinterpretq_s8_s64(vdupq_laneq_s64(groups, 1)));
+}
+
 template <class Isa>
 struct LhsLayout {
   std::int64_t rows, vectors, steps, tiles;
