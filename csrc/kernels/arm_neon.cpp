@@ -9,8 +9,8 @@
 // product in int16, with SMLAL, would overflow at -128 * -128 twice. It saves a quarter of the instructions and, by
 // llvm-mca, a tenth of the time on a Cortex-A53 and none on the wider cores, whose long multiplications are the bound.)
 //
-// A tile is 4 rows by 4 columns: 16 accumulators, 8 products under way, 4 lhs and 1 rhs vectors. ADDP joins the four lanes of
-// an accumulator once at the end.
+// A tile is 4 rows by 4 columns: 16 accumulators, 8 products under way, 4 lhs and 1 rhs vectors. ADDP joins the four
+// lanes of an accumulator once at the end.
 #include <arm_neon.h>
 
 #include <cstdint>

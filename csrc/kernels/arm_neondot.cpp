@@ -6,8 +6,8 @@
 //       rhs vector     c0: k0..k3 | c0: k4..k7 | c1: k0..k3 | c1: k4..k7
 //       accumulator    c0 (half)  | c0 (half)  | c1 (half)  | c1 (half)
 //
-// ADDP joins the halves once at the end. The repetition is written when the lhs is packed: a load that repeats (LD1R) takes one
-// of the pipes that SDOT needs. A tile is 6 rows by 8 columns.
+// ADDP joins the halves once at the end. The repetition is written when the lhs is packed: a load that repeats (LD1R)
+// takes one of the pipes that SDOT needs. A tile is 6 rows by 8 columns.
 #include <arm_neon.h>
 
 #include <cstdint>

@@ -6,8 +6,8 @@
 //       rhs vector     c0: k0..k7 | c1: k0..k7
 //       accumulator    r0c0 | r0c1 | r1c0 | r1c1
 //
-// A tile is 12 rows by 8 columns. One row costs what two do, and no more instructions than SDOT would take: gemv is the same
-// loop with the second row zero.
+// A tile is 12 rows by 8 columns. One row costs what two do, and no more instructions than SDOT would take: gemv is the
+// same loop with the second row zero.
 #include <arm_neon.h>
 
 #include <cstdint>

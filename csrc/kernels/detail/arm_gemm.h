@@ -1,5 +1,5 @@
-// The frame of the Arm kernels: how the lhs is packed, and the loops over panels, pieces of K and tiles of rows. What differs is
-// a type `Isa`:
+// The frame of the Arm kernels: how the lhs is packed, and the loops over panels, pieces of K and tiles of rows. What
+// differs is a type `Isa`:
 //
 //   kRowsPerVector        rows of the lhs in a 16-byte vector: 1 (its 8 k twice) or 2 (8 k of each)
 //   kTileVectors          lhs vectors of a register tile, at most
@@ -9,13 +9,13 @@
 //   multiply<R, C, kPrefetch>(a, b, steps, acc, first)
 //                         acc[row][16] (+)= R lhs vectors times C columns over `steps` steps of 16 k
 //
-// rhs panels: [N/16][K/8][16][8]. Sixteen bytes are 2 columns of 8 k: SMMLA's second operand as it is, and SDOT's and SMULL's
-// where the lhs vector repeats its 8 k.
+// rhs panels: [N/16][K/8][16][8]. Sixteen bytes are 2 columns of 8 k: SMMLA's second operand as it is, and SDOT's and
+// SMULL's where the lhs vector repeats its 8 k.
 //
 //       group of 8 k    c0: k0..k7 | c1: k0..k7 || c2: k0..k7 | c3: k0..k7 || ...        128 bytes
 //
-// Packed lhs: tiles of R vectors, R at most kTileVectors and as equal as can be, so that 7 vectors are 4 + 3 and not 6 + 1. A tile
-// is one run of memory, read front to back:
+// Packed lhs: tiles of R vectors, R at most kTileVectors and as equal as can be, so that 7 vectors are 4 + 3 and not 6
+// + 1. A tile is one run of memory, read front to back:
 //
 //       [tile][K/8][R][16 bytes]         K/8 rounded up to even: a step is 16 k
 //

@@ -1,8 +1,8 @@
-// What the Arm kernels share: a row's range, quantizing sixteen floats, and finishing int32 sums. Advanced SIMD of any AArch64
-// CPU. Included per kernel file; everything is in an anonymous namespace.
+// What the Arm kernels share: a row's range, quantizing sixteen floats, and finishing int32 sums. Advanced SIMD of any
+// AArch64 CPU. Included per kernel file; everything is in an anonymous namespace.
 //
-// Integers that may wrap are uint32 here: GCC writes some signed intrinsics as plain vector additions, whose overflow it
-// may assume away.
+// Integers that may wrap are uint32 here: GCC writes some signed intrinsics as plain vector additions, whose overflow
+// it may assume away.
 #pragma once
 
 #include <arm_neon.h>
@@ -25,8 +25,8 @@ inline Vector in_order(Vector v) {
   return v;
 }
 
-// The parameters of a row, from min(x, 0) and max(x, 0). FMIN and FMAX return NaN where either operand is NaN (MINPS and
-// MAXPS do not), so a NaN anywhere in the row arrives at the end, and infinity does so by its size: no separate
+// The parameters of a row, from min(x, 0) and max(x, 0). FMIN and FMAX return NaN where either operand is NaN (MINPS
+// and MAXPS do not), so a NaN anywhere in the row arrives at the end, and infinity does so by its size: no separate
 // maximum of |x| is needed, and both schemes read the row in the same way.
 inline RowQuant choose_row_quant(const float* x, std::int64_t k, bool asymmetric) {
   constexpr int kChains = 4;  // independent chains hide the latency
@@ -51,9 +51,9 @@ inline RowQuant choose_row_quant(const float* x, std::int64_t k, bool asymmetric
   return asymmetric ? row_quant_asymmetric(max_abs_bits, row_lo, row_hi) : row_quant_symmetric(max_abs_bits);
 }
 
-// Sixteen floats of a row to sixteen int8. |x * inverse| is at most 255 and a little, since |x| is at most the row's range: int16
-// holds it, and narrowing q + z with saturation to int8 is clamping to -128 - z .. 127 - z before z is added. FCVTNS rounds
-// half to even.
+// Sixteen floats of a row to sixteen int8. |x * inverse| is at most 255 and a little, since |x| is at most the row's
+// range: int16 holds it, and narrowing q + z with saturation to int8 is clamping to -128 - z .. 127 - z before z is
+// added. FCVTNS rounds half to even.
 struct RowQuantizer {
   float32x4_t inverse;
   int16x8_t zero_point;
@@ -68,9 +68,7 @@ struct RowQuantizer {
     return vaddq_s16(low_halves, zero_point);
   }
 
-  int8x16_t operator()(const float* x) const {
-    return vqmovn_high_s16(vqmovn_s16(eight(x)), eight(x + 8));
-  }
+  int8x16_t operator()(const float* x) const { return vqmovn_high_s16(vqmovn_s16(eight(x)), eight(x + 8)); }
 };
 
 // All ones in the first n of 16 bytes, 0 <= n <= 16.
@@ -104,9 +102,8 @@ class Finisher {
   Quads columns(const T* array) const {
     Quads quads;
     unrolled<kQuads>([&](auto q) {
-      quads.v[q] = array == nullptr
-                       ? vdupq_n_u32(0)
-                       : vld1q_u32(reinterpret_cast<const std::uint32_t*>(array) + col0_ + 4 * q);
+      quads.v[q] =
+          array == nullptr ? vdupq_n_u32(0) : vld1q_u32(reinterpret_cast<const std::uint32_t*>(array) + col0_ + 4 * q);
     });
     return quads;
   }
