@@ -24,7 +24,7 @@
 namespace octavo::test {
 namespace {
 
-constexpr std::int64_t kM = 14, kK = 21, kN = 19;
+constexpr std::int64_t kM = 15, kK = 21, kN = 19;
 constexpr int kLinearVariants = 8;   // asymmetric, relu, bias
 constexpr int kIntegerVariants = 4;  // unsigned lhs, unsigned rhs
 
@@ -64,17 +64,18 @@ Inputs made_inputs() {
   for (std::int64_t m = 0; m < kM; ++m) {
     for (std::int64_t k = 0; k < kK; ++k) {
       float v = real();
-      if (m == 2) v = v < 0 ? 0 : v;                  // after a relu
-      if (m == 3) v = -0.0f;                          // zeros of the other sign
-      if (m == 4) v *= 0x1p-110f;                     // below the smallest range: counts as zeros
-      if (m == 5) v *= 0x1p-100f;                     // small: some results are subnormal
-      if (m == 6) v *= 0x1p+120f;                     // large
-      if (m == 7) v = static_cast<float>(k) - 10.5f;  // halves, which round to even
-      if (m == 8) v = k % 2 == 0 ? 3e38f : -3e38f;    // the asymmetric range overflows
-      if (m == 9) v = v < 0 ? v : -v;                 // of one sign
+      if (m == 2) v = v < 0 ? 0 : v;                                    // after a relu
+      if (m == 3) v = -0.0f;                                            // zeros of the other sign
+      if (m == 4) v *= 0x1p-110f;                                       // below the smallest range: counts as zeros
+      if (m == 5) v *= 0x1p-100f;                                       // small: some results are subnormal
+      if (m == 6) v *= 0x1p+120f;                                       // large
+      if (m == 7) v = k == 0 ? 127.0f : static_cast<float>(k) - 10.5f;  // symmetric: halves, which round to even
+      if (m == 8) v = k % 2 == 0 ? 3e38f : -3e38f;                      // the asymmetric range overflows
+      if (m == 9) v = v < 0 ? v : -v;                                   // of one sign
       if (m == 10 && k == 17) v = std::numeric_limits<float>::quiet_NaN();
       if (m == 11 && k == 20) v = -std::numeric_limits<float>::infinity();
       if (m == 12) v *= static_cast<float>(k * k);  // one large value among small ones
+      if (m == 13) v = k % 3 == 0 ? -1.5f : 253.5f;  // asymmetric: 254 steps from zero point -126 are one too many
       in.x.push_back(v);
     }
   }
