@@ -29,7 +29,7 @@ inline Vector in_order(Vector v) {
 // and MAXPS do not), so a NaN anywhere in the row arrives at the end, and infinity does so by its size: no separate
 // maximum of |x| is needed, and both schemes read the row in the same way.
 inline RowQuant choose_row_quant(const float* x, std::int64_t k, bool asymmetric) {
-  constexpr int kChains = 4;  // independent chains hide the latency
+  constexpr int kChains = 8;  // independent chains hide the latency
   float32x4_t lo[kChains], hi[kChains];
   unrolled<kChains>([&](auto c) { lo[c] = hi[c] = vdupq_n_f32(0.0f); });
   const auto take = [&](auto chain, float32x4_t v) {
@@ -77,16 +77,20 @@ inline uint8x16_t first_bytes(std::int64_t n) {
   return vcltq_u8(vld1q_u8(kByte), vdupq_n_u8(static_cast<std::uint8_t>(n)));
 }
 
-// Finishes `rows` rows of sums, acc[row][16], into columns col0 .. col0 + 15 of the block, or as many as it has.
+// Finishes `rows` rows of sums, acc[row][16], into columns col0 .. col0 + 15 of the block, or as many as it has. What a
+// block asks for is decided once a tile, not once a row: with few k, this is a large part of the work.
 class Finisher {
  public:
   Finisher(const GemmBlock& block, std::int64_t col0) : block_(block), col0_(col0) {}
 
   void operator()(const std::uint32_t* acc, std::int64_t row0, std::int64_t rows) const {
-    if (block_.epilogue.kind == DstKind::kFloat32) {
-      finish_rows<true>(acc, row0, rows);
+    const Epilogue& e = block_.epilogue;
+    if (e.kind == DstKind::kInt32) {
+      finish_int32(acc, row0, rows);
+    } else if (e.bias == nullptr) {
+      e.relu ? finish_float32<false, true>(acc, row0, rows) : finish_float32<false, false>(acc, row0, rows);
     } else {
-      finish_rows<false>(acc, row0, rows);
+      e.relu ? finish_float32<true, true>(acc, row0, rows) : finish_float32<true, false>(acc, row0, rows);
     }
   }
 
@@ -95,60 +99,72 @@ class Finisher {
 
   struct Quads {
     uint32x4_t v[kQuads];
+    float32x4_t f(int q) const { return vreinterpretq_f32_u32(v[q]); }
   };
 
-  // A panel's columns of an array, which holds a multiple of 16; zeros where there is no array.
-  template <class T>
-  Quads columns(const T* array) const {
+  static Quads loaded(const std::uint32_t* at) {
     Quads quads;
-    unrolled<kQuads>([&](auto q) {
-      quads.v[q] =
-          array == nullptr ? vdupq_n_u32(0) : vld1q_u32(reinterpret_cast<const std::uint32_t*>(array) + col0_ + 4 * q);
-    });
+    unrolled<kQuads>([&](auto q) { quads.v[q] = vld1q_u32(at + 4 * q); });
     return quads;
   }
 
-  // FMAX takes +0 before -0 and hands on NaN, which is what relu asks for.
-  template <bool kFloat>
-  void finish_rows(const std::uint32_t* acc, std::int64_t row0, std::int64_t rows) const {
-    const Epilogue& e = block_.epilogue;
-    const std::int64_t cols = block_.cols - col0_;
-    const bool has_bias = kFloat && e.bias != nullptr;
-    const Quads rhs_sum = columns(e.lhs_zero_point != nullptr ? e.rhs_sum : nullptr);
-    const Quads rhs_zero_point = columns(kFloat ? nullptr : e.rhs_zero_point);
-    const Quads rhs_scale = columns(kFloat ? e.rhs_scale : nullptr), bias = columns(has_bias ? e.bias : nullptr);
-    std::uint32_t* dst = static_cast<std::uint32_t*>(block_.dst) + row0 * block_.dst_stride + col0_;
-    for (std::int64_t m = row0; m < row0 + rows; ++m, acc += 4 * kQuads, dst += block_.dst_stride) {
-      Quads sums;
-      unrolled<kQuads>([&](auto q) { sums.v[q] = vld1q_u32(acc + 4 * q); });
-      if (e.lhs_zero_point != nullptr) {
-        const auto z = static_cast<std::uint32_t>(e.lhs_zero_point[m]);
-        unrolled<kQuads>([&](auto q) { sums.v[q] = vmlsq_n_u32(sums.v[q], rhs_sum.v[q], z); });
-      }
-      if constexpr (kFloat) {
-        const float lhs_scale = e.lhs_scale[m];
-        unrolled<kQuads>([&](auto q) {
-          const float32x4_t scale = vmulq_n_f32(vreinterpretq_f32_u32(rhs_scale.v[q]), lhs_scale);
-          float32x4_t y = vmulq_f32(vcvtq_f32_s32(vreinterpretq_s32_u32(sums.v[q])), scale);
-          if (has_bias) y = vaddq_f32(y, vreinterpretq_f32_u32(bias.v[q]));
-          if (e.relu) y = vmaxq_f32(y, vdupq_n_f32(0.0f));
-          sums.v[q] = vreinterpretq_u32_f32(y);
-        });
-      } else if (e.rhs_zero_point != nullptr) {
-        const auto lhs_sum = static_cast<std::uint32_t>(e.lhs_sum[m]);
-        unrolled<kQuads>([&](auto q) { sums.v[q] = vmlsq_n_u32(sums.v[q], rhs_zero_point.v[q], lhs_sum); });
-      }
-      put(dst, sums, cols);
-    }
+  // The panel's columns of an array, which holds a multiple of 16; zeros where there is no array.
+  template <class T>
+  Quads columns(const T* array) const {
+    static constexpr std::uint32_t kZeros[4 * kQuads] = {};
+    return loaded(array == nullptr ? kZeros : reinterpret_cast<const std::uint32_t*>(array) + col0_);
   }
 
-  static void put(std::uint32_t* dst, const Quads& row, std::int64_t cols) {
-    if (cols >= 4 * kQuads) {
-      unrolled<kQuads>([&](auto q) { vst1q_u32(dst + 4 * q, row.v[q]); });
-    } else {
-      std::uint32_t whole[4 * kQuads];
-      unrolled<kQuads>([&](auto q) { vst1q_u32(whole + 4 * q, row.v[q]); });
-      std::memcpy(dst, whole, static_cast<std::size_t>(cols) * sizeof *dst);
+  static void subtract_product(Quads& sums, const Quads& columns, std::int32_t row) {
+    unrolled<kQuads>(
+        [&](auto q) { sums.v[q] = vmlsq_n_u32(sums.v[q], columns.v[q], static_cast<std::uint32_t>(row)); });
+  }
+
+  [[gnu::noinline]] void finish_int32(const std::uint32_t* acc, std::int64_t row0, std::int64_t rows) const {
+    const Epilogue& e = block_.epilogue;
+    const std::int32_t *lhs_zero_point = e.lhs_zero_point, *lhs_sum = e.rhs_zero_point == nullptr ? nullptr : e.lhs_sum;
+    const Quads rhs_sum = columns(e.rhs_sum), rhs_zero_point = columns(e.rhs_zero_point);
+    for_each_row(acc, row0, rows, [&](Quads& sums, std::int64_t m) {
+      if (lhs_zero_point != nullptr) subtract_product(sums, rhs_sum, lhs_zero_point[m]);
+      if (lhs_sum != nullptr) subtract_product(sums, rhs_zero_point, lhs_sum[m]);
+    });
+  }
+
+  // FMAX takes +0 before -0 and hands on NaN, which is what relu asks for.
+  template <bool kBias, bool kRelu>
+  [[gnu::noinline]] void finish_float32(const std::uint32_t* acc, std::int64_t row0, std::int64_t rows) const {
+    const Epilogue& e = block_.epilogue;
+    const std::int32_t* lhs_zero_point = e.lhs_zero_point;
+    const float* lhs_scale = e.lhs_scale;
+    const Quads rhs_sum = columns(e.rhs_sum), rhs_scale = columns(e.rhs_scale), bias = columns(e.bias);
+    for_each_row(acc, row0, rows, [&](Quads& sums, std::int64_t m) {
+      if (lhs_zero_point != nullptr) subtract_product(sums, rhs_sum, lhs_zero_point[m]);
+      const float row_scale = lhs_scale[m];
+      unrolled<kQuads>([&](auto q) {
+        const float32x4_t scale = vmulq_n_f32(rhs_scale.f(q), row_scale);
+        float32x4_t y = vmulq_f32(vcvtq_f32_s32(vreinterpretq_s32_u32(sums.v[q])), scale);
+        if constexpr (kBias) y = vaddq_f32(y, bias.f(q));
+        if constexpr (kRelu) y = vmaxq_f32(y, vdupq_n_f32(0.0f));
+        sums.v[q] = vreinterpretq_u32_f32(y);
+      });
+    });
+  }
+
+  // finish(sums, m), in place, between the scratch and the block's dst.
+  template <class Finish>
+  void for_each_row(const std::uint32_t* acc, std::int64_t row0, std::int64_t rows, const Finish& finish) const {
+    const std::int64_t dst_stride = block_.dst_stride, cols = block_.cols - col0_;
+    std::uint32_t* dst = static_cast<std::uint32_t*>(block_.dst) + row0 * dst_stride + col0_;
+    for (std::int64_t m = row0; m < row0 + rows; ++m, acc += 4 * kQuads, dst += dst_stride) {
+      Quads row = loaded(acc);
+      finish(row, m);
+      if (cols >= 4 * kQuads) {
+        unrolled<kQuads>([&](auto q) { vst1q_u32(dst + 4 * q, row.v[q]); });
+      } else {
+        std::uint32_t whole[4 * kQuads];
+        unrolled<kQuads>([&](auto q) { vst1q_u32(whole + 4 * q, row.v[q]); });
+        std::memcpy(dst, whole, static_cast<std::size_t>(cols) * sizeof *dst);
+      }
     }
   }
 
