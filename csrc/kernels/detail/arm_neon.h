@@ -40,6 +40,7 @@ inline RowQuant choose_row_quant(const float* x, std::int64_t k, bool asymmetric
   for (; i + 4 * kChains <= k; i += 4 * kChains) {
     unrolled<kChains>([&](auto c) { take(c, vld1q_f32(x + i + 4 * c)); });
   }
+  for (; i + 4 <= k; i += 4) take(Index<0>{}, vld1q_f32(x + i));
   for (; i < k; ++i) take(Index<0>{}, vdupq_n_f32(x[i]));
   unrolled<kChains - 1>([&](auto c) {
     lo[0] = vminq_f32(lo[0], lo[c + 1]);
