@@ -20,7 +20,7 @@ class AlignedBuffer {
   AlignedBuffer() = default;
   explicit AlignedBuffer(std::size_t bytes) : bytes_(bytes) {
     if (bytes == 0) return;
-    data_ = static_cast<std::byte*>(::operator new(bytes, std::align_val_t{alignment()}));
+    data_ = static_cast<std::byte*>(::operator new (bytes, std::align_val_t{alignment()}));
 #if defined(__linux__)
     // A hint: packed weights are read front to back on every call, and 4 KiB pages cost a TLB miss each.
     if (alignment() == kHugePage) madvise(data_, bytes, MADV_HUGEPAGE);
@@ -34,7 +34,7 @@ class AlignedBuffer {
     return *this;
   }
   ~AlignedBuffer() {
-    if (data_ != nullptr) ::operator delete(data_, std::align_val_t{alignment()});
+    if (data_ != nullptr) ::operator delete (data_, std::align_val_t{alignment()});
   }
 
   static AlignedBuffer zeros(std::size_t bytes) {

@@ -29,7 +29,8 @@ FeatureList known_features();
 std::uint32_t cpu_features();
 std::string cpu_brand();
 
-// Sizes of one core's data caches; a level that the system does not report has a modest default (32 KiB, 256 KiB, 2 MiB).
+// Sizes of one core's data caches; a level that the system does not report has a modest default (32 KiB, 256 KiB, 2
+// MiB).
 struct CacheSizes {
   std::size_t l1d_bytes, l2_bytes, l3_bytes;
 };

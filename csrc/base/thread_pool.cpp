@@ -168,7 +168,8 @@ int cgroup_cpus() {
   if (v2 >> first >> period) {
     quota = first == "max" ? 0 : std::atoll(first.c_str());
   } else {
-    std::ifstream quota_file("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"), period_file("/sys/fs/cgroup/cpu/cpu.cfs_period_us");
+    std::ifstream quota_file("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"),
+        period_file("/sys/fs/cgroup/cpu/cpu.cfs_period_us");
     if (!(quota_file >> quota) || !(period_file >> period)) return 0;
   }
   if (quota <= 0 || period <= 0) return 0;

@@ -30,8 +30,8 @@ int available_cpus();
 
 inline constexpr int kMaxThreads = 4096;
 
-// Threads used by parallel_for, the caller included. Starts as OCTAVO_NUM_THREADS (std::invalid_argument where that is no
-// number from 1 to kMaxThreads), else as available_cpus().
+// Threads used by parallel_for, the caller included. Starts as OCTAVO_NUM_THREADS (std::invalid_argument where that is
+// no number from 1 to kMaxThreads), else as available_cpus().
 int num_threads();
 void set_num_threads(int n);  // 1 to kMaxThreads; takes effect with the next parallel_for
 

@@ -85,8 +85,8 @@ py::object empty_like_rows(const py::detail::PyArray_Proxy* x, std::int64_t n) {
   return py::reinterpret_steal<py::object>(array);
 }
 
-// The fast way in: a plain ndarray of aligned, C-contiguous, native float32 with k columns. Anything else gives None and
-// is for the Python layer, which converts it or says what is wrong with it.
+// The fast way in: a plain ndarray of aligned, C-contiguous, native float32 with k columns. Anything else gives None
+// and is for the Python layer, which converts it or says what is wrong with it.
 py::object try_call(const PackedLinear& self, py::handle argument) {
   if (reinterpret_cast<PyObject*>(Py_TYPE(argument.ptr())) !=
       reinterpret_cast<PyObject*>(py::detail::npy_api::get().PyArray_Type_)) {
@@ -114,6 +114,7 @@ void forward(const PackedLinear& self, const py::array_t<float>& x, py::array_t<
   const std::int64_t n = self.weight().n(), k = self.weight().k(), item = sizeof(float);
   require(x.ndim() == 2 && out.ndim() == 2, "x and out must be 2-D");
   require(x.shape(1) == k && out.shape(1) == n && x.shape(0) == out.shape(0), "shapes of x, weight and out differ");
+  if (x.shape(0) == 0 || n == 0) return;  // NumPy gives empty arrays any strides
   require(k <= 1 || x.strides(1) == item, "rows of x must be contiguous");
   require(n <= 1 || out.strides(1) == item, "rows of out must be contiguous");
   require(x.strides(0) % item == 0 && out.strides(0) % item == 0, "rows must be aligned");
@@ -122,6 +123,39 @@ void forward(const PackedLinear& self, const py::array_t<float>& x, py::array_t<
   const std::int64_t m = x.shape(0), x_stride = x.strides(0) / item, out_stride = out.strides(0) / item;
   without_gil(static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k),
               [&] { self(in, m, x_stride, dst, out_stride); });
+}
+
+// 2-D arrays of float32, int8 or uint8 with contiguous rows, and the parameters that go with them.
+PackedLinear::StaticRows static_rows(const py::array& array, std::int64_t width, double scale, std::int32_t zero_point,
+                                     std::int32_t qmin, std::int32_t qmax) {
+  require(array.ndim() == 2 && array.shape(1) == width, "x must be (m, in_features) and out (m, out_features)");
+  const std::int64_t item = array.dtype().itemsize();
+  const bool is_float = py::isinstance<py::array_t<float>>(array);
+  require(is_float || is_byte_array(array), "x and out must be float32, int8 or uint8");
+  require(width <= 1 || array.shape(0) == 0 || array.strides(1) == item, "rows of x and out must be contiguous");
+  require(array.strides(0) % item == 0, "rows must be aligned");
+  const auto type = is_float                      ? ElementType::kFloat32
+                    : array.dtype().kind() == 'u' ? ElementType::kUint8
+                                                  : ElementType::kInt8;
+  return {const_cast<void*>(array.data()), type,       array.shape(0), array.strides(0) / item,
+          static_cast<float>(scale),       zero_point, qmin,           qmax};
+}
+
+bool forward_static(const PackedLinear& self, const py::array& x, double x_scale, std::int32_t x_zero_point,
+                    std::int32_t x_qmin, std::int32_t x_qmax, py::array& out, double out_scale,
+                    std::int32_t out_zero_point, std::int32_t out_qmin, std::int32_t out_qmax) {
+  const std::int64_t n = self.weight().n(), k = self.weight().k();
+  require(out.writeable(), "out must be writable");
+  require(x.shape(0) == out.shape(0), "x and out must have as many rows");
+  require(k > 0, "a layer with fixed parameters has at least one input");
+  require(x_scale > 0 && out_scale > 0, "scales must be positive");
+  require(k <= max_exact_k(true, false), "weight has too many columns for exact int32 sums of asymmetric inputs");
+  const auto from = static_rows(x, k, x_scale, x_zero_point, x_qmin, x_qmax);
+  const auto to = static_rows(out, n, out_scale, out_zero_point, out_qmin, out_qmax);
+  bool ok = true;
+  without_gil(static_cast<double>(from.m) * static_cast<double>(n) * static_cast<double>(k),
+              [&] { ok = self.forward_static(from, to); });
+  return ok;
 }
 
 // ---- integer operators ---------------------------------------------------------------------------------------------
@@ -143,8 +177,8 @@ py::array_t<std::int32_t> matmul_integer_of(const py::array& a_any, const py::ar
   const py::array a = runs ? a_any : py::array::ensure(a_any, py::array::c_style);
   const std::int64_t m = a.shape(0), k = a.shape(1), n = b.shape(1);
   const LhsView lhs{static_cast<const std::uint8_t*>(a.data()), m, k, a.strides(0), a.dtype().kind() == 'u'};
-  const RhsView rhs{static_cast<const std::uint8_t*>(b.data()), n, k, b.strides(1), b.strides(0),
-                    b.dtype().kind() == 'u'};
+  const RhsView rhs{
+      static_cast<const std::uint8_t*>(b.data()), n, k, b.strides(1), b.strides(0), b.dtype().kind() == 'u'};
   const ZeroPoints za = zero_points(a_zero, m, "a_zero_point must have one element, or one a row of a");
   const ZeroPoints zb = zero_points(b_zero, n, "b_zero_point must have one element, or one a column of b");
   py::array_t<std::int32_t> y({m, n});
@@ -202,7 +236,9 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   using namespace octavo;
   m.doc() = "Kernels, packing and threads of octavo. Private: use octavo and octavo.ops.";
 
-  py::class_<PackedLinear>(m, "PackedLinear")
+  // An ordinary metaclass: pybind11's own one would be the only thing here that a type stub cannot describe.
+  const auto metaclass = py::metaclass(reinterpret_cast<PyObject*>(&PyType_Type));
+  py::class_<PackedLinear>(m, "PackedLinear", metaclass, py::is_final())
       .def(py::init(&make_linear), py::arg("weight"), py::arg("scale"), py::arg("bias").none(true), py::kw_only(),
            py::arg("asymmetric"), py::arg("relu"))
       .def_property_readonly("in_features", [](const PackedLinear& self) { return self.weight().k(); })
@@ -216,14 +252,18 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
              return array_from(self.bias(), self.weight().n());
            })
       .def("try_call", &try_call, py::arg("x"), py::pos_only())
-      .def("forward", &forward, py::arg("x").noconvert(), py::arg("out").noconvert());
+      .def("forward", &forward, py::arg("x").noconvert(), py::arg("out").noconvert())
+      .def("forward_static", &forward_static, py::arg("x"), py::arg("x_scale"), py::arg("x_zero_point"),
+           py::arg("x_qmin"), py::arg("x_qmax"), py::arg("out"), py::arg("out_scale"), py::arg("out_zero_point"),
+           py::arg("out_qmin"), py::arg("out_qmax"));
 
   m.def("matmul_integer", &matmul_integer_of, py::arg("a"), py::arg("b"), py::arg("a_zero_point"),
         py::arg("b_zero_point"));
 
   m.def("kernel_names", &kernel_names);
-  m.def("missing_features", [](const std::string& kernel) { return missing_features(require_kernel(kernel)); },
-        py::arg("kernel"));
+  m.def(
+      "missing_features", [](const std::string& kernel) { return missing_features(require_kernel(kernel)); },
+      py::arg("kernel"));
   m.def("active_kernel", [] { return std::string(active_kernel().name); });
   m.def("forced_kernel", &forced_kernel_name);
   m.def(

@@ -1,6 +1,8 @@
 #include "gemm/gemm.h"
 
 #include <algorithm>
+#include <atomic>
+#include <cstddef>
 #include <cstring>
 #include <vector>
 
@@ -27,8 +29,9 @@ std::int64_t round_up(std::int64_t a, std::int64_t b) { return ceil_div(a, b) * 
 struct Product {
   std::int64_t m;
   const PackedRhs& rhs;
-  void* dst;  // float or int32: 4 bytes either way
+  void* dst;
   std::int64_t dst_stride;
+  std::int64_t dst_elem_bytes;
   Epilogue epilogue;  // the columns' arrays; the rows' are set for each block
 };
 
@@ -61,16 +64,23 @@ AlignedBuffer& scratch_buffer() {
   return buffer;
 }
 
-// float32 rows, quantized as they are packed.
+// float32 rows, quantized as they are packed: by what each row holds, or with fixed parameters.
 struct FloatRows {
   const float* data;
   std::int64_t stride, k;
   bool asymmetric;
+  const FixedQuant* fixed = nullptr;
+  std::atomic<bool>* saw_nan = nullptr;
 
-  void load(const Kernel& kernel, std::int64_t row0, std::int64_t rows, const RowBuffers& to, Epilogue& epilogue) const {
-    kernel.quantize_lhs({data + row0 * stride, stride, rows, k, asymmetric, to.packed(), to.scale(), to.zero_point()});
+  void load(const Kernel& kernel, std::int64_t row0, std::int64_t rows, const RowBuffers& to,
+            Epilogue& epilogue) const {
+    bool nan_here = false;
+    kernel.quantize_lhs({data + row0 * stride, stride, rows, k, asymmetric, to.packed(), to.scale(), to.zero_point(),
+                         fixed, &nan_here});
     epilogue.lhs_scale = to.scale();
-    epilogue.lhs_zero_point = asymmetric ? to.zero_point() : nullptr;
+    const bool has_zero_point = fixed != nullptr ? fixed->zero_point != 0 : asymmetric;
+    epilogue.lhs_zero_point = has_zero_point ? to.zero_point() : nullptr;
+    if (nan_here) saw_nan->store(true, std::memory_order_relaxed);
   }
 };
 
@@ -79,8 +89,10 @@ struct IntegerRows {
   const LhsView& view;
   ZeroPoints zero_point;
   bool needs_zero_point, needs_sum;
+  float scale = 0;  // of a layer's input; operators on integers have none
 
-  void load(const Kernel& kernel, std::int64_t row0, std::int64_t rows, const RowBuffers& to, Epilogue& epilogue) const {
+  void load(const Kernel& kernel, std::int64_t row0, std::int64_t rows, const RowBuffers& to,
+            Epilogue& epilogue) const {
     const std::uint8_t flip = view.is_unsigned ? 0x80 : 0;
     const std::uint8_t* src = view.data + row0 * view.m_stride;
     kernel.pack_lhs({src, view.m_stride, rows, view.k, flip, to.packed()});
@@ -88,6 +100,10 @@ struct IntegerRows {
       const std::int32_t shift = view.is_unsigned ? 128 : 0;
       for (std::int64_t i = 0; i < rows; ++i) to.zero_point()[i] = zero_point[row0 + i] - shift;
       epilogue.lhs_zero_point = to.zero_point();
+    }
+    if (scale != 0) {
+      std::fill_n(to.scale(), rows, scale);
+      epilogue.lhs_scale = to.scale();
     }
     if (needs_sum) {
       for (std::int64_t i = 0; i < rows; ++i) to.sum()[i] = row_sum(src + i * view.m_stride, flip);
@@ -104,9 +120,9 @@ struct IntegerRows {
   }
 };
 
-// K in pieces such that a panel's piece and a tile of rows share three quarters of the L1 cache.
+// K in pieces such that a tile's panels and rows share three quarters of the L1 cache.
 std::int64_t choose_k_block(const Kernel& kernel, const PackedRhs& rhs) {
-  const std::int64_t bytes_per_k = rhs.nr() + kernel.mr * kernel.lhs_elem_bytes;
+  const std::int64_t bytes_per_k = kernel.panels * rhs.nr() + kernel.mr * kernel.lhs_elem_bytes;
   return std::max<std::int64_t>(64, static_cast<std::int64_t>(cache_sizes().l1d_bytes) * 3 / 4 / bytes_per_k);
 }
 
@@ -130,10 +146,11 @@ void multiply_block(const Kernel& kernel, const Product& product, const RowBuffe
       .rhs = rhs.panel(panel0),
       .nr = rhs.nr(),
       .kr = rhs.kr(),
+      .column_sums = rhs.column_sums() + col0,
       .cols = std::min(rhs.n(), panel1 * rhs.nr()) - col0,
       .k = rhs.k(),
       .k_block = choose_k_block(kernel, rhs),
-      .dst = static_cast<std::int32_t*>(product.dst) + row0 * product.dst_stride + col0,
+      .dst = static_cast<std::byte*>(product.dst) + (row0 * product.dst_stride + col0) * product.dst_elem_bytes,
       .dst_stride = product.dst_stride,
       .scratch = scratch.as<std::int32_t>(),
       .epilogue = epilogue,
@@ -187,8 +204,8 @@ void split_columns(const Kernel& kernel, const Product& product, const RowSource
 template <class RowSource>
 void multiply(const Product& product, const RowSource& source) {
   const Kernel& kernel = active_kernel();
-  const double work = static_cast<double>(product.m) * static_cast<double>(product.rhs.n()) *
-                      static_cast<double>(product.rhs.k());
+  const double work =
+      static_cast<double>(product.m) * static_cast<double>(product.rhs.n()) * static_cast<double>(product.rhs.k());
   const int threads = work < kSerialWork ? 1 : num_threads();
   const std::int64_t rows_of_a_good_block = 4 * kernel.mr;
   if (product.m >= threads * rows_of_a_good_block) {
@@ -237,7 +254,38 @@ void PackedLinear::operator()(const float* x, std::int64_t m, std::int64_t x_str
   epilogue.rhs_sum = weight_.column_sums();
   epilogue.bias = bias();
   const bool asymmetric = options_.activation == ActivationScheme::kAsymmetric;
-  multiply(Product{m, weight_, y, y_stride, epilogue}, FloatRows{x, x_stride, k, asymmetric});
+  multiply(Product{m, weight_, y, y_stride, sizeof(float), epilogue}, FloatRows{x, x_stride, k, asymmetric});
+}
+
+bool PackedLinear::forward_static(const StaticRows& x, const StaticRows& y) const {
+  const std::int64_t n = weight_.n(), k = weight_.k();
+  if (x.m == 0 || n == 0) return true;
+  Epilogue epilogue{.kind = y.type == ElementType::kFloat32 ? DstKind::kFloat32 : DstKind::kByte,
+                    .relu = options_.relu};
+  epilogue.rhs_scale = scale();
+  epilogue.rhs_sum = weight_.column_sums();
+  epilogue.bias = bias();
+  epilogue.dst_inverse = 1.0f / y.scale;
+  epilogue.dst_lo = static_cast<float>(y.qmin - y.zero_point);
+  epilogue.dst_hi = static_cast<float>(y.qmax - y.zero_point);
+  epilogue.dst_zero_point = y.zero_point;
+  const std::int64_t y_bytes = y.type == ElementType::kFloat32 ? 4 : 1;
+  const Product product{x.m, weight_, y.data, y.stride, y_bytes, epilogue};
+  if (x.type == ElementType::kFloat32) {
+    // The integers are int8 inside, whatever the parameters are for.
+    const std::int32_t shift = x.qmax > 127 ? 128 : 0;
+    const FixedQuant fixed{x.scale, 1.0f / x.scale, x.zero_point - shift, static_cast<float>(x.qmin - x.zero_point),
+                           static_cast<float>(x.qmax - x.zero_point)};
+    std::atomic<bool> saw_nan{false};
+    multiply(product, FloatRows{static_cast<const float*>(x.data), x.stride, k, false, &fixed, &saw_nan});
+    return !saw_nan.load();
+  }
+  const bool is_unsigned = x.type == ElementType::kUint8;
+  const LhsView view{static_cast<const std::uint8_t*>(x.data), x.m, k, x.stride, is_unsigned};
+  const ZeroPoints zero_point{&x.zero_point, true};
+  const bool has_zero_point = x.zero_point != (is_unsigned ? 128 : 0);
+  multiply(product, IntegerRows{view, zero_point, has_zero_point, false, x.scale});
+  return true;
 }
 
 void matmul_integer(const LhsView& a, const RhsView& b, ZeroPoints a_zero_point, ZeroPoints b_zero_point,
@@ -257,14 +305,17 @@ void matmul_integer(const LhsView& a, const RhsView& b, ZeroPoints a_zero_point,
     b_zero[static_cast<std::size_t>(n)] = z;
     b_has_zero_point |= z != 0;
     // sum (a - za)(b - zb) = sum ab - za (sum b - K zb) - zb sum a: the bracket takes the place of the column's sum.
-    b_sum[static_cast<std::size_t>(n)] = static_cast<std::int32_t>(
-        static_cast<std::uint32_t>(rhs.column_sums()[n]) - static_cast<std::uint32_t>(b.k) * static_cast<std::uint32_t>(z));
+    b_sum[static_cast<std::size_t>(n)] =
+        static_cast<std::int32_t>(static_cast<std::uint32_t>(rhs.column_sums()[n]) -
+                                  static_cast<std::uint32_t>(b.k) * static_cast<std::uint32_t>(z));
   }
-  for (std::int64_t m = 0; m < (a_zero_point.one_for_all ? 1 : a.m); ++m) a_has_zero_point |= a_zero_point[m] != a_shift;
+  for (std::int64_t m = 0; m < (a_zero_point.one_for_all ? 1 : a.m); ++m)
+    a_has_zero_point |= a_zero_point[m] != a_shift;
   Epilogue epilogue{.kind = DstKind::kInt32};
   epilogue.rhs_sum = b_sum.data();
   if (b_has_zero_point) epilogue.rhs_zero_point = b_zero.data();
-  multiply(Product{a.m, rhs, y, b.n, epilogue}, IntegerRows{a, a_zero_point, a_has_zero_point, b_has_zero_point});
+  multiply(Product{a.m, rhs, y, b.n, sizeof *y, epilogue},
+           IntegerRows{a, a_zero_point, a_has_zero_point, b_has_zero_point});
 }
 
 }  // namespace octavo

@@ -2,11 +2,13 @@
 //
 //   linear:          y[m, n] = float(sum_k q_x[m, k] * q_w[n, k]) * (s_x[m] * s_w[n]) + b[n]
 //                    with q_x, s_x quantized from float32 rows as they are read (kernels/kernel.h, QuantizeLhs)
+//   forward_static:  the same with one s_x for all rows, fixed beforehand; then, for integers out, quantized again
 //   matmul_integer:  y[m, n] = sum_k (a[m, k] - za[m]) * (b[k, n] - zb[n])         modulo 2^32
 //
-// The way of the data: rows -> the kernel quantizes (or packs) them into this thread's workspace -> the kernel multiplies
-// them with the panels and finishes the sums in cache -> the caller's array. The result does not depend on the plan:
-// the sums are exact integers and every output element is finished by the same float operations in the same order.
+// The way of the data: rows -> the kernel quantizes (or packs) them into this thread's workspace -> the kernel
+// multiplies them with the panels and finishes the sums in cache -> the caller's array. The result does not depend on
+// the plan: the sums are exact integers and every output element is finished by the same float operations in the same
+// order.
 #pragma once
 
 #include <cstdint>
@@ -16,9 +18,11 @@
 
 namespace octavo {
 
-// The largest K for which int32 holds every sum. An operand is wide when it is uint8 or has a zero point: then |value - zero
-// point| reaches 255, otherwise 128.
+// The largest K for which int32 holds every sum. An operand is wide when it is uint8 or has a zero point: then |value -
+// zero point| reaches 255, otherwise 128.
 std::int64_t max_exact_k(bool lhs_wide, bool rhs_wide);
+
+enum class ElementType : std::uint8_t { kFloat32, kInt8, kUint8 };
 
 enum class ActivationScheme : std::uint8_t { kSymmetric, kAsymmetric };
 
@@ -37,6 +41,18 @@ class PackedLinear {
   const float* bias() const { return has_bias_ ? bias_.as<const float>() : nullptr; }
   const Options& options() const { return options_; }
   std::size_t size_bytes() const;
+
+  // Rows of k inputs (x) or n outputs (y) with fixed parameters. Floats go in quantized, int8 and uint8 as they are;
+  // out they come rescaled, or rescaled and requantized in the same pass.
+  struct StaticRows {
+    void* data;  // of x: only read
+    ElementType type;
+    std::int64_t m, stride;  // elements from a row to the next
+    float scale;             // scale to qmax: unused for a float32 y
+    std::int32_t zero_point, qmin, qmax;
+  };
+  // False where a float x holds NaN, which no integer stands for; y then holds anything.
+  bool forward_static(const StaticRows& x, const StaticRows& y) const;
 
   // x: m rows of k floats, x_stride elements apart; y: m rows of n floats, y_stride apart, not overlapping x.
   void operator()(const float* x, std::int64_t m, std::int64_t x_stride, float* y, std::int64_t y_stride) const;
@@ -64,6 +80,7 @@ struct LhsView {
 };
 
 // y: (a.m, b.n), row-major, contiguous. a.k == b.k.
-void matmul_integer(const LhsView& a, const RhsView& b, ZeroPoints a_zero_point, ZeroPoints b_zero_point, std::int32_t* y);
+void matmul_integer(const LhsView& a, const RhsView& b, ZeroPoints a_zero_point, ZeroPoints b_zero_point,
+                    std::int32_t* y);
 
 }  // namespace octavo

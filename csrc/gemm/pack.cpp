@@ -13,8 +13,7 @@ constexpr std::int64_t kParallelBytes = 1 << 18;
 
 }  // namespace
 
-PackedRhs::PackedRhs(const RhsView& view)
-    : n_(view.n), k_(view.k), nr_(panel_shape().nr), kr_(panel_shape().kr) {
+PackedRhs::PackedRhs(const RhsView& view) : n_(view.n), k_(view.k), nr_(panel_shape().nr), kr_(panel_shape().kr) {
   data_ = AlignedBuffer::zeros(static_cast<std::size_t>(panels() * panel_bytes() + kRhsSlackBytes));
   sums_ = AlignedBuffer::zeros(static_cast<std::size_t>(padded_n()) * sizeof(std::int32_t));
   const auto pack_one = [&](std::int64_t panel) { pack_panel(view, panel); };

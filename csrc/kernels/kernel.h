@@ -2,23 +2,23 @@
 //
 //   dst[m, n] = epilogue( sum_k lhs[m, k] * rhs[k, n] )        lhs, rhs int8; the sum in int32, exact or wrapped
 //
-// The core multiplies int8 by int8 and nothing else. uint8 operands arrive as x ^ 0x80 (that is x - 128) with their zero
-// point lowered by 128; zero points are undone by the epilogue in integers, with the sums of rows and columns.
+// The core multiplies int8 by int8 and nothing else. uint8 operands arrive as x ^ 0x80 (that is x - 128) with their
+// zero point lowered by 128; zero points are undone by the epilogue in integers, with the sums of rows and columns.
 //
 // Packed rhs ("panels"): [N / nr][K / kr][nr][kr] int8, zero-padded in N and K. With nr = 16 and kr = 4:
 //
 //        k 0..3  of column 0 | k 0..3 of column 1 | ... | k 0..3 of column 15     <- 64 bytes, one cache line
 //        k 4..7  of column 0 | ...                                                <- the next line
 //
-// is what VPDPBUSD, a row of an AMX tile and a widened VPMADDWD all take. A panel is one contiguous run of memory, and a
-// panel follows the panel before it. kRhsSlackBytes after the last panel may be read (never used): a kernel whose
+// is what VPDPBUSD, a row of an AMX tile and a widened VPMADDWD all take. A panel is one contiguous run of memory, and
+// a panel follows the panel before it. kRhsSlackBytes after the last panel may be read (never used): a kernel whose
 // step in K is longer than kr reads on, against zeros in its own lhs.
 //
 // Packed lhs: the kernel's own business. Its rows start as float32 (quantize_lhs) or as int8 (pack_lhs); the same
 // kernel's gemm is all that reads it.
 //
-// Kernel files include this header, <cstdint>, <cstddef>, their intrinsics and kernels/detail; they allocate nothing, start
-// no thread, throw nothing and define no symbol that another object could share.
+// Kernel files include this header, <cstdint>, <cstddef>, their intrinsics and kernels/detail; they allocate nothing,
+// start no thread, throw nothing and define no symbol that another object could share.
 #pragma once
 
 #include <cstddef>
@@ -33,9 +33,18 @@ inline constexpr float kSmallestRange = 0x1p-100f;
 
 // float32 rows to packed int8 rows, and each row's scale and zero point. DESIGN: docs/design.md, "Activations".
 //   symmetric:   a = max|x|,  scale = a / 127,  q = rint(x * (127 / a)),  zero_point = 0
-//   asymmetric:  lo = min(x, 0), hi = max(x, 0), scale = (hi - lo) / 255, z = clamp(-128 - rint(lo / scale), -128, 127),
+//   asymmetric:  lo = min(x, 0), hi = max(x, 0), scale = (hi - lo) / 255, z = clamp(-128 - rint(lo / scale), -128,
+//   127),
 //                q = int(clamp(rint(x * (255 / (hi - lo))), -128 - z, 127 - z)) + z
 // A range below kSmallestRange: scale 1, q = z. NaN, infinity or an overflowing range: scale NaN (and any q).
+//   fixed:       q = int(clamp(rint(x * inverse), lo, hi)) + zero_point, parameters given; infinity saturates, and NaN
+//                sets *saw_nan (and gives any q)
+struct FixedQuant {
+  float scale;
+  float inverse;
+  std::int32_t zero_point;  // of the int8 values: 128 less than that of uint8 data
+  float lo, hi;             // qmin - zero_point and qmax - zero_point
+};
 struct QuantizeLhs {
   const float* src;         // rows x k
   std::int64_t src_stride;  // elements from a row to the next
@@ -45,6 +54,8 @@ struct QuantizeLhs {
   void* dst;                 // lhs_bytes(rows, k) bytes, 64-byte aligned
   float* scale;              // rows
   std::int32_t* zero_point;  // rows
+  const FixedQuant* fixed = nullptr;
+  bool* saw_nan = nullptr;  // not null where fixed is not
 };
 
 // int8 rows to packed rows. `flip` is 0x80 for uint8 data, else 0; it is XORed to every byte.
@@ -59,11 +70,14 @@ struct PackLhs {
 
 // What becomes of the sums. Arrays over columns hold a multiple of nr elements, zero-padded.
 //   kInt32:    dst = acc - lhs_zero_point[m] * rhs_sum[n] - rhs_zero_point[n] * lhs_sum[m]      modulo 2^32
-//   kFloat32:  y = float(acc - lhs_zero_point[m] * rhs_sum[n]) * (lhs_scale[m] * rhs_scale[n]); then + bias[n] where there is
+//   kFloat32:  y = float(acc - lhs_zero_point[m] * rhs_sum[n]) * (lhs_scale[m] * rhs_scale[n]); then + bias[n] where
+//   there is
 //              a bias; then, with relu, y > 0 or NaN ? y : +0
-// A null pointer means that the term is absent, so it costs nothing. More kinds (requantized int8 and uint8) take their
-// place here.
-enum class DstKind : std::uint8_t { kInt32, kFloat32 };
+//   kByte:     q = int(clamp(rint(y * dst_inverse), dst_lo, dst_hi)) + dst_zero_point, y as for kFloat32; its low byte
+//   is
+//              stored, which is int8 or uint8 as the caller has it
+// A null pointer means that the term is absent, so it costs nothing.
+enum class DstKind : std::uint8_t { kInt32, kFloat32, kByte };
 
 struct Epilogue {
   DstKind kind;
@@ -75,20 +89,23 @@ struct Epilogue {
   const std::int32_t* rhs_zero_point = nullptr;  // columns
   const std::int32_t* rhs_sum = nullptr;         // columns
   const float* bias = nullptr;                   // columns
+  float dst_inverse = 0, dst_lo = 0, dst_hi = 0;
+  std::int32_t dst_zero_point = 0;
 };
 
 // One macro-block: some rows by some panels, over all of K. Pointers of the epilogue start at its first row and column.
 struct GemmBlock {
-  const void* lhs;           // packed by the same kernel
-  std::int64_t rows;         // >= 1
-  const std::int8_t* rhs;    // first panel, 64-byte aligned
-  std::int32_t nr, kr;       // the panels' shape; a kernel with nr of its own may take it for granted
-  std::int64_t cols;         // >= 1; the last panel may be used in part
-  std::int64_t k;            // >= 1, unpadded
-  std::int64_t k_block;      // K is cut into pieces of about this many, so that a panel's piece stays in L1
-  void* dst;                 // float or int32
-  std::int64_t dst_stride;   // elements from a row to the next
-  std::int32_t* scratch;     // scratch_elems(rows) elements, 64-byte aligned
+  const void* lhs;                  // packed by the same kernel
+  std::int64_t rows;                // >= 1
+  const std::int8_t* rhs;           // first panel, 64-byte aligned
+  std::int32_t nr, kr;              // the panels' shape; a kernel with nr of its own may take it for granted
+  const std::int32_t* column_sums;  // over k of the int8 values, from the first panel's first column on
+  std::int64_t cols;                // >= 1; the last panel may be used in part
+  std::int64_t k;                   // >= 1, unpadded
+  std::int64_t k_block;             // K is cut into pieces of about this many, so that a panel's piece stays in L1
+  void* dst;                        // float, int32 or bytes
+  std::int64_t dst_stride;          // elements from a row to the next
+  std::int32_t* scratch;            // scratch_elems(rows) elements, 64-byte aligned
   Epilogue epilogue;
 };
 
@@ -97,8 +114,9 @@ struct Kernel {
   std::uint32_t features;  // Feature bits, all needed
   // The panels it reads. nr = kr = 0: any (the portable kernel). All others of an architecture agree.
   std::int32_t nr, kr;
-  std::int32_t mr;              // rows of a register tile: blocks of rows are multiples of it where there are enough rows
-  std::int32_t lhs_elem_bytes;  // bytes an lhs value takes when packed, for choosing blocks
+  std::int32_t mr;              // rows of a register tile: blocks of rows are multiples of it where there are enough
+  std::int32_t panels;          // panels of a register tile, and
+  std::int32_t lhs_elem_bytes;  // bytes an lhs value takes when packed: for choosing blocks
   std::int64_t (*lhs_bytes)(std::int64_t rows, std::int64_t k);
   std::int64_t (*scratch_elems)(std::int64_t rows);
   void (*quantize_lhs)(const QuantizeLhs&);

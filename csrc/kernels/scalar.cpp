@@ -1,8 +1,8 @@
 // The portable kernel: standard C++ for any architecture and any panel shape.
 //
 // It is what runs where no other kernel does, and the plainest statement of what the others compute. Sums are kept
-// as uint32: they wrap mod 2^32 as the contract says, without undefined behaviour. The lhs is row-major int8, a row padded
-// with zeros to a multiple of kLhsPad.
+// as uint32: they wrap mod 2^32 as the contract says, without undefined behaviour. The lhs is row-major int8, a row
+// padded with zeros to a multiple of kLhsPad.
 #include <cstdint>
 #include <cstring>
 
@@ -19,16 +19,16 @@ std::int64_t lhs_stride(std::int64_t k) { return (k + kLhsPad - 1) / kLhsPad * k
 std::int64_t lhs_bytes(std::int64_t rows, std::int64_t k) { return rows * lhs_stride(k); }
 std::int64_t scratch_elems(std::int64_t) { return 0; }
 
-RowQuant choose_row_quant(const float* x, std::int64_t k, bool asymmetric) {
+RowQuant choose_row_quant(const float* x, const QuantizeLhs& task) {
   std::uint32_t max_abs_bits = 0;
   float lo = 0.0f, hi = 0.0f;
-  for (std::int64_t i = 0; i < k; ++i) {
+  for (std::int64_t i = 0; i < task.k; ++i) {
     const std::uint32_t bits = bits_from_float(x[i]) & 0x7fffffffu;
     max_abs_bits = bits > max_abs_bits ? bits : max_abs_bits;
     lo = x[i] < lo ? x[i] : lo;
     hi = x[i] > hi ? x[i] : hi;
   }
-  return asymmetric ? row_quant_asymmetric(max_abs_bits, lo, hi) : row_quant_symmetric(max_abs_bits);
+  return choose_from_range(task, max_abs_bits, lo, hi);
 }
 
 void quantize_row(const float* x, std::int64_t k, const RowQuant& rq, std::int8_t* q) {
@@ -36,9 +36,9 @@ void quantize_row(const float* x, std::int64_t k, const RowQuant& rq, std::int8_
     std::memset(q, rq.zero_point, static_cast<std::size_t>(k));
     return;
   }
-  const float lo = static_cast<float>(-128 - rq.zero_point), hi = static_cast<float>(127 - rq.zero_point);
   for (std::int64_t i = 0; i < k; ++i) {
-    const float rounded = clamp_float(rint_small(x[i] * rq.inverse), lo, hi);
+    // Clamped before rounding, which comes to the same and keeps rint_small within its bounds.
+    const float rounded = rint_small(clamp_float(x[i] * rq.inverse, rq.lo, rq.hi));
     q[i] = static_cast<std::int8_t>(static_cast<std::int32_t>(rounded) + rq.zero_point);
   }
 }
@@ -48,7 +48,7 @@ void quantize_lhs(const QuantizeLhs& task) {
   for (std::int64_t m = 0; m < task.rows; ++m) {
     const float* x = task.src + m * task.src_stride;
     std::int8_t* q = static_cast<std::int8_t*>(task.dst) + m * stride;
-    const RowQuant rq = choose_row_quant(x, task.k, task.asymmetric);
+    const RowQuant rq = choose_row_quant(x, task);
     quantize_row(x, task.k, rq, q);
     std::memset(q + task.k, 0, static_cast<std::size_t>(stride - task.k));
     task.scale[m] = rq.scale;
@@ -96,6 +96,26 @@ float finish_float32(std::int32_t sum, const Epilogue& e, std::int64_t m, std::i
   return y;
 }
 
+std::uint8_t finish_byte(float y, const Epilogue& e) {
+  const float rounded = rint_small(clamp_float(y * e.dst_inverse, e.dst_lo, e.dst_hi));
+  return static_cast<std::uint8_t>(static_cast<std::int32_t>(rounded) + e.dst_zero_point);
+}
+
+void store(const GemmBlock& block, std::int64_t at, std::int32_t sum, std::int64_t m, std::int64_t n) {
+  const Epilogue& e = block.epilogue;
+  switch (e.kind) {
+    case DstKind::kInt32:
+      static_cast<std::int32_t*>(block.dst)[at] = sum;
+      break;
+    case DstKind::kFloat32:
+      static_cast<float*>(block.dst)[at] = finish_float32(sum, e, m, n);
+      break;
+    case DstKind::kByte:
+      static_cast<std::uint8_t*>(block.dst)[at] = finish_byte(finish_float32(sum, e, m, n), e);
+      break;
+  }
+}
+
 void gemm(const GemmBlock& block) {
   const std::int64_t stride = lhs_stride(block.k);
   const std::int64_t panel_bytes = (block.k + block.kr - 1) / block.kr * block.kr * block.nr;
@@ -114,14 +134,7 @@ void gemm(const GemmBlock& block) {
         multiply_row<0>(a, panel, block, acc);
       }
       const std::int64_t at = m * block.dst_stride + n0;
-      for (std::int64_t j = 0; j < cols; ++j) {
-        const std::int32_t sum = finish_int32(acc[j], e, m, n0 + j);
-        if (e.kind == DstKind::kInt32) {
-          static_cast<std::int32_t*>(block.dst)[at + j] = sum;
-        } else {
-          static_cast<float*>(block.dst)[at + j] = finish_float32(sum, e, m, n0 + j);
-        }
-      }
+      for (std::int64_t j = 0; j < cols; ++j) store(block, at + j, finish_int32(acc[j], e, m, n0 + j), m, n0 + j);
     }
   }
 }
@@ -135,6 +148,7 @@ const Kernel kernel_scalar = {
     .nr = 0,
     .kr = 0,
     .mr = 1,
+    .panels = 1,
     .lhs_elem_bytes = 1,
     .lhs_bytes = lhs_bytes,
     .scratch_elems = scratch_elems,

@@ -1,10 +1,10 @@
 // AVX2: VPMADDWD on operands widened to int16.
 //
-// Exact for every int8 value, -128 included: two products of at most 2^14 sum to at most 2^15, far inside int32. (VPMADDUBSW
-// does twice the work an instruction, and saturates at 32,767 where 255 * 127 * 2 = 64,770 is right.)
+// Exact for every int8 value, -128 included: two products of at most 2^14 sum to at most 2^15, far inside int32.
+// (VPMADDUBSW does twice the work an instruction, and saturates at 32,767 where 255 * 127 * 2 = 64,770 is right.)
 //
-// The lhs is widened once, when it is quantized: row-major int16. The rhs stays int8 in memory; a quarter of a panel line
-// (16 bytes: 4 columns of 4 k) is widened by VPMOVSXBW on its way into a register, shared by the rows of the tile:
+// The lhs is widened once, when it is quantized: row-major int16. The rhs stays int8 in memory; a quarter of a panel
+// line (16 bytes: 4 columns of 4 k) is widened by VPMOVSXBW on its way into a register, shared by the rows of the tile:
 //
 //       rhs register    c0: k0 k1 k2 k3 | c1: k0 k1 k2 k3 | c2: ... | c3: ...        16 x int16
 //       lhs broadcast       k0 k1 k2 k3 |     k0 k1 k2 k3 |   ...                    one row's 4 k, 8 bytes
@@ -13,6 +13,8 @@
 // so an accumulator holds 4 columns in pairs, which VPHADDD joins once at the end. A tile is 6 rows by 8 columns: 12
 // accumulators, 2 rhs, 1 lhs and 1 product make the 16 registers. Per step of 4 k it takes 12 VPMADDWD, 12 VPADDD,
 // 2 VPMOVSXBW and 6 broadcast loads for 192 multiply-adds.
+#include "kernels/detail/x86_avx2.h"
+
 #include <immintrin.h>
 
 #include <cstdint>
@@ -20,7 +22,6 @@
 
 #include "base/features.h"
 #include "kernels/detail/unroll.h"
-#include "kernels/detail/x86_avx2.h"
 #include "kernels/kernel.h"
 
 namespace octavo {
@@ -32,8 +33,8 @@ constexpr int kKr = 4;
 constexpr std::int64_t kLineBytes = kNr * kKr;
 constexpr std::int64_t kGemvMaxRows = 2;
 
-// Elements from an lhs row to the next: whole vectors, and never a multiple of 4 KiB, which would put the rows of a tile
-// into one set of the L1 cache.
+// Elements from an lhs row to the next: whole vectors, and never a multiple of 4 KiB, which would put the rows of a
+// tile into one set of the L1 cache.
 std::int64_t lhs_stride(std::int64_t k) {
   const std::int64_t padded = (k + 15) / 16 * 16;
   return padded % 1024 == 0 ? padded + 32 : padded;
@@ -51,7 +52,7 @@ void quantize_lhs(const QuantizeLhs& task) {
   for (std::int64_t m = 0; m < task.rows; ++m) {
     const float* x = task.src + m * task.src_stride;
     std::int16_t* q = static_cast<std::int16_t*>(task.dst) + m * stride;
-    const RowQuant rq = choose_row_quant(x, task.k, task.asymmetric);
+    const RowQuant rq = choose_row_quant(x, task);
     task.scale[m] = rq.scale;
     task.zero_point[m] = rq.zero_point;
     if (rq.inverse == 0.0f) {
@@ -106,8 +107,8 @@ __m256i joined_pairs(__m256i columns_0_3, __m256i columns_4_7) {
   return _mm256_permute4x64_epi64(_mm256_hadd_epi32(columns_0_3, columns_4_7), 0xd8);
 }
 
-// Keeps the additions in the order written. GCC 12 otherwise multiplies every row first, needs 12 products at once on top of
-// 12 accumulators, and spills half of them: 0.10 instead of 0.17 TOPS.
+// Keeps the additions in the order written. GCC 12 otherwise multiplies every row first, needs 12 products at once on
+// top of 12 accumulators, and spills half of them: 0.10 instead of 0.17 TOPS.
 __m256i in_order(__m256i v) {
   __asm__ volatile("" : "+x"(v));
   return v;
@@ -120,8 +121,8 @@ void put_sums(std::int32_t* acc, __m256i sums, bool first) {
 
 // acc[r][8 * half ..] (+)= R rows by `kQuarters` quarters of `groups` panel lines, starting with quarter `quarter0`.
 template <int R, int kQuarters, bool kPrefetch>
-void multiply_tile(const std::int16_t* a, std::int64_t a_stride, const std::int8_t* line, int quarter0, std::int64_t groups,
-                   std::int32_t* acc, bool first) {
+void multiply_tile(const std::int16_t* a, std::int64_t a_stride, const std::int8_t* line, int quarter0,
+                   std::int64_t groups, std::int32_t* acc, bool first) {
   __m256i sums[R][kQuarters];
   unrolled<R>([&](auto r) { unrolled<kQuarters>([&](auto c) { sums[r][c] = _mm256_setzero_si256(); }); });
   for (std::int64_t g = 0; g < groups; ++g, line += kLineBytes, a += kKr) {
@@ -130,9 +131,8 @@ void multiply_tile(const std::int16_t* a, std::int64_t a_stride, const std::int8
     unrolled<kQuarters>([&](auto c) { b[c] = widened_quarter(line, quarter0 + c); });
     unrolled<R>([&](auto r) {
       const __m256i row = broadcast_4k(a + r * a_stride);
-      unrolled<kQuarters>([&](auto c) {
-        sums[r][c] = in_order(_mm256_add_epi32(sums[r][c], _mm256_madd_epi16(b[c], row)));
-      });
+      unrolled<kQuarters>(
+          [&](auto c) { sums[r][c] = in_order(_mm256_add_epi32(sums[r][c], _mm256_madd_epi16(b[c], row))); });
     });
   }
   unrolled<R>([&](auto r) {
@@ -148,12 +148,24 @@ void multiply_rows(std::int64_t rows, const std::int16_t* a, std::int64_t a_stri
                    std::int64_t groups, std::int32_t* acc, bool first) {
   for (int quarter = 0; quarter < 4; quarter += 2) {
     switch (rows) {
-      case 1: multiply_tile<1, 2, false>(a, a_stride, line, quarter, groups, acc, first); break;
-      case 2: multiply_tile<2, 2, false>(a, a_stride, line, quarter, groups, acc, first); break;
-      case 3: multiply_tile<3, 2, false>(a, a_stride, line, quarter, groups, acc, first); break;
-      case 4: multiply_tile<4, 2, false>(a, a_stride, line, quarter, groups, acc, first); break;
-      case 5: multiply_tile<5, 2, false>(a, a_stride, line, quarter, groups, acc, first); break;
-      default: multiply_tile<6, 2, false>(a, a_stride, line, quarter, groups, acc, first); break;
+      case 1:
+        multiply_tile<1, 2, false>(a, a_stride, line, quarter, groups, acc, first);
+        break;
+      case 2:
+        multiply_tile<2, 2, false>(a, a_stride, line, quarter, groups, acc, first);
+        break;
+      case 3:
+        multiply_tile<3, 2, false>(a, a_stride, line, quarter, groups, acc, first);
+        break;
+      case 4:
+        multiply_tile<4, 2, false>(a, a_stride, line, quarter, groups, acc, first);
+        break;
+      case 5:
+        multiply_tile<5, 2, false>(a, a_stride, line, quarter, groups, acc, first);
+        break;
+      default:
+        multiply_tile<6, 2, false>(a, a_stride, line, quarter, groups, acc, first);
+        break;
     }
   }
 }
@@ -204,6 +216,7 @@ const Kernel kernel_avx2 = {
     .nr = kNr,
     .kr = kKr,
     .mr = kMr,
+    .panels = 1,
     .lhs_elem_bytes = 2,
     .lhs_bytes = lhs_bytes,
     .scratch_elems = scratch_elems,

@@ -1,6 +1,7 @@
 """octavo: low-bit linear algebra for NumPy.
 
-Exact int8 layers, bit-identical on every CPU. Start with `QuantLinear` for one layer, or `quantize_dynamic` for a model.
+Exact int8 layers, bit-identical on every CPU. Start with `QuantLinear` for one layer, or `quantize_dynamic` for a
+model.
 """
 
 from octavo import nn, ops

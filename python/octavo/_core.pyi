@@ -1,10 +1,11 @@
 """The compiled part: kernels, packing, threads. Private: use the functions of `octavo` and `octavo.ops`."""
 
-from typing import Literal
+from typing import Literal, final
 
 import numpy as np
 from numpy.typing import NDArray
 
+@final
 class PackedLinear:
     """int8 weights (N, K) packed once for the kernels, with their scale (N,) and bias (N,)."""
 
@@ -28,6 +29,19 @@ class PackedLinear:
     def bias(self) -> NDArray[np.float32] | None: ...
     def try_call(self, x: object, /) -> NDArray[np.float32] | None: ...
     def forward(self, x: NDArray[np.float32], out: NDArray[np.float32]) -> None: ...
+    def forward_static(
+        self,
+        x: NDArray[np.float32] | NDArray[np.int8] | NDArray[np.uint8],
+        x_scale: float,
+        x_zero_point: int,
+        x_qmin: int,
+        x_qmax: int,
+        out: NDArray[np.float32] | NDArray[np.int8] | NDArray[np.uint8],
+        out_scale: float,
+        out_zero_point: int,
+        out_qmin: int,
+        out_qmax: int,
+    ) -> bool: ...
 
 def matmul_integer(
     a: NDArray[np.int8] | NDArray[np.uint8],

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from octavo import _core
-from octavo.qparams import QType, as_qtype, choose_qparams, qint8
+from octavo.qparams import QParams, QType, QTypeLike, as_qtype, choose_qparams, qint8
 from octavo.quantize import quantize
 
 ActivationScheme = Literal["symmetric", "asymmetric"]
@@ -42,8 +42,9 @@ class QuantLinear:
         ValueError: weight is not 2-D, bias does not fit, either holds NaN or infinity, an option is unknown, or
             in_features exceeds what int32 sums hold exactly (131,071; 65,793 with asymmetric activations).
 
-    Rounding is half to even everywhere, each float32 operation rounds once, and nothing saturates. A row of x that holds NaN or
-    infinity gives a row of NaN. A row whose range is below 2**-100 counts as zeros.
+    Rounding is half to even everywhere, each float32 operation rounds once, and nothing saturates. A row of x that
+    holds NaN or infinity gives a row of NaN. A row whose range is below 2**-100 counts as zeros. The arithmetic is
+    that of docs/design.md, "Numeric contract".
 
     Example:
         >>> import numpy as np, octavo as oc
@@ -64,7 +65,7 @@ class QuantLinear:
         weight: ArrayLike,
         bias: ArrayLike | None = None,
         *,
-        dtype: QType | DTypeLike = "int8",
+        dtype: QTypeLike = "int8",
         activation: ActivationScheme = "symmetric",
         relu: bool = False,
         call: str = "forward",
@@ -108,16 +109,12 @@ class QuantLinear:
         if q.dtype != np.int8:
             raise TypeError(f"weight must be an int8 array, got dtype {q.dtype}; QuantLinear(weight) quantizes floats")
         _check_weight_shape(q, activation)
-        s = np.asarray(scale, dtype=np.float32)
-        if s.ndim > 1 or (s.ndim == 1 and s.shape != q.shape[:1]):
+        s = np.asarray(scale)
+        if s.shape not in ((), q.shape[:1]):
             raise ValueError(f"scale must have shape ({q.shape[0]},) for weight {q.shape}, got {s.shape}")
-        if not bool(np.all((s > 0) & np.isfinite(s))):
-            raise ValueError(f"scale must be positive and finite, got values from {s.min()} to {s.max()}")
-        smallest = np.float32(np.finfo(np.float32).tiny)
+        params = QParams(np.broadcast_to(s, q.shape[:1]), 0, qint8, axis=0)
         layer = cls.__new__(cls)
-        layer._set(
-            q, np.maximum(np.broadcast_to(s, q.shape[:1]), smallest), _as_bias(bias, q.shape[0]), activation, relu, call
-        )
+        layer._set(q, params.scale, _as_bias(bias, q.shape[0]), activation, relu, call)
         return layer
 
     @classmethod
@@ -125,7 +122,7 @@ class QuantLinear:
         cls,
         layer: Any,
         *,
-        dtype: QType | DTypeLike = "int8",
+        dtype: QTypeLike = "int8",
         activation: ActivationScheme = "symmetric",
         relu: bool = False,
     ) -> QuantLinear:
@@ -305,7 +302,7 @@ def _read_only(a: NDArray[_T]) -> NDArray[_T]:
     return a
 
 
-def _require_int8(dtype: QType | DTypeLike) -> None:
+def _require_int8(dtype: QTypeLike) -> None:
     qtype = as_qtype(dtype)
     if qtype != qint8:
         raise ValueError(f"dtype must be int8, got {qtype.name}")

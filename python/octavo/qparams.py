@@ -358,13 +358,14 @@ def first_place(bad: npt.NDArray[np.bool_], name: str) -> str:
 
 
 def _why_not_finite(x: Array) -> str:
-    bad, rule, remedy = ~np.isfinite(x), "x must be finite", "remove the NaN and infinite values"
+    bad, rule, fault, remedy = ~np.isfinite(x), "be finite", "NaN or infinite", "remove them"
     if not bad.any():
         with np.errstate(over="ignore"):
             bad = np.isinf(x.astype(np.float32))
-        rule, remedy = "x must fit float32 (up to 3.4028235e38)", "scale x down"
+        rule, fault, remedy = "fit float32 (up to 3.4028235e38)", "beyond it", "scale x down"
     count, place = np.count_nonzero(bad), first_place(bad, "x")
-    return f"{rule}, but {count} of {x.size} values do not, the first ({x[bad][0]!s}) at {place}; {remedy}"
+    first = f"the first ({x[bad][0]!s}) at {place}"
+    return f"x must {rule}, got {count} of {x.size} values {fault}, {first}; {remedy}"
 
 
 def _positive_axis(axis: int | None, shape: tuple[int, ...], name: str) -> int:
@@ -404,9 +405,7 @@ def _valid_scale(scale: npt.ArrayLike) -> npt.NDArray[np.float32]:
     return np.maximum(held, SMALLEST_SCALE, out=held)
 
 
-def _valid_zero_point(
-    zero_point: npt.ArrayLike, shape: tuple[int, ...], qmin: int, qmax: int
-) -> npt.NDArray[np.int32]:
+def _valid_zero_point(zero_point: npt.ArrayLike, shape: tuple[int, ...], qmin: int, qmax: int) -> npt.NDArray[np.int32]:
     given = np.asarray(zero_point)
     if given.dtype.kind not in "iu":
         raise TypeError(f"zero_point must hold integers, got dtype {given.dtype}; round it first")

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .qparams import Array, QParams, aligned, as_real_array, first_place, parameter_shape
+from octavo.qparams import Array, QParams, aligned, as_real_array, first_place, parameter_shape
 
 __all__ = ["dequantize", "fake_quantize", "quantize"]
 
@@ -132,10 +132,10 @@ def _clamped_steps(x: npt.ArrayLike, qparams: QParams) -> tuple[Array, npt.NDArr
     values = as_real_array(x, "x")
     _check_shape(values.shape, qparams, "x")
     steps = np.empty(values.shape, np.float32)
-    reciprocal = np.asarray(np.float32(1) / qparams.scale)
     lowest = np.asarray(qparams.qmin - qparams.zero_point, np.float32)
     highest = np.asarray(qparams.qmax - qparams.zero_point, np.float32)
     with np.errstate(all="ignore"):
+        reciprocal = np.asarray(np.float32(1) / qparams.scale)
         for (block, out), (r, low, high) in _views((values, steps), (reciprocal, lowest, highest), qparams):
             np.multiply(block, r, out=out, dtype=np.float32, casting="same_kind")
             np.rint(out, out=out)
@@ -154,9 +154,7 @@ def _clamped_steps(x: npt.ArrayLike, qparams: QParams) -> tuple[Array, npt.NDArr
 def _stored_integers(q: npt.ArrayLike, qparams: QParams) -> Array:
     integers, storage = np.asarray(q), qparams.qtype.storage
     if integers.dtype.kind not in "iu":
-        raise TypeError(
-            f"q must hold integers, got {type(q).__name__} of dtype {integers.dtype}; quantize it first"
-        )
+        raise TypeError(f"q must hold integers, got {type(q).__name__} of dtype {integers.dtype}; quantize it first")
     if not np.can_cast(integers.dtype, storage):
         limits = np.iinfo(storage)
         bad = (integers < limits.min) | (integers > limits.max)

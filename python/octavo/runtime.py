@@ -73,8 +73,8 @@ def cpu_info() -> CpuInfo:
 class use_kernel:  # noqa: N801 - reads as a verb, at the call and in a with statement
     """Forces a kernel by name for the whole process; ``None`` returns to the best one.
 
-    At once when called; used as a context manager it puts the previous choice back at the end. Every kernel gives the same
-    bits, so this is for tests and measurements.
+    At once when called; used as a context manager it puts the previous choice back at the end. Every kernel gives
+    the same bits, so this is for tests and measurements.
 
     Raises:
         ValueError: no kernel has this name, or this CPU lacks a feature that it needs (the message says which).
@@ -109,8 +109,10 @@ def _forced_or_none() -> str | None:
 
 
 def set_num_threads(n: int) -> None:
-    """Sets how many threads a call may use, the caller's included. It starts as ``OCTAVO_NUM_THREADS``, else as the number of
-    CPUs that affinity and cgroup quota leave. Small calls use one in any case.
+    """Sets how many threads a call may use, the caller's included.
+
+    It starts as ``OCTAVO_NUM_THREADS``, else as the number of CPUs that affinity and cgroup quota leave. Small calls
+    use one in any case.
 
     Args:
         n: 1 to 4096.

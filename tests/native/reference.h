@@ -67,6 +67,12 @@ inline std::vector<float> linear(const std::vector<float>& x, std::int64_t m, st
   return y;
 }
 
+// q = int(clamp(rint(x r), qmin - z, qmax - z)) + z with r = fl(1/s).
+inline std::int32_t quantize(float x, float scale, std::int32_t zero_point, std::int32_t qmin, std::int32_t qmax) {
+  const float lo = static_cast<float>(qmin - zero_point), hi = static_cast<float>(qmax - zero_point);
+  return static_cast<std::int32_t>(std::clamp(std::rint(x * (1.0f / scale)), lo, hi)) + zero_point;
+}
+
 inline bool same_bits(float a, float b) {
   if (std::isnan(a) || std::isnan(b)) return std::isnan(a) && std::isnan(b);
   std::uint32_t x, y;

@@ -74,7 +74,7 @@ Inputs made_inputs() {
       if (m == 9) v = v < 0 ? v : -v;                                   // of one sign
       if (m == 10 && k == 17) v = std::numeric_limits<float>::quiet_NaN();
       if (m == 11 && k == 20) v = -std::numeric_limits<float>::infinity();
-      if (m == 12) v *= static_cast<float>(k * k);  // one large value among small ones
+      if (m == 12) v *= static_cast<float>(k * k);   // one large value among small ones
       if (m == 13) v = k % 3 == 0 ? -1.5f : 253.5f;  // asymmetric: 254 steps from zero point -126 are one too many
       in.x.push_back(v);
     }

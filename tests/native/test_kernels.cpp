@@ -1,7 +1,7 @@
 // Every kernel that this machine runs, against the definitions in reference.h: integers exact, floats equal to the bit.
 //
-// Inputs end where their memory ends and outputs stand between guard elements, so that a read or write outside the caller's
-// arrays shows (under AddressSanitizer at once). The last lines name the kernels that ran: CI reads them.
+// Inputs end where their memory ends and outputs stand between guard elements, so that a read or write outside the
+// caller's arrays shows (under AddressSanitizer at once). The last lines name the kernels that ran: CI reads them.
 #include <cfenv>
 #include <cstdint>
 #include <cstdio>
@@ -96,7 +96,7 @@ class Guarded {
 
  private:
   static constexpr std::int64_t kGuard = 64;
-  static constexpr T kMark = static_cast<T>(-12345);
+  static constexpr T kMark = static_cast<T>(sizeof(T) == 1 ? 0x5b : -12345);
   std::int64_t rows_, cols_, stride_;
   std::vector<T> data_;
 };
@@ -118,7 +118,7 @@ void check_linear(const Kernel& kernel, const Shape& s, int variant) {
     put(7, k, static_cast<float>(k % 3) * 0x1p-120f);
     put(8, k, static_cast<float>(k % 5));  // all of one sign
     put(9, k, -0.0f);
-    put(10, k, k % 2 == 0 ? -1.5f : 253.5f);                       // 254 steps from a zero point of -126: clamped to 127
+    put(10, k, k % 2 == 0 ? -1.5f : 253.5f);  // 254 steps from a zero point of -126: clamped to 127
     put(11, k, k == 0 ? 127.0f : static_cast<float>(k % 9) + 0.5f);  // halves round to even
   }
   std::vector<std::int8_t> q_w(static_cast<std::size_t>(s.n * s.k));
@@ -148,6 +148,70 @@ void check_linear(const Kernel& kernel, const Shape& s, int variant) {
   }
   check(equal, what + ": bits");
   check(y.intact(), what + ": guards");
+}
+
+// Fixed parameters: float32, int8 and uint8 in, float32, int8 and uint8 out.
+void check_static(const Kernel& kernel, const Shape& s, int variant) {
+  if (s.k == 0) return;
+  Random random(static_cast<std::uint64_t>(s.m * 53 + s.k * 59 + s.n * 61 + variant));
+  const auto x_type = static_cast<ElementType>(variant % 3), y_type = static_cast<ElementType>(variant / 3 % 3);
+  const bool relu = variant % 2 != 0, x_unsigned = x_type == ElementType::kUint8 || variant % 4 == 0;
+  const std::int32_t x_qmin = x_unsigned && x_type != ElementType::kInt8 ? 0 : -128, x_qmax = x_qmin + 255;
+  const std::int32_t y_qmin = y_type == ElementType::kUint8 ? 0 : -128, y_qmax = y_qmin + 255;
+  const float x_scale = 0.0625f, y_scale = 3.3f;
+  const std::int32_t x_zero = random.between(x_qmin, x_qmax), y_zero = random.between(y_qmin, y_qmax);
+  std::vector<std::int8_t> q_w(static_cast<std::size_t>(s.n * s.k));
+  for (auto& v : q_w) v = static_cast<std::int8_t>(random.between(-128, 127));
+  std::vector<float> s_w(static_cast<std::size_t>(s.n)), bias(static_cast<std::size_t>(s.n));
+  for (float& v : s_w) v = static_cast<float>(random.between(1, 1000)) * 1e-4f;
+  for (float& v : bias) v = random.real();
+
+  std::vector<float> x(static_cast<std::size_t>(s.m * s.k));
+  std::vector<std::uint8_t> x_bytes(x.size());
+  std::vector<std::int32_t> q_x(x.size());
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    x[i] = random.real();
+    if (i % 37 == 5) x[i] = std::numeric_limits<float>::infinity();
+    q_x[i] = x_type == ElementType::kFloat32 ? quantize(x[i], x_scale, x_zero, x_qmin, x_qmax)
+                                             : random.between(x_qmin, x_qmax);
+    x_bytes[i] = static_cast<std::uint8_t>(q_x[i]);
+  }
+  const RhsView view{reinterpret_cast<const std::uint8_t*>(q_w.data()), s.n, s.k, s.k, 1, false};
+  const PackedLinear layer(view, s_w.data(), bias.data(), {ActivationScheme::kSymmetric, relu});
+  Guarded<float> y_float(s.m, s.n, s.n);
+  Guarded<std::uint8_t> y_bytes(s.m, s.n, s.n + 1);
+  const bool float_out = y_type == ElementType::kFloat32;
+  void* x_data = x_type == ElementType::kFloat32 ? static_cast<void*>(x.data()) : x_bytes.data();
+  void* y_data = float_out ? static_cast<void*>(y_float.get()) : y_bytes.get();
+  const bool finite =
+      layer.forward_static({x_data, x_type, s.m, s.k, x_scale, x_zero, x_qmin, x_qmax},
+                           {y_data, y_type, s.m, float_out ? s.n : s.n + 1, y_scale, y_zero, y_qmin, y_qmax});
+  bool equal = true;
+  for (std::int64_t m = 0; m < s.m; ++m) {
+    for (std::int64_t n = 0; n < s.n; ++n) {
+      std::int64_t acc = 0;
+      for (std::int64_t k = 0; k < s.k; ++k) {
+        acc += static_cast<std::int64_t>(q_x[static_cast<std::size_t>(m * s.k + k)] - x_zero) *
+               q_w[static_cast<std::size_t>(n * s.k + k)];
+      }
+      const float scale = x_scale * s_w[static_cast<std::size_t>(n)];
+      float y = static_cast<float>(static_cast<std::int32_t>(acc)) * scale;
+      y = y + bias[static_cast<std::size_t>(n)];
+      if (relu) y = y > 0 ? y : 0.0f;
+      const auto byte = static_cast<std::uint8_t>(quantize(y, y_scale, y_zero, y_qmin, y_qmax));
+      equal = equal && (float_out ? same_bits(y_float.at(m, n), y) : y_bytes.at(m, n) == byte);
+    }
+  }
+  const std::string what = std::string(kernel.name) + " static " + s.text() + " variant " + std::to_string(variant);
+  check(equal && finite, what);
+  check(y_float.intact() && y_bytes.intact(), what + ": guards");
+  if (x_type == ElementType::kFloat32 && s.m > 0 && s.n > 0) {
+    x.back() = std::numeric_limits<float>::quiet_NaN();
+    const bool saw_nan =
+        !layer.forward_static({x.data(), x_type, s.m, s.k, x_scale, x_zero, x_qmin, x_qmax},
+                              {y_data, y_type, s.m, float_out ? s.n : s.n + 1, y_scale, y_zero, y_qmin, y_qmax});
+    check(saw_nan, what + ": NaN reported");
+  }
 }
 
 void check_integers(const Kernel& kernel, const Shape& s, int variant) {
@@ -227,6 +291,7 @@ void check_kernel(const Kernel& kernel) {
     set_num_threads(1 + variant % 3);
     check_linear(kernel, s, variant++ % 8);
     check_integers(kernel, s, variant * 5 % 12);
+    check_static(kernel, s, variant * 7 % 36);
   }
   for (int threads : {1, 2, 5}) {  // large enough for the pool: rows split, and columns split
     set_num_threads(threads);
@@ -234,6 +299,8 @@ void check_kernel(const Kernel& kernel) {
       check_linear(kernel, {150, 130, 190}, v);
       check_linear(kernel, {2, 1100, 1000}, v);
       check_integers(kernel, {150, 130, 190}, v + 1);
+      check_static(kernel, {150, 130, 190}, v * 4 + 3);
+      check_static(kernel, {2, 1100, 1000}, v * 5);
     }
   }
   check_float_environment(kernel);

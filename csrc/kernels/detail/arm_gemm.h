@@ -111,12 +111,12 @@ void pack_rows(std::int64_t rows, std::int64_t k, void* dst, const PackRow& pack
   }
 }
 
-template <class Isa>
-void quantize_lhs(const QuantizeLhs& task) {
+template <class Isa, class Quantizer>
+void quantize_rows(const QuantizeLhs& task) {
   const std::int64_t whole_steps = task.k / kStepK, rest = task.k % kStepK;
   pack_rows<Isa>(task.rows, task.k, task.dst, [&](std::int64_t m, const auto& put) {
     const float* x = task.src + m * task.src_stride;
-    const RowQuant rq = choose_row_quant(x, task.k, task.asymmetric);
+    const RowQuant rq = choose_row_quant(x, task);
     task.scale[m] = rq.scale;
     task.zero_point[m] = rq.zero_point;
     float tail[kStepK] = {};
@@ -128,10 +128,19 @@ void quantize_lhs(const QuantizeLhs& task) {
       if (rest != 0) put(whole_steps, vandq_s8(z, tail_mask));
       return;
     }
-    const RowQuantizer quantized(rq);
+    const Quantizer quantized(rq);
     for (std::int64_t step = 0; step < whole_steps; ++step) put(step, quantized(x + step * kStepK));
     if (rest != 0) put(whole_steps, vandq_s8(quantized(tail), tail_mask));
   });
+}
+
+template <class Isa>
+void quantize_lhs(const QuantizeLhs& task) {
+  if (task.fixed != nullptr) {
+    quantize_rows<Isa, FixedQuantizer>(task);
+  } else {
+    quantize_rows<Isa, DynamicQuantizer>(task);
+  }
 }
 
 template <class Isa>
@@ -219,6 +228,7 @@ constexpr Kernel arm_kernel(const char* name, std::uint32_t features) {
       .nr = kNr,
       .kr = kKr,
       .mr = Isa::kTileVectors * Isa::kRowsPerVector,
+      .panels = 1,
       .lhs_elem_bytes = 2 / Isa::kRowsPerVector,
       .lhs_bytes = lhs_bytes<Isa>,
       .scratch_elems = scratch_elems<Isa>,

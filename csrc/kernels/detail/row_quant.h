@@ -14,6 +14,7 @@ struct RowQuant {
   float scale;
   float inverse;  // 0 where every q of the row is the zero point
   std::int32_t zero_point;
+  float lo, hi;  // bounds of x * inverse
 };
 
 constexpr std::uint32_t kInfinityBits = 0x7f800000u;
@@ -37,25 +38,44 @@ inline float rint_small(float x) {
   return (x + kMagic) - kMagic;
 }
 
-inline float clamp_float(float x, float lo, float hi) { return x < lo ? lo : (x > hi ? hi : x); }
+// NaN gives lo, so that no conversion to integers ever meets one; MAXPS and MINPS in this order agree.
+inline float clamp_float(float x, float lo, float hi) {
+  const float raised = x > lo ? x : lo;
+  return raised < hi ? raised : hi;
+}
 
-inline RowQuant nan_row() { return {float_from_bits(kNanBits), 0.0f, 0}; }
+inline RowQuant row_quant(float scale, float inverse, std::int32_t zero_point) {
+  const float z = static_cast<float>(zero_point);
+  return {scale, inverse, zero_point, -128.0f - z, 127.0f - z};
+}
+
+inline RowQuant nan_row() { return row_quant(float_from_bits(kNanBits), 0.0f, 0); }
 
 // `max_abs_bits` is the largest bit pattern of |x|: ordered as the values are, with infinity and then NaN on top.
 inline RowQuant row_quant_symmetric(std::uint32_t max_abs_bits) {
   if (max_abs_bits >= kInfinityBits) return nan_row();
   const float a = float_from_bits(max_abs_bits);
-  if (a < kSmallestRange) return {1.0f, 0.0f, 0};
-  return {a / 127.0f, 127.0f / a, 0};
+  if (a < kSmallestRange) return row_quant(1.0f, 0.0f, 0);
+  return row_quant(a / 127.0f, 127.0f / a, 0);
 }
 
 inline RowQuant row_quant_asymmetric(std::uint32_t max_abs_bits, float lo, float hi) {
   const float range = hi - lo;
   if (max_abs_bits >= kInfinityBits || bits_from_float(range) >= kInfinityBits) return nan_row();
-  if (range < kSmallestRange) return {1.0f, 0.0f, -128};
+  if (range < kSmallestRange) return row_quant(1.0f, 0.0f, -128);
   const float scale = range / 255.0f;
   const float z = clamp_float(-128.0f - rint_small(lo / scale), -128.0f, 127.0f);
-  return {scale, 255.0f / range, static_cast<std::int32_t>(z)};
+  return row_quant(scale, 255.0f / range, static_cast<std::int32_t>(z));
+}
+
+// The row's parameters under a task: measured, or the fixed ones. What was measured: the largest bit pattern of |x|,
+// and for asymmetric rows min(x, 0) and max(x, 0).
+inline RowQuant choose_from_range(const QuantizeLhs& task, std::uint32_t max_abs_bits, float lo, float hi) {
+  if (task.fixed != nullptr) {
+    if (max_abs_bits > kInfinityBits) *task.saw_nan = true;
+    return {task.fixed->scale, task.fixed->inverse, task.fixed->zero_point, task.fixed->lo, task.fixed->hi};
+  }
+  return task.asymmetric ? row_quant_asymmetric(max_abs_bits, lo, hi) : row_quant_symmetric(max_abs_bits);
 }
 
 }  // namespace

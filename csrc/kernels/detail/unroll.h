@@ -1,5 +1,6 @@
 // Loops over register arrays. A register array stays in registers only where each index is a constant when the compiler
-// first sees it; a plain loop is unrolled later, after the array has been given memory (GCC 12 then spills in the inner loop).
+// first sees it; a plain loop is unrolled later, after the array has been given memory (GCC 12 then spills in the inner
+// loop).
 #pragma once
 
 #include <utility>
@@ -15,9 +16,8 @@ struct Index {
 // body(Index<0>{}), body(Index<1>{}), ... body(Index<kCount - 1>{})
 template <int kCount, class Body>
 inline void unrolled(const Body& body) {
-  [&]<int... kIndices>(std::integer_sequence<int, kIndices...>) {
-    (body(Index<kIndices>{}), ...);
-  }(std::make_integer_sequence<int, kCount>{});
+  [&]<int... kIndices>(std::integer_sequence<int, kIndices...>) { (body(Index<kIndices>{}), ...); }
+  (std::make_integer_sequence<int, kCount>{});
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <immintrin.h>
 
 #include <cstdint>
+#include <cstring>
 
 #include "kernels/detail/row_quant.h"
 #include "kernels/kernel.h"
@@ -18,8 +19,8 @@ inline __m256i first_lanes(std::int64_t n) {
   return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)), lane);
 }
 
-// A row's largest |x| as a bit pattern, and min(x, 0), max(x, 0). NaN enters the first alone: MINPS and MAXPS return their
-// second operand beside a NaN, which is the running value here.
+// A row's largest |x| as a bit pattern, and min(x, 0), max(x, 0). NaN enters the first alone: MINPS and MAXPS return
+// their second operand beside a NaN, which is the running value here.
 struct RowRange {
   std::uint32_t max_abs_bits;
   float lo, hi;
@@ -65,21 +66,21 @@ inline RowRange row_range(const float* x, std::int64_t k, bool asymmetric) {
   return r;
 }
 
-inline RowQuant choose_row_quant(const float* x, std::int64_t k, bool asymmetric) {
-  const RowRange r = row_range(x, k, asymmetric);
-  return asymmetric ? row_quant_asymmetric(r.max_abs_bits, r.lo, r.hi) : row_quant_symmetric(r.max_abs_bits);
+inline RowQuant choose_row_quant(const float* x, const QuantizeLhs& task) {
+  const RowRange r = row_range(x, task.k, task.asymmetric);
+  return choose_from_range(task, r.max_abs_bits, r.lo, r.hi);
 }
 
-// Eight floats to eight int32 of -128..127. CVTPS2DQ rounds half to even; clamping to whole numbers before it gives the same
-// as clamping after it.
+// Eight floats to eight int32 of -128..127. CVTPS2DQ rounds half to even; clamping to whole numbers before it gives the
+// same as clamping after it.
 struct RowQuantizer {
   __m256 inverse, lo, hi;
   __m256i zero_point;
 
   explicit RowQuantizer(const RowQuant& rq)
       : inverse(_mm256_set1_ps(rq.inverse)),
-        lo(_mm256_set1_ps(static_cast<float>(-128 - rq.zero_point))),
-        hi(_mm256_set1_ps(static_cast<float>(127 - rq.zero_point))),
+        lo(_mm256_set1_ps(rq.lo)),
+        hi(_mm256_set1_ps(rq.hi)),
         zero_point(_mm256_set1_epi32(rq.zero_point)) {}
 
   __m256i operator()(__m256 x) const {
@@ -120,21 +121,52 @@ struct Finisher {
     return y;
   }
 
+  // Eight results as int32: whole numbers of -128..255, of which the low bytes are wanted.
+  __m256i requantized(__m256 y) const {
+    const Epilogue& e = block.epilogue;
+    const __m256 raised = _mm256_max_ps(_mm256_mul_ps(y, _mm256_set1_ps(e.dst_inverse)), _mm256_set1_ps(e.dst_lo));
+    const __m256i q = _mm256_cvtps_epi32(_mm256_min_ps(raised, _mm256_set1_ps(e.dst_hi)));
+    return _mm256_and_si256(_mm256_add_epi32(q, _mm256_set1_epi32(e.dst_zero_point)), _mm256_set1_epi32(0xff));
+  }
+
+  void store_words(int* dst, std::int64_t cols, __m256i result) const {
+    if (cols >= 8) {
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(dst), result);
+    } else {
+      _mm256_maskstore_epi32(dst, first_lanes(cols), result);
+    }
+  }
+
+  void store_bytes(std::uint8_t* dst, std::int64_t cols, __m256i first_8, __m256i last_8) const {
+    const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(first_8, last_8), 0xd8);
+    const __m128i bytes = _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+    if (cols >= 16) {
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(dst), bytes);
+    } else {
+      alignas(16) std::uint8_t all[16];
+      _mm_store_si128(reinterpret_cast<__m128i*>(all), bytes);
+      std::memcpy(dst, all, static_cast<std::size_t>(cols));
+    }
+  }
+
   void operator()(const std::int32_t* acc, std::int64_t row0, std::int64_t rows) const {
+    const DstKind kind = block.epilogue.kind;
     const std::int64_t cols = block.cols - col0;
     for (std::int64_t r = 0; r < rows; ++r) {
       const std::int64_t m = row0 + r, at = m * block.dst_stride + col0;
-      for (int half = 0; half < 2 && 8 * half < cols; ++half) {
+      __m256i result[2];
+      for (int half = 0; half < 2; ++half) {
         const std::int32_t* sums = acc + 16 * r + 8 * half;
-        const __m256i sum = corrected(_mm256_load_si256(reinterpret_cast<const __m256i*>(sums)), m, half);
-        const bool is_float = block.epilogue.kind == DstKind::kFloat32;
-        const __m256i result = is_float ? _mm256_castps_si256(rescaled(sum, m, half)) : sum;
-        int* dst = static_cast<int*>(block.dst) + at + 8 * half;
-        if (cols - 8 * half >= 8) {
-          _mm256_storeu_si256(reinterpret_cast<__m256i*>(dst), result);
-        } else {
-          _mm256_maskstore_epi32(dst, first_lanes(cols - 8 * half), result);
-        }
+        result[half] = corrected(_mm256_load_si256(reinterpret_cast<const __m256i*>(sums)), m, half);
+        if (kind == DstKind::kInt32) continue;
+        const __m256 y = rescaled(result[half], m, half);
+        result[half] = kind == DstKind::kByte ? requantized(y) : _mm256_castps_si256(y);
+      }
+      if (kind == DstKind::kByte) {
+        store_bytes(static_cast<std::uint8_t*>(block.dst) + at, cols, result[0], result[1]);
+      } else {
+        store_words(static_cast<int*>(block.dst) + at, cols, result[0]);
+        if (cols > 8) store_words(static_cast<int*>(block.dst) + at + 8, cols - 8, result[1]);
       }
     }
   }

@@ -1,0 +1,35 @@
+"""Fixtures that the modules share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+import octavo as oc
+from reference import random_layer
+
+
+@pytest.fixture(params=[k.name for k in oc.kernels()])
+def kernel(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Each kernel of this build in turn, forced; one that this CPU does not run is skipped with the reason."""
+    info = next(k for k in oc.kernels() if k.name == request.param)
+    if not info.supported:
+        pytest.skip(f"kernel {info.name} needs {', '.join(info.missing)}, which this CPU lacks")
+    with oc.use_kernel(info.name):
+        yield info.name
+
+
+@pytest.fixture(params=[1, 2, 5], ids=lambda n: f"{n}-threads")
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    """That many threads, put back afterwards."""
+    before = oc.get_num_threads()
+    oc.set_num_threads(request.param)
+    yield request.param
+    oc.set_num_threads(before)
+
+
+@pytest.fixture
+def layer() -> oc.QuantLinear:
+    """A small layer, 24 -> 10, with a bias."""
+    return random_layer(24, 10)

@@ -1,0 +1,68 @@
+"""Checks what the linker sees: wide instructions live in kernel objects alone, and kernel objects share nothing.
+
+    python tests/native/check_objects.py BUILD_DIR
+
+A linker keeps one copy of a weak or COMDAT function for everyone. Were that the copy of a file compiled for AVX2, a CPU
+without AVX2 would crash in code that is meant to be portable. So, for the build in BUILD_DIR:
+1. a kernel object defines no weak, unique or COMDAT symbol, exports its kernel table row alone, and has no static
+   initialiser (a sanitizer's own constructor is passed over);
+2. no other object holds an instruction on 256-bit or 512-bit registers or tiles;
+3. each linked program or module holds exactly as many of them as the kernel objects, or none where it uses no kernel.
+"""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+PROGRAMS = {"test_kernels", "test_thread_pool"}
+WIDE = re.compile(r"%[yz]mm\d|%tmm\d")
+
+
+def output(*command: str) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def wide_instructions(file: Path) -> int:
+    return sum(1 for line in output("objdump", "-d", "--no-show-raw-insn", str(file)).splitlines() if WIDE.search(line))
+
+
+def symbol_faults(file: Path) -> Iterable[str]:
+    for line in output("nm", "-C", "--defined-only", str(file)).splitlines():
+        kind, name = line.split(maxsplit=2)[1:]
+        sanitizer = "asan" in name or "tsan" in name or name.startswith(("_sub_I", "_sub_D", "__odr_"))
+        if sanitizer:
+            continue
+        if kind in "WwVvu":
+            yield f"{file.name}: weak or shared symbol {name}"
+        elif kind.isupper() and not name.startswith("octavo::kernel_"):
+            yield f"{file.name}: exports {name}"
+        elif "_GLOBAL__sub_I" in name or "static_initialization" in name:
+            yield f"{file.name}: static initialiser {name}"
+
+
+def main(build: Path) -> int:
+    objects = sorted(build.rglob("*.o"))
+    kernels = [o for o in objects if "octavo_kernels.dir" in o.parts]
+    linked = [p for p in build.rglob("*") if p.is_file() and (p.name in PROGRAMS or p.suffix == ".so")]
+    faults = [] if kernels and linked else [f"no kernel objects or nothing linked under {build}"]
+    for kernel in kernels:
+        faults += symbol_faults(kernel)
+    wide = {o: wide_instructions(o) for o in objects}
+    faults += [f"{o.name}: {wide[o]} wide instructions" for o in objects if o not in kernels and wide[o]]
+    in_kernels = sum(wide[o] for o in kernels)
+    found = {program: wide_instructions(program) for program in linked}
+    if in_kernels not in found.values():
+        faults.append("no linked file holds all kernels")
+    for program, count in found.items():
+        if count not in (0, in_kernels):
+            faults.append(f"{program.name}: {count} wide instructions, the kernel objects hold {in_kernels}")
+    print(f"{build}: {len(kernels)} kernel objects, {in_kernels} wide instructions, {len(linked)} linked files")
+    for fault in faults:
+        print(f"FAILED: {fault}")
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

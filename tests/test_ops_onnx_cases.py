@@ -1,0 +1,108 @@
+"""The onnx package's own node cases for the five operators, run through octavo.ops and compared to the bit."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import numpy as np
+import pytest
+
+import octavo as oc
+
+onnx = pytest.importorskip("onnx", reason="the cases are onnx's: pip install 'octavo[test]'")
+
+OPERATORS = {
+    "QuantizeLinear": "quantizelinear",
+    "DequantizeLinear": "dequantizelinear",
+    "DynamicQuantizeLinear": "dynamicquantizelinear",
+    "MatMulInteger": "matmulinteger",
+    "QLinearMatMul": "qlinearmatmul",
+}
+OUT_OF_SCOPE = ("FLOAT8", "FLOAT6", "FLOAT4", "BFLOAT16", "INT2", "UINT2")
+
+# Cases that must have run: a new onnx release that renames or drops them should be noticed.
+MUST_RUN = {
+    "test_quantizelinear",
+    "test_quantizelinear_axis",
+    "test_quantizelinear_blocked_asymmetric",
+    "test_quantizelinear_blocked_symmetric",
+    "test_quantizelinear_int16",
+    "test_quantizelinear_uint16",
+    "test_quantizelinear_int4",
+    "test_quantizelinear_uint4",
+    "test_dequantizelinear",
+    "test_dequantizelinear_axis",
+    "test_dequantizelinear_blocked",
+    "test_dynamicquantizelinear",
+    "test_dynamicquantizelinear_max_adjusted",
+    "test_dynamicquantizelinear_min_adjusted",
+    "test_matmulinteger",
+    "test_qlinearmatmul_2D_uint8_float32",
+    "test_qlinearmatmul_3D_int8_float32",
+}
+
+
+def collect() -> dict[str, Any]:
+    """Each case by name: an onnx TestCase whose model is the single node."""
+    from onnx.backend.test.case import node as node_cases
+
+    for module in OPERATORS.values():
+        importlib.import_module(f"onnx.backend.test.case.node.{module}")
+    cases = {}
+    for op in OPERATORS:
+        for case in node_cases.collect_testcases(op):
+            nodes = case.model.graph.node
+            if len(nodes) == 1 and nodes[0].op_type == op:
+                cases[case.name] = case
+    return cases
+
+
+with np.errstate(all="ignore"):
+    CASES = collect()
+
+
+def type_names(case: Any) -> set[str]:
+    values = [*case.model.graph.input, *case.model.graph.output]
+    return {onnx.TensorProto.DataType.Name(v.type.tensor_type.elem_type) for v in values}
+
+
+def plain(x: Any) -> np.ndarray:
+    """int4 and uint4 arrays (or tensors: some cases hold those) as octavo has them, one value a byte."""
+    array = onnx.numpy_helper.to_array(x) if isinstance(x, onnx.TensorProto) else np.asarray(x)
+    name = array.dtype.name
+    return array.astype(np.int8 if name == "int4" else np.uint8) if name in ("int4", "uint4") else array
+
+
+def run(case: Any, inputs: list[np.ndarray]) -> list[np.ndarray]:
+    node = case.model.graph.node[0]
+    attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    options = {name: attributes[name] for name in ("axis", "block_size") if name in attributes}
+    if node.op_type == "QuantizeLinear":
+        kind = case.model.graph.output[0].type.tensor_type.elem_type
+        options["output_dtype"] = onnx.TensorProto.DataType.Name(kind).lower()
+        return [oc.ops.quantize_linear(*inputs, **options)]
+    if node.op_type == "DequantizeLinear":
+        return [oc.ops.dequantize_linear(*inputs, **options)]
+    if node.op_type == "DynamicQuantizeLinear":
+        return list(oc.ops.dynamic_quantize_linear(*inputs))
+    if node.op_type == "MatMulInteger":
+        return [oc.ops.matmul_integer(*inputs)]
+    return [oc.ops.qlinear_matmul(*inputs)]
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_case(name: str) -> None:
+    case = CASES[name]
+    foreign = sorted(t for t in type_names(case) if t.startswith(OUT_OF_SCOPE))
+    if foreign:
+        pytest.skip(f"{name}: {', '.join(foreign)} is outside octavo.ops")
+    for inputs, outputs in case.data_sets:
+        for actual, expected in zip(run(case, [plain(x) for x in inputs]), map(plain, outputs), strict=True):
+            assert actual.dtype == expected.dtype
+            np.testing.assert_array_equal(actual, expected)
+
+
+def test_cases_include_the_ones_that_must_run() -> None:
+    runnable = {n for n, case in CASES.items() if not any(t.startswith(OUT_OF_SCOPE) for t in type_names(case))}
+    assert runnable >= MUST_RUN
