@@ -27,6 +27,7 @@ namespace {
 constexpr std::int64_t kM = 15, kK = 21, kN = 19;
 constexpr int kLinearVariants = 8;   // asymmetric, relu, bias
 constexpr int kIntegerVariants = 4;  // unsigned lhs, unsigned rhs
+constexpr int kStaticVariants = 4;   // uint8 instead of int8 out, relu
 
 struct Inputs {
   std::vector<float> x, scale, bias;  // (m, k), (n), (n)
@@ -110,20 +111,36 @@ std::vector<std::uint32_t> integer_bits(const Inputs& in, int variant) {
   return {y.begin(), y.end()};
 }
 
+// Fixed parameters: float32 in, bytes out.
+std::vector<std::uint32_t> static_bits(const Inputs& in, int variant) {
+  const bool is_unsigned = (variant & 1) != 0, relu = (variant & 2) != 0;
+  const RhsView view{in.weight.data(), kN, kK, kK, 1, false};
+  const PackedLinear layer(view, in.scale.data(), in.bias.data(), {ActivationScheme::kSymmetric, relu});
+  std::vector<float> x = in.x;
+  for (float& v : x) v = std::isnan(v) ? 0.5f : v;  // no integer stands for NaN; infinity saturates
+  std::vector<std::uint8_t> y(static_cast<std::size_t>(kM * kN));
+  const std::int32_t qmin = is_unsigned ? 0 : -128;
+  layer.forward_static(
+      {x.data(), ElementType::kFloat32, kM, kK, 0.03f, 11, -128, 127},
+      {y.data(), is_unsigned ? ElementType::kUint8 : ElementType::kInt8, kM, kN, 1.7f, qmin + 100, qmin, qmin + 255});
+  return {y.begin(), y.end()};
+}
+
 void check_recorded(const Kernel& kernel) {
   force_kernel(&kernel);
   const Inputs in = recorded_inputs();
   const auto check_variant = [&](const char* kind, int variant, const std::vector<std::uint32_t>& bits,
-                                 const std::uint32_t* expected) {
+                                 const auto* expected) {
     for (std::size_t i = 0; i < bits.size(); ++i) {
       const std::int64_t m = static_cast<std::int64_t>(i) / kN, n = static_cast<std::int64_t>(i) % kN;
       char text[160];
       std::snprintf(text, sizeof text, "%s %s variant %d row %d column %d: %08x, recorded %08x", kernel.name, kind,
-                    variant, static_cast<int>(m), static_cast<int>(n), bits[i], expected[i]);
+                    variant, static_cast<int>(m), static_cast<int>(n), bits[i], static_cast<unsigned>(expected[i]));
       check(bits[i] == expected[i], text);
     }
   };
   for (int v = 0; v < kLinearVariants; ++v) check_variant("linear", v, linear_bits(in, v), kLinear + v * kM * kN);
+  for (int v = 0; v < kStaticVariants; ++v) check_variant("static", v, static_bits(in, v), kStatic + v * kM * kN);
   for (int v = 0; v < kIntegerVariants; ++v) check_variant("integers", v, integer_bits(in, v), kIntegers + v * kM * kN);
   std::printf("kernel %s: recorded results\n", kernel.name);
 }
@@ -146,12 +163,13 @@ void record() {
     for (float v : values) all.push_back(bits_of(v));
     return all;
   };
-  std::vector<std::uint32_t> linear, integers;
+  std::vector<std::uint32_t> linear, integers, bytes;
   const auto append = [](std::vector<std::uint32_t>& to, const std::vector<std::uint32_t>& more) {
     to.insert(to.end(), more.begin(), more.end());
   };
   for (int v = 0; v < kLinearVariants; ++v) append(linear, linear_bits(in, v));
   for (int v = 0; v < kIntegerVariants; ++v) append(integers, integer_bits(in, v));
+  for (int v = 0; v < kStaticVariants; ++v) append(bytes, static_bits(in, v));
   std::printf(
       "// Written by `test_fixture --record` with the kernel %s; see test_fixture.cpp. Floats are their bits.\n",
       active_kernel().name);
@@ -162,6 +180,7 @@ void record() {
   print_array("uint8_t", "kWeight", in.weight, 20, "%3u,");
   print_array("uint32_t", "kLinear", linear, 9, "0x%08x,");
   print_array("uint32_t", "kIntegers", integers, 9, "0x%08x,");
+  print_array("uint8_t", "kStatic", bytes, 22, "%3u,");
   std::printf("\n}  // namespace octavo::test\n");
 }
 
