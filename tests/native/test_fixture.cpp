@@ -24,7 +24,7 @@
 namespace octavo::test {
 namespace {
 
-constexpr std::int64_t kM = 15, kK = 21, kN = 19;
+constexpr std::int64_t kM = 15, kK = 21, kN = 18;
 constexpr int kLinearVariants = 8;   // asymmetric, relu, bias
 constexpr int kIntegerVariants = 4;  // unsigned lhs, unsigned rhs
 constexpr int kStaticVariants = 4;   // uint8 instead of int8 out, relu
