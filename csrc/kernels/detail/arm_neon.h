@@ -209,15 +209,19 @@ class Finisher {
   void for_each_row(const std::uint32_t* acc, std::int64_t row0, std::int64_t rows, const Finish& finish) const {
     const std::int64_t dst_stride = block_.dst_stride, cols = block_.cols - col0_;
     Dst* dst = static_cast<Dst*>(block_.dst) + row0 * dst_stride + col0_;
-    for (std::int64_t m = row0; m < row0 + rows; ++m, acc += 4 * kQuads, dst += dst_stride) {
-      Quads sums = loaded(acc);
-      if (cols >= 4 * kQuads) {
+    const std::int64_t end = row0 + rows;
+    if (cols >= 4 * kQuads) {
+      for (std::int64_t m = row0; m < end; ++m, acc += 4 * kQuads, dst += dst_stride) {
+        Quads sums = loaded(acc);
         finish(sums, m, dst);
-      } else {
-        Dst whole[4 * kQuads];
-        finish(sums, m, whole);
-        std::memcpy(dst, whole, static_cast<std::size_t>(cols) * sizeof *dst);
       }
+      return;
+    }
+    for (std::int64_t m = row0; m < end; ++m, acc += 4 * kQuads, dst += dst_stride) {
+      Dst whole[4 * kQuads];
+      Quads sums = loaded(acc);
+      finish(sums, m, whole);
+      std::memcpy(dst, whole, static_cast<std::size_t>(cols) * sizeof *dst);
     }
   }
 
