@@ -83,9 +83,7 @@ def loops_of(objdump: str, path: Path) -> list[Loop]:
     kernel = path.name.removeprefix("arm_").split(".")[0]
     loops = []
     for name, code in disassembled(objdump, path).items():
-        parameters = re.search(
-            r"multiply.*ILi(\d+)ELi(\d+)ELb(\d)E|multiply_vectorsI.*Li(\d+)ELi(\d+)ELb(\d)E", name
-        )
+        parameters = re.search(r"multiply.*ILi(\d+)ELi(\d+)ELb(\d)E|multiply_vectorsI.*Li(\d+)ELi(\d+)ELb(\d)E", name)
         if parameters is None:
             continue
         vectors, cols, gemv = (int(p) for p in parameters.groups() if p is not None)
@@ -143,35 +141,23 @@ def first_found(*names: str) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="llvm-mca on the Arm kernels' inner loops")
-    parser.add_argument(
-        "--build", type=Path, default=Path("build/aarch64"), help="build folder of the aarch64 preset"
-    )
-    parser.add_argument(
-        "--objects", type=Path, nargs="+", help="object files instead, say of another compiler"
-    )
+    parser.add_argument("--build", type=Path, default=Path("build/aarch64"), help="build folder of the aarch64 preset")
+    parser.add_argument("--objects", type=Path, nargs="+", help="object files instead, say of another compiler")
     parser.add_argument("--mca", help="llvm-mca to use (default: the newest found)")
     parser.add_argument("--cpu", nargs="+", default=CPUS, help="cores, as LLVM names them")
     parser.add_argument("--all", action="store_true", help="every tile, not the largest ones alone")
     args = parser.parse_args()
-    mca = args.mca or first_found(
-        "llvm-mca-19", "llvm-mca-18", "llvm-mca-17", "llvm-mca-16", "llvm-mca", "llvm-mca-14"
-    )
+    mca = args.mca or first_found("llvm-mca-19", "llvm-mca-18", "llvm-mca-17", "llvm-mca-16", "llvm-mca", "llvm-mca-14")
     objdump = first_found("aarch64-linux-gnu-objdump", "llvm-objdump", "llvm-objdump-14")
     objects = args.objects or sorted(args.build.rglob("arm_*.cpp.o"))
     loops = [loop for path in objects for loop in loops_of(objdump, path)]
     if not loops:
-        sys.exit(
-            f"arm_mca: no multiplying loop in {[str(p) for p in objects]}; build the aarch64 preset first"
-        )
+        sys.exit(f"arm_mca: no multiplying loop in {[str(p) for p in objects]}; build the aarch64 preset first")
     loops = sorted(loops if args.all else largest(loops), key=lambda x: (x.kernel, x.is_gemv, x.rows))
 
-    version = re.search(
-        r"version ([\d.]+)", subprocess.run([mca, "--version"], capture_output=True, text=True).stdout
-    )
+    version = re.search(r"version ([\d.]+)", subprocess.run([mca, "--version"], capture_output=True, text=True).stdout)
     print(f"llvm-mca {version[1] if version else '?'}\n")
-    print(
-        "| kernel | loop | instructions | spills | core | cycles | multiply-adds a cycle | share of the limit |"
-    )
+    print("| kernel | loop | instructions | spills | core | cycles | multiply-adds a cycle | share of the limit |")
     print("|---|---|---|---|---|---|---|---|")
     ok = True
     for loop in loops:
