@@ -3,8 +3,8 @@
     cmake --preset aarch64 && cmake --build --preset aarch64
     python bench/arm_count.py [--build build/aarch64] [--shape 64 768 768]
 
-Counted is one call of a linear layer (float32 to float32, bias) on one thread: the program runs with three calls and with
-two, and the difference is one call with all that it needs - quantizing and packing the rows, zeroing and joining
+Counted is one call of a linear layer (float32 to float32, bias) on one thread: the program runs with three calls and
+with two, and the difference is one call with all that it needs - quantizing and packing the rows, zeroing and joining
 accumulators, the epilogue. Packing the weights is not in it. The loop's own count is that of the largest tile.
 """
 

@@ -1,16 +1,17 @@
 """Static throughput of the Arm kernels' inner loops, by llvm-mca.
 
     cmake --preset aarch64 && cmake --build --preset aarch64
-    python bench/arm_mca.py [--build build/aarch64] [--objects FILE.o ...] [--mca llvm-mca-19] [--cpu NAME ...] [--all]
+    python bench/arm_mca.py [--build build/aarch64] [--objects FILE.o ...] [--mca llvm-mca-19] [--cpu NAME ...]
 
-The loops are cut from the disassembly of the object files as built: nothing in the sources marks them. For each loop and each
-core, llvm-mca gives the cycles of an iteration; and, as the limit, those for which its multiply instructions occupy their
-issue ports.
+The loops are cut from the disassembly of the object files as built: nothing in the sources marks them. For each loop
+and each core, llvm-mca gives the cycles of an iteration; and, as the limit, those for which its multiply instructions
+occupy their issue ports.
 
     share = cycles(multiply instructions) / cycles(loop)
 
-It is a model. It knows issue ports, latencies and dispatch width as LLVM describes them, and assumes that every load hits the
-first-level cache and every branch is predicted. LLVM describes some cores by an older relative; docs/arm.md says which.
+It is a model. It knows issue ports, latencies and dispatch width as LLVM describes them, and assumes that every load
+hits the first-level cache and every branch is predicted. LLVM describes some cores by an older relative; docs/arm.md
+says which.
 
 Exit status 1 where a loop that must reach a share does not, or spills.
 """
@@ -79,7 +80,7 @@ def disassembled(objdump: str, path: Path) -> dict[str, list[tuple[int, str]]]:
 
 
 def loops_of(objdump: str, path: Path) -> list[Loop]:
-    """The loops that multiply: from a backward branch's target to the branch, in the functions that make register tiles."""
+    """The loops that multiply, in the functions of register tiles: from a backward branch's target to the branch."""
     kernel = path.name.removeprefix("arm_").split(".")[0]
     loops = []
     for name, code in disassembled(objdump, path).items():
@@ -175,9 +176,8 @@ def main() -> int:
             share = limit / whole
             reached = loop.is_gemv or share >= REQUIRED_SHARE[loop.kernel]
             ok &= reached
-            print(
-                f"{head} {cpu} | {whole:.1f} | {loop.multiply_adds / whole:.0f} | {share:.0%}{'' if reached else ' (too low)'} |"
-            )
+            per_cycle, note = loop.multiply_adds / whole, "" if reached else " (too low)"
+            print(f"{head} {cpu} | {whole:.1f} | {per_cycle:.0f} | {share:.0%}{note} |")
     return 0 if ok else 1
 
 
