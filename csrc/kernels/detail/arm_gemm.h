@@ -70,14 +70,14 @@ struct LhsLayout {
   std::int64_t vector_bytes() const { return steps * 2 * kVectorBytes; }  // one vector's, over all of K
 
   struct Tile {
-    std::int64_t vector0, vectors;
+    std::int64_t vectors;
     std::int64_t row0, rows;
     std::int64_t offset;  // bytes
   };
   Tile tile(std::int64_t t) const {
     const std::int64_t begin = vectors * t / tiles, end = vectors * (t + 1) / tiles;
     const std::int64_t row0 = begin * Isa::kRowsPerVector, row1 = end * Isa::kRowsPerVector;
-    return {begin, end - begin, row0, (row1 < rows ? row1 : rows) - row0, begin * vector_bytes()};
+    return {end - begin, row0, (row1 < rows ? row1 : rows) - row0, begin * vector_bytes()};
   }
 };
 
