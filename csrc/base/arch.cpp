@@ -16,6 +16,10 @@
 #include <sys/auxv.h>
 #elif defined(__APPLE__)
 #include <sys/sysctl.h>
+#elif defined(_WIN32)
+#define NOMINMAX
+#define WIN32_LEAN_AND_MEAN
+#include <windows.h>
 #endif
 #endif
 
@@ -115,6 +119,11 @@ std::uint32_t detect() {
   };
   if (has("hw.optional.arm.FEAT_DotProd")) f |= kFeatureDotprod;
   if (has("hw.optional.arm.FEAT_I8MM")) f |= kFeatureI8mm;
+#elif defined(_WIN32)
+  // Numbers of winnt.h, which older SDKs do not name: PF_ARM_V82_DP_..., PF_ARM_V82_I8MM_INSTRUCTIONS_AVAILABLE.
+  constexpr DWORD kDotprodAvailable = 43, kI8mmAvailable = 66;
+  if (IsProcessorFeaturePresent(kDotprodAvailable)) f |= kFeatureDotprod;
+  if (IsProcessorFeaturePresent(kI8mmAvailable)) f |= kFeatureI8mm;
 #endif
   return f;
 }

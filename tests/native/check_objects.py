@@ -6,30 +6,41 @@ A linker keeps one copy of a weak or COMDAT function for everyone. Were that the
 without AVX2 would crash in code that is meant to be portable. So, for the build in BUILD_DIR:
 1. a kernel object defines no weak, unique or COMDAT symbol, exports its kernel table row alone, and has no static
    initialiser (a sanitizer's own constructor is passed over);
-2. no other object holds an instruction on 256-bit or 512-bit registers or tiles;
+2. no other object holds an instruction on 256-bit or 512-bit registers or tiles, or an Arm dot or matrix product;
 3. each linked program or module holds exactly as many of them as the kernel objects, or none where it uses no kernel.
 """
 
+import platform
 import re
 import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-PROGRAMS = {"test_kernels", "test_thread_pool"}
-WIDE = re.compile(r"%[yz]mm\d|%tmm\d")
+PROGRAMS = {"test_kernels", "test_fixture", "test_thread_pool"}
+WIDE = re.compile(r"%[yz]mm\d|%tmm\d|\t(sdot|smmla)\b")
 
 
 def output(*command: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
+def tool(name: str, file: Path) -> str:
+    """The binutils program that reads the file: an Arm object needs the cross tools elsewhere."""
+    is_arm = int.from_bytes(file.read_bytes()[18:20], "little") == 183  # e_machine, EM_AARCH64
+    return f"aarch64-linux-gnu-{name}" if is_arm and platform.machine() != "aarch64" else name
+
+
 def wide_instructions(file: Path) -> int:
-    return sum(1 for line in output("objdump", "-d", "--no-show-raw-insn", str(file)).splitlines() if WIDE.search(line))
+    return sum(
+        1
+        for line in output(tool("objdump", file), "-d", "--no-show-raw-insn", str(file)).splitlines()
+        if WIDE.search(line)
+    )
 
 
 def symbol_faults(file: Path) -> Iterable[str]:
-    for line in output("nm", "-C", "--defined-only", str(file)).splitlines():
+    for line in output(tool("nm", file), "-C", "--defined-only", str(file)).splitlines():
         kind, name = line.split(maxsplit=2)[1:]
         sanitizer = "asan" in name or "tsan" in name or name.startswith(("_sub_I", "_sub_D", "__odr_"))
         if sanitizer:

@@ -119,6 +119,8 @@ void check_linear(const Kernel& kernel, const Shape& s, int variant) {
     put(8, k, static_cast<float>(k % 5));  // all of one sign
     put(9, k, -0.0f);
     put(10, k, 0x1p-100f);  // the smallest range that is not zeros
+    put(11, k, k % 2 == 0 ? -1.5f : 253.5f);  // 254 steps from a zero point of -126: clamped to 127
+    put(12, k, k == 0 ? 127.0f : static_cast<float>(k % 9) + 0.5f);  // halves round to even
   }
   std::vector<std::int8_t> q_w(static_cast<std::size_t>(s.n * s.k));
   for (auto& v : q_w) v = static_cast<std::int8_t>(random.between(-128, 127));

@@ -1,0 +1,48 @@
+// Armv8.2 dot products: SDOT, four multiply-adds in each of four int32 lanes.
+//
+// Exact for every int8 value: SDOT adds four products of at most 2^14 to an int32 lane and nothing in between.
+//
+//       lhs vector     k0..k3 | k4..k7 | k0..k3 | k4..k7         one row's 8 k, twice
+//       rhs vector     c0: k0..k3 | c0: k4..k7 | c1: k0..k3 | c1: k4..k7
+//       accumulator    c0 (half)  | c0 (half)  | c1 (half)  | c1 (half)
+//
+// ADDP joins the halves once at the end. The repetition is written when the lhs is packed: a load that repeats (LD1R)
+// takes one of the pipes that SDOT needs. A tile is 6 rows by 8 columns.
+#include <arm_neon.h>
+
+#include <cstdint>
+
+#include "base/features.h"
+#include "kernels/detail/arm_gemm.h"
+#include "kernels/detail/arm_vector_tile.h"
+#include "kernels/kernel.h"
+
+namespace octavo {
+namespace {
+
+struct Dotprod {
+  static constexpr int kRowsPerVector = 1;
+  static constexpr int kTileVectors = 6;
+  static constexpr int kTileCols = 8;
+  static constexpr int kGemvVectors = 3;
+
+  static void store(std::int8_t* dst, std::int64_t stride, int8x16_t q) { store_twice(dst, stride, q); }
+
+  static int32x4_t multiply_add(int32x4_t acc, int8x16_t lhs, int8x16_t rhs) { return vdotq_s32(acc, lhs, rhs); }
+
+  static void put_columns(std::uint32_t* acc, int32x4_t left, int32x4_t right, bool first) {
+    put_sums(acc, vreinterpretq_u32_s32(vpaddq_s32(left, right)), first);
+  }
+
+  template <int R, int kCols, bool kPrefetch>
+  static void multiply(const std::int8_t* a, const std::int8_t* b, std::int64_t steps, std::uint32_t* acc, bool first) {
+    multiply_vectors<Dotprod, R, kCols, kPrefetch>(a, b, steps, acc, first);
+  }
+};
+
+}  // namespace
+
+extern const Kernel kernel_neondot;
+constexpr Kernel kernel_neondot = arm_kernel<Dotprod>("neondot", kFeatureDotprod);
+
+}  // namespace octavo
