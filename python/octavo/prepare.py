@@ -1,0 +1,354 @@
+"""The first two steps of static quantization: `prepare` puts observers around layers, `calibrate` shows them data."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from octavo import tree
+from octavo.ptq import Layers, LayerSpec, _as_specs, _check_layer, _nothing_found, _read
+from octavo.qarray import QuantizedArray
+from octavo.qconfig import QConfig, QConfigMapping, as_mapping
+from octavo.qparams import QParams
+from octavo.static_linear import require_per_tensor_8_bit
+from octavo.tracing import Source, Tracer, plain, taken
+
+__all__ = ["DeQuantStub", "ObservedLinear", "ObservedQuantStub", "QuantStub", "calibrate", "prepare"]
+
+
+class QuantStub:
+    """x, as it is; the converted model quantizes here, x' = quantize(x), with parameters that calibration found.
+
+    Not needed for octavo, whose layers quantize a float input on their way. It is here for models laid out as torch's,
+    and to have one array quantized once for several layers.
+
+    Example:
+        >>> import octavo as oc
+        >>> oc.QuantStub()(2.5)
+        2.5
+    """
+
+    def __call__(self, x: Any) -> Any:
+        return x
+
+    def __repr__(self) -> str:
+        return "QuantStub()"
+
+
+class DeQuantStub:
+    """x, as it is; in the converted model a QuantizedArray becomes the float32 array x' = (q - z) * s here.
+
+    Not needed for octavo: what computes with floats sees floats. It is here for models laid out as torch's.
+
+    Example:
+        >>> import octavo as oc
+        >>> oc.DeQuantStub()(oc.QuantizedArray(oc.quantize([1.0, 2.0], oc.QParams(0.5, 0)), oc.QParams(0.5, 0)))
+        array([1., 2.], dtype=float32)
+    """
+
+    def __call__(self, x: Any) -> Any:
+        return x.dequantize() if type(x) is QuantizedArray else taken(x)
+
+    def __repr__(self) -> str:
+        return "DeQuantStub()"
+
+
+class Range:
+    """An observer, and whether it has seen anything, and anything but zeros."""
+
+    def __init__(self, observer: Any) -> None:
+        self.observer = observer
+        self.seen = False
+        self.nonzero = False
+
+    def observe(self, x: NDArray[Any]) -> None:
+        if x.size:
+            self.observer(x)
+            self.seen = True
+            self.nonzero = self.nonzero or bool(x.any())
+
+    def qparams(self, name: str) -> QParams:
+        """The parameters found. Data of only zeros have scale 1, with a warning."""
+        with warnings.catch_warnings():
+            if not self.nonzero:
+                warnings.simplefilter("ignore")  # of the observer's own: the one below names the layer
+            params: QParams = self.observer.calculate_qparams()
+        require_per_tensor_8_bit(params, name)
+        if self.nonzero:
+            return params
+        warnings.warn(f"{name}: calibration saw only zeros; its scale is 1. Calibrate with real data", stacklevel=5)
+        return QParams(1.0, params.zero_point, params.qtype, qmin=params.qmin, qmax=params.qmax)
+
+
+class ObservedLinear:
+    """A float layer that observes its input and result, and how its result is used. Made by `prepare`."""
+
+    def __init__(self, layer: Any, path: str, spec: LayerSpec, qconfig: QConfig, tracer: Tracer) -> None:
+        self.layer = layer
+        self.path = path
+        self.name = tree.label(path)
+        self.spec = spec
+        self.qconfig = qconfig
+        self.tracer = tracer
+        self.input, self.output, self.relu_output = (Range(qconfig.activation()) for _ in range(3))
+        self.source = Source(self.relu_output.observe)
+
+    def __call__(self, x: Any, *args: Any, **options: Any) -> Any:
+        """The float layer's result, or a stand-in for it. Extra arguments are the float layer's own."""
+        x = taken(x)
+        values = finite_reals(x, f"layer {self.name}")
+        weight, _ = self.read()
+        if values.ndim == 0 or values.shape[-1] != weight.shape[1]:
+            raise ValueError(f"layer {self.name}: x must have shape (..., {weight.shape[1]}), got {values.shape}")
+        y = getattr(self.layer, self.spec.call)(x, *plain(args), **plain(options))
+        result = finite_reals(y, f"layer {self.name}, its result")
+        self.input.observe(values)
+        self.output.observe(result)
+        if args or options or type(y) is not np.ndarray or y.ndim == 0:
+            self.source.mark("arguments besides x, or a result that is no array")
+            return y
+        return self.tracer.wrap(y, self.source)
+
+    def read(self) -> tuple[NDArray[Any], NDArray[Any] | None]:
+        """(W as (out, in), b) of the float layer as they are now."""
+        return _read(self.layer, self.path, self.spec)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "forward" or (name != "spec" and name == self.spec.call):
+            return self.__call__
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    @property
+    def weight(self) -> NDArray[Any]:
+        """W (out, in) of the float layer."""
+        return self.read()[0]
+
+    @property
+    def bias(self) -> NDArray[Any] | None:
+        """b (out,) of the float layer, or None."""
+        return self.read()[1]
+
+    def __repr__(self) -> str:
+        return f"Observed({self.layer!r})"
+
+
+class ObservedQuantStub:
+    """A QuantStub that observes what comes, and how it is used. Made by `prepare`."""
+
+    def __init__(self, path: str, qconfig: QConfig, tracer: Tracer) -> None:
+        self.name = tree.label(path)
+        self.tracer = tracer
+        self.input = Range(qconfig.activation())
+        self.source = Source(None)
+
+    def __call__(self, x: Any) -> Any:
+        x = plain(x, "QuantStub")
+        values = finite_reals(x, f"QuantStub {self.name}")
+        self.input.observe(values)
+        return self.tracer.wrap(x, self.source) if type(x) is np.ndarray and x.ndim > 0 else x
+
+    def __repr__(self) -> str:
+        return "Observed(QuantStub())"
+
+
+Observed = ObservedLinear | ObservedQuantStub
+
+
+def prepare(
+    model: Any,
+    qconfig: QConfig | QConfigMapping,
+    *,
+    layers: Layers,
+    inplace: bool = False,
+    check: bool = True,
+) -> Any:
+    """Puts observers around each float layer y = x W^T + b that qconfig names, and returns the model.
+
+    Running the prepared model computes what the float model computes, and observes the ranges of the layers' inputs and
+    results. Layers return stand-ins that any NumPy code may take for arrays; these tell `convert` which results are
+    used by quantized layers alone.
+
+    Args:
+        model: any tree of objects, as for `quantize_dynamic`.
+        qconfig: which observers: a QConfig for every layer, or a QConfigMapping.
+        layers: the user's own layer classes, or a dict from class to `LayerSpec`. Matched by exact type.
+        inplace: change the model itself. Otherwise a copy.deepcopy is prepared and the model is left as it is.
+        check: send one random row through each layer and compare with activation(x W^T + b); see `quantize_dynamic`.
+
+    Returns:
+        The prepared model, for `calibrate` and `convert`.
+
+    Raises:
+        TypeError: layers or qconfig is of another kind, or an attribute cannot be copied (its path is named).
+        ValueError: no layer matches, or qconfig names none of them; a layer computes something else than its spec says;
+            a closure still reaches a float layer. The layer's path is named. The model is as it was.
+
+    Notes:
+        QuantStubs are observed too, with the QConfig that the mapping gives for their path and type. The steps are those
+        of torch.ao.quantization's eager mode.
+
+    Example:
+        >>> import numpy as np, octavo as oc
+        >>> rng = np.random.default_rng(0)
+        >>> model = oc.nn.Sequential(oc.nn.Linear.init(8, 4, rng=rng), oc.nn.ReLU(), oc.nn.Linear.init(4, 2, rng=rng))
+        >>> prepared = oc.prepare(model, oc.default_qconfig, layers={oc.nn.Linear})
+        >>> oc.calibrate(prepared, [rng.standard_normal((16, 8), dtype=np.float32)])
+        >>> x = rng.standard_normal((2, 8), dtype=np.float32)
+        >>> bool(np.abs(oc.convert(prepared)(x) - model(x)).max() < 0.05)
+        True
+    """
+    specs = _as_specs(layers)
+    mapping = as_mapping(qconfig)
+    chosen = _chosen(model, specs, mapping)
+    for path, layer, _ in chosen:
+        if check and type(layer) is not QuantStub:
+            _check_layer(layer, path, specs[type(layer)], *_read(layer, path, specs[type(layer)]))
+    targets = frozenset(id(layer) for _, layer, _ in chosen)
+    if check and (stale := tree.stale_references(model, targets, inplace=inplace)):
+        raise ValueError(
+            f"a function in the model would still reach a float layer: {'; '.join(stale)}. Let it take the layer "
+            "from the model when it is called, or pass check=False"
+        )
+    if not inplace:
+        model = tree.copy_with(model, {})
+        chosen = _chosen(model, specs, mapping)
+        for path, layer, _ in chosen:
+            if id(layer) in targets:
+                raise ValueError(
+                    f"layer {tree.label(path)} was not copied: a __deepcopy__ above it keeps the original. "
+                    "Pass inplace=True, or copy the layer in that __deepcopy__"
+                )
+    tracer = Tracer()
+    observed: dict[int, Observed] = {}
+    for path, layer, config in chosen:
+        if type(layer) is QuantStub:
+            observed[id(layer)] = ObservedQuantStub(path, config, tracer)
+        else:
+            observed[id(layer)] = ObservedLinear(layer, path, specs[type(layer)], config, tracer)
+    return tree.replace(model, observed)
+
+
+def _chosen(model: Any, specs: dict[type, LayerSpec], mapping: QConfigMapping) -> list[tuple[str, Any, QConfig]]:
+    """(path, layer or QuantStub, its QConfig) for each that has one."""
+    found = [(path, value) for path, value in tree.walk(model) if type(value) in specs or type(value) is QuantStub]
+    matched = [path for path, value in found if type(value) in specs]
+    if not matched:
+        raise ValueError(_nothing_found(model, specs))
+    configs = [(path, value, mapping.resolve(path, type(value))) for path, value in found]
+    chosen = [(path, value, config) for path, value, config in configs if config is not None]
+    if all(type(value) is QuantStub for _, value, _ in chosen):
+        raise ValueError(
+            f"qconfig names none of the layers {', '.join(map(tree.label, matched))}: "
+            "give a default, or one of these names, a pattern or a type"
+        )
+    return chosen
+
+
+def calibrate(
+    prepared: Any,
+    batches: Iterable[Any],
+    *,
+    forward: Callable[[Any, Any], Any] = lambda model, batch: model(batch),
+    progress: bool = False,
+) -> None:
+    """Runs a prepared model over batches, so that it has seen its ranges and how each layer's result is used.
+
+    Args:
+        prepared: what `prepare` returned.
+        batches: anything to iterate over; some hundred rows of real inputs are enough. Seen in constant memory.
+        forward: how to run the model on a batch.
+        progress: show a progress bar (needs tqdm).
+
+    Raises:
+        TypeError, ValueError: a batch of another width, or with NaN or infinity: the layer is named, and a note gives
+            the batch. The model stays usable, with what it has seen until then.
+        ValueError: there was no batch, or the model is not prepared.
+        ImportError: progress without tqdm; the message names the extra.
+
+    Notes:
+        Beyond running the prepared model by hand, this knows when the model has returned, and so which arrays leave
+        it: only then may ReLU be folded into the layer before it. If the model's code fails on a stand-in (it takes
+        nothing but true arrays), the batch is run again with arrays, and results stay float32.
+
+    Example:
+        >>> import numpy as np, octavo as oc
+        >>> prepared = oc.prepare(oc.nn.Linear.init(4, 2), oc.default_qconfig, layers={oc.nn.Linear})
+        >>> oc.calibrate(prepared, [np.ones((1, 4), np.float32)], progress=False)
+    """
+    tracers = {id(layer.tracer): layer.tracer for _, layer in observed_layers(prepared)}.values()
+    count = 0
+    for count, batch in enumerate(_with_bar(batches) if progress else batches, start=1):
+        try:
+            _run(prepared, batch, forward, list(tracers))
+        except Exception as error:
+            error.add_note(f"octavo.calibrate: this was batch {count - 1}")
+            raise
+    if count == 0:
+        raise ValueError("batches must hold at least one batch, got none; a generator can be used only once")
+
+
+def _run(prepared: Any, batch: Any, forward: Callable[[Any, Any], Any], tracers: list[Tracer]) -> None:
+    try:
+        _pass(prepared, batch, forward, tracers, stand_ins=True)
+    except Exception:
+        # Either the batch is at fault, and fails again, or the code cannot take stand-ins. Layers before the failure
+        # then see the batch twice, which leaves ranges as they are.
+        failed = True
+    else:
+        failed = False
+    if failed:
+        _pass(prepared, batch, forward, tracers, stand_ins=False)
+
+
+def _pass(
+    prepared: Any, batch: Any, forward: Callable[[Any, Any], Any], tracers: list[Tracer], *, stand_ins: bool
+) -> None:
+    for tracer in tracers:
+        tracer.begin(stand_ins=stand_ins)
+    try:
+        result = forward(prepared, batch)
+        for tracer in tracers:
+            tracer.finish()  # while the result is alive
+        del result
+    finally:
+        for tracer in tracers:
+            tracer.end()
+
+
+def observed_layers(prepared: Any) -> list[tuple[str, Observed]]:
+    """(path, layer) of everything that observes."""
+    found = [(path, value) for path, value in tree.walk(prepared) if type(value) in (ObservedLinear, ObservedQuantStub)]
+    if not found:
+        raise ValueError("the model has no layer that observes; pass what octavo.prepare returned")
+    return found
+
+
+def finite_reals(x: Any, name: str) -> NDArray[Any]:
+    """x as an array, refused where it holds something that has no range."""
+    values = np.asarray(x)
+    if values.dtype.kind not in "fiub":
+        raise TypeError(f"{name} must be real numbers, got dtype {values.dtype}")
+    finite = np.isfinite(values)
+    if not finite.all():
+        at = tuple(int(i) for i in np.argwhere(~finite)[0])
+        raise ValueError(f"{name} must be finite for calibration, got {values[at]} at {list(at)}; leave this batch out")
+    return values
+
+
+def _with_bar(batches: Iterable[Any]) -> Iterable[Any]:
+    try:
+        from tqdm import tqdm
+    except ImportError as error:
+        raise ImportError("progress=True needs tqdm: pip install 'octavo[cli]'") from error
+    bar: Iterable[Any] = tqdm(batches, desc="calibrating", unit="batch")
+    return bar
+
+
+def float_layer(observed: Observed) -> Any:
+    """A copy of what was there before `prepare`."""
+    return QuantStub() if isinstance(observed, ObservedQuantStub) else copy.deepcopy(observed.layer)
