@@ -99,7 +99,9 @@ def convert(prepared: Any, *, unobserved: Literal["error", "float"] = "error") -
         )
     for _, layer in found:
         layer.tracer.finish()
-    converted = {id(layer): _converted(layer) if layer.input.seen else float_layer(layer) for _, layer in found}
+    converted = {}
+    for _, layer in found:  # no comprehension: the warning's stacklevel counts frames
+        converted[id(layer)] = _converted(layer) if layer.input.seen else float_layer(layer)
     return tree.copy_with(prepared, converted)
 
 

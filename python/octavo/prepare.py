@@ -81,7 +81,7 @@ class Range:
         require_per_tensor_8_bit(params, name)
         if self.nonzero:
             return params
-        warnings.warn(f"{name}: calibration saw only zeros; its scale is 1. Calibrate with real data", stacklevel=5)
+        warnings.warn(f"{name}: calibration saw only zeros; its scale is 1. Calibrate with real data", stacklevel=4)
         return QParams(1.0, params.zero_point, params.qtype, qmin=params.qmin, qmax=params.qmax)
 
 
@@ -189,8 +189,9 @@ def prepare(
             a closure still reaches a float layer. The layer's path is named. The model is as it was.
 
     Notes:
-        QuantStubs are observed too, with the QConfig that the mapping gives for their path and type. The steps are those
-        of torch.ao.quantization's eager mode.
+        QuantStubs are observed too, with the QConfig that the mapping gives for their path and type. Where the model's
+        code takes nothing but true arrays, run it by `calibrate`, which can do without stand-ins. The steps are those of
+        torch.ao.quantization's eager mode.
 
     Example:
         >>> import numpy as np, octavo as oc

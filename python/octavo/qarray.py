@@ -21,15 +21,17 @@ from octavo.quantize import dequantize
 __all__ = ["QuantizedArray"]
 
 # Functions of one array, its first argument, that rearrange values: they give an array or a list of arrays.
-LAYOUT_FUNCTIONS: frozenset[Callable[..., Any]] = frozenset(
-    {np.reshape, np.ravel, np.transpose, np.swapaxes, np.moveaxis, np.squeeze, np.expand_dims}
-    | {np.split, np.array_split, np.hsplit, np.vsplit}
+LAYOUT_FUNCTIONS: frozenset[Any] = frozenset(
+    [np.reshape, np.ravel, np.transpose, np.swapaxes, np.moveaxis, np.squeeze, np.expand_dims]
+    + [np.split, np.array_split, np.hsplit, np.vsplit]
 )
+# Functions of the shape alone.
+SHAPE_FUNCTIONS: frozenset[Any] = frozenset([np.shape, np.ndim, np.size])
 LAYOUT_METHODS = frozenset({"reshape", "ravel", "flatten", "transpose", "swapaxes", "squeeze", "copy"})
-_JOINING_FUNCTIONS: frozenset[Callable[..., Any]] = frozenset({np.concatenate, np.stack, np.vstack, np.hstack})
+_JOINING_FUNCTIONS: frozenset[Any] = frozenset([np.concatenate, np.stack, np.vstack, np.hstack])
 # Functions that write to their first argument, and methods that write to their array.
-_WRITING_FUNCTIONS: frozenset[Callable[..., Any]] = frozenset(
-    {np.copyto, np.put, np.place, np.putmask, np.put_along_axis, np.fill_diagonal}
+_WRITING_FUNCTIONS: frozenset[Any] = frozenset(
+    [np.copyto, np.put, np.place, np.putmask, np.put_along_axis, np.fill_diagonal]
 )
 _WRITING_METHODS = frozenset({"fill", "put", "sort", "partition", "resize", "setfield", "setflags", "itemset"})
 
@@ -85,7 +87,7 @@ class QuantizedArray(NDArrayOperatorsMixin):
     def __init__(self, q: NDArray[Any], qparams: QParams) -> None:
         if not isinstance(qparams, QParams):
             raise TypeError(f"qparams must be a QParams, got {type(qparams).__name__}; make one with choose_qparams")
-        if type(q) is QuantizedArray or not isinstance(q, np.ndarray) or q.dtype != qparams.qtype.storage:
+        if not isinstance(q, np.ndarray) or q.dtype != qparams.qtype.storage:
             got = f"dtype {q.dtype}" if isinstance(q, np.ndarray) else type(q).__name__
             raise TypeError(f"q must be an array of {qparams.qtype.storage}, got {got}; octavo.quantize makes one")
         needed = parameter_shape(q.shape, qparams.axis, qparams.group_size)
@@ -177,7 +179,7 @@ class QuantizedArray(NDArrayOperatorsMixin):
         """Raises where negative values are asked for that a layer has clamped away."""
         if self._folded is not None:
             raise RuntimeError(
-                f"layer {self._folded} was converted with the ReLU behind it, because calibration saw no other use of "
+                f"{self._folded} was converted with the ReLU behind it, because calibration saw no other use of "
                 "its result; here the result is used without ReLU. Calibrate with batches that take this way"
             )
 
@@ -274,6 +276,8 @@ class QuantizedArray(NDArrayOperatorsMixin):
         first = args[0] if args else next(iter(kwargs.values()), None)
         if type(kwargs.get("out")) is QuantizedArray or (func in _WRITING_FUNCTIONS and type(first) is QuantizedArray):
             _refuse_to_write()
+        if func in SHAPE_FUNCTIONS and args:
+            return func(first._q, *args[1:], **kwargs)
         if func in LAYOUT_FUNCTIONS and args and type(first) is QuantizedArray:
             return first._laid_out(lambda a: func(a, *args[1:], **kwargs))
         if func in _JOINING_FUNCTIONS and args and not {"out", "dtype", "casting"} & kwargs.keys():

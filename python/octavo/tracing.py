@@ -24,7 +24,7 @@ import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 from numpy.typing import NDArray
 
-from octavo.qarray import LAYOUT_FUNCTIONS, LAYOUT_METHODS, relu_operand
+from octavo.qarray import LAYOUT_FUNCTIONS, LAYOUT_METHODS, SHAPE_FUNCTIONS, relu_operand
 
 __all__ = ["KEPT", "Source", "Traced", "Tracer", "taken"]
 
@@ -170,6 +170,8 @@ class Traced(NDArrayOperatorsMixin):
     def __array_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
+        if func in SHAPE_FUNCTIONS and args:
+            return func(args[0]._value, *args[1:], **kwargs)
         if func in LAYOUT_FUNCTIONS and args and type(args[0]) is Traced:
             return args[0]._like(func(args[0]._value, *plain(args[1:]), **plain(kwargs)))
         return func(*plain(args, func.__name__), **plain(kwargs, func.__name__))
@@ -226,7 +228,7 @@ class Traced(NDArrayOperatorsMixin):
         return plain(self, "pickle").__reduce_ex__(protocol)
 
     @property  # type: ignore[misc]
-    def __class__(self) -> type:  # type: ignore[override]
+    def __class__(self) -> type:
         _mark(self, "isinstance")
         return np.ndarray
 
@@ -236,7 +238,7 @@ def _mark(traced: Traced, use: str) -> None:
 
 
 def plain(value: Any, use: str = "an argument") -> Any:
-    """`value` with every stand-in in its tuples, lists and dicts replaced by its array, and marked as used for `use`."""
+    """`value` with every stand-in in its tuples, lists and dicts replaced by its array; `use` needs floats."""
     if type(value) is Traced:
         _mark(value, use)
         return value._value
