@@ -41,8 +41,8 @@ def relu_operand(ufunc: np.ufunc, method: str, inputs: tuple[Any, ...], kwargs: 
     if ufunc is not np.maximum or method != "__call__" or kwargs:
         return None
     for array, other in (inputs, inputs[::-1]):
-        if type(other) in (int, float) or (type(other) is not type(array) and isinstance(other, np.generic)):
-            return array if other == 0 else None
+        if issubclass(type(other), (int, float, np.integer, np.floating)) and other == 0:
+            return array
     return None
 
 
@@ -263,7 +263,8 @@ class QuantizedArray(NDArrayOperatorsMixin):
         return x
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
-        if any(type(out) is QuantizedArray for out in kwargs.get("out", ())) or method == "at":
+        written = kwargs.get("out", ()) if method != "at" else inputs[:1]
+        if any(type(array) is QuantizedArray for array in written):
             _refuse_to_write()
         operand = relu_operand(ufunc, method, inputs, kwargs)
         if type(operand) is QuantizedArray and (result := operand._relu()) is not None:

@@ -69,9 +69,10 @@ class Tracer:
         self._alive: dict[int, weakref.ref[Traced]] = {}
 
     def wrap(self, value: NDArray[Any], source: Source, *, after_relu: bool = False) -> Any:
-        """`value` as a stand-in; itself, its source marked, where none are to be made."""
+        """`value` as a stand-in; itself where none are to be made or the source is marked already."""
         if not self.stand_ins:
             source.mark("code that takes no stand-in")
+        if source.float_use is not None:
             return value
         source.unbounded |= not self.bounded
         traced = Traced(value, source, self, after_relu)
