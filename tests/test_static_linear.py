@@ -17,7 +17,13 @@ F = np.float32
 SIZES = [(1, 1, 1), (2, 3, 5), (5, 16, 15), (17, 15, 31), (33, 65, 33), (64, 300, 17), (65, 64, 64)]
 UINT8, INT8 = oc.QParams(0.03, 117, "uint8"), oc.QParams(0.05, -9, "int8", qmin=-127)
 WIDE = oc.QParams(40.0, 100, "uint8")
-OUTPUTS = [None, WIDE, oc.QParams(35.0, 0, "int8"), oc.QParams(3.0, 0, "uint8"), oc.QParams(9.0, -128, "int8", qmax=100)]
+OUTPUTS = [
+    None,
+    WIDE,
+    oc.QParams(35.0, 0, "int8"),
+    oc.QParams(3.0, 0, "uint8"),
+    oc.QParams(9.0, -128, "int8", qmax=100),
+]
 
 
 def reference_forward_static(
@@ -123,7 +129,9 @@ def test_nan_is_an_error_that_names_the_layer(kernel: str, output: oc.QParams | 
     x = np.zeros((100, 70), F)
     before = np.asarray(layer(x))
     x[37, 69] = np.nan
-    with pytest.raises(ValueError, match=r"layer 'blocks\[1\].fc': x must not hold NaN, got it first at row 37, column 69"):
+    with pytest.raises(
+        ValueError, match=r"layer 'blocks\[1\].fc': x must not hold NaN, got it first at row 37, column 69"
+    ):
         layer(x)
     np.testing.assert_array_equal(np.asarray(layer(np.zeros((100, 70), F))), before)
 
