@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import pickle
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -182,8 +181,10 @@ FLOATS: dict[str, Callable[[Net, Any], Any]] = {
     "destub-of-layer-unused": lambda m, x: both(m.a(x), m.b(x) + 1)[1],
 } | {
     f.__name__.replace("_", "-"): f
-    for f in (residual_in_place, relu_in_place, masked_in_place, copied_into, view_in_place, kept, kept_view)
-    + (recurrent, branch, by_buffer, by_pointer)
+    for f in (
+        *(residual_in_place, relu_in_place, masked_in_place, copied_into, view_in_place),
+        *(kept, kept_view, recurrent, branch, by_buffer, by_pointer),
+    )
 }
 
 

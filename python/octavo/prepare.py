@@ -190,8 +190,8 @@ def prepare(
 
     Notes:
         QuantStubs are observed too, with the QConfig that the mapping gives for their path and type. Where the model's
-        code takes nothing but true arrays, run it by `calibrate`, which can do without stand-ins. The steps are those of
-        torch.ao.quantization's eager mode.
+        code takes nothing but true arrays, run it by `calibrate`, which can do without stand-ins. The steps are those
+        of torch.ao.quantization's eager mode.
 
     Example:
         >>> import numpy as np, octavo as oc

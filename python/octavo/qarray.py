@@ -22,9 +22,8 @@ __all__ = ["QuantizedArray"]
 
 # Functions of one array, its first argument, that rearrange values: they give an array or a list of arrays.
 LAYOUT_FUNCTIONS: frozenset[Any] = frozenset(
-    [np.reshape, np.ravel, np.transpose, np.swapaxes, np.moveaxis, np.squeeze, np.expand_dims]
-    + [np.split, np.array_split, np.hsplit, np.vsplit]
-)
+    (np.reshape, np.ravel, np.transpose, np.swapaxes, np.moveaxis, np.squeeze, np.expand_dims)
+).union((np.split, np.array_split, np.hsplit, np.vsplit))
 # Functions of the shape alone.
 SHAPE_FUNCTIONS: frozenset[Any] = frozenset([np.shape, np.ndim, np.size])
 LAYOUT_METHODS = frozenset({"reshape", "ravel", "flatten", "transpose", "swapaxes", "squeeze", "copy"})
@@ -277,7 +276,7 @@ class QuantizedArray(NDArrayOperatorsMixin):
         first = args[0] if args else next(iter(kwargs.values()), None)
         if type(kwargs.get("out")) is QuantizedArray or (func in _WRITING_FUNCTIONS and type(first) is QuantizedArray):
             _refuse_to_write()
-        if func in SHAPE_FUNCTIONS and args:
+        if func in SHAPE_FUNCTIONS and type(first) is QuantizedArray:
             return func(first._q, *args[1:], **kwargs)
         if func in LAYOUT_FUNCTIONS and args and type(first) is QuantizedArray:
             return first._laid_out(lambda a: func(a, *args[1:], **kwargs))

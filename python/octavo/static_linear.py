@@ -125,7 +125,7 @@ class StaticQuantLinear(QuantLinear):
     forward = __call__
 
     def _rows(self, x: Any) -> tuple[NDArray[Any], tuple[float, int, int, int], tuple[int, ...], np.dtype[Any]]:
-        """(x as (m, in) float32 or integers with contiguous rows, their parameters, leading shape, the result's dtype)."""
+        """x as (m, in) contiguous rows, float32 or integers; their parameters; leading shape; the result's dtype."""
         if type(x) is QuantizedArray:
             try:
                 require_per_tensor_8_bit(x.qparams, "x")

@@ -171,7 +171,7 @@ class Traced(NDArrayOperatorsMixin):
     def __array_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        if func in SHAPE_FUNCTIONS and args:
+        if func in SHAPE_FUNCTIONS and args and type(args[0]) is Traced:
             return func(args[0]._value, *args[1:], **kwargs)
         if func in LAYOUT_FUNCTIONS and args and type(args[0]) is Traced:
             return args[0]._like(func(args[0]._value, *plain(args[1:]), **plain(kwargs)))
