@@ -99,6 +99,7 @@ def test_table_has_a_line_a_layer() -> None:
 
 
 def test_plot_writes_a_picture_or_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib", reason="plots need matplotlib")
     comparison = oc.compare(*models())
     comparison.plot(tmp_path / "layers.png")
     assert (tmp_path / "layers.png").read_bytes().startswith(b"\x89PNG")

@@ -114,6 +114,35 @@ def test_bad_batch_names_layer_and_batch_and_changes_no_range(batch: np.ndarray,
     assert_usable(prepared, model)
 
 
+def test_failure_inside_the_model_leaves_no_trace() -> None:
+    failing: list[bool] = [True]
+
+    def between(h: Any) -> Any:
+        if failing:
+            raise ZeroDivisionError
+        return np.maximum(h, 0)
+
+    def model() -> oc.nn.Sequential:
+        layers = mlp()
+        return oc.nn.Sequential(layers[0], layers[1], layers[2], between, layers[4])
+
+    prepared = prepare(model())
+    with pytest.raises(ZeroDivisionError) as caught:
+        oc.calibrate(prepared, [data()])
+    assert caught.tb  # keeps the stand-ins of the failed run alive
+    failing.clear()
+    oc.calibrate(prepared, [data()])
+    converted = oc.convert(prepared)
+    assert converted[0].relu
+    assert converted[2].relu
+
+
+def test_bad_batch_that_can_be_read_only_once_is_an_error() -> None:
+    prepared = calibrated(mlp())
+    with pytest.raises(ValueError, match="must be finite for calibration, got nan"):
+        oc.calibrate(prepared, [iter([data(), bad(np.nan)])], forward=lambda m, b: [m(x) for x in b])
+
+
 def test_layer_whose_result_overflows_is_named() -> None:
     prepared = prepare(oc.nn.Sequential(oc.nn.Linear(np.full((1, 1), 1e38, F))))
     with pytest.raises(ValueError, match=r"layer 'layers\[0\]', its result must be finite"), np.errstate(over="ignore"):
@@ -259,6 +288,7 @@ def test_weights_per_tensor_have_one_scale() -> None:
 
 
 def test_progress_shows_a_bar_or_names_the_extra(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    pytest.importorskip("tqdm", reason="progress bars need tqdm")
     prepared = prepare(mlp())
     oc.calibrate(prepared, [data()], progress=True)
     assert "calibrating" in capsys.readouterr().err

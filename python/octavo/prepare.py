@@ -100,6 +100,7 @@ class ObservedLinear:
 
     def __call__(self, x: Any, *args: Any, **options: Any) -> Any:
         """The float layer's result, or a stand-in for it. Extra arguments are the float layer's own."""
+        self.tracer.calls += 1
         x = taken(x)
         values = finite_reals(x, f"layer {self.name}")
         weight, _ = self.read()
@@ -147,6 +148,7 @@ class ObservedQuantStub:
         self.source = Source(None)
 
     def __call__(self, x: Any) -> Any:
+        self.tracer.calls += 1
         x = plain(x, "QuantStub")
         values = finite_reals(x, f"QuantStub {self.name}")
         self.input.observe(values)
@@ -296,14 +298,15 @@ def calibrate(
 def _run(prepared: Any, batch: Any, forward: Callable[[Any, Any], Any], tracers: list[Tracer]) -> None:
     try:
         _pass(prepared, batch, forward, tracers, stand_ins=True)
-    except Exception:
-        # Either the batch is at fault, and fails again, or the code cannot take stand-ins. Layers before the failure
-        # then see the batch twice, which leaves ranges as they are.
-        failed = True
-    else:
-        failed = False
-    if failed:
-        _pass(prepared, batch, forward, tracers, stand_ins=False)
+        return
+    except Exception as error:
+        first = error
+    # Either the batch is at fault, and fails again, or the code cannot take stand-ins. Layers before the failure then
+    # see the batch twice, which leaves ranges as they are.
+    reached = sum(tracer.calls for tracer in tracers)
+    _pass(prepared, batch, forward, tracers, stand_ins=False)
+    if sum(tracer.calls for tracer in tracers) < reached:
+        raise first  # the batch could be read only once, so that the second run says nothing
 
 
 def _pass(

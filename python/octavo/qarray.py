@@ -303,6 +303,9 @@ class QuantizedArray(NDArrayOperatorsMixin):
     def __len__(self) -> int:
         return len(self._q)
 
+    def __pow__(self, other: Any) -> Any:
+        return self._read_only() ** dequantized(other)  # not np.power: an array squares where it can
+
     def __bool__(self) -> bool:
         return bool(self._read_only())
 

@@ -90,7 +90,7 @@ class StaticQuantLinear(QuantLinear):
                 raise ValueError(f"input scale {input.scale} times the largest weight scale {s_w.max()} is infinite")
         self._set(q, s_w, _as_bias(bias, q.shape[0]), "asymmetric", relu, call)
         self._input, self._output, self._name = input, output, str(name)
-        self._folded = bool(folded)
+        self._folded = self._label() if folded else None
         self._input_numbers = kernel_numbers(input)
         self._output_numbers = None if output is None else kernel_numbers(output)
 
@@ -119,8 +119,7 @@ class StaticQuantLinear(QuantLinear):
             self._refuse_nan(rows)
         if len(leading) != 1:
             q = q.reshape(*leading, self.out_features)
-        folded = self._label() if self._folded else None
-        return QuantizedArray._made(q, cast("QParams", self._output), self._output_numbers, folded)
+        return QuantizedArray._made(q, cast("QParams", self._output), self._output_numbers, self._folded)
 
     forward = __call__
 
@@ -226,7 +225,7 @@ class StaticQuantLinear(QuantLinear):
                 "input": self._input,
                 "output": self._output,
                 "relu": self._relu,
-                "folded": self._folded,
+                "folded": self._folded is not None,
                 "name": self._name,
                 "call": self._call_name,
             },

@@ -66,13 +66,15 @@ class Tracer:
     def __init__(self) -> None:
         self.stand_ins = True
         self.bounded = False  # within `calibrate`, which knows when the model has returned
+        self.calls = 0  # of layers and QuantStubs, in this batch of `calibrate`
+        self.without: list[Source] = []  # that gave true arrays in this batch, because stand-ins had failed
         self._alive: dict[int, weakref.ref[Traced]] = {}
 
     def wrap(self, value: NDArray[Any], source: Source, *, after_relu: bool = False) -> Any:
         """`value` as a stand-in; itself where none are to be made or the source is marked already."""
         if not self.stand_ins:
-            source.mark("code that takes no stand-in")
-        if source.float_use is not None:
+            self.without.append(source)
+        if not self.stand_ins or source.float_use is not None:
             return value
         source.unbounded |= not self.bounded
         traced = Traced(value, source, self, after_relu)
@@ -81,17 +83,22 @@ class Tracer:
         return traced
 
     def finish(self) -> None:
-        """Marks the sources of stand-ins that have outlived the run."""
+        """Marks the sources of stand-ins that have outlived the run, and of arrays in place of stand-ins."""
         for reference in list(self._alive.values()):
             if (traced := reference()) is not None:
                 _mark(traced, KEPT)
+        for source in self.without:
+            source.mark("code that takes no stand-in")
 
     def begin(self, *, stand_ins: bool) -> None:
         """The start of one batch of `calibrate`."""
-        self.bounded, self.stand_ins = True, stand_ins
+        self.bounded, self.stand_ins, self.calls = True, stand_ins, 0
 
     def end(self) -> None:
+        """The end of one, finished or failed: what a failed one leaves alive in its traceback is no use."""
         self.bounded, self.stand_ins = False, True
+        self.without = []
+        self._alive.clear()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tracer:
         return Tracer()
@@ -200,6 +207,9 @@ class Traced(NDArrayOperatorsMixin):
 
     def __setitem__(self, index: Any, value: Any) -> None:
         plain(self, "assignment")[plain(index)] = plain(value, "assignment")
+
+    def __pow__(self, other: Any) -> Any:
+        return plain(self, "power") ** plain(other, "power")  # not np.power: an array squares where it can
 
     def __bool__(self) -> bool:
         return bool(plain(self, "bool"))
