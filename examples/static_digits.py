@@ -68,7 +68,7 @@ def main() -> None:
 
     models = {"float32": model, "dynamic int8": oc.quantize_dynamic(model, {oc.nn.Linear})}
     for name, observer in ACTIVATIONS.items():
-        qconfig = oc.QConfig(activation=observer, weight=oc.default_qconfig.weight)
+        qconfig = oc.QConfig(activation=observer)
         prepared = oc.prepare(model, qconfig, layers={oc.nn.Linear})
         oc.calibrate(prepared, batches(x_train[:512]))
         models[name] = oc.convert(prepared)

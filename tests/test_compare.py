@@ -54,10 +54,11 @@ def test_clipped_share_counts_what_lies_beyond_the_range() -> None:
     x = F([[0, 0.5], [-1, 1], [2, -3], [0, 1.5]])
     assert oc.compare(layer, converted, x).rows[0].clipped == 3 / 8
     assert oc.compare(layer, oc.quantize_dynamic(layer, {oc.nn.Linear}), x).rows[0].clipped == 0
-    chain = oc.nn.Sequential(layer, oc.nn.ReLU(), layer)
+    chain = oc.nn.Sequential(*(f for _ in range(2) for f in (oc.nn.Linear(np.eye(2, dtype=F)), oc.nn.ReLU())), layer)
     prepared = oc.prepare(chain, oc.default_qconfig, layers={oc.nn.Linear})
     oc.calibrate(prepared, [F([[-1, 1]])])
-    assert oc.compare(chain, oc.convert(prepared), F([[0, 1]])).rows[0].clipped == 0
+    shares = [row.clipped for row in oc.compare(chain, oc.convert(prepared), F([[0, 2], [-1, 1]])).rows]
+    assert shares == [2 / 8, 1 / 4, 0, 0]  # input and result; result, as the input is integers; neither
 
 
 def test_equal_models_have_no_noise() -> None:

@@ -115,6 +115,9 @@ def test_out_takes_a_float_result() -> None:
     for out in (np.empty((3, 6), F), np.empty((6, 3), F).T, x):  # in place, too
         assert layer(x, out=out) is out
         np.testing.assert_array_equal(out, truth)
+    memory = np.random.default_rng(1).uniform(-3, 4, (700, 6)).astype(F)
+    truth = layer(memory[:-1])
+    np.testing.assert_array_equal(layer(memory[:-1], out=memory[1:]), truth)
     with pytest.raises(ValueError, match=r"out must have shape \(3, 6\)"):
         layer(x, out=np.empty((2, 6), F))
     with pytest.raises(TypeError, match="out must have dtype float32"):

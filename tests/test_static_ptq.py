@@ -169,6 +169,7 @@ FLOATS: dict[str, Callable[[Net, Any], Any]] = {
     "iterated": lambda m, x: m.b(np.array([[v * 1 for v in row] for row in m.a(x)])),
     "concatenate": lambda m, x: m.b(np.concatenate([m.a(x), x])),
     "astype": lambda m, x: m.b(m.a(x).astype(np.float64)),
+    "element": lambda m, x: both(h := m.a(x), m.b(h) + h[0, 0])[1],
     "tolist": lambda m, x: m.b(m.a(x).tolist()),
     "pickle": lambda m, x: m.b(pickle.loads(pickle.dumps(m.a(x)))),
     "deepcopy": lambda m, x: m.b(copy.deepcopy(m.a(x))),
@@ -255,6 +256,9 @@ def test_running_by_hand_observes_but_folds_no_relu() -> None:
     net, prepared = prepared_net(lambda m, x: both(h := m.a(x), m.b(relu(h)) + 1))
     prepared(data())
     close(convert(prepared)(data()), net(data()))  # what was returned, nobody saw: right all the same
+    result = prepared(data())
+    assert type(convert(prepared).a(data())) is np.ndarray  # what is still there was returned
+    del result
 
 
 def test_integer_chain_equals_the_definition() -> None:
@@ -290,7 +294,7 @@ def test_ranges_and_weights_are_the_observers() -> None:
 @pytest.mark.parametrize("qscheme", ["per_tensor_affine", "per_tensor_symmetric"])
 @pytest.mark.parametrize("dtype", ["qint8", "quint8"])
 def test_activation_types(dtype: str, qscheme: str) -> None:
-    config = oc.QConfig(oc.MinMaxObserver.with_args(dtype=dtype, qscheme=qscheme), oc.default_qconfig.weight)
+    config = oc.QConfig(activation=oc.MinMaxObserver.with_args(dtype=dtype, qscheme=qscheme))
     net = Net(FOLDED["chain"])
     prepared = oc.prepare(net, config, layers={oc.nn.Linear})
     oc.calibrate(prepared, [data()])

@@ -98,10 +98,11 @@ def bad(change: Any) -> np.ndarray:
     ("batch", "message"),
     [
         (np.ones((2, 7), F), r"layer 'layers\[0\]': x must have shape \(\.\.\., 6\), got \(2, 7\)"),
+        (data().astype(np.float64) * 1e300, r"layer 'layers\[0\]', its input: .*fit float32"),
         (bad(np.nan), r"layer 'layers\[0\]' must be finite for calibration, got nan at \[3, 2\]"),
         (bad(-np.inf), r"layer 'layers\[0\]' must be finite for calibration, got -inf at \[3, 2\]"),
     ],
-    ids=["width", "nan", "infinity"],
+    ids=["width", "beyond-float32", "nan", "infinity"],
 )
 def test_bad_batch_names_layer_and_batch_and_changes_no_range(batch: np.ndarray, message: str) -> None:
     model = mlp()
@@ -163,7 +164,7 @@ def test_zeros_alone_warn_and_work() -> None:
     model[0].bias = model[2].bias = np.zeros(16, F)
     prepared = prepare(model)
     oc.calibrate(prepared, [np.zeros((4, 6), F)])
-    with pytest.warns(UserWarning, match="calibration saw only zeros; its scale is 1") as warned:
+    with pytest.warns(UserWarning, match="seen only zeros: its scale is 1") as warned:
         converted = oc.convert(prepared)
     assert "layer 'layers[0]', its input" in "".join(str(w.message) for w in warned)
     assert {w.filename for w in warned} == {__file__}
@@ -195,6 +196,27 @@ def test_layers_that_match_nothing_or_compute_something_else_are_named() -> None
     with pytest.raises(ValueError, match=r"layer 'layers\[0\]' \(Linear\) does not compute relu"):
         oc.prepare(model, oc.default_qconfig, layers={oc.nn.Linear: spec})
     assert type(model[0]) is oc.nn.Linear
+
+
+def test_qconfig_that_names_no_layer_is_refused() -> None:
+    model = mlp()
+    with pytest.raises(ValueError, match=r"qconfig names 'layers\[9\]', but the layers are 'layers\[0\]', "):
+        oc.prepare(model, {"": oc.default_qconfig, "layers[9]": None}, layers=LINEAR)
+    with pytest.raises(ValueError, match=r"qconfig names none of the layers 'layers\[0\]', .*: give a default"):
+        oc.prepare(model, {"": None}, layers=LINEAR)
+    with pytest.raises(TypeError, match="qconfig must be a QConfig"):
+        oc.prepare(model, oc.MinMaxObserver, layers=LINEAR)  # type: ignore[arg-type]
+    assert type(model[0]) is oc.nn.Linear
+
+
+def test_qconfig_of_none_leaves_a_layer_in_float() -> None:
+    model = mlp()
+    prepared = oc.prepare(model, {"": oc.default_qconfig, "layers[2]": None}, layers=LINEAR)
+    oc.calibrate(prepared, [data()])
+    converted = oc.convert(prepared)
+    assert type(converted[2]) is oc.nn.Linear
+    assert converted[0].output_qparams is None  # a float layer uses it
+    np.testing.assert_allclose(converted(data()), model(data()), atol=0.05)
 
 
 class Own:
@@ -231,6 +253,27 @@ def test_own_layers_are_read_by_their_spec() -> None:
     assert np.asarray(converted.parts[0].apply(data())).min() >= 0  # its own ReLU, so any use may see it
 
 
+def test_weights_of_zeros_warn_and_work() -> None:
+    layer = oc.nn.Linear(np.zeros((3, 6), F), np.ones(3, F))
+    with pytest.warns(UserWarning, match="the model itself, its weight: .* seen only zeros") as warned:
+        converted = oc.convert(calibrated(layer))
+    assert {w.filename for w in warned} == {__file__}
+    np.testing.assert_array_equal(converted(data()), layer(data()))
+
+
+def test_layer_called_with_more_than_x_gives_floats() -> None:
+    class Scaled(oc.nn.Linear):
+        def __call__(self, x: Any, times: float = 1) -> Any:
+            return times * super().__call__(x)
+
+    layer = Scaled(np.eye(6, dtype=F))
+    model = oc.nn.Sequential(lambda x: prepared[1](x, times=2), layer, layer)
+    prepared = oc.prepare(model, oc.default_qconfig, layers={Scaled}, check=False)
+    oc.calibrate(prepared, [data()])
+    np.testing.assert_allclose(prepared(data()), 2 * data(), rtol=1e-6)
+    assert oc.convert(prepared)[1].output_qparams is None
+
+
 def test_original_is_left_alone_unless_inplace() -> None:
     model = mlp()
     weight = model[0].weight
@@ -260,7 +303,6 @@ def test_closure_that_keeps_the_float_layer_is_refused() -> None:
 
 
 def test_weights_that_kernels_do_not_have_are_refused() -> None:
-    activation = oc.default_qconfig.activation
     cases = [
         (oc.MinMaxObserver.with_args(dtype="quint8", qscheme="per_tensor_affine"), "weights must be qint8"),
         (oc.MinMaxObserver.with_args(dtype="qint8", qscheme="per_tensor_affine"), "weights must be symmetric"),
@@ -268,7 +310,7 @@ def test_weights_that_kernels_do_not_have_are_refused() -> None:
     model = mlp()
     model[0].weight = np.abs(model[0].weight)
     for weight, message in cases:
-        prepared = oc.prepare(model, oc.QConfig(activation, weight), layers=LINEAR)
+        prepared = oc.prepare(model, oc.QConfig(weight=weight), layers=LINEAR)
         oc.calibrate(prepared, [data()])
         with pytest.raises(TypeError, match=rf"layer 'layers\[0\]': {message}"):
             oc.convert(prepared)
@@ -277,7 +319,7 @@ def test_weights_that_kernels_do_not_have_are_refused() -> None:
 def test_weights_per_tensor_have_one_scale() -> None:
     weight = oc.MinMaxObserver.with_args(dtype="qint8", qscheme="per_tensor_symmetric")
     model = mlp()
-    prepared = oc.prepare(model, oc.QConfig(oc.default_qconfig.activation, weight), layers=LINEAR)
+    prepared = oc.prepare(model, oc.QConfig(weight=weight), layers=LINEAR)
     oc.calibrate(prepared, [data()])
     converted = oc.convert(prepared)
     assert np.unique(converted[0].scale).size == 1
@@ -306,8 +348,8 @@ def test_calibrate_takes_generators_and_a_forward() -> None:
 
 def test_fine_tuned_weights_are_what_is_converted() -> None:
     prepared = calibrated(mlp())
-    prepared[4].layer.weight = np.zeros((3, 16), F)
-    assert not oc.convert(prepared)[4].weight.any()
+    prepared[4].layer.weight = np.eye(3, 16, dtype=F)
+    np.testing.assert_array_equal(oc.convert(prepared)[4].weight != 0, np.eye(3, 16))
 
 
 # copies and threads

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octavo import tree
-from octavo.prepare import Observed, ObservedLinear, ObservedQuantStub, float_layer, observed_layers
+from octavo.prepare import Observed, ObservedLinear, ObservedQuantStub, float_layer, observed_layers, observed_qparams
 from octavo.qarray import QuantizedArray
 from octavo.qparams import QParams, as_real_array, qint8
 from octavo.quantize import fake_quantize, quantize
@@ -108,21 +108,20 @@ def convert(prepared: Any, *, unobserved: Literal["error", "float"] = "error") -
 def _converted(observed: Observed) -> Any:
     if isinstance(observed, ObservedQuantStub):
         as_float = observed.source.float_use not in (None, KEPT)
-        return Quantize(observed.input.qparams(f"QuantStub {observed.name}"), as_float=as_float, name=observed.name)
+        return Quantize(observed.input.qparams(), as_float=as_float, name=observed.name)
     name, source = f"layer {observed.name}", observed.source
     weight, bias = observed.read()
     q, scale = _quantized_weight(weight, observed, name)
     output = None
     if source.gives_integers:
-        seen = observed.relu_output if source.folds_relu else observed.output
-        output = seen.qparams(f"{name}, its result")
+        output = (observed.relu_output if source.folds_relu else observed.output).qparams()
     call = observed.spec.call
     try:
         return StaticQuantLinear(
             q,
             scale,
             bias,
-            input=observed.input.qparams(f"{name}, its input"),
+            input=observed.input.qparams(),
             output=output,
             relu=source.folds_relu or observed.spec.activation == "relu",
             folded=source.folds_relu,
@@ -142,8 +141,8 @@ def _quantized_weight(
         raise ValueError(f"{name}: weight must be finite in float32")
     observer = observed.qconfig.weight()
     observer(w)
-    params = observer.calculate_qparams()
-    if params.qtype is not qint8 or params.axis not in (None, 0) or params.group_size is not None:
+    params = observed_qparams(observer, f"{name}, its weight", stacklevel=5)
+    if params.qtype != qint8 or params.axis not in (None, 0) or params.group_size is not None:
         raise TypeError(
             f"{name}: weights must be qint8, per tensor or per output channel (ch_axis=0), got {params!r}; "
             "choose another weight observer in its QConfig"

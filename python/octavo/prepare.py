@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from octavo import tree
 from octavo.ptq import Layers, LayerSpec, _as_specs, _check_layer, _nothing_found, _read
 from octavo.qarray import QuantizedArray
-from octavo.qconfig import QConfig, QConfigMapping, as_mapping
+from octavo.qconfig import QConfig, QConfigLike, QConfigMapping, as_mapping
 from octavo.qparams import QParams
 from octavo.static_linear import require_per_tensor_8_bit
 from octavo.tracing import Source, Tracer, plain, taken
@@ -59,30 +59,39 @@ class DeQuantStub:
 
 
 class Range:
-    """An observer, and whether it has seen anything, and anything but zeros."""
+    """An observer of one array of a layer, and whether it has seen anything. `name` is how messages call the array."""
 
-    def __init__(self, observer: Any) -> None:
+    def __init__(self, name: str, observer: Any) -> None:
+        self.name = name
         self.observer = observer
         self.seen = False
-        self.nonzero = False
 
     def observe(self, x: NDArray[Any]) -> None:
         if x.size:
-            self.observer(x)
+            try:
+                self.observer(x)
+            except ValueError as error:  # beyond float32
+                raise ValueError(f"{self.name}: {error}") from error
             self.seen = True
-            self.nonzero = self.nonzero or bool(x.any())
 
-    def qparams(self, name: str) -> QParams:
-        """The parameters found. Data of only zeros have scale 1, with a warning."""
-        with warnings.catch_warnings():
-            if not self.nonzero:
-                warnings.simplefilter("ignore")  # of the observer's own: the one below names the layer
-            params: QParams = self.observer.calculate_qparams()
-        require_per_tensor_8_bit(params, name)
-        if self.nonzero:
-            return params
-        warnings.warn(f"{name}: calibration saw only zeros; its scale is 1. Calibrate with real data", stacklevel=4)
-        return QParams(1.0, params.zero_point, params.qtype, qmin=params.qmin, qmax=params.qmax)
+    def qparams(self) -> QParams:
+        """The parameters found, checked to be what kernels take."""
+        params = observed_qparams(self.observer, self.name, stacklevel=5)
+        require_per_tensor_8_bit(params, self.name)
+        return params
+
+
+def observed_qparams(observer: Any, name: str, *, stacklevel: int) -> QParams:
+    """observer.calculate_qparams(), whose warnings (only zeros seen) and errors (a range beyond float32) get the name."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            params: QParams = observer.calculate_qparams()
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+    for warning in caught:
+        warnings.warn(f"{name}: {warning.message}", warning.category, stacklevel=stacklevel)
+    return params
 
 
 class ObservedLinear:
@@ -95,7 +104,10 @@ class ObservedLinear:
         self.spec = spec
         self.qconfig = qconfig
         self.tracer = tracer
-        self.input, self.output, self.relu_output = (Range(qconfig.activation()) for _ in range(3))
+        self.input = Range(f"layer {self.name}, its input", qconfig.activation())
+        self.output, self.relu_output = (
+            Range(f"layer {self.name}, its result", qconfig.activation()) for _ in range(2)
+        )
         self.source = Source(self.relu_output.observe)
 
     def __call__(self, x: Any, *args: Any, **options: Any) -> Any:
@@ -144,7 +156,7 @@ class ObservedQuantStub:
     def __init__(self, path: str, qconfig: QConfig, tracer: Tracer) -> None:
         self.name = tree.label(path)
         self.tracer = tracer
-        self.input = Range(qconfig.activation())
+        self.input = Range(f"QuantStub {self.name}", qconfig.activation())
         self.source = Source(None)
 
     def __call__(self, x: Any) -> Any:
@@ -163,7 +175,7 @@ Observed = ObservedLinear | ObservedQuantStub
 
 def prepare(
     model: Any,
-    qconfig: QConfig | QConfigMapping,
+    qconfig: QConfigLike,
     *,
     layers: Layers,
     inplace: bool = False,
@@ -177,7 +189,7 @@ def prepare(
 
     Args:
         model: any tree of objects, as for `quantize_dynamic`.
-        qconfig: which observers: a QConfig for every layer, or a QConfigMapping.
+        qconfig: which observers: a QConfig for every layer, or a QConfigMapping or dict by name, pattern and type.
         layers: the user's own layer classes, or a dict from class to `LayerSpec`. Matched by exact type.
         inplace: change the model itself. Otherwise a copy.deepcopy is prepared and the model is left as it is.
         check: send one random row through each layer and compare with activation(x W^T + b); see `quantize_dynamic`.
@@ -187,8 +199,9 @@ def prepare(
 
     Raises:
         TypeError: layers or qconfig is of another kind, or an attribute cannot be copied (its path is named).
-        ValueError: no layer matches, or qconfig names none of them; a layer computes something else than its spec says;
-            a closure still reaches a float layer. The layer's path is named. The model is as it was.
+        ValueError: no layer matches; qconfig names none of them, or something that is none; a layer computes something
+            else than its spec says; a closure still reaches a float layer. The layer's path is named. The model is as
+            it was.
 
     Notes:
         QuantStubs are observed too, with the QConfig that the mapping gives for their path and type. Where the model's
@@ -242,6 +255,11 @@ def _chosen(model: Any, specs: dict[type, LayerSpec], mapping: QConfigMapping) -
     matched = [path for path, value in found if type(value) in specs]
     if not matched:
         raise ValueError(_nothing_found(model, specs))
+    if unused := mapping.unused((path, type(value)) for path, value in found):
+        raise ValueError(
+            f"qconfig names {', '.join(map(repr, unused))}, but the layers are {', '.join(map(tree.label, matched))}: "
+            "correct the name, or leave it out"
+        )
     configs = [(path, value, mapping.resolve(path, type(value))) for path, value in found]
     chosen = [(path, value, config) for path, value, config in configs if config is not None]
     if all(type(value) is QuantStub for _, value, _ in chosen):
