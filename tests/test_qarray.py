@@ -184,6 +184,7 @@ WRITES: dict[str, Callable[[Any], Any]] = {
     "place": lambda a: np.place(a, np.ones((4, 6), bool), 1),
     "putmask": lambda a: np.putmask(a, True, 1),
     "fill_diagonal": lambda a: np.fill_diagonal(a, 1),
+    "nan_to_num": lambda a: np.nan_to_num(a, copy=False),
     "fill": lambda a: a.fill(0),
     "sort": lambda a: a.sort(),
     "method-put": lambda a: a.put(0, 1),
@@ -235,6 +236,10 @@ def test_wrong_arguments_are_named() -> None:
         oc.QuantizedArray(np.zeros((2, 3), np.int8), oc.QParams([1, 1], 0, axis=1))
     with pytest.raises(AttributeError, match="no attribute 'weights'"):
         _ = example().weights
+    with pytest.raises(TypeError, match="no float memory to point to"):
+        _ = example().ctypes
+    with pytest.raises(ValueError, match="out of bounds"):
+        np.concatenate([example(), example()], axis=2)
     with pytest.raises(TypeError, match="0-d"):
         iter(example(()))
     with pytest.raises(TypeError, match="unhashable"):

@@ -82,7 +82,7 @@ class Range:
 
 
 def observed_qparams(observer: Any, name: str, *, stacklevel: int) -> QParams:
-    """observer.calculate_qparams(), whose warnings (only zeros seen) and errors (a range beyond float32) get the name."""
+    """observer.calculate_qparams(), whose warnings (only zeros) and errors (beyond float32) get the name."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:

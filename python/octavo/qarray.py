@@ -284,7 +284,12 @@ class QuantizedArray(NDArrayOperatorsMixin):
             parts = list(first) if isinstance(first, (list, tuple)) else []
             if parts and all(type(part) is QuantizedArray and part._joins(parts[0]) for part in parts):
                 return parts[0]._like(func([part._q for part in parts], *args[1:], **kwargs))
-        return func(*dequantized(args), **dequantized(kwargs))
+        try:
+            return func(*dequantized(args), **dequantized(kwargs))
+        except ValueError as error:
+            if type(first) is QuantizedArray and "read-only" in str(error):  # as np.nan_to_num(q, copy=False) does
+                _refuse_to_write(error)
+            raise
 
     def _joins(self, other: QuantizedArray) -> bool:
         return self._qparams.axis is None and self._qparams == other._qparams and self._folded == other._folded
@@ -295,6 +300,8 @@ class QuantizedArray(NDArrayOperatorsMixin):
             raise AttributeError(f"'QuantizedArray' object has no attribute {name!r}")
         if name in _WRITING_METHODS:
             _refuse_to_write()
+        if name == "ctypes":
+            raise TypeError("a QuantizedArray has no float memory to point to; take x = q.dequantize() and x.ctypes")
         return getattr(self._read_only(), name)
 
     def __setitem__(self, index: Any, value: Any) -> NoReturn:
@@ -353,11 +360,11 @@ def dequantized(value: Any) -> Any:
     return value
 
 
-def _refuse_to_write() -> NoReturn:
+def _refuse_to_write(cause: Exception | None = None) -> NoReturn:
     raise TypeError(
         "a QuantizedArray cannot be written to: its values are integers of a fixed scale; "
         "take x = q.dequantize() and write to x"
-    )
+    ) from cause
 
 
 def _restored(q: NDArray[Any], qparams: QParams, folded: str | None) -> QuantizedArray:
