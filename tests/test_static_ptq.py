@@ -253,6 +253,9 @@ def test_running_by_hand_observes_but_folds_no_relu() -> None:
     assert type(converted.a(data())) is oc.QuantizedArray
     assert not converted.a.relu
     close(converted(data()), net(data()))
+    oc.calibrate(prepared, [data()])
+    prepared(data())
+    assert convert(prepared).a.relu
     net, prepared = prepared_net(lambda m, x: both(h := m.a(x), m.b(relu(h)) + 1))
     prepared(data())
     close(convert(prepared)(data()), net(data()))  # what was returned, nobody saw: right all the same

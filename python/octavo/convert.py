@@ -77,7 +77,7 @@ def convert(prepared: Any, *, unobserved: Literal["error", "float"] = "error") -
 
     Notes:
         Weights are symmetric int8, per channel or per tensor as the QConfig's weight observer has it. A prepared model
-        that was run by hand and not by `calibrate` folds no ReLU, because what it returned is not known.
+        that was only run by hand, never by `calibrate`, folds no ReLU, because what it returned is not known.
 
     Example:
         >>> import numpy as np, octavo as oc

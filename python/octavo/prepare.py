@@ -320,7 +320,7 @@ def _run(prepared: Any, batch: Any, forward: Callable[[Any, Any], Any], tracers:
     except Exception as error:
         first = error
     # Either the batch is at fault, and fails again, or the code cannot take stand-ins. Layers before the failure then
-    # see the batch twice, which leaves ranges as they are.
+    # see the batch twice, which smallest and largest values do not notice.
     reached = sum(tracer.calls for tracer in tracers)
     _pass(prepared, batch, forward, tracers, stand_ins=False)
     if sum(tracer.calls for tracer in tracers) < reached:

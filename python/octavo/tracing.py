@@ -43,7 +43,7 @@ class Source:
         self.float_use: str | None = None  # the first use that needs floats
         self.plain_uses = 0  # by quantized layers and DeQuantStubs
         self.relu_uses = 0  # by the same, behind ReLU
-        self.unbounded = False  # made outside `calibrate`: what the model returned is not known
+        self.bounded = False  # seen in `calibrate`, which knows what the model returns
 
     @property
     def gives_integers(self) -> bool:
@@ -53,7 +53,7 @@ class Source:
     @property
     def folds_relu(self) -> bool:
         """Whether every use was quantized and behind ReLU."""
-        return self.gives_integers and self.plain_uses == 0 and not self.unbounded
+        return self.gives_integers and self.plain_uses == 0 and self.bounded
 
     def mark(self, use: str) -> None:
         if self.float_use is None:
@@ -76,7 +76,7 @@ class Tracer:
             self.without.append(source)
         if not self.stand_ins or source.float_use is not None:
             return value
-        source.unbounded |= not self.bounded
+        source.bounded |= self.bounded
         traced = Traced(value, source, self, after_relu)
         key = id(traced)
         self._alive[key] = weakref.ref(traced, lambda _: self._alive.pop(key, None))
