@@ -18,7 +18,15 @@ PACKAGE = Path(octavo.__file__).parent
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
 
 MAY_IMPORT_CORE = {"ops", "linear", "runtime"}
-NUMPY_ALONE = {"qparams": set(), "quantize": {"qparams"}, "nn": set(), "tree": set(), "timing": set()}
+NUMPY_ALONE = {
+    "qparams": set(),
+    "quantize": {"qparams"},
+    "nn": set(),
+    "tree": set(),
+    "qarray": {"qparams", "quantize"},
+    "tracing": {"qarray"},
+    "timing": set(),
+}
 
 
 def imports(module: str) -> set[str]:

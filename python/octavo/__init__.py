@@ -5,8 +5,28 @@ model.
 """
 
 from octavo import nn, ops
+from octavo.compare import Comparison, LayerComparison, compare
+from octavo.convert import Quantize, convert
+from octavo.layers import LayerSpec
 from octavo.linear import QuantLinear
-from octavo.ptq import LayerSpec, quantize_dynamic
+from octavo.observers import (
+    Observer,
+    per_channel_affine,
+    per_channel_symmetric,
+    per_tensor_affine,
+    per_tensor_symmetric,
+)
+from octavo.observers_histogram import EntropyObserver, HistogramObserver, MSEObserver, PercentileObserver
+from octavo.observers_minmax import (
+    MinMaxObserver,
+    MovingAverageMinMaxObserver,
+    MovingAveragePerChannelMinMaxObserver,
+    PerChannelMinMaxObserver,
+)
+from octavo.prepare import DeQuantStub, QuantStub, calibrate, prepare
+from octavo.ptq import quantize_dynamic
+from octavo.qarray import QuantizedArray
+from octavo.qconfig import QConfig, QConfigMapping, as_mapping, default_qconfig
 from octavo.qparams import QParams, QType, as_qtype, choose_qparams, qint4, qint8, quint4, quint8
 from octavo.quantize import dequantize, fake_quantize, quantize
 from octavo.runtime import (
@@ -19,12 +39,20 @@ from octavo.runtime import (
     show_config,
     use_kernel,
 )
+from octavo.static_linear import StaticQuantLinear
 
 __version__ = "0.1.0"
 
 __all__ = [
     # layers and models
     "QuantLinear", "LayerSpec", "quantize_dynamic", "nn",
+    # static quantization
+    "prepare", "calibrate", "convert", "QConfig", "QConfigMapping", "as_mapping", "default_qconfig",
+    "QuantStub", "DeQuantStub", "StaticQuantLinear", "Quantize", "QuantizedArray",
+    "compare", "Comparison", "LayerComparison",
+    "Observer", "MinMaxObserver", "MovingAverageMinMaxObserver", "PerChannelMinMaxObserver",
+    "MovingAveragePerChannelMinMaxObserver", "HistogramObserver", "PercentileObserver", "EntropyObserver",
+    "MSEObserver", "per_tensor_affine", "per_tensor_symmetric", "per_channel_affine", "per_channel_symmetric",
     # arrays
     "QParams", "QType", "as_qtype", "choose_qparams", "quantize", "dequantize", "fake_quantize",
     "qint8", "quint8", "qint4", "quint4",

@@ -87,7 +87,8 @@ class ReLU:
     """
 
     def __call__(self, x: ArrayLike) -> NDArray[Any]:
-        return np.asarray(np.maximum(x, 0))
+        y: NDArray[Any] = np.maximum(x, 0)
+        return y
 
     def __repr__(self) -> str:
         return "ReLU()"

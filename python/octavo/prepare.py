@@ -1,0 +1,387 @@
+"""The first two steps of static quantization: `prepare` puts observers around layers, `calibrate` shows them data."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from octavo import tree
+from octavo.layers import (
+    Layers,
+    LayerSpec,
+    as_specs,
+    check_functions,
+    check_layer,
+    nothing_found,
+    read_layer,
+    refusal,
+)
+from octavo.qarray import QuantizedArray
+from octavo.qconfig import QConfig, QConfigLike, QConfigMapping, as_mapping
+from octavo.qparams import QParams
+from octavo.static_linear import require_per_tensor_8_bit
+from octavo.tracing import Source, Tracer, plain, taken
+
+__all__ = ["DeQuantStub", "ObservedLinear", "ObservedQuantStub", "QuantStub", "calibrate", "prepare"]
+
+
+class QuantStub:
+    """x, as it is; the converted model quantizes here, x' = quantize(x), with parameters that calibration found.
+
+    Not needed for octavo, whose layers quantize a float input on their way. It is here for models laid out as torch's,
+    and to have one array quantized once for several layers.
+
+    Example:
+        >>> import octavo as oc
+        >>> oc.QuantStub()(2.5)
+        2.5
+    """
+
+    def __call__(self, x: Any) -> Any:
+        return x
+
+    def __repr__(self) -> str:
+        return "QuantStub()"
+
+
+class DeQuantStub:
+    """x, as it is; in the converted model a QuantizedArray becomes the float32 array x' = (q - z) * s here.
+
+    Not needed for octavo: what computes with floats sees floats. It is here for models laid out as torch's.
+
+    Example:
+        >>> import octavo as oc
+        >>> oc.DeQuantStub()(oc.QuantizedArray(oc.quantize([1.0, 2.0], oc.QParams(0.5, 0)), oc.QParams(0.5, 0)))
+        array([1., 2.], dtype=float32)
+    """
+
+    def __call__(self, x: Any) -> Any:
+        return x.dequantize() if type(x) is QuantizedArray else taken(x)
+
+    def __repr__(self) -> str:
+        return "DeQuantStub()"
+
+
+class Range:
+    """An observer of one array of a layer, and whether it has seen anything. `name` is how messages call the array."""
+
+    def __init__(self, name: str, observer: Any) -> None:
+        self.name = name
+        self.observer = observer
+        self.seen = False
+
+    def observe(self, x: NDArray[Any]) -> None:
+        if x.size:
+            try:
+                self.observer(x)
+            except ValueError as error:  # beyond float32
+                raise ValueError(f"{self.name}: {error}") from error
+            self.seen = True
+
+    def qparams(self) -> QParams:
+        """The parameters found, checked to be what kernels take."""
+        params = observed_qparams(self.observer, self.name, stacklevel=5)
+        require_per_tensor_8_bit(params, self.name)
+        return params
+
+
+def observed_qparams(observer: Any, name: str, *, stacklevel: int) -> QParams:
+    """observer.calculate_qparams(), whose warnings (only zeros) and errors (beyond float32) get the name."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            params: QParams = observer.calculate_qparams()
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+    for warning in caught:
+        warnings.warn(f"{name}: {warning.message}", warning.category, stacklevel=stacklevel)
+    return params
+
+
+class ObservedLinear:
+    """A float layer that observes its input and result, and how its result is used. Made by `prepare`."""
+
+    def __init__(self, layer: Any, path: str, spec: LayerSpec, qconfig: QConfig, tracer: Tracer) -> None:
+        self.layer = layer
+        self.path = path
+        self.name = tree.label(path)
+        self.spec = spec
+        self.qconfig = qconfig
+        self.tracer = tracer
+        self.input = Range(f"layer {self.name}, its input", qconfig.activation())
+        self.output, self.relu_output = (
+            Range(f"layer {self.name}, its result", qconfig.activation()) for _ in range(2)
+        )
+        self.source = Source(self.relu_output.observe)
+
+    def __call__(self, x: Any, *args: Any, **options: Any) -> Any:
+        """The float layer's result, or a stand-in for it. Extra arguments are the float layer's own."""
+        self.tracer.calls += 1
+        x = taken(x)
+        values = finite_reals(x, f"layer {self.name}")
+        weight, _ = self.read()
+        if values.ndim == 0 or values.shape[-1] != weight.shape[1]:
+            raise ValueError(f"layer {self.name}: x must have shape (..., {weight.shape[1]}), got {values.shape}")
+        y = getattr(self.layer, self.spec.call)(x, *plain(args), **plain(options))
+        result = finite_reals(y, f"layer {self.name}, its result")
+        self.input.observe(values)
+        self.output.observe(result)
+        if args or options or type(y) is not np.ndarray or y.ndim == 0:
+            self.source.mark("arguments besides x, or a result that is no array")
+            return y
+        return self.tracer.wrap(y, self.source)
+
+    def read(self) -> tuple[NDArray[Any], NDArray[Any] | None]:
+        """(W as (out, in), b) of the float layer as they are now."""
+        return read_layer(self.layer, self.spec)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "forward" or (name != "spec" and name == self.spec.call):
+            return self.__call__
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    @property
+    def weight(self) -> NDArray[Any]:
+        """W (out, in) of the float layer."""
+        return self.read()[0]
+
+    @property
+    def bias(self) -> NDArray[Any] | None:
+        """b (out,) of the float layer, or None."""
+        return self.read()[1]
+
+    def __repr__(self) -> str:
+        return f"Observed({self.layer!r})"
+
+
+class ObservedQuantStub:
+    """A QuantStub that observes what comes, and how it is used. Made by `prepare`."""
+
+    def __init__(self, path: str, qconfig: QConfig, tracer: Tracer) -> None:
+        self.name = tree.label(path)
+        self.tracer = tracer
+        self.input = Range(f"QuantStub {self.name}", qconfig.activation())
+        self.source = Source(None)
+
+    def __call__(self, x: Any) -> Any:
+        self.tracer.calls += 1
+        x = plain(x, "QuantStub")
+        values = finite_reals(x, f"QuantStub {self.name}")
+        self.input.observe(values)
+        return self.tracer.wrap(x, self.source) if type(x) is np.ndarray and x.ndim > 0 else x
+
+    def __repr__(self) -> str:
+        return "Observed(QuantStub())"
+
+
+Observed = ObservedLinear | ObservedQuantStub
+
+
+def prepare(
+    model: Any,
+    qconfig: QConfigLike,
+    *,
+    layers: Layers,
+    inplace: bool = False,
+    check: bool = True,
+) -> Any:
+    """Puts observers around each float layer y = x W^T + b that qconfig names, and returns the model.
+
+    Running the prepared model computes what the float model computes, and observes the ranges of the layers' inputs and
+    results. Layers return stand-ins that any NumPy code may take for arrays; these tell `convert` which results are
+    used by quantized layers alone.
+
+    Args:
+        model: any tree of objects, as for `quantize_dynamic`.
+        qconfig: which observers: a QConfig for every layer, or a QConfigMapping or dict by name, pattern and type.
+        layers: the user's own layer classes, or a dict from class to `LayerSpec`. Matched by exact type.
+        inplace: change the model itself. Otherwise a copy.deepcopy is prepared and the model is left as it is.
+        check: send one random row through each layer and compare with activation(x W^T + b); see `quantize_dynamic`.
+
+    Returns:
+        The prepared model, for `calibrate` and `convert`.
+
+    Raises:
+        TypeError: layers or qconfig is of another kind, or an attribute cannot be copied (its path is named).
+        ValueError: no layer matches; qconfig names none of them, or something that is none; a layer computes something
+            else than its spec says; a closure still reaches a float layer. The layer's path is named. The model is as
+            it was.
+
+    Notes:
+        QuantStubs are observed too, with the QConfig that the mapping gives for their path and type. Where the model's
+        code takes nothing but true arrays, run it by `calibrate`, which can do without stand-ins. The steps are those
+        of torch.ao.quantization's eager mode.
+
+    Example:
+        >>> import numpy as np, octavo as oc
+        >>> rng = np.random.default_rng(0)
+        >>> model = oc.nn.Sequential(oc.nn.Linear.init(8, 4, rng=rng), oc.nn.ReLU(), oc.nn.Linear.init(4, 2, rng=rng))
+        >>> prepared = oc.prepare(model, oc.default_qconfig, layers={oc.nn.Linear})
+        >>> oc.calibrate(prepared, [rng.standard_normal((16, 8), dtype=np.float32)])
+        >>> x = rng.standard_normal((2, 8), dtype=np.float32)
+        >>> bool(np.abs(oc.convert(prepared)(x) - model(x)).max() < 0.05)
+        True
+    """
+    specs = as_specs(layers)
+    mapping = as_mapping(qconfig)
+    chosen = _chosen(model, specs, mapping)
+    layers_alone = [(path, layer) for path, layer, _ in chosen if type(layer) is not QuantStub]
+    for path, layer in layers_alone if check else []:
+        spec = specs[type(layer)]
+        try:
+            read_layer(layer, spec)
+            check_layer(layer, spec)
+        except (TypeError, ValueError) as error:
+            raise refusal(path, layer, spec, error, hint=True) from error
+    targets = {id(layer): None for _, layer, _ in chosen}
+    if check:
+        check_functions(model, targets, inplace)
+    if not inplace:
+        model = tree.copy_with(model, {})
+        chosen = _chosen(model, specs, mapping)
+        for path, layer, _ in chosen:
+            if id(layer) in targets:
+                raise ValueError(
+                    f"layer {tree.label(path)} was not copied: a __deepcopy__ above it keeps the original. "
+                    "Pass inplace=True, or copy the layer in that __deepcopy__"
+                )
+    tracer = Tracer()
+    observed: dict[int, Observed] = {}
+    for path, layer, config in chosen:
+        if type(layer) is QuantStub:
+            observed[id(layer)] = ObservedQuantStub(path, config, tracer)
+        else:
+            observed[id(layer)] = ObservedLinear(layer, path, specs[type(layer)], config, tracer)
+    return tree.replace(model, observed)
+
+
+def _chosen(model: Any, specs: dict[type, LayerSpec], mapping: QConfigMapping) -> list[tuple[str, Any, QConfig]]:
+    """(path, layer or QuantStub, its QConfig) for each that has one."""
+    found = [(path, value) for path, value in tree.walk(model) if type(value) in specs or type(value) is QuantStub]
+    matched = [path for path, value in found if type(value) in specs]
+    if not matched:
+        raise ValueError(nothing_found(model, specs))
+    if unused := mapping.unused((path, type(value)) for path, value in found):
+        raise ValueError(
+            f"qconfig names {', '.join(map(repr, unused))}, but the layers are {', '.join(map(tree.label, matched))}: "
+            "correct the name, or leave it out"
+        )
+    configs = [(path, value, mapping.resolve(path, type(value))) for path, value in found]
+    chosen = [(path, value, config) for path, value, config in configs if config is not None]
+    if all(type(value) is QuantStub for _, value, _ in chosen):
+        raise ValueError(
+            f"qconfig names none of the layers {', '.join(map(tree.label, matched))}: "
+            "give a default, or one of these names, a pattern or a type"
+        )
+    return chosen
+
+
+def calibrate(
+    prepared: Any,
+    batches: Iterable[Any],
+    *,
+    forward: Callable[[Any, Any], Any] = lambda model, batch: model(batch),
+    progress: bool = False,
+) -> None:
+    """Runs a prepared model over batches, so that it has seen its ranges and how each layer's result is used.
+
+    Args:
+        prepared: what `prepare` returned.
+        batches: anything to iterate over; some hundred rows of real inputs are enough. Seen in constant memory.
+        forward: how to run the model on a batch.
+        progress: show a progress bar (needs tqdm).
+
+    Raises:
+        TypeError, ValueError: a batch of another width, or with NaN or infinity: the layer is named, and a note gives
+            the batch. The model stays usable, with what it has seen until then.
+        ValueError: there was no batch, or the model is not prepared.
+        ImportError: progress without tqdm; the message names the extra.
+
+    Notes:
+        Beyond running the prepared model by hand, this knows when the model has returned, and so which arrays leave
+        it: only then may ReLU be folded into the layer before it. If the model's code fails on a stand-in (it takes
+        nothing but true arrays), the batch is run again with arrays, and results stay float32.
+
+    Example:
+        >>> import numpy as np, octavo as oc
+        >>> prepared = oc.prepare(oc.nn.Linear.init(4, 2), oc.default_qconfig, layers={oc.nn.Linear})
+        >>> oc.calibrate(prepared, [np.ones((1, 4), np.float32)], progress=False)
+    """
+    tracers = {id(layer.tracer): layer.tracer for _, layer in observed_layers(prepared)}.values()
+    count = 0
+    for count, batch in enumerate(_with_bar(batches) if progress else batches, start=1):
+        try:
+            _run(prepared, batch, forward, list(tracers))
+        except Exception as error:
+            error.add_note(f"octavo.calibrate: this was batch {count - 1}")
+            raise
+    if count == 0:
+        raise ValueError("batches must hold at least one batch, got none; a generator can be used only once")
+
+
+def _run(prepared: Any, batch: Any, forward: Callable[[Any, Any], Any], tracers: list[Tracer]) -> None:
+    try:
+        _pass(prepared, batch, forward, tracers, stand_ins=True)
+        return
+    except Exception as error:
+        first = error
+    # Either the batch is at fault, and fails again, or the code cannot take stand-ins. Layers before the failure then
+    # see the batch twice, which smallest and largest values do not notice.
+    reached = sum(tracer.calls for tracer in tracers)
+    _pass(prepared, batch, forward, tracers, stand_ins=False)
+    if sum(tracer.calls for tracer in tracers) < reached:
+        raise first  # the batch could be read only once, so that the second run says nothing
+
+
+def _pass(
+    prepared: Any, batch: Any, forward: Callable[[Any, Any], Any], tracers: list[Tracer], *, stand_ins: bool
+) -> None:
+    for tracer in tracers:
+        tracer.begin(stand_ins=stand_ins)
+    try:
+        result = forward(prepared, batch)
+        for tracer in tracers:
+            tracer.finish()  # while the result is alive
+        del result
+    finally:
+        for tracer in tracers:
+            tracer.end()
+
+
+def observed_layers(prepared: Any) -> list[tuple[str, Observed]]:
+    """(path, layer) of everything that observes."""
+    found = [(path, value) for path, value in tree.walk(prepared) if type(value) in (ObservedLinear, ObservedQuantStub)]
+    if not found:
+        raise ValueError("the model has no layer that observes; pass what octavo.prepare returned")
+    return found
+
+
+def finite_reals(x: Any, name: str) -> NDArray[Any]:
+    """x as an array, refused where it holds something that has no range."""
+    values = np.asarray(x)
+    if values.dtype.kind not in "fiub":
+        raise TypeError(f"{name} must be real numbers, got dtype {values.dtype}")
+    finite = np.isfinite(values)
+    if not finite.all():
+        at = tuple(int(i) for i in np.argwhere(~finite)[0])
+        raise ValueError(f"{name} must be finite for calibration, got {values[at]} at {list(at)}; leave this batch out")
+    return values
+
+
+def _with_bar(batches: Iterable[Any]) -> Iterable[Any]:
+    try:
+        from tqdm import tqdm
+    except ImportError as error:
+        raise ImportError("progress=True needs tqdm: pip install 'octavo[cli]'") from error
+    bar: Iterable[Any] = tqdm(batches, desc="calibrating", unit="batch")
+    return bar
+
+
+def float_layer(observed: Observed) -> Any:
+    """A copy of what was there before `prepare`."""
+    return QuantStub() if isinstance(observed, ObservedQuantStub) else copy.deepcopy(observed.layer)

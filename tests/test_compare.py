@@ -1,0 +1,122 @@
+"""compare: its numbers against their definitions, what it calls, and wrong input."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import octavo as oc
+
+F = np.float32
+
+
+def models() -> tuple[oc.nn.Sequential, oc.nn.Sequential, np.ndarray]:
+    """Float, static (ReLU folded into the first layer), and the data of the calibration."""
+    rng = np.random.default_rng(0)
+    layers = [oc.nn.Linear.init(*size, rng=rng) for size in [(6, 16), (16, 16), (16, 3)]]
+    model = oc.nn.Sequential(layers[0], oc.nn.ReLU(), layers[1], np.tanh, layers[2])
+    x = rng.standard_normal((32, 6)).astype(F)
+    prepared = oc.prepare(model, oc.default_qconfig, layers={oc.nn.Linear})
+    oc.calibrate(prepared, [x])
+    return model, oc.convert(prepared), x
+
+
+def measures(y: np.ndarray, z: np.ndarray) -> tuple[float, float, float]:
+    y, z = y.astype(np.float64).ravel(), np.asarray(z).astype(np.float64).ravel()
+    sqnr = 10 * np.log10((y**2).sum() / ((z - y) ** 2).sum())
+    return sqnr, (y * z).sum() / np.sqrt((y**2).sum() * (z**2).sum()), np.abs(z - y).max()
+
+
+def test_rows_hold_the_definitions() -> None:
+    model, converted, x = models()
+    assert converted[0].relu
+    rows = oc.compare(model, converted, x).rows
+    float_steps, steps = [np.maximum(model[0](x), 0)], [np.maximum(converted[0](x), 0)]
+    for float_layer, layer, between in ((model[2], converted[2], lambda h: h), (model[4], converted[4], np.tanh)):
+        float_steps.append(float_layer(between(float_steps[-1])))
+        steps.append(layer(between(steps[-1])))
+    float_steps.append(float_steps[-1])
+    steps.append(steps[-1])
+    assert [row.path for row in rows] == ["layers[0]", "layers[2]", "layers[4]", "(result)"]
+    for row, y, z in zip(rows, float_steps, steps, strict=True):
+        np.testing.assert_allclose((row.sqnr, row.cosine, row.largest_error), measures(y, z), rtol=1e-9)
+
+
+def test_clipped_share_counts_what_lies_beyond_the_range() -> None:
+    layer = oc.nn.Linear(np.eye(2, dtype=F))
+    prepared = oc.prepare(layer, oc.default_qconfig, layers={oc.nn.Linear})
+    oc.calibrate(prepared, [F([[-1, 1]])])
+    converted = oc.convert(prepared)
+    x = F([[0, 0.5], [-1, 1], [2, -3], [0, 1.5]])
+    assert oc.compare(layer, converted, x).rows[0].clipped == 3 / 8
+    assert oc.compare(layer, oc.quantize_dynamic(layer, {oc.nn.Linear}), x).rows[0].clipped == 0
+    chain = oc.nn.Sequential(*(f for _ in range(2) for f in (oc.nn.Linear(np.eye(2, dtype=F)), oc.nn.ReLU())), layer)
+    prepared = oc.prepare(chain, oc.default_qconfig, layers={oc.nn.Linear})
+    oc.calibrate(prepared, [F([[-1, 1]])])
+    shares = [row.clipped for row in oc.compare(chain, oc.convert(prepared), F([[0, 2], [-1, 1]])).rows]
+    assert shares == [2 / 8, 1 / 4, 0, 0]  # input and result; result, as the input is integers; neither
+
+
+def test_equal_models_have_no_noise() -> None:
+    layer = oc.nn.Linear(np.eye(2, dtype=F))
+    quantized = oc.QuantLinear.from_quantized(np.eye(2, dtype=np.int8), 1.0)
+    row = oc.compare(layer, quantized, F([[127, 0], [0, 0]])).rows[0]
+    assert (row.path, row.sqnr, row.cosine, row.largest_error) == ("(model)", np.inf, 1.0, 0.0)
+    assert oc.compare(layer, quantized, F([[0, 0]])).rows[0].cosine == 1.0
+
+
+def test_layers_with_a_method_of_their_own_and_several_calls_are_seen() -> None:
+    class Dense:
+        def __init__(self) -> None:
+            self.weight, self.calls = np.eye(3, dtype=F), 0
+
+        def apply(self, x: Any) -> Any:
+            self.calls += 1
+            return x @ self.weight.T
+
+    class Model:
+        def __init__(self) -> None:
+            self.first, self.unused = Dense(), Dense()
+
+        def __call__(self, x: Any) -> Any:
+            return {"y": self.first.apply(self.first.apply(x) + 1)}
+
+    model = Model()
+    quantized = oc.quantize_dynamic(model, {Dense: oc.LayerSpec(call="apply", bias=None)})
+    comparison = oc.compare(model, quantized, np.ones((2, 3), F), forward=lambda m, b: m(b))
+    assert [row.path for row in comparison.rows] == ["first"]
+    assert model.first.calls == 0
+
+
+def test_table_has_a_line_a_layer() -> None:
+    lines = str(oc.compare(*models())).splitlines()
+    assert lines[0].split() == ["layer", "SQNR,", "dB", "cosine", "largest", "error", "clipped"]
+    assert [line.split()[0] for line in lines[1:]] == ["layers[0]", "layers[2]", "layers[4]", "(result)"]
+    assert len({len(line) for line in lines}) == 1
+
+
+def test_plot_writes_a_picture_or_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib", reason="plots need matplotlib")
+    comparison = oc.compare(*models())
+    comparison.plot(tmp_path / "layers.png")
+    assert (tmp_path / "layers.png").read_bytes().startswith(b"\x89PNG")
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ImportError, match=r"plot needs matplotlib: pip install 'octavo\[cli\]'"):
+        comparison.plot(tmp_path / "other.png")
+
+
+def test_models_that_do_not_belong_together_are_named() -> None:
+    model, converted, x = models()
+    with pytest.raises(ValueError, match="quantized_model has no quantized layer"):
+        oc.compare(model, model, x)
+    with pytest.raises(ValueError, match=r"float_model has no layer at model\.layers\[2\], model\.layers\[4\]"):
+        oc.compare(oc.nn.Sequential(model[0]), converted, x)
+    other = oc.nn.Sequential(model[0], model[1], oc.nn.Linear.init(16, 5), np.tanh, oc.nn.Linear.init(5, 3))
+    with pytest.raises(
+        ValueError, match=r"layer model\.layers\[2\] gives results of shapes \[\(32, 5\)\] in the float"
+    ):
+        oc.compare(other, converted, x)
