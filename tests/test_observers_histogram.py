@@ -207,6 +207,14 @@ def test_mse_is_the_best_of_its_grid_on_the_data(dtype, draw):
     assert error(x, affine) <= error(x, fed(oc.MinMaxObserver(dtype=dtype), x).calculate_qparams()) * 1.01
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_mse_shrinks_each_end_by_itself(sign):
+    x = np.append(np.random.default_rng(0).uniform(0, 10, 20_000), -40).astype(F) * F(sign)
+    near, far = sorted(np.abs(reach(fed(oc.MSEObserver(dtype="int4"), x))))
+    assert near < 4
+    assert 8 < far < 11
+
+
 def divergences(x, amax, bins, levels):
     """KL(P || Q) of each threshold, with loops, on the symmetric histogram of x."""
     counts = np.histogram(x, bins, (-amax, amax))[0].astype(float)

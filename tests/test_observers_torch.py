@@ -1,9 +1,12 @@
 """Scales and zero points against torch.ao's observers on the same streams."""
 
+import platform
+
 import numpy as np
 import pytest
 
 import octavo as oc
+from octavo.histogram import _sums
 
 torch = pytest.importorskip("torch", reason="torch is the judge here; pip install torch to run this file")
 ao = pytest.importorskip("torch.ao.quantization.observer", reason="this torch has no torch.ao.quantization")
@@ -98,6 +101,13 @@ def test_histogram_range_equals_torch_within_one_bin(stream, seed):
     width = (theirs.max_val - theirs.min_val).item() / theirs.bins
     assert abs(lo - their_lo) <= width
     assert abs(hi - their_hi) <= width
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="torch.sum adds in another order here")
+@pytest.mark.parametrize("bins", [512, 2048, 8192])
+def test_sums_have_the_bits_of_torch(bins):
+    rows = np.random.default_rng(0).exponential(size=(200, bins)).astype(F)
+    np.testing.assert_array_equal(_sums(rows), [torch.from_numpy(row).sum().item() for row in rows])
 
 
 @every_stream
