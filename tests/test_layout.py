@@ -25,6 +25,11 @@ NUMPY_ALONE = {
     "tree": set(),
     "qarray": {"qparams", "quantize"},
     "tracing": {"qarray"},
+    "observers": {"qparams"},
+    "observers_minmax": {"observers", "qparams"},
+    "histogram": {"qparams"},
+    "observers_histogram": {"histogram", "observers", "qparams"},
+    "qconfig": {"observers", "observers_minmax"},
     "timing": set(),
 }
 
