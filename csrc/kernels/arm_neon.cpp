@@ -74,7 +74,8 @@ struct Neon {
 
 }  // namespace
 
+extern const Int4Kernel int4_scalar;
 extern const Kernel kernel_neon;
-constexpr Kernel kernel_neon = arm_kernel<Neon>("neon", kFeatureNeon);
+constexpr Kernel kernel_neon = arm_kernel<Neon>("neon", kFeatureNeon, &int4_scalar);
 
 }  // namespace octavo

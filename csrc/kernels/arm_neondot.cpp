@@ -42,7 +42,8 @@ struct Dotprod {
 
 }  // namespace
 
+extern const Int4Kernel int4_scalar;
 extern const Kernel kernel_neondot;
-constexpr Kernel kernel_neondot = arm_kernel<Dotprod>("neondot", kFeatureDotprod);
+constexpr Kernel kernel_neondot = arm_kernel<Dotprod>("neondot", kFeatureDotprod, &int4_scalar);
 
 }  // namespace octavo

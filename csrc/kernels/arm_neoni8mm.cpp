@@ -47,7 +47,8 @@ struct I8mm {
 
 }  // namespace
 
+extern const Int4Kernel int4_scalar;
 extern const Kernel kernel_neoni8mm;
-constexpr Kernel kernel_neoni8mm = arm_kernel<I8mm>("neoni8mm", kFeatureI8mm);
+constexpr Kernel kernel_neoni8mm = arm_kernel<I8mm>("neoni8mm", kFeatureI8mm, &int4_scalar);
 
 }  // namespace octavo
