@@ -59,7 +59,7 @@ __m512i high_nibbles(__m512i line) { return low_nibbles(_mm512_srli_epi16(line, 
 struct Avx512Vnni {
   static constexpr int kMr = 12;
   static constexpr int kPanels = 2;
-  static constexpr int kDirectTiles = 2;
+  static constexpr int kDirectTiles = 4;
   static constexpr int kGemvMaxRows = 4;
   static constexpr int kStride = kPanels * kNr;  // of y
 
