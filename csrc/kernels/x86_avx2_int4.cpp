@@ -1,7 +1,8 @@
 // AVX2 and F16C, four-bit weights: VPMADDUBSW with the nibbles as its unsigned operand.
 //
-// What saturates with int8 weights is exact here: a pair of products is at most 15 * 128 * 2 = 3,840, so the eight pairs
-// of 32 k, in absolute value 30,720 together, are added up in int16 before one VPMADDWD by ones widens them to int32.
+// What saturates with int8 weights is exact here: a pair of products is at most 15 * 128 * 2 = 3,840, so the eight
+// pairs of 32 k, in absolute value 30,720 together, are added up in int16 before one VPMADDWD by ones widens them to
+// int32.
 //
 //       rhs register    c0: k0 k1 k2 k3 | c1: k0 k1 k2 k3 | ... | c7            low (or high) nibbles of half a line
 //       lhs broadcast       k0 k1 k2 k3 |     k0 k1 k2 k3 | ... |               one row's 4 k, -128..127
@@ -9,8 +10,8 @@
 //       VPMADDWD        c0              | c1              | ... | c7            8 x int32
 //
 // A tile is 3 rows by 2 halves of a panel: 6 int16 and 6 int32 accumulators, 2 rhs, 1 lhs and 1 product make the 16
-// registers. For 32 k it takes 48 VPMADDUBSW and 42 VPADDW, then 6 VPMADDWD and 6 VPADDD, for 1,536 multiply-adds: 15 an
-// instruction, where the int8 kernel (x86_avx2.cpp) has 8.
+// registers. For 32 k it takes 48 VPMADDUBSW and 42 VPADDW, then 6 VPMADDWD and 6 VPADDD, for 1,536 multiply-adds: 15
+// an instruction, where the int8 kernel (x86_avx2.cpp) has 8.
 #include <immintrin.h>
 
 #include <cstdint>
@@ -96,7 +97,8 @@ struct Avx2 {
       } else {
         const RowQuantizer quantized(rq);
         for (std::int64_t i = 0; i < task.k; i += 8) {
-          const __m256 v = task.k - i >= 8 ? _mm256_loadu_ps(x + i) : _mm256_maskload_ps(x + i, first_lanes(task.k - i));
+          const __m256 v =
+              task.k - i >= 8 ? _mm256_loadu_ps(x + i) : _mm256_maskload_ps(x + i, first_lanes(task.k - i));
           const __m256i words = quantized(v);
           const __m128i shorts = _mm_packs_epi32(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
           _mm_storel_epi64(reinterpret_cast<__m128i*>(q + i), _mm_packs_epi16(shorts, shorts));
@@ -118,9 +120,8 @@ struct Avx2 {
   static void start(const Int4Block& block, const Int4Tile& tile, const Int4Segment& segment,
                     __m256i (&sums)[R][kHalves]) {
     if (!segment.begins) {
-      unrolled<R>([&](auto r) {
-        unrolled<kHalves>([&](auto h) { sums[r][h] = load(tile.carried + kNr * r + 8 * h); });
-      });
+      unrolled<R>(
+          [&](auto r) { unrolled<kHalves>([&](auto h) { sums[r][h] = load(tile.carried + kNr * r + 8 * h); }); });
       return;
     }
     unrolled<R>([&](auto r) {
@@ -200,9 +201,8 @@ struct Avx2 {
     float* const first = tile.y;
     if (!segment.ends) {
       unrolled<R>([&](auto r) {
-        unrolled<kHalves>([&](auto h) {
-          _mm256_store_si256(reinterpret_cast<__m256i*>(carried + kNr * r + 8 * h), sums[r][h]);
-        });
+        unrolled<kHalves>(
+            [&](auto h) { _mm256_store_si256(reinterpret_cast<__m256i*>(carried + kNr * r + 8 * h), sums[r][h]); });
       });
       return;
     }

@@ -99,9 +99,7 @@ struct Avx512Vnni {
   static void start(const Int4Block& block, const Int4Tile& tile, const Int4Segment& segment,
                     __m512i (&sums)[R][P][kChains]) {
     unrolled<R>([&](auto r) {
-      unrolled<P>([&](auto p) {
-        unrolled<kChains>([&](auto c) { sums[r][p][c] = _mm512_setzero_si512(); });
-      });
+      unrolled<P>([&](auto p) { unrolled<kChains>([&](auto c) { sums[r][p][c] = _mm512_setzero_si512(); }); });
     });
     if (!segment.begins) {
       unrolled<R>([&](auto r) {

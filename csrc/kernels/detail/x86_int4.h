@@ -66,10 +66,10 @@ struct Int4Tile {
   const std::int32_t* starts;  // its first row's, group_count a row
   std::int64_t group_count;
   std::int64_t halves, halves_per_group;  // of all K
-  const std::uint8_t* lines;  // its first panel's, as Int4Source says
-  std::int64_t panel_bytes;   // from there to the next panel's
-  std::int64_t panel;         // its first, counted in the block
-  std::int64_t half0, half1;  // its piece of K
+  const std::uint8_t* lines;              // its first panel's, as Int4Source says
+  std::int64_t panel_bytes;               // from there to the next panel's
+  std::int64_t panel;                     // its first, counted in the block
+  std::int64_t half0, half1;              // its piece of K
   std::int64_t row0;
   float* y;               // rows of kYStride
   std::int32_t* carried;  // likewise: sums of a group that began in an earlier piece, or goes on in a later one
@@ -101,7 +101,7 @@ struct Int4Segment {
 };
 
 template <class Isa>
-constexpr int kYStride = Isa::kPanels * kNr;
+constexpr int kYStride = Isa::kPanels* kNr;
 
 template <class Isa>
 std::int64_t lhs_bytes_int4(std::int64_t rows, const Int4Groups& groups) {
@@ -224,8 +224,8 @@ void gemv_int4(const Int4Block& block) {
   const Int4Lhs lhs(block.rows, block.groups);
   Int4Tile tile = whole_tile(block, lhs);
   for (std::int64_t n0 = 0; n0 < block.cols; n0 += kNr, ++tile.panel, tile.lines += tile.panel_bytes) {
-    with_constant<Isa::kGemvMaxRows>(
-        block.rows, [&](auto r) { Isa::template multiply<r, 1, Int4Source::kStream>(block, tile); });
+    with_constant<Isa::kGemvMaxRows>(block.rows,
+                                     [&](auto r) { Isa::template multiply<r, 1, Int4Source::kStream>(block, tile); });
     Isa::finish(block, tile.y, 0, block.rows, n0);
   }
 }
