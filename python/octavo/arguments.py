@@ -1,4 +1,4 @@
-"""Arrays that layers are given: checked with telling messages, and brought into the form that the kernels read."""
+"""What layers are given: checked with telling messages, and arrays brought into the form that the kernels read."""
 
 from __future__ import annotations
 
@@ -7,17 +7,26 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["as_activations", "as_bias", "as_rows", "check_out", "read_only", "rows_in_place"]
+from octavo.qparams import QTypeLike, as_qtype, qint4, qint8
+
+__all__ = [
+    "as_activations", "as_bias", "as_rows", "check_group_size", "check_out", "is_int4", "read_only", "rows_in_place",
+]  # fmt: skip
+
+_ROUNDINGS = ("nearest", "search")
+_GROUP_STEP = 32  # the kernels take a group in steps of so many k
 
 _T = TypeVar("_T", bound=np.generic)
 
 
 def read_only(a: NDArray[_T]) -> NDArray[_T]:
+    """The array itself, which nobody writes to from here on."""
     a.flags.writeable = False
     return a
 
 
 def as_bias(bias: ArrayLike | None, n: int) -> NDArray[np.float32] | None:
+    """A layer's bias (n,) as contiguous float32; TypeError or ValueError where it is none."""
     if bias is None:
         return None
     b = np.asarray(bias)
@@ -34,6 +43,7 @@ def as_bias(bias: ArrayLike | None, n: int) -> NDArray[np.float32] | None:
 
 
 def as_activations(x: ArrayLike, in_features: int) -> NDArray[Any]:
+    """x as an array of real numbers (..., in_features); TypeError or ValueError where it is none."""
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError("x must not be a masked array, whose mask would be lost; pass x.filled(value)")
     a = np.asarray(x)
@@ -45,6 +55,7 @@ def as_activations(x: ArrayLike, in_features: int) -> NDArray[Any]:
 
 
 def check_out(out: NDArray[Any], shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """Raises TypeError or ValueError where a result of this shape and dtype cannot be put into out."""
     if not isinstance(out, np.ndarray):
         raise TypeError(f"out must be a numpy array, got {type(out).__name__}")
     if out.dtype != dtype:
@@ -81,3 +92,41 @@ def _rows_usable(a: NDArray[Any]) -> bool:
         and (a.shape[1] <= 1 or a.strides[1] == item)
         and a.strides[0] % item == 0
     )
+
+
+def is_int4(
+    dtype: QTypeLike, *, group_size: int | None, symmetric: bool, scale_dtype: str, rounding: str | None
+) -> bool:
+    """Whether the weights are int4. Raises ValueError for another type, and for options that it does not have."""
+    qtype = as_qtype(dtype)
+    if qtype not in (qint8, qint4):
+        raise ValueError(f"dtype must be int8 or int4, got {qtype.name}")
+    if scale_dtype not in ("float32", "float16"):
+        raise ValueError(f'scale_dtype must be "float32" or "float16", got {scale_dtype!r}')
+    if rounding is not None and rounding not in _ROUNDINGS:
+        raise ValueError(f"rounding must be one of {_ROUNDINGS} or None, got {rounding!r}")
+    if qtype == qint4:
+        return True
+    given = {
+        "group_size": group_size is not None and group_size,
+        "symmetric": not symmetric and "False",
+        "scale_dtype": scale_dtype != "float32" and scale_dtype,
+        "rounding": rounding not in (None, "nearest") and rounding,
+    }
+    for name, value in given.items():
+        if value is not False:
+            raise ValueError(f'{name}={value} is for int4 weights; pass dtype="int4", or leave it away')
+    return False
+
+
+def check_group_size(group_size: int | None) -> None:
+    """Raises TypeError or ValueError where the kernels do not take groups of this size."""
+    if group_size is None:
+        return
+    if isinstance(group_size, bool) or not isinstance(group_size, (int, np.integer)):
+        raise TypeError(f"group_size must be a whole number or None, got {group_size!r}")
+    if group_size <= 0 or group_size % _GROUP_STEP != 0:
+        raise ValueError(
+            f"group_size must be a multiple of {_GROUP_STEP}, or None for one group a row, got {group_size}; "
+            "in_features need not be a multiple of it"
+        )
