@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -198,6 +199,20 @@ def test_pickle_holds_two_weights_a_byte() -> None:
     layer = oc.QuantLinear(np.random.default_rng(0).standard_normal((64, 256)), dtype="int4", group_size=64)
     assert len(pickle.dumps(layer)) < 64 * 128 + 64 * 4 * 4 + 2000
     np.testing.assert_array_equal(layer._state()["weight"], pack_int4(layer.int_repr()))
+
+
+def test_pickle_of_format_2_loads() -> None:
+    eight, four = pickle.loads((Path(__file__).parent / "data" / "quant_linear_v2.pickle").read_bytes())
+    assert repr(eight) == "QuantLinear(8 -> 4, int8, activation=symmetric)"
+    np.testing.assert_array_equal(eight.int_repr(), np.arange(-128, 128, 8).reshape(4, 8))
+    np.testing.assert_array_equal(eight.scale, F([0.5, 1, 2, 4]))
+    options = "group_size=32, symmetric=False, scale_dtype=float16, activation=asymmetric, bias, relu"
+    assert repr(four) == f"QuantLinear(70 -> 5, int4, {options})"
+    np.testing.assert_array_equal(four.int_repr(), (np.arange(350) * 7 % 16 - 8).reshape(5, 70))
+    np.testing.assert_array_equal(four.scale, (np.arange(15).reshape(5, 3) - 7.5) / 16)
+    np.testing.assert_array_equal(four.zero_point, (np.arange(15) % 16 - 8).reshape(5, 3))
+    x = hard_rows(5, 70)
+    assert_same_bits(four.apply(x), expected_of(four, x))
 
 
 def test_pickle_of_a_later_version_is_refused() -> None:
