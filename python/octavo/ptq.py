@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from octavo import tree
+from octavo.int4 import ScaleDtype
 from octavo.layers import (
     Layers,
     LayerSpec,
@@ -16,7 +17,6 @@ from octavo.layers import (
     read_layer,
     refusal,
 )
-from octavo.int4 import ScaleDtype
 from octavo.linear import ActivationScheme, QuantLinear, Rounding
 from octavo.qparams import QTypeLike
 
