@@ -22,6 +22,7 @@ NUMPY_ALONE = {
     "qparams": set(),
     "quantize": {"qparams"},
     "int4": set(),
+    "rounding": {"int4", "qparams"},
     "nn": set(),
     "tree": set(),
     "qarray": {"qparams", "quantize"},
