@@ -19,10 +19,12 @@ MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
 
 MAY_IMPORT_CORE = {"ops", "linear", "runtime"}
 NUMPY_ALONE = {
+    "arguments": {"qparams"},
     "qparams": set(),
     "quantize": {"qparams"},
     "int4": set(),
     "rounding": {"int4", "qparams"},
+    "gptq": {"int4", "qparams", "rounding"},
     "nn": set(),
     "tree": set(),
     "qarray": {"qparams", "quantize"},

@@ -14,7 +14,6 @@ All take and give the same, so that they can be compared: `compare_rounding` doe
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -86,7 +85,7 @@ def round_search(
     """Scales that minimise sum_k importance[k] (w[k] - w'[k])^2 in each group.
 
     A grid of scales of both signs is tried (a negative scale puts a positive extreme on -8, which has no counterpart);
-    for the integers that each gives, the best scale is sum(i w q) / sum(i q q), and with that one the weights are rounded
+    for the integers that each gives, the best scale is sum(i w q) / sum(i q q), and with it the weights are rounded
     again. With zero points a grid of ranges is tried likewise. No group ends with a larger error than `round_nearest`
     gives it.
 
