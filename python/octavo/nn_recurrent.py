@@ -18,7 +18,7 @@ class _FloatRecurrent(RecurrentLayer):
 
     def __init__(self, arrays: Mapping[str, ArrayLike], *, prefix: str = "", batch_first: bool = False) -> None:
         weights = read_weights(arrays, prefix, self.gates)
-        self._directions = self._set_sizes(weights, batch_first)
+        self._set_sizes({name: w.shape for name, w in weights.items()}, batch_first)
         self.weights = weights
 
     @classmethod
@@ -39,8 +39,9 @@ class _FloatRecurrent(RecurrentLayer):
                 arrays[f"{kind}_{d}"] = rng.uniform(-bound, bound, shape).astype(np.float32)
         return cls(arrays, batch_first=batch_first)
 
-    def _dtype(self, x: Array) -> np.dtype[Any]:
-        return np.result_type(x, *self.weights.values())
+    def _dtypes(self, x: Array) -> tuple[np.dtype[Any], np.dtype[Any]]:
+        dtype = np.result_type(x, *self.weights.values())
+        return dtype, np.result_type(dtype, np.float32)
 
     def _run(self, direction: int, x: Array, states: list[Array], y: Array, reverse: bool) -> None:
         d = self._directions[direction]

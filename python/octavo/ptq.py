@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from octavo import tree
+from octavo.counterparts import counterpart
 from octavo.int4 import ScaleDtype
 from octavo.layers import (
     Layers,
@@ -45,7 +46,8 @@ def quantize_dynamic(
     Args:
         model: the model, or a layer itself.
         layers: the user's own layer class or classes, or a dict from class to `LayerSpec`. Matched by exact type, so a
-            subclass is quantized only where it is named.
+            subclass is quantized only where it is named. octavo.nn's LSTM, GRU and Embedding become a `QuantLSTM`,
+            `QuantGRU` and `QuantEmbedding`.
         dtype: of the weights: "int8" or "int4".
         group_size, symmetric, scale_dtype, rounding: of int4 weights, as for `QuantLinear`.
         activation: how `QuantLinear` quantizes its input: "symmetric" or "asymmetric".
@@ -85,10 +87,14 @@ def quantize_dynamic(
         raise ValueError(nothing_found(model, specs))
     options: dict[str, Any] = {"group_size": group_size, "symmetric": symmetric, "scale_dtype": scale_dtype}
     options |= {"rounding": rounding, "activation": activation, "dtype": dtype}
-    replacements: dict[int, QuantLinear] = {}
+    replacements: dict[int, Any] = {}
     for path, layer in found:
         spec = specs[type(layer)]
         try:
+            quantized_class = counterpart(type(layer))
+            if quantized_class is not None:  # octavo's own class, by exact type: what it computes is known
+                replacements[id(layer)] = quantized_class.from_float(layer, **options)
+                continue
             replacements[id(layer)] = _quantized(layer, spec, options)
             if check:
                 check_layer(layer, spec)

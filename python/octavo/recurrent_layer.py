@@ -124,27 +124,28 @@ class RecurrentLayer:
         True
     """
 
-    __slots__ = ("batch_first", "bidirectional", "hidden_size", "input_size", "num_layers")
+    __slots__ = ("_directions", "batch_first", "bidirectional", "hidden_size", "input_size", "num_layers")
 
     gates: ClassVar[int]
     states: ClassVar[int]  # 2: h and c; 1: h
+    _directions: list[str]
     input_size: int
     hidden_size: int
     num_layers: int
     bidirectional: bool
     batch_first: bool
 
-    def _set_sizes(self, weights: Mapping[str, Array], batch_first: bool) -> list[str]:
-        """From checked weights; returns the names of the directions."""
-        self.input_size = weights["weight_ih_l0"].shape[1]
-        self.hidden_size = weights["weight_hh_l0"].shape[1]
-        self.bidirectional = "weight_ih_l0_reverse" in weights
-        self.num_layers = sum(name.startswith("weight_hh") for name in weights) // (2 if self.bidirectional else 1)
+    def _set_sizes(self, shapes: Mapping[str, tuple[int, ...]], batch_first: bool) -> None:
+        """From the shapes of checked weights."""
+        self.input_size = shapes["weight_ih_l0"][1]
+        self.hidden_size = shapes["weight_hh_l0"][1]
+        self.bidirectional = "weight_ih_l0_reverse" in shapes
+        self.num_layers = sum(name.startswith("weight_hh") for name in shapes) // (2 if self.bidirectional else 1)
         self.batch_first = bool(batch_first)
-        return direction_names(self.num_layers, self.bidirectional)
+        self._directions = direction_names(self.num_layers, self.bidirectional)
 
-    def _dtype(self, x: Array) -> np.dtype[Any]:
-        """That of the result."""
+    def _dtypes(self, x: Array) -> tuple[np.dtype[Any], np.dtype[Any]]:
+        """Those of the result, and of states and outputs on the way."""
         raise NotImplementedError
 
     def _run(self, direction: int, x: Array, states: list[Array], y: Array, reverse: bool) -> None:
@@ -179,12 +180,12 @@ class RecurrentLayer:
             layout = "(batch, steps, " if self.batch_first else "(steps, batch, "
             size = f"{self.input_size})"
             raise ValueError(f"x must have shape {layout}{size}, or (steps, {size} unbatched, got {a.shape}")
-        batch_axis = 1 if a.ndim == 2 or not self.batch_first else 0
-        a = a[:, None] if a.ndim == 2 else a
-        dtype = self._dtype(a)
-        work = np.result_type(dtype, np.float32)
+        unbatched = a.ndim == 2
+        batch_axis = 0 if self.batch_first and not unbatched else 1
+        a = a[:, None] if unbatched else a
+        dtype, work = self._dtypes(a)
         per_layer = 2 if self.bidirectional else 1
-        before = self._initial(state, a.shape[batch_axis], np.ndim(x) == 2, work)
+        before = self._initial(state, a.shape[batch_axis], unbatched, work)
         after = [s.copy() for s in before]
         for layer in range(self.num_layers):
             y = np.empty((*a.shape[:-1], per_layer * self.hidden_size), work)
@@ -196,7 +197,7 @@ class RecurrentLayer:
             a = y
         with np.errstate(over="ignore", invalid="ignore"):
             a, *after = [v.astype(dtype, copy=False) for v in (a, *after)]
-        if np.ndim(x) == 2:
+        if unbatched:
             a, after = a[:, 0], [s[:, 0] for s in after]
         return a, (tuple(after) if self.states == 2 else after[0])
 
