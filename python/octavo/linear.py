@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from octavo import _core
 from octavo.qparams import QParams, QType, QTypeLike, as_qtype, choose_qparams, qint8
@@ -168,7 +168,8 @@ class QuantLinear:
             out: where to put the result: exactly its shape and dtype, writable, any strides. It may overlap x.
 
         Returns:
-            (..., out_features); float16 and float64 input gives its own dtype back, all else float32.
+            (..., out_features); float16 and float64 input gives its own dtype back, all else float32. The memory of
+            a large result (256 KiB or more) may come from a pool, see `set_result_pool`.
 
         Raises:
             TypeError: x is complex, an object, a string or masked, or out has another dtype.
@@ -196,7 +197,7 @@ class QuantLinear:
             if target is not None:
                 self._packed.forward(rows, target)
                 return cast("NDArray[Any]", out)
-            y = np.empty((rows.shape[0], self.out_features), np.float32)
+            y = _empty_result(rows.shape[0], self.out_features, np.float32)
             self._packed.forward(rows, y)
             result = y.reshape(shape).astype(dtype, copy=False)
         if out is None:
@@ -357,6 +358,11 @@ def _check_out(out: NDArray[Any], shape: tuple[int, ...], dtype: np.dtype[Any]) 
         raise ValueError(f"out must have shape {shape}, as the result has, got {out.shape}")
     if not out.flags.writeable:
         raise ValueError("out must be writable, got a read-only array")
+
+
+def _empty_result(m: int, n: int, dtype: DTypeLike) -> NDArray[Any]:
+    """Uninitialised (m, n); a large one from the pool of large results."""
+    return _core.empty_result(m, n, np.dtype(dtype))
 
 
 def _as_rows(a: NDArray[Any]) -> NDArray[np.float32]:

@@ -14,6 +14,7 @@ from octavo.linear import (
     _as_rows,
     _check_out,
     _check_weight_shape,
+    _empty_result,
     _rows_in_place,
 )
 from octavo.qarray import QuantizedArray, kernel_numbers
@@ -114,7 +115,7 @@ class StaticQuantLinear(QuantLinear):
             return self._float_result(rows, numbers, (*leading, self.out_features), dtype, out)
         if out is not None:
             raise TypeError(f"{self._label()} gives integers, which out cannot hold; leave out= away")
-        q = np.empty((rows.shape[0], self.out_features), self._output.qtype.storage)  # type: ignore[union-attr]
+        q = _empty_result(rows.shape[0], self.out_features, self._output.qtype.storage)  # type: ignore[union-attr]
         if not self._packed.forward_static(rows, *numbers, q, *self._output_numbers):
             self._refuse_nan(rows)
         if len(leading) != 1:
@@ -161,7 +162,7 @@ class StaticQuantLinear(QuantLinear):
             _check_out(out, shape, dtype)
             if not np.may_share_memory(out, rows):
                 target = _rows_in_place(out, rows.shape[0], self.out_features)
-        y = np.empty((rows.shape[0], self.out_features), np.float32) if target is None else target
+        y = _empty_result(rows.shape[0], self.out_features, np.float32) if target is None else target
         if not self._packed.forward_static(rows, *numbers, y, *_ANY_OUTPUT):
             self._refuse_nan(rows)
         if target is not None:
