@@ -247,5 +247,5 @@ def _kernel_line(kernel: KernelInfo) -> str:
 
 
 def show_config() -> None:
-    """Prints versions, CPU features, kernels (built, supported, chosen, why not a better one), threads and memory held."""
+    """Prints versions, CPU features, kernels (built, supported, chosen, why not a better one), threads, memory held."""
     print("\n".join(config_lines()))
