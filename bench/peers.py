@@ -231,9 +231,7 @@ def _onnxruntime_int8(layer: Layer, threads: int) -> Bind:
     import onnx
 
     q, s = integers_of(layer.weight)
-    node = onnx.helper.make_node(
-        "DynamicQuantizeMatMul", ["x", "w", "s", "z", "bias"], ["y"], domain="com.microsoft"
-    )
+    node = onnx.helper.make_node("DynamicQuantizeMatMul", ["x", "w", "s", "z", "bias"], ["y"], domain="com.microsoft")
     arrays = {"w": q.T, "s": s[:, 0], "z": np.zeros(len(q), np.int8), "bias": layer.bias}
     return _onnxruntime(layer, threads, node, arrays)
 
@@ -288,7 +286,8 @@ def _openvino_int4(layer: Layer, threads: int) -> Bind:
     q, s = _four_bits(layer.weight, 7)
 
     def weight(op: Any) -> Any:
-        packed = op.constant(openvino.Tensor(_pairs(q.view(np.uint8)), list(q.shape), openvino.Type.i4))
+        tensor = openvino.Tensor(_pairs(q.view(np.uint8)), list(q.shape), openvino.Type.i4)
+        packed = op.constant(tensor, shared_memory=False)
         groups = op.multiply(op.convert(packed, "f16"), op.constant(s.astype(np.float16)))
         return op.reshape(groups, op.constant(np.array(layer.weight.shape)), False)
 
