@@ -14,7 +14,7 @@ namespace octavo {
 namespace {
 
 std::int64_t group_count(std::int64_t k, std::int64_t group_k) {
-  return group_k == 0 ? 1 : std::max<std::int64_t>((k + group_k - 1) / group_k, 1);
+  return group_k == 0 ? 1 : (k + group_k - 1) / group_k;
 }
 
 bool all_int4(const CArray<std::int8_t>& values) {
@@ -31,7 +31,8 @@ PackedLinearInt4 make_linear_int4(const CArray<std::int8_t>& weight, const py::a
   const bool is_half = scale.dtype().kind() == 'f' && scale.dtype().itemsize() == 2;
   require(is_half || py::isinstance<py::array_t<float>>(scale), "scale must be float32 or float16");
   require((scale.flags() & py::array::c_style) != 0, "scale must be C-contiguous");
-  require(scale.size() == n * group_count(k, group_k), "scale must have one element a row and group of weight");
+  require(scale.size() == n * group_count(k, group_k),
+          "scale must have one element a row and group of weight");
   require(!zero_point || zero_point->size() == scale.size(), "zero_point must have as many elements as scale");
   require(!bias || bias->size() == n, "bias must have one element a row of weight");
   require(all_int4(weight) && (!zero_point || all_int4(*zero_point)), "weight and zero_point must be -8 to 7");
@@ -79,6 +80,8 @@ void bind_int4(py::module_& m) {
       .def_property_readonly("in_features", &PackedLinearInt4::k)
       .def_property_readonly("out_features", &PackedLinearInt4::n)
       .def_property_readonly("nbytes", &PackedLinearInt4::size_bytes)
+      .def_property_readonly("symmetric",
+                             [](const PackedLinearInt4& self) { return !self.weight().groups().has_offsets; })
       .def("int_repr", &int_repr)
       .def("scale", &scale_of)
       .def("zero_point", &zero_point_of)

@@ -21,6 +21,7 @@ Int4Groups groups_of(const Int4View& view) {
 PackedInt4::PackedInt4(const Int4View& view, bool column_sums)
     : n_(view.n),
       groups_(groups_of(view)),
+      group_count_(view.group_k == 0 ? 1 : groups_.count()),
       nr_(panel_shape().nr),
       kr_(panel_shape().kr),
       half_scale_(view.half_scale != nullptr),

@@ -9,7 +9,7 @@
 
 namespace octavo {
 
-// What the caller has, all row-major and contiguous. G = ceil(k / group_k), or 1 where k is 0.
+// What the caller has, all row-major and contiguous. G = ceil(k / group_k), or 1 where group_k is 0.
 struct Int4View {
   const std::int8_t* values;  // (n, k) of -8..7
   std::int64_t n, k;
@@ -31,7 +31,7 @@ class PackedInt4 {
   std::int32_t kr() const { return kr_; }
   std::int64_t panels() const { return (n_ + nr_ - 1) / nr_; }
   std::int64_t padded_n() const { return panels() * nr_; }
-  std::int64_t group_count() const { return groups_.k == 0 ? 1 : groups_.count(); }
+  std::int64_t group_count() const { return group_count_; }
   bool has_half_scale() const { return half_scale_; }
   std::size_t size_bytes() const;
 
@@ -51,6 +51,7 @@ class PackedInt4 {
 
   std::int64_t n_;
   Int4Groups groups_;
+  std::int64_t group_count_;  // that of groups_, but 1 for one group of no k
   std::int32_t nr_, kr_;
   bool half_scale_, wide_sums_;
   AlignedBuffer data_, scale_, offset_, sums_;

@@ -56,7 +56,7 @@ void check_layer(const Kernel& kernel, const Shape& s, const Options& o) {
   Random random(static_cast<std::uint64_t>(s.m * 1000003 + s.k * 1009 + s.n * 31 + o.group_k));
   const std::vector<float> x = hard_rows(random, s);
   Int4Reference w{s.n, s.k, o.group_k == 0 ? std::max<std::int64_t>(s.k, 1) : o.group_k, {}, {}, {}};
-  const auto group_elems = static_cast<std::size_t>(s.n * std::max<std::int64_t>(w.groups(), 1));
+  const auto group_elems = static_cast<std::size_t>(s.n * (o.group_k == 0 ? 1 : w.groups()));
   std::vector<std::uint16_t> half(group_elems);
   // All of them at a limit in some layers: the sums that overflow where a kernel is careless.
   const int limits = random.between(0, 3);
@@ -126,6 +126,7 @@ void check_kernel(const Kernel& kernel) {
     }
   }
   check_layer(kernel, {3, 0, 5}, options(1));
+  check_layer(kernel, {3, 0, 5}, options(3));
   check_layer(kernel, {3, 5, 0}, options(2));
   for (int threads : {1, 2, 5}) {  // large enough for the pool: rows split, and columns split
     set_num_threads(threads);
