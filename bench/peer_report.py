@@ -149,8 +149,8 @@ def limits_table(limits: dict[str, Any]) -> str:
 
 def command_of(comparison: dict[str, Any], markdown: Path, picture: Path | None) -> str:
     threads = " ".join(str(run["threads"]) for run in comparison["runs"])
-    drawn = f" --plot docs/{picture.name}" if picture is not None else ""
-    return f"python bench/compare_peers.py --threads {threads} --markdown docs/{markdown.name}{drawn}"
+    drawn = f" --plot {picture}" if picture is not None else ""
+    return f"python bench/compare_peers.py --threads {threads} --markdown {markdown}{drawn}"
 
 
 def what_bounds(run: dict[str, Any], limits: dict[str, Any]) -> list[list[str]]:

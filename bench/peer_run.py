@@ -72,7 +72,8 @@ def seconds_of(run: Callable[[], Any], calls: int) -> float:
 
 
 def time_in_turn(runs: dict[str, Callable[[], Any]], round_seconds: float, pause: float) -> dict[str, Any]:
-    """Median, spread, rounds and calls a round. Each round every contender is called once untimed, then timed."""
+    """Median, spread, rounds and calls a round. In each round a contender is warmed up by one call
+    where that is short."""
     calls, results, rounds = {}, {}, {}
     for name, run in runs.items():
         first = seconds_of(run, 1)
@@ -86,7 +87,7 @@ def time_in_turn(runs: dict[str, Callable[[], Any]], round_seconds: float, pause
             if i >= rounds[name]:
                 continue
             time.sleep(pause)  # until the threads of the one before have stopped looking for work
-            if rounds[name] == ROUNDS:
+            if calls[name] > 1:
                 run()
             taken[name].append(seconds_of(run, calls[name]))
     for name, seconds in taken.items():
