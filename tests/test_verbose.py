@@ -12,10 +12,10 @@ from test_runtime import python
 CODE = """
 import numpy as np, octavo as oc
 oc.set_num_threads(2)
-layer = oc.QuantLinear(np.ones((300, 200), np.float32))
-layer(np.ones((400, 200), np.float32))
-layer(np.ones((2, 3, 200)))
-layer(np.ones((0, 200), np.float32))
+layer = oc.QuantLinear(np.ones((1000, 400), np.float32))
+layer(np.ones((900, 400), np.float32))
+oc.QuantLinear(np.ones((30, 20)))(np.ones((2, 3, 20)))
+layer(np.ones((0, 400), np.float32))
 oc.ops.matmul_integer(np.ones((5, 6), np.int8), np.ones((6, 7), np.uint8))
 params = oc.choose_qparams(np.array([-1.0, 1.0]), "int8")
 oc.StaticQuantLinear(np.ones((9, 8), np.int8), np.float32(1), input=params)(np.ones((1, 8), np.float32))
@@ -34,8 +34,8 @@ def test_verbose_prints_a_line_a_call(kernel: str) -> None:
     assert None not in lines, result.stderr
     found = [(line["what"], line["shape"], line["kernel"], line["threads"]) for line in lines if line is not None]
     assert found == [
-        ("linear", "400x200x300", kernel, "2"),
-        ("linear", "6x200x300", kernel, "1"),
+        ("linear", "900x400x1000", kernel, "2"),
+        ("linear", "6x20x30", kernel, "1"),
         ("matmul_integer", "5x6x7", kernel, "1"),
         ("static linear", "1x8x9", kernel, "1"),
     ]
