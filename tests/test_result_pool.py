@@ -20,6 +20,7 @@ MIB = 1 << 20
 @pytest.fixture(autouse=True)
 def empty_pool() -> Iterator[None]:
     before = oc.result_pool().max_bytes
+    gc.collect()  # results that earlier tests left in cycles come back now and not in the middle of a test
     oc.set_result_pool(64 * MIB)
     oc.clear_result_pool()
     yield
