@@ -38,10 +38,14 @@ from octavo.rounding import round_nearest, round_search
 from octavo.runtime import (
     CpuInfo,
     KernelInfo,
+    ResultPoolInfo,
+    clear_result_pool,
     cpu_info,
     get_num_threads,
     kernels,
+    result_pool,
     set_num_threads,
+    set_result_pool,
     show_config,
     use_kernel,
 )
@@ -68,4 +72,5 @@ __all__ = [
     "ops",
     # what runs
     "CpuInfo", "KernelInfo", "kernels", "cpu_info", "show_config", "use_kernel", "set_num_threads", "get_num_threads",
+    "ResultPoolInfo", "result_pool", "set_result_pool", "clear_result_pool",
 ]  # fmt: skip

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,6 +35,14 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--epochs", type=_positive, default=12, help="passes over the training data (default: 12)")
     demo.add_argument("--seed", type=int, default=0, help="of the data's split and the weights (default: 0)")
     demo.set_defaults(run=_demo)
+
+    bench = commands.add_parser("bench", help="time int8 layers beside NumPy's float32, here; about ten seconds")
+    bench.add_argument("--threads", type=_positive, help="of both (default: as many as octavo would use)")
+    bench.add_argument("--kernel", help="force one by name, see octavo info (NumPy keeps its own)")
+    bench.add_argument("--shapes", nargs="+", metavar="MxKxN", help="instead of the usual ones")
+    bench.add_argument("--rounds", type=_positive, default=5, help="of which the median counts (default: 5)")
+    bench.add_argument("--json", type=Path, metavar="FILE", help="also write all figures")
+    bench.set_defaults(run=_bench)
     return parser
 
 
@@ -59,6 +69,34 @@ def _demo(args: argparse.Namespace) -> int:
         demo.plot(result, args.plot)
         print(f"plot written to {args.plot}")
     return 0
+
+
+def _bench(args: argparse.Namespace) -> int:
+    from octavo import bench
+
+    shapes = [bench.parse_shape(text) for text in args.shapes] if args.shapes else bench.SHAPES
+    if args.json is not None and not args.json.resolve().parent.is_dir():
+        raise FileNotFoundError(f"--json: folder {args.json.resolve().parent} does not exist")
+    if args.kernel is not None:
+        runtime.use_kernel(args.kernel)
+    runtime.set_num_threads(args.threads or runtime.get_num_threads())
+    environment = bench.environment_for(runtime.get_num_threads(), os.environ)
+    if environment is not None:  # NumPy's library has its threads already: once more, in a process that sets them
+        return subprocess.run(_command(args, runtime.get_num_threads()), env=environment, check=False).returncode
+    print("\n".join(runtime.config_lines()))
+    rows = bench.run(shapes, rounds=args.rounds)
+    print(bench.table(rows))
+    if args.json is not None:
+        bench.write_json(rows, args.json)
+    return 0 if all(row.is_right for row in rows) else 1
+
+
+def _command(args: argparse.Namespace, threads: int) -> list[str]:
+    command = [sys.executable, "-m", "octavo.cli", "bench", "--threads", str(threads), "--rounds", str(args.rounds)]
+    for option, values in (("--kernel", [args.kernel]), ("--shapes", args.shapes or [None]), ("--json", [args.json])):
+        if values != [None]:
+            command += [option, *map(str, values)]
+    return command
 
 
 if __name__ == "__main__":
