@@ -7,6 +7,7 @@ model.
 from octavo import nn, ops
 from octavo.compare import Comparison, LayerComparison, compare
 from octavo.convert import Quantize, convert
+from octavo.io import load, save
 from octavo.layers import LayerSpec
 from octavo.linear import QuantLinear
 from octavo.observers import (
@@ -45,7 +46,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     # layers and models
-    "QuantLinear", "LayerSpec", "quantize_dynamic", "nn",
+    "QuantLinear", "LayerSpec", "quantize_dynamic", "nn", "save", "load",
     # static quantization
     "prepare", "calibrate", "convert", "QConfig", "QConfigMapping", "as_mapping", "default_qconfig",
     "QuantStub", "DeQuantStub", "StaticQuantLinear", "Quantize", "QuantizedArray",
