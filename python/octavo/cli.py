@@ -33,7 +33,42 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--epochs", type=_positive, default=12, help="passes over the training data (default: 12)")
     demo.add_argument("--seed", type=int, default=0, help="of the data's split and the weights (default: 0)")
     demo.set_defaults(run=_demo)
+
+    quantize = commands.add_parser("quantize", help="convert a float checkpoint (safetensors) for octavo.load")
+    quantize.add_argument("source", type=Path, metavar="IN.safetensors", help="float16, bfloat16, float32 or float64")
+    quantize.add_argument("destination", type=Path, metavar="OUT.safetensors", help="another file")
+    quantize.add_argument("--dtype", choices=["int8"], default="int8", help="of the weights (default: int8)")
+    _add_layout(quantize)
+    quantize.add_argument(
+        "--include",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="matrices to quantize; may be repeated (default: '*.weight' except '*emb*')",
+    )
+    quantize.add_argument(
+        "--exclude", action="append", default=[], metavar="PATTERN", help="tensors to leave as they are, besides"
+    )
+    quantize.add_argument("--no-progress", action="store_true", help="show no progress bar")
+    quantize.set_defaults(run=_quantize)
+
+    inspect = commands.add_parser("inspect", help="list what a safetensors file holds, and what it takes")
+    inspect.add_argument("file", type=Path, metavar="FILE")
+    inspect.add_argument(
+        "--against", type=Path, metavar="ORIGINAL.safetensors", help="the float checkpoint, to measure errors"
+    )
+    _add_layout(inspect)
+    inspect.set_defaults(run=_inspect)
     return parser
+
+
+def _add_layout(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--layout",
+        choices=["out_in", "in_out"],
+        default="out_in",
+        help="of the float matrices: out_in as in y = x W^T (default), in_out as in y = x W",
+    )
 
 
 def _positive(text: str) -> int:
@@ -58,6 +93,29 @@ def _demo(args: argparse.Namespace) -> int:
     if args.plot is not None:
         demo.plot(result, args.plot)
         print(f"plot written to {args.plot}")
+    return 0
+
+
+def _quantize(args: argparse.Namespace) -> int:
+    from octavo import convert_checkpoint
+
+    result = convert_checkpoint.quantize_checkpoint(
+        args.source,
+        args.destination,
+        dtype=args.dtype,
+        layout=args.layout,
+        include=args.include,
+        exclude=args.exclude,
+        progress=not args.no_progress,
+    )
+    print(convert_checkpoint.summary(result))
+    return 0
+
+
+def _inspect(args: argparse.Namespace) -> int:
+    from octavo import inspect_file
+
+    print(inspect_file.report(args.file, against=args.against, layout=args.layout))
     return 0
 
 

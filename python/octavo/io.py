@@ -14,7 +14,7 @@ from octavo.places import fill, resolve, survey
 from octavo.stored import Fields, Part, is_stored, packed, tensor_name, unpacked
 from octavo.tree import label
 
-__all__ = ["header_metadata", "load", "read_header", "save"]
+__all__ = ["header_metadata", "load", "read_header", "save", "stored_items"]
 
 _VERSION = 1
 _KEY, _CRC_KEY = "octavo", "octavo.crc32"
@@ -159,7 +159,7 @@ def load(path: str | os.PathLike[str], model: Any = None, *, strict: bool = True
     with Reader(path) as reader:
         try:
             layers, aliases, crc32 = read_header(reader)
-            items = dict(_items(reader, layers, crc32))
+            items = {name: item for name, item, _ in stored_items(reader, layers, crc32)}
         except ValueError as error:
             raise ValueError(f"cannot load {reader.path}: {error}") from error
     if model is None:
@@ -182,8 +182,10 @@ def load(path: str | os.PathLike[str], model: Any = None, *, strict: bool = True
     return filled
 
 
-def _items(reader: Reader, layers: Mapping[str, dict[str, Any]], crc32: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
-    """Every layer, then every array that is no layer's."""
+def stored_items(
+    reader: Reader, layers: Mapping[str, dict[str, Any]], crc32: Mapping[str, str]
+) -> Iterator[tuple[str, Any, set[str]]]:
+    """(name, object, its tensors): every layer, then every array that is no layer's. Checked, one after the other."""
     taken: set[str] = set()
     for name, options in layers.items():
         fields = Fields(name, dict(options), reader)
@@ -196,13 +198,13 @@ def _items(reader: Reader, layers: Mapping[str, dict[str, Any]], crc32: Mapping[
         if fields.taken & taken:
             raise ValueError(f"layer {name!r}: tensor {min(fields.taken & taken)!r} belongs to another layer too")
         taken |= fields.taken
-        yield name, layer
+        yield name, layer, fields.taken
     for name in sorted(reader.tensors.keys() - taken):
         if name in layers:
             raise ValueError(f"{name!r} is the name of a layer and of a tensor")
         array = reader.array(name)
         _verify(reader, name, crc32)
-        yield name, array
+        yield name, array, {name}
 
 
 def _verify(reader: Reader, name: str, crc32: Mapping[str, str]) -> None:

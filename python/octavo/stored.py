@@ -21,7 +21,9 @@ from octavo.qarray import QuantizedArray
 from octavo.qparams import SMALLEST_SCALE, QParams, as_qtype, first_place
 from octavo.static_linear import StaticQuantLinear
 
-__all__ = ["Fields", "Part", "is_stored", "packed", "tensor_name", "unpacked"]
+__all__ = [
+    "Fields", "Part", "is_stored", "linear_options", "linear_tensors", "packed", "tensor_name", "unpacked",
+]  # fmt: skip
 
 
 class Part(NamedTuple):
@@ -123,7 +125,7 @@ def packed(value: Any) -> tuple[Options | None, Parts]:
             "hold one of these in an attribute instead of deriving from it"
         )
     options, parts = kind.write(value)
-    return {"type": type(value).__name__, **options}, parts
+    return options | {"type": kind.cls.__name__}, parts
 
 
 def unpacked(fields: Fields) -> Any:
@@ -160,17 +162,40 @@ def _array(array: NDArray[Any]) -> Part:
 # Layers
 
 
-def _write_linear(layer: Any) -> tuple[Options, Parts]:
-    shape = (layer.out_features, layer.in_features)
-    parts = {"weight": Part(Tensor("I8", shape), layer.int_repr), "scale": _part(layer.scale)}
-    if layer.bias is not None:
-        parts["bias"] = _part(layer.bias)
-    return {"shape": list(shape), "relu": layer.relu, "call": layer._call_name}, parts
+def linear_tensors(shape: tuple[int, int], *, bias: bool) -> dict[str, Tensor]:
+    """The tensors of an int8 layer by suffix."""
+    tensors = {"weight": Tensor("I8", shape), "scale": Tensor("F32", shape[:1])}
+    return tensors | ({"bias": Tensor("F32", shape[:1])} if bias else {})
+
+
+def linear_options(
+    shape: tuple[int, int], *, activation: str = "symmetric", relu: bool = False, call: str = "forward"
+) -> Options:
+    """The options of an int8 `QuantLinear`."""
+    return {
+        "type": "QuantLinear",
+        "dtype": "int8",
+        "shape": list(shape),
+        "activation": activation,
+        "relu": relu,
+        "call": call,
+    }
+
+
+def _linear_parts(layer: QuantLinear) -> Parts:
+    tensors = linear_tensors((layer.out_features, layer.in_features), bias=layer.bias is not None)
+    makers: dict[str, Callable[[], Any]] = {
+        "weight": layer.int_repr,
+        "scale": lambda: layer.scale,
+        "bias": lambda: layer.bias,
+    }
+    return {suffix: Part(tensor, makers[suffix]) for suffix, tensor in tensors.items()}
 
 
 def _write_quant_linear(layer: QuantLinear) -> tuple[Options, Parts]:
-    options, parts = _write_linear(layer)
-    return {"dtype": "int8", "activation": layer.activation, **options}, parts
+    shape = (layer.out_features, layer.in_features)
+    options = linear_options(shape, activation=layer.activation, relu=layer.relu, call=layer._call_name)
+    return options, _linear_parts(layer)
 
 
 def _read_quant_linear(fields: Fields) -> QuantLinear:
@@ -214,8 +239,15 @@ def _read_scale(fields: Fields, suffix: str, shape: tuple[int, ...] | None) -> N
 
 
 def _write_static(layer: StaticQuantLinear) -> tuple[Options, Parts]:
-    options, parts = _write_linear(layer)
-    options |= {"folded": layer._folded is not None, "name": layer._name}
+    options: Options = {
+        "type": "StaticQuantLinear",
+        "shape": [layer.out_features, layer.in_features],
+        "relu": layer.relu,
+        "folded": layer._folded is not None,
+        "name": layer._name,
+        "call": layer._call_name,
+    }
+    parts = _linear_parts(layer)
     for key, params in (("input", layer.input_qparams), ("output", layer.output_qparams)):
         if params is not None:
             options[key], more = _write_qparams(params)
