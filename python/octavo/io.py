@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, overload
 
 from octavo.checkpoint import Reader, Writer, parse_json
-from octavo.places import fill, resolve, survey
+from octavo.places import fill, holds, survey
 from octavo.stored import Fields, Part, is_stored, packed, tensor_name, unpacked
 from octavo.tree import label
 
@@ -160,11 +160,11 @@ def load(path: str | os.PathLike[str], model: Any = None, *, strict: bool = True
         try:
             layers, aliases, crc32 = read_header(reader)
             items = {name: item for name, item, _ in stored_items(reader, layers, crc32)}
+            _check_aliases(aliases, items)
         except ValueError as error:
             raise ValueError(f"cannot load {reader.path}: {error}") from error
     if model is None:
-        shared = {alias: name for alias in aliases if (name := resolve(alias, items, aliases)) is not None}
-        return items | {alias: items[name] for alias, name in shared.items()}
+        return items | {alias: items[name] for alias, name in aliases.items() if name in items}
     filled, result = fill(model, items, aliases, is_stored, strict=strict)
     complaints = [
         f"{what}: {', '.join(names)}"
@@ -205,6 +205,14 @@ def stored_items(
         array = reader.array(name)
         _verify(reader, name, crc32)
         yield name, array, {name}
+
+
+def _check_aliases(aliases: Mapping[str, str], items: Mapping[str, Any]) -> None:
+    names = sorted(items)
+    for alias, first in aliases.items():
+        if alias in items or not holds(names, first):
+            why = "is a stored name itself" if alias in items else "leads nowhere"
+            raise ValueError(f"alias {alias!r} of {first!r} {why}")
 
 
 def _verify(reader: Reader, name: str, crc32: Mapping[str, str]) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ast
 import bisect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ import numpy as np
 
 from octavo.tree import _IMMUTABLE, _LEAVES, _entered_or_none, _instance_dict, _parts, _rebuilt, attributes, label
 
-__all__ = ["Filling", "fill", "resolve", "survey"]
+__all__ = ["Filling", "Resolver", "fill", "holds", "survey"]
 
 _CONTAINERS = (dict, list, tuple, set, frozenset)
 
@@ -117,36 +117,47 @@ def survey(root: Any, stored: Callable[[Any], bool]) -> tuple[dict[str, Any], di
             raise ValueError(
                 f"{label(paths[alias])} and {label(path)} would both be stored as {alias!r}; rename one of them"
             )
-        if alias != first and _holds(names, first) and not alias.startswith(f"{first}." if first else ""):
+        # A holder within itself is a cycle of the model, and needs no name.
+        cycle = first not in found and alias.startswith(f"{first}." if first else "")
+        if alias != first and not cycle and holds(names, first):
             kept[alias] = first
     return found, kept
 
 
-def _holds(names: list[str], prefix: str) -> bool:
-    """Whether a name is, or lies within, the prefix."""
+def holds(names: Sequence[str], prefix: str) -> bool:
+    """Whether one of the sorted names is, or lies within, the prefix."""
     at = bisect.bisect_left(names, prefix)
     within = bisect.bisect_left(names, f"{prefix}.")
     return (at < len(names) and names[at] == prefix) or (within < len(names) and names[within].startswith(f"{prefix}."))
 
 
-def resolve(name: str, known: Mapping[str, Any], aliases: Mapping[str, str]) -> str | None:
-    """The name in `known` that a name stands for, by itself or through aliases of what it lies in; else None.
+class Resolver:
+    """Finds the known name that a name stands for, by itself or through aliases of what it lies in.
 
     Example:
-        >>> from octavo.places import resolve
-        >>> resolve("b.fc", {"a.fc": ...}, {"b": "a"})
+        >>> from octavo.places import Resolver
+        >>> Resolver({"a.fc": ...}, {"b": "a"}).find("b.fc")
         'a.fc'
     """
-    for _ in range(name.count(".") + 2):  # an alias leads to a first name, so what follows gets shorter each time
-        if name in known:
+
+    def __init__(self, known: Mapping[str, Any], aliases: Mapping[str, str]) -> None:
+        self._known, self._aliases = known, aliases
+        self._lengths = sorted({len(alias) for alias in aliases}, reverse=True)
+
+    def find(self, name: str) -> str | None:
+        """The known name; None where there is none."""
+        if name in self._known:
             return name
-        end = len(name)
-        while end > 0 and name[:end] not in aliases:
-            end = name.rfind(".", 0, end)
-        if end <= 0:
-            return None
-        name = (aliases[name[:end]] + name[end:]).removeprefix(".")
-    return None
+        for _ in range(name.count(".") + 1):  # an alias leads to a first name, so what follows gets shorter each time
+            length = next(
+                (n for n in self._lengths if name[n : n + 1] in (".", "") and name[:n] in self._aliases), None
+            )
+            if length is None:
+                return None
+            name = (self._aliases[name[:length]] + name[length:]).removeprefix(".")
+            if name in self._known:
+                return name
+        return None
 
 
 @dataclass
@@ -164,14 +175,14 @@ class _Skeleton:
     def __init__(
         self, root: Any, items: Mapping[str, Any], aliases: Mapping[str, str], stored: Callable[[Any], bool]
     ) -> None:
-        self.root, self.items, self.aliases, self.stored = root, items, aliases, stored
+        self.root, self.items, self.stored = root, items, stored
         references = list(_references(root, lambda _, v: stored(v), none=True))
         own_aliases = {r.name: r.first_name for r in references if r.again and r.name and r.first_name is not None}
         places = {r.name: r.value for r in references if r.name is not None}
         # A file may use another of a shared object's names than comes first here.
-        self._own = {
-            place: name for name in items if (place := resolve(name, _without(places, own_aliases), own_aliases))
-        }
+        own = Resolver(_without(places, own_aliases), own_aliases)
+        self._own = {place: name for name in items if (place := own.find(name)) is not None}
+        self._files = Resolver(items, aliases)
         self.matched = {place: item for place in places if (item := self.lookup(place)) is not None}
         self.places = places
         self.by_id: dict[int, str] = {}
@@ -186,7 +197,7 @@ class _Skeleton:
         """The name of the stored thing that belongs there."""
         if place is None:
             return None
-        found = resolve(place, self.items, self.aliases)
+        found = self._files.find(place)
         return self._own.get(place) if found is None else found
 
     def taken(self, place: str | None, value: Any) -> bool:
