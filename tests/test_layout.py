@@ -21,6 +21,7 @@ MAY_IMPORT_CORE = {"ops", "linear", "runtime"}
 NUMPY_ALONE = {
     "qparams": set(),
     "quantize": {"qparams"},
+    "int4": set(),
     "nn": set(),
     "tree": set(),
     "qarray": {"qparams", "quantize"},
