@@ -51,7 +51,21 @@ def static_model() -> list[Any]:
     return [oc.Quantize(signed, name="model[0]"), first, second, oc.DeQuantStub(), held, per_row]
 
 
-MODELS = {"int8": int8_model, "static": static_model}
+def int4_model() -> dict[str, oc.QuantLinear]:
+    """Groups of 32 with scales of both signs, the last group short; zero points, float16 scales and an odd row."""
+    signs = np.where(np.arange(12) % 2, F(1), F(-1)).reshape(4, 3)
+    grouped = oc.GroupedWeight(integers(4, 70, -8, 7), signs * powers(12).reshape(4, 3), None, 32)
+    zero_point = (np.arange(6) - 3).astype(np.int8).reshape(3, 2)
+    odd = oc.GroupedWeight(integers(3, 45, -8, 7), powers(6).reshape(3, 2), zero_point, 32, "float16")
+    whole = oc.GroupedWeight(integers(2, 5, -8, 7), powers(2).reshape(2, 1))
+    return {
+        "grouped": oc.QuantLinear.from_grouped(grouped, np.arange(4, dtype=F), relu=True),
+        "odd": oc.QuantLinear.from_grouped(odd, activation="asymmetric", call="predict"),
+        "whole": oc.QuantLinear.from_grouped(whole),
+    }
+
+
+MODELS = {"int8": int8_model, "static": static_model, "int4": int4_model}
 
 
 def file(name: str, version: int = 1) -> Path:

@@ -107,6 +107,8 @@ def _same(a: Any, b: Any) -> None:
         assert a.tobytes() == b.tobytes()
     elif isinstance(a, oc.QuantLinear):
         assert repr(a) == repr(b)
+        assert a.scale.tobytes() == b.scale.tobytes()
+        assert a.zero_point.tobytes() == b.zero_point.tobytes()
         assert (a.int_repr() == b.int_repr()).all()
         if type(a) is oc.QuantLinear and a.in_features * a.out_features <= LARGEST:
             x = np.ones((1, a.in_features), np.float32)

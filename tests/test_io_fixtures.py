@@ -49,6 +49,27 @@ def test_static_file_loads_to_known_values() -> None:
     assert held.int_repr().tolist() == [[1, 2], [3, 4]]
 
 
+def test_int4_file_loads_to_known_values() -> None:
+    found = oc.load(file("int4"))
+    grouped, odd, whole = found["grouped"], found["odd"], found["whole"]
+    assert [layer.dtype for layer in (grouped, odd, whole)] == [oc.qint4] * 3
+    signs = np.where(np.arange(12) % 2, F(1), F(-1)).reshape(4, 3)
+    assert (grouped.int_repr() == integers(4, 70, -8, 7)).all()
+    assert (grouped.scale == signs * powers(12).reshape(4, 3)).all()
+    assert (grouped.group_size, grouped.symmetric, grouped.scale_dtype, grouped.relu) == (32, True, "float32", True)
+    # Powers of two and small integers: every step of the sum over the groups is exact.
+    weight = integers(4, 70, -8, 7) * np.repeat(signs * powers(12).reshape(4, 3), 32, axis=1)[:, :70].astype(float)
+    assert (grouped(rows(70)) == np.maximum(rows(70) @ weight.T + np.arange(4), 0)).all()
+    assert (odd.int_repr() == integers(3, 45, -8, 7)).all()
+    assert (odd.scale == powers(6).reshape(3, 2)).all()
+    assert (odd.zero_point == (np.arange(6) - 3).reshape(3, 2)).all()
+    assert (odd.group_size, odd.symmetric, odd.scale_dtype, odd.activation) == (32, False, "float16", "asymmetric")
+    assert odd.predict(np.zeros((1, 45))).tolist() == [[0, 0, 0]]
+    assert (whole.int_repr() == integers(2, 5, -8, 7)).all()
+    assert (whole.scale == powers(2).reshape(2, 1)).all()
+    assert (whole.group_size, whole.bias) == (None, None)
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_file_fills_its_model(name: str) -> None:
     model = MODELS[name]()

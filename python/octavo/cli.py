@@ -37,7 +37,23 @@ def _parser() -> argparse.ArgumentParser:
     quantize = commands.add_parser("quantize", help="convert a float checkpoint (safetensors) for octavo.load")
     quantize.add_argument("source", type=Path, metavar="IN.safetensors", help="float16, bfloat16, float32 or float64")
     quantize.add_argument("destination", type=Path, metavar="OUT.safetensors", help="another file")
-    quantize.add_argument("--dtype", choices=["int8"], default="int8", help="of the weights (default: int8)")
+    quantize.add_argument("--dtype", choices=["int8", "int4"], default="int8", help="of the weights (default: int8)")
+    quantize.add_argument(
+        "--group-size",
+        type=_group_size,
+        default=128,
+        metavar="N",
+        help="int4: inputs that share a scale, a multiple of 32, or 'row' (default: 128)",
+    )
+    quantize.add_argument("--asymmetric", action="store_true", help="int4: a zero point for each group")
+    quantize.add_argument(
+        "--scale-dtype", choices=["float32", "float16"], default="float32", help="int4: of the scales in the file"
+    )
+    quantize.add_argument(
+        "--rounding",
+        choices=["nearest", "search"],
+        help="int4: scales from each group's range, or searched for the least squared error (default)",
+    )
     _add_layout(quantize)
     quantize.add_argument(
         "--include",
@@ -78,6 +94,10 @@ def _positive(text: str) -> int:
     return value
 
 
+def _group_size(text: str) -> int | None:
+    return None if text == "row" else _positive(text)
+
+
 def _info(args: argparse.Namespace) -> int:
     runtime.show_config()
     return 0
@@ -103,6 +123,10 @@ def _quantize(args: argparse.Namespace) -> int:
         args.source,
         args.destination,
         dtype=args.dtype,
+        group_size=args.group_size,
+        symmetric=not args.asymmetric,
+        scale_dtype=args.scale_dtype,
+        rounding=args.rounding,
         layout=args.layout,
         include=args.include,
         exclude=args.exclude,

@@ -17,14 +17,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octavo.checkpoint import Reader, Tensor, Writer, widened
+from octavo.int4 import ScaleDtype, pack_int4
 from octavo.io import header_metadata
-from octavo.qparams import QTypeLike, as_qtype, choose_qparams, qint8
+from octavo.qparams import QTypeLike, as_qtype, choose_qparams, qint4, qint8
 from octavo.quantize import quantize
-from octavo.stored import linear_options, linear_tensors, tensor_name
+from octavo.rounding import round_nearest, round_search
+from octavo.stored import WeightFormat, linear_options, tensor_name
 
 __all__ = ["Conversion", "as_rows", "candidates", "quantize_checkpoint", "summary"]
 
 Layout = Literal["out_in", "in_out"]
+Rounder = Callable[[NDArray[Any]], dict[str, NDArray[Any]]]
+
+GROUP_STEP = 32  # what the kernels take groups in multiples of
 
 FLOATS = ("F16", "BF16", "F32", "F64")
 _INCLUDE, _EXCLUDE = ("*.weight",), ("*emb*",)
@@ -58,6 +63,10 @@ def quantize_checkpoint(
     destination: str | os.PathLike[str],
     *,
     dtype: QTypeLike = "int8",
+    group_size: int | None = 128,
+    symmetric: bool = True,
+    scale_dtype: ScaleDtype = "float32",
+    rounding: Literal["nearest", "search"] | None = None,
     layout: Layout = "out_in",
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
@@ -70,7 +79,12 @@ def quantize_checkpoint(
         destination: another file, for `octavo.load`. The layer of "blocks.0.fc1.weight" and "blocks.0.fc1.bias" is
             called "blocks.0.fc1"; a matrix whose name does not end in ".weight" keeps it. All other tensors are copied
             byte by byte, and so is the metadata.
-        dtype: of the weights: "int8".
+        dtype: of the weights: "int8" or "int4".
+        group_size: int4 only: inputs that share a scale; a multiple of 32, or None for one scale a row. The last group
+            of a row is shorter where it does not divide the number of inputs.
+        symmetric: int4 only: False for a zero point a group.
+        scale_dtype: int4 only: "float32", or "float16" for half the bytes of the scales.
+        rounding: "nearest" or, for int4 only and the default there, "search": see `octavo.rounding`.
         layout: of the matrices in `source`: "out_in" as in y = x W^T, "in_out" as in y = x W.
         include: patterns (`fnmatch`, case matters) of tensors to quantize if they are matrices. Default: "*.weight"
             except "*emb*".
@@ -103,8 +117,7 @@ def quantize_checkpoint(
     """
     if layout not in _LAYOUTS:
         raise ValueError(f"layout must be one of {_LAYOUTS}, got {layout!r}")
-    if as_qtype(dtype) != qint8:
-        raise ValueError(f"dtype must be int8, got {as_qtype(dtype).name}")
+    weights, rounder = _weights(dtype, group_size, symmetric, scale_dtype, rounding)
     with Reader(source) as reader:
         if os.path.exists(destination) and os.path.samefile(source, destination):
             raise ValueError(f"{reader.path} would be overwritten by its own conversion; give another output file")
@@ -117,16 +130,16 @@ def quantize_checkpoint(
         tensors = {name: reader.tensors[name] for name, _ in skipped}
         options: dict[str, Any] = {}
         for layer in layers:
-            own = linear_tensors(layer.shape, bias=layer.bias is not None)
+            own = weights.tensors(layer.shape, bias=layer.bias is not None)
             tensors |= {tensor_name(layer.name, suffix): tensor for suffix, tensor in own.items()}
-            options[layer.name] = linear_options(layer.shape)
+            options[layer.name] = linear_options(layer.shape, weights)
 
         def metadata(crc32: dict[str, int]) -> dict[str, str]:
             return reader.metadata | header_metadata(options, {}, crc32)
 
         with _bar(_bytes(reader), progress) as advance, Writer(destination, tensors, metadata) as writer:
             for layer in layers:
-                _write_layer(reader, writer, layer, layout, advance)
+                _write_layer(reader, writer, layer, layout, rounder, advance)
             for name, _ in skipped:
                 _copy(reader, writer, name, advance)
         return Conversion(tuple(layer.name for layer in layers), tuple(skipped), reader.nbytes, writer.nbytes)
@@ -198,7 +211,46 @@ def _unfit(name: str, tensor: Tensor, layer: Layer, reader: Reader) -> str | Non
     return None
 
 
-def _write_layer(reader: Reader, writer: Writer, layer: Layer, layout: Layout, advance: Callable[[int], Any]) -> None:
+def _weights(
+    dtype: QTypeLike,
+    group_size: int | None,
+    symmetric: bool,
+    scale_dtype: ScaleDtype,
+    rounding: Literal["nearest", "search"] | None,
+) -> tuple[WeightFormat, Rounder]:
+    """How weights are stored, and what makes their tensors of a block of rows."""
+    qtype = as_qtype(dtype)
+    if qtype not in (qint8, qint4):
+        raise ValueError(f"dtype must be int8 or int4, got {qtype.name}")
+    if rounding not in (None, "nearest", "search"):
+        raise ValueError(f'rounding must be "nearest" or "search", got {rounding!r}')
+    if qtype == qint8:
+        if rounding == "search":
+            raise ValueError('rounding="search" is for int4; int8 weights are rounded to nearest')
+        return WeightFormat(), _rounded_to_int8
+    if group_size is not None and (group_size < 1 or group_size % GROUP_STEP):
+        raise ValueError(f"group_size must be a multiple of {GROUP_STEP}, or None for one a row, got {group_size}")
+    if scale_dtype not in ("float32", "float16"):
+        raise ValueError(f'scale_dtype must be "float32" or "float16", got {scale_dtype!r}')
+    weights = WeightFormat("int4", group_size, symmetric, scale_dtype)
+    choose = round_nearest if rounding == "nearest" else round_search
+
+    def rounded(block: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        found = choose(block, group_size=group_size, symmetric=symmetric, scale_dtype=scale_dtype)
+        tensors: dict[str, NDArray[Any]] = {"weight": pack_int4(found.q), "scale": found.scale.astype(scale_dtype)}
+        return tensors if found.zero_point is None else tensors | {"zero_point": found.zero_point}
+
+    return weights, rounded
+
+
+def _rounded_to_int8(block: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    params = choose_qparams(block, qint8, axis=0, qmin=-127, qmax=127)
+    return {"weight": quantize(block, params).astype(np.int8, copy=False), "scale": params.scale}
+
+
+def _write_layer(
+    reader: Reader, writer: Writer, layer: Layer, layout: Layout, rounder: Rounder, advance: Callable[[int], Any]
+) -> None:
     for start, block in as_rows(reader, layer.weight, layout):
         bad = ~np.isfinite(block)
         if bad.any():
@@ -207,9 +259,8 @@ def _write_layer(reader: Reader, writer: Writer, layer: Layer, layout: Layout, a
                 f"{layer.weight} holds {block[row, column]!s} for output {start + row}, input {column}, and integers "
                 f"have no such value; leave it as it is with --exclude {layer.weight}"
             )
-        params = choose_qparams(block, qint8, axis=0, qmin=-127, qmax=127)
-        writer.append(tensor_name(layer.name, "weight"), quantize(block, params).astype(np.int8, copy=False))
-        writer.append(tensor_name(layer.name, "scale"), params.scale)
+        for suffix, piece in rounder(block).items():
+            writer.append(tensor_name(layer.name, suffix), piece)
         advance(block.size * reader.tensors[layer.weight].nbytes // (layer.shape[0] * layer.shape[1]))
     reader.release(layer.weight)
     if layer.bias is not None:

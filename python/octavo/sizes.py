@@ -14,8 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from octavo.int4 import GroupedWeight
 from octavo.linear import QuantLinear
-from octavo.stored import linear_tensors
+from octavo.stored import WeightFormat
 
 __all__ = ["Shape", "Size", "layer_size", "memory_table"]
 
@@ -41,7 +42,7 @@ def layer_size(shape: Shape, dtype: str) -> Size:
 
     Args:
         shape: of the layer.
-        dtype: "float32", "float16" or "int8".
+        dtype: "float32", "float16", "int8", or "int4" (groups of 128, float32 scales).
 
     Returns:
         Bytes of its tensors in a file, and of the layer in memory. To find the latter a layer of zeros is made once a
@@ -58,15 +59,29 @@ def layer_size(shape: Shape, dtype: str) -> Size:
     if dtype in ("float32", "float16"):
         count = n * k + (n if bias else 0)
         return Size(*[np.dtype(dtype).itemsize * count] * 2)
+    if dtype == "int4":
+        return _int4_size(shape, 128)
     if dtype != "int8":
-        raise ValueError(f"dtype must be float32, float16 or int8, got {dtype!r}")
-    tensors = linear_tensors((n, k), bias=bias)
+        raise ValueError(f"dtype must be float32, float16, int8 or int4, got {dtype!r}")
     zeros = np.zeros(n, np.float32) if bias else None
     layer = QuantLinear.from_quantized(np.zeros((n, k), np.int8), 1.0, zeros)
-    return Size(sum(tensor.nbytes for tensor in tensors.values()), layer.nbytes)
+    return Size(_file_bytes(WeightFormat(), shape), layer.nbytes)
 
 
-DTYPES = ("float32", "float16", "int8")
+def _int4_size(shape: Shape, group_size: int) -> Size:
+    n, k, bias = shape
+    scale = np.ones((n, -(-k // group_size)), np.float32)
+    weight = GroupedWeight(np.zeros((n, k), np.int8), scale, group_size=group_size)
+    layer = QuantLinear.from_grouped(weight, np.zeros(n, np.float32) if bias else None)
+    return Size(_file_bytes(WeightFormat("int4", group_size), shape), layer.nbytes)
+
+
+def _file_bytes(weights: WeightFormat, shape: Shape) -> int:
+    tensors = weights.tensors((shape.out_features, shape.in_features), bias=shape.bias)
+    return sum(tensor.nbytes for tensor in tensors.values())
+
+
+DTYPES = ("float32", "float16", "int8", "int4")
 
 
 def memory_table(layers: Mapping[Shape, int], rest_elems: int = 0, dtypes: Sequence[str] = DTYPES) -> str:

@@ -8,21 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from octavo.checkpoint import Reader, Tensor, dtype_code, widened
 from octavo.convert import Quantize
+from octavo.int4 import GroupedWeight, ScaleDtype, pack_int4, unpack_int4
 from octavo.linear import QuantLinear
 from octavo.prepare import DeQuantStub, QuantStub
 from octavo.qarray import QuantizedArray
-from octavo.qparams import SMALLEST_SCALE, QParams, as_qtype, first_place
+from octavo.qparams import SMALLEST_SCALE, QParams, as_qtype, first_place, qint4
 from octavo.static_linear import StaticQuantLinear
 
 __all__ = [
-    "Fields", "Part", "is_stored", "linear_options", "linear_tensors", "packed", "tensor_name", "unpacked",
+    "Fields", "Part", "WeightFormat", "is_stored", "linear_options", "packed", "tensor_name", "unpacked",
 ]  # fmt: skip
 
 
@@ -162,31 +163,63 @@ def _array(array: NDArray[Any]) -> Part:
 # Layers
 
 
-def linear_tensors(shape: tuple[int, int], *, bias: bool) -> dict[str, Tensor]:
-    """The tensors of an int8 layer by suffix."""
-    tensors = {"weight": Tensor("I8", shape), "scale": Tensor("F32", shape[:1])}
-    return tensors | ({"bias": Tensor("F32", shape[:1])} if bias else {})
+@dataclass(frozen=True, slots=True)
+class WeightFormat:
+    """How the weights of a linear layer are stored. All but `dtype` is for int4 alone."""
+
+    dtype: Literal["int8", "int4"] = "int8"
+    group_size: int | None = None
+    symmetric: bool = True
+    scale_dtype: ScaleDtype = "float32"
+
+    def tensors(self, shape: tuple[int, int], *, bias: bool) -> dict[str, Tensor]:
+        """The tensors of a layer (out, in) by suffix."""
+        n, k = shape
+        found = {"weight": Tensor("I8", shape), "scale": Tensor("F32", (n,))}
+        if self.dtype == "int4":
+            groups = (n, 1 if self.group_size is None else -(-k // self.group_size))
+            found = {"weight": Tensor("U8", (n, (k + 1) // 2)), "scale": Tensor(_SCALE_CODES[self.scale_dtype], groups)}
+            if not self.symmetric:
+                found["zero_point"] = Tensor("I8", groups)
+        return found | ({"bias": Tensor("F32", (n,))} if bias else {})
+
+    def options(self) -> Options:
+        """Those that tell of the weights."""
+        if self.dtype == "int8":
+            return {"dtype": "int8"}
+        names = ("dtype", "group_size", "symmetric", "scale_dtype")
+        return {name: getattr(self, name) for name in names}
+
+
+_SCALE_CODES: dict[ScaleDtype, str] = {"float32": "F32", "float16": "F16"}
 
 
 def linear_options(
-    shape: tuple[int, int], *, activation: str = "symmetric", relu: bool = False, call: str = "forward"
+    shape: tuple[int, int],
+    weights: WeightFormat,
+    *,
+    activation: str = "symmetric",
+    relu: bool = False,
+    call: str = "forward",
 ) -> Options:
-    """The options of an int8 `QuantLinear`."""
-    return {
-        "type": "QuantLinear",
-        "dtype": "int8",
-        "shape": list(shape),
-        "activation": activation,
-        "relu": relu,
-        "call": call,
-    }
+    """The options of a `QuantLinear`."""
+    head = {"type": "QuantLinear", **weights.options(), "shape": list(shape)}
+    return head | {"activation": activation, "relu": relu, "call": call}
+
+
+def _format_of(layer: QuantLinear) -> WeightFormat:
+    if layer.dtype != qint4:
+        return WeightFormat()
+    return WeightFormat("int4", layer.group_size, layer.symmetric, layer.scale_dtype)
 
 
 def _linear_parts(layer: QuantLinear) -> Parts:
-    tensors = linear_tensors((layer.out_features, layer.in_features), bias=layer.bias is not None)
+    weights = _format_of(layer)
+    tensors = weights.tensors((layer.out_features, layer.in_features), bias=layer.bias is not None)
     makers: dict[str, Callable[[], Any]] = {
-        "weight": layer.int_repr,
-        "scale": lambda: layer.scale,
+        "weight": lambda: pack_int4(layer.int_repr()) if weights.dtype == "int4" else layer.int_repr(),
+        "scale": lambda: layer.scale.astype(weights.scale_dtype),
+        "zero_point": lambda: layer.zero_point.astype(np.int8),
         "bias": lambda: layer.bias,
     }
     return {suffix: Part(tensor, makers[suffix]) for suffix, tensor in tensors.items()}
@@ -194,21 +227,23 @@ def _linear_parts(layer: QuantLinear) -> Parts:
 
 def _write_quant_linear(layer: QuantLinear) -> tuple[Options, Parts]:
     shape = (layer.out_features, layer.in_features)
-    options = linear_options(shape, activation=layer.activation, relu=layer.relu, call=layer._call_name)
+    options = linear_options(
+        shape, _format_of(layer), activation=layer.activation, relu=layer.relu, call=layer._call_name
+    )
     return options, _linear_parts(layer)
 
 
 def _read_quant_linear(fields: Fields) -> QuantLinear:
-    fields.choice("dtype", "int8")
-    weight, scale, bias = _read_int8(fields)
-    return QuantLinear.from_quantized(
-        weight,
-        scale,
-        bias,
-        activation=fields.choice("activation", "symmetric", "asymmetric"),
-        relu=fields.option("relu", bool),
-        call=fields.option("call", str),
-    )
+    four_bits = fields.choice("dtype", "int8", "int4") == "int4"
+    options = {
+        "activation": fields.choice("activation", "symmetric", "asymmetric"),
+        "relu": fields.option("relu", bool),
+        "call": fields.option("call", str),
+    }
+    if four_bits:
+        weight, bias = _read_int4(fields)
+        return QuantLinear.from_grouped(weight, bias, **options)
+    return QuantLinear.from_quantized(*_read_int8(fields), **options)
 
 
 def _read_int8(fields: Fields) -> tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.float32] | None]:
@@ -216,6 +251,22 @@ def _read_int8(fields: Fields) -> tuple[NDArray[np.int8], NDArray[np.float32], N
     weight = fields.tensor("weight", "I8", (n, k))
     scale = _read_scale(fields, "scale", (n,))
     return weight, scale, _read_bias(fields, n)
+
+
+def _read_int4(fields: Fields) -> tuple[GroupedWeight, NDArray[np.float32] | None]:
+    n, k = _read_shape(fields)
+    size = fields.option("group_size", int, type(None))
+    if size is not None and size < 1:
+        raise ValueError(f"group_size must be at least 1 or null, got {size}")
+    symmetric = fields.option("symmetric", bool)
+    scale_dtype = fields.choice("scale_dtype", "float32", "float16")
+    own = WeightFormat("int4", size, symmetric, scale_dtype).tensors((n, k), bias=False)
+    found = {suffix: fields.tensor(suffix, tensor.dtype, tensor.shape) for suffix, tensor in own.items()}
+    if k % 2 and (found["weight"][:, -1] > 15).any():
+        raise ValueError("weight must have zeros in the nibbles that fill up the last byte of a row")
+    q = unpack_int4(found["weight"], k)
+    weight = GroupedWeight(q, found["scale"], found.get("zero_point"), size, scale_dtype)
+    return weight, _read_bias(fields, n)
 
 
 def _read_shape(fields: Fields) -> tuple[int, int]:
