@@ -23,6 +23,8 @@ NUMPY_ALONE = {
     "qparams": set(),
     "quantize": {"qparams"},
     "int4": set(),
+    "rounding": {"int4", "qparams"},
+    "gptq": {"int4", "qparams", "rounding"},
     "nn": set(),
     "tree": set(),
     "qarray": {"qparams", "quantize"},
