@@ -108,12 +108,24 @@ LAYERS = {
     "no outputs": lambda: oc.QuantLinear(np.zeros((0, 5))),
     "no inputs": lambda: oc.QuantLinear(np.zeros((5, 0))),
     "-128": lambda: oc.QuantLinear.from_quantized(np.full((2, 3), -128, np.int8), F([2**-126, 3e38])),
+    "int4": lambda: four_bits(7, 96),
+    "int4, groups that do not divide K": lambda: four_bits(3, 45, group_size=32, relu=True),
+    "int4, zero points, float16": lambda: four_bits(
+        3, 70, group_size=64, symmetric=False, scale_dtype="float16", activation="asymmetric", call="predict"
+    ),
+    "int4, one group for more than there is": lambda: four_bits(3, 5, group_size=128, bias=None),
+    "int4, no inputs": lambda: four_bits(3, 0),
+    "int4, no outputs": lambda: four_bits(0, 3, group_size=32),
     "static": lambda: static(output=oc.QParams(0.3, -7, "int8"), relu=True, folded=True, name="model.fc"),
     "static, float32": lambda: static(),
     "Quantize": lambda: oc.Quantize(oc.QParams(0.1, 3, "uint8", qmin=1, qmax=200), as_float=True, name="ä"),
     "QuantizedArray": lambda: oc.QuantizedArray(np.zeros((2, 3), np.uint8), oc.QParams([1, 2], 0, "uint8", axis=0)),
     "QParams": lambda: oc.QParams(np.ones((2, 3), F), 1, "int4", axis=1, group_size=4),
 }
+
+
+def four_bits(n: int, k: int, **options: Any) -> oc.QuantLinear:
+    return oc.QuantLinear(random_array(n, k), options.pop("bias", random_array(n)), dtype="int4", **options)
 
 
 def static(**options: Any) -> oc.StaticQuantLinear:
@@ -417,9 +429,28 @@ def test_file_is_safetensors_with_the_documented_header(tmp_path: Path) -> None:
         assert (file.get_tensor("blocks.0.scale") == layer.scale).all()
         assert (file.get_tensor("blocks.0.bias") == layer.bias).all()
     assert header["version"] == 1
-    options = {"dtype": "int8", "shape": [10, 24], "activation": "symmetric", "relu": False, "call": "forward"}
+    options = {
+        "dtype": "int8",
+        "shape": [10, 24],
+        "bias": True,
+        "activation": "symmetric",
+        "relu": False,
+        "call": "forward",
+    }
     assert header["layers"] == {"blocks.0": {"type": "QuantLinear", **options}}
     assert header["aliases"] == {"blocks.1": "blocks.0"}
+
+
+def test_arrays_named_like_tensors_that_a_layer_might_have_stay_arrays(tmp_path: Path) -> None:
+    model = {
+        "fc": oc.QuantLinear(random_array(3, 4)),
+        "fc.bias": random_array(3),
+        "fc.zero_point": np.zeros(3, np.int8),
+    }
+    oc.save(model, tmp_path / "x")
+    found = oc.load(tmp_path / "x")
+    assert found["fc"].bias is None
+    assert all(same(found[name], model[name]) for name in model)
 
 
 def test_files_of_one_model_are_equal(tmp_path: Path) -> None:

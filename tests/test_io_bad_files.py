@@ -46,17 +46,29 @@ class Forged:
 @pytest.fixture
 def forged(tmp_path: Path) -> Forged:
     static = oc.StaticQuantLinear(np.ones((3, 4), np.int8), 0.5, input=oc.QParams(0.5, 3, "uint8"))
-    oc.save({"fc": random_layer(4, 3), "static": static, "table": np.arange(6.0)}, tmp_path / "x")
+    four = oc.GroupedWeight(np.ones((3, 35), np.int8), np.ones((3, 2)), np.ones((3, 2), np.int8), 32)
+    model = {"fc": random_layer(4, 3), "static": static, "table": np.arange(6.0)}
+    oc.save(model | {"four": oc.QuantLinear.from_grouped(four)}, tmp_path / "x")
     return Forged(tmp_path / "x")
 
 
 def test_forging_nothing_gives_a_good_file(forged: Forged) -> None:
     forged.write()
-    assert list(oc.load(forged.path)) == ["fc", "static", "table"]
+    assert list(oc.load(forged.path)) == ["fc", "static", "four", "table"]
+
+
+def test_int4_groups_may_have_negative_scales(forged: Forged) -> None:
+    forged.tensors["four.scale"][1, 1] = -2
+    forged.write()
+    assert oc.load(forged.path)["four"].scale[1, 1] == -2
 
 
 def scale(value: float, layer: str = "fc") -> Callable[[Forged], None]:
     return lambda f: f.tensors[f"{layer}.scale"].__setitem__(1, value)
+
+
+def grouped_scale(value: float) -> Callable[[Forged], None]:
+    return lambda f: f.tensors["four.scale"].__setitem__((1, 1), value)
 
 
 def option(key: str, value: Any, layer: str = "fc") -> Callable[[Forged], None]:
@@ -65,6 +77,10 @@ def option(key: str, value: Any, layer: str = "fc") -> Callable[[Forged], None]:
 
 def tensor(name: str, value: np.ndarray) -> Callable[[Forged], None]:
     return lambda f: f.tensors.__setitem__(name, value)
+
+
+def drop(forged: Forged, name: str) -> None:
+    del forged.tensors[name], forged.header["crc32"][name]
 
 
 def header(key: str, value: Any) -> Callable[[Forged], None]:
@@ -85,7 +101,22 @@ FORGERIES = {
     ),
     "static: zero point": (tensor("static.input.zero_point", np.array(256, np.int32)), "zero_point must lie in"),
     "static: per channel": (tensor("static.input.scale", F([1, 1])), "must be I32|scale must be"),
+    "int4: scale zero": (grouped_scale(0), "layer 'four': scale must be finite and not zero"),
+    "int4: scale NaN": (grouped_scale(np.nan), "layer 'four': scale must be finite and not zero"),
+    "int4: scale infinite": (grouped_scale(-np.inf), "layer 'four': scale must be finite and not zero"),
+    "int4: scales of another type": (option("scale_dtype", "float16", "four"), "'four.scale' must be F16"),
+    "int4: scale type unknown": (option("scale_dtype", "float64", "four"), "scale_dtype must be one of"),
+    "int4: group size 64": (option("group_size", 64, "four"), "'four.scale' must be F32 of shape .3, 1."),
+    "int4: group size 33": (option("group_size", 33, "four"), "group_size must be a multiple of 32"),
+    "int4: group size 0": (option("group_size", 0, "four"), "group_size must be at least 1 or null"),
+    "int4: group size huge": (option("group_size", 2**80, "four"), "'four.scale' must be F32 of shape .3, 1."),
+    "int4: group size true": (option("group_size", True, "four"), "group_size must be int or NoneType"),
+    "int4: zero points not there": (lambda f: drop(f, "four.zero_point"), "'four.zero_point' is missing"),
+    "int4: zero point of 8": (tensor("four.zero_point", np.full((3, 2), 8, np.int8)), "zero_point must hold -8..7"),
+    "int4: padding not zero": (tensor("four.weight", np.full((3, 18), 0x11, np.uint8)), "nibbles that fill up"),
+    "int4: weight not packed": (tensor("four.weight", np.ones((3, 35), np.uint8)), "must be U8 of shape .3, 18."),
     "bias NaN": (tensor("fc.bias", F([0, np.nan, 0])), "bias must be finite"),
+    "bias not there": (lambda f: drop(f, "fc.bias"), "its tensor 'fc.bias' is missing"),
     "bias too short": (tensor("fc.bias", F([0, 1])), "'fc.bias' must be F32 of shape .3., got F32 of shape .2."),
     "bias float64": (tensor("fc.bias", np.zeros(3)), "must be F32"),
     "weight float": (tensor("fc.weight", np.zeros((3, 4), F)), "'fc.weight' must be I8"),
@@ -124,7 +155,7 @@ FORGERIES = {
     "alias a number": (header("aliases", {"b": 1}), "aliases and crc32 to text"),
     "tensor missing": (lambda f: f.tensors.pop("table"), "tensor 'table' is missing"),
     "layer's tensor missing": (
-        lambda f: (f.tensors.pop("fc.scale"), f.header["crc32"].pop("fc.scale")),
+        lambda f: drop(f, "fc.scale"),
         "layer 'fc': its tensor 'fc.scale' is missing",
     ),
     "layer without tensors": (lambda f: f.header["layers"].update(other=dict(f.layer())), "'other.weight' is missing"),
@@ -136,11 +167,11 @@ def test_load_refuses_what_is_wrong_though_its_checksums_are_right(case: str, fo
     change, message = FORGERIES[case]
     change(forged)
     forged.write()
-    model = {"fc": None, "static": None, "table": None}
+    model = dict.fromkeys(["fc", "static", "four", "table"])
     with pytest.raises(ValueError, match=message) as caught:
         oc.load(forged.path, model)
     assert str(forged.path) in str(caught.value)
-    assert model == {"fc": None, "static": None, "table": None}
+    assert set(model.values()) == {None}
 
 
 def test_two_layers_cannot_share_tensors(forged: Forged) -> None:

@@ -132,7 +132,7 @@ def quantize_checkpoint(
         for layer in layers:
             own = weights.tensors(layer.shape, bias=layer.bias is not None)
             tensors |= {tensor_name(layer.name, suffix): tensor for suffix, tensor in own.items()}
-            options[layer.name] = linear_options(layer.shape, weights)
+            options[layer.name] = linear_options(layer.shape, weights, bias=layer.bias is not None)
 
         def metadata(crc32: dict[str, int]) -> dict[str, str]:
             return reader.metadata | header_metadata(options, {}, crc32)

@@ -71,9 +71,6 @@ class Fields:
             raise ValueError(f"{key} must be one of {values}, got {value!r}")
         return value
 
-    def has(self, suffix: str) -> bool:
-        return tensor_name(self.name, self.prefix + suffix) in self.reader.tensors
-
     def tensor(self, suffix: str, dtype: str, shape: tuple[int, ...] | None) -> NDArray[Any]:
         """A view of the file, where it has this type and shape."""
         name = tensor_name(self.name, self.prefix + suffix)
@@ -198,13 +195,14 @@ def linear_options(
     shape: tuple[int, int],
     weights: WeightFormat,
     *,
+    bias: bool,
     activation: str = "symmetric",
     relu: bool = False,
     call: str = "forward",
 ) -> Options:
     """The options of a `QuantLinear`."""
     head = {"type": "QuantLinear", **weights.options(), "shape": list(shape)}
-    return head | {"activation": activation, "relu": relu, "call": call}
+    return head | {"bias": bias, "activation": activation, "relu": relu, "call": call}
 
 
 def _format_of(layer: QuantLinear) -> WeightFormat:
@@ -226,9 +224,13 @@ def _linear_parts(layer: QuantLinear) -> Parts:
 
 
 def _write_quant_linear(layer: QuantLinear) -> tuple[Options, Parts]:
-    shape = (layer.out_features, layer.in_features)
     options = linear_options(
-        shape, _format_of(layer), activation=layer.activation, relu=layer.relu, call=layer._call_name
+        (layer.out_features, layer.in_features),
+        _format_of(layer),
+        bias=layer.bias is not None,
+        activation=layer.activation,
+        relu=layer.relu,
+        call=layer._call_name,
     )
     return options, _linear_parts(layer)
 
@@ -277,7 +279,7 @@ def _read_shape(fields: Fields) -> tuple[int, int]:
 
 
 def _read_bias(fields: Fields, n: int) -> NDArray[np.float32] | None:
-    return fields.tensor("bias", "F32", (n,)) if fields.has("bias") else None
+    return fields.tensor("bias", "F32", (n,)) if fields.option("bias", bool) else None
 
 
 def _read_scale(fields: Fields, suffix: str, shape: tuple[int, ...] | None) -> NDArray[np.float32]:
@@ -293,6 +295,7 @@ def _write_static(layer: StaticQuantLinear) -> tuple[Options, Parts]:
     options: Options = {
         "type": "StaticQuantLinear",
         "shape": [layer.out_features, layer.in_features],
+        "bias": layer.bias is not None,
         "relu": layer.relu,
         "folded": layer._folded is not None,
         "name": layer._name,
