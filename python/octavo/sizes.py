@@ -96,11 +96,11 @@ def memory_table(layers: Mapping[Shape, int], rest_elems: int = 0, dtypes: Seque
     Example:
         >>> from octavo.sizes import Shape, memory_table
         >>> print(memory_table({Shape(4096, 4096): 2}, dtypes=("float32", "float16")))
-                       in the file         in memory
+                         in the file         in memory
         float32        134,217,728 B     134,217,728 B   100.0 %
         float16         67,108,864 B      67,108,864 B    50.0 %
     """
-    lines = [f"{'':12}{'in the file':>14}{'in memory':>18}"]
+    lines = [f"{'':12}{'in the file':>16}{'in memory':>18}"]
     whole = 0
     for dtype in dtypes:
         rest = rest_elems * (4 if dtype == "float32" else 2)
