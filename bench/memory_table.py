@@ -2,9 +2,9 @@
 
     python bench/memory_table.py
 
-First a small language model whose files are written, measured with os.path.getsize, loaded, and asked for their nbytes. Then
-the shapes of Llama 2 7B, whose files are not written: bytes are those of a layer of each shape, made once of zeros, times
-how many there are. The arithmetic to meet is 7 billion times 4, 2, 1 and 1/2 bytes: 28, 14, 7 and 3.5 GB.
+First a small language model whose files are written, loaded, and asked for their sizes. Then the shapes of Llama 2 7B,
+whose files are not written: bytes are those of a layer of each shape, made once of zeros, times how many there are. The
+arithmetic to meet is 7 billion times 4, 2, 1 and 1/2 bytes: 28, 14, 7 and 3.5 GB.
 """
 
 from __future__ import annotations
