@@ -147,6 +147,15 @@ def test_disk_that_fails_at_the_end_leaves_the_old_file(tmp_path: Path, monkeypa
     assert os.listdir(tmp_path) == ["x"]
 
 
+def test_whoever_reads_the_old_file_goes_on_reading_it(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    write(path, {"a": np.zeros(4)})
+    with Reader(path) as reader:
+        write(path, {"a": np.ones(4)})
+        assert reader.array("a").tolist() == [0, 0, 0, 0]
+    assert load_file(path)["a"].tolist() == [1, 1, 1, 1]
+
+
 def test_short_writes_are_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pwrite = os.pwrite
     monkeypatch.setattr(os, "pwrite", lambda fd, view, offset: pwrite(fd, view[:7], offset))
@@ -260,6 +269,13 @@ def test_reader_refuses_a_truncated_file(length: int, tmp_path: Path) -> None:
 def test_reader_refuses_a_header_longer_than_the_file(length: int, tmp_path: Path) -> None:
     path = raw_file(tmp_path / "x", b"{}", length=length)
     with pytest.raises(ValueError, match=f"header is {length} bytes"):
+        Reader(path)
+
+
+def test_reader_refuses_a_header_beyond_the_limit_of_the_format(tmp_path: Path) -> None:
+    path = raw_file(tmp_path / "x", b"{}", length=100_000_001)
+    os.truncate(path, 100_000_100)  # a hole: it takes no room
+    with pytest.raises(ValueError, match="header is 100000001 bytes"):
         Reader(path)
 
 
