@@ -267,6 +267,14 @@ def test_layers_in_sets_are_known_by_their_other_names(tmp_path: Path) -> None:
     assert type(filled.fc) is oc.QuantLinear
 
 
+def test_keys_with_dots_are_no_cycles(tmp_path: Path) -> None:
+    layer = random_layer(4, 4)
+    oc.save({"a": layer, "a.b": layer}, tmp_path / "x")
+    filled = oc.load(tmp_path / "x", {"a": None, "a.b": None})
+    assert filled["a"] is filled["a.b"]
+    assert same(filled["a.b"], layer)
+
+
 def test_cycles_are_fine(tmp_path: Path) -> None:
     def build(layer: Any) -> Model:
         model = Model(fc=layer, children=[Model(fc=layer)])
