@@ -24,6 +24,7 @@ NUMPY_ALONE = {
     "quantize": {"qparams"},
     "int4": set(),
     "rounding": {"int4", "qparams"},
+    "watched": set(),
     "gptq": {"int4", "qparams", "rounding"},
     "nn": set(),
     "tree": set(),
