@@ -181,7 +181,7 @@ class _Skeleton:
         places = {r.name: r.value for r in references if r.name is not None}
         # A file may use another of a shared object's names than comes first here.
         own = Resolver(_without(places, own_aliases), own_aliases)
-        self._own = {place: name for name in items if (place := own.find(name)) is not None}
+        self._own = {place: name for name in items if name not in places and (place := own.find(name)) is not None}
         self._files = Resolver(items, aliases)
         self.matched = {place: item for place in places if (item := self.lookup(place)) is not None}
         self.places = places
