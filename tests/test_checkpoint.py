@@ -59,6 +59,25 @@ def test_reader_reads_safetensors_own_files(tmp_path: Path) -> None:
             assert reader.data(name).tobytes() == a.tobytes()
 
 
+def test_arrays_outlive_the_reader(tmp_path: Path) -> None:
+    """An exception's traceback may hold them: looking at it must not crash."""
+    write(tmp_path / "x", arrays())
+    with Reader(tmp_path / "x") as reader:
+        views = {name: (reader.raw(name), reader.data(name)) for name in arrays()}
+    for name, a in arrays().items():
+        np.testing.assert_array_equal(views[name][0], a)
+        assert views[name][1].tobytes() == a.tobytes()
+        assert not views[name][0].flags.writeable or a.size == 0
+
+
+def test_reader_closes_the_file(tmp_path: Path) -> None:
+    write(tmp_path / "x", arrays())
+    with Reader(tmp_path / "x") as reader:
+        reader.array("f64")
+    with pytest.raises(ValueError, match="released"):
+        reader.data("f64")
+
+
 def test_tensors_are_aligned_to_their_items(tmp_path: Path) -> None:
     write(
         tmp_path / "x", {"a": np.zeros(3, "i1"), "b": np.zeros(3, "f8"), "c": np.zeros(1, "f2"), "d": np.zeros(5, "f4")}

@@ -260,7 +260,7 @@ def test_arrays_shared_in_the_skeleton_alone_part(tmp_path: Path) -> None:
 def test_place_of_an_array_that_becomes_two_is_missing(tmp_path: Path) -> None:
     oc.save({"a": np.ones(2), "b": np.zeros(2)}, tmp_path / "x")
     blank = np.empty(2)
-    with pytest.raises(ValueError, match="missing from the file: c$"):
+    with pytest.raises(ValueError, match=r"missing from the file: c$"):
         oc.load(tmp_path / "x", {"c": blank, "a": blank, "b": blank})
 
 

@@ -164,6 +164,7 @@ class Reader:
             except ValueError as error:
                 raise ValueError(f"{self.path} is not a usable safetensors file: {error}") from None
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            self._view = memoryview(self._map)
 
     def __enter__(self) -> Reader:
         return self
@@ -174,12 +175,15 @@ class Reader:
     def close(self) -> None:
         """Unmaps the file; where arrays still look at it, that happens with the last of them."""
         with contextlib.suppress(BufferError):
+            self._view.release()
             self._map.close()
 
     def data(self, name: str) -> NDArray[np.uint8]:
         """The bytes of a tensor: a read-only view of the file."""
         t = self.tensors[name]
-        return np.ndarray((t.nbytes,), np.uint8, self._map, self._start + t.begin)
+        # frombuffer, unlike ndarray(buffer=..), keeps the map from being closed under the array. It takes no empty one.
+        view = self._view[self._start + t.begin : self._start + t.end]
+        return np.frombuffer(view, np.uint8) if t.nbytes else np.empty(0, np.uint8)
 
     def raw(self, name: str) -> NDArray[Any]:
         """The tensor, as a read-only view of the file; little-endian, bfloat16 as uint16. See `widened`."""
@@ -188,7 +192,7 @@ class Reader:
         if code is None:
             raise ValueError(f"{self.path}: NumPy has no {t.dtype}, the type of tensor {name!r}")
         try:
-            found: NDArray[Any] = np.ndarray(t.shape, code, self._map, self._start + t.begin)
+            found: NDArray[Any] = self.data(name).view(code).reshape(t.shape)
         except (ValueError, OverflowError) as error:
             raise ValueError(f"{self.path}: tensor {name!r} of shape {list(t.shape)}: {error}") from None
         if t.dtype == "BOOL" and found.view(np.uint8).max(initial=0) > 1:
