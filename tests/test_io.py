@@ -479,12 +479,11 @@ import sys, numpy as np, octavo as oc
 path, size = sys.argv[1], 4096
 if sys.argv[2] == "save":
     oc.save([oc.QuantLinear(np.ones((size, size), np.float32)) for _ in range(6)], path)
-def anonymous():
-    return [int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM") ][0] * 1024
-oc.load
-before = anonymous()
+def peak():
+    return [int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")][0] * 1024
+before = peak()
 model = oc.load(path)
-print(anonymous() - before, sum(layer.nbytes for layer in model.values()))
+print(peak() - before, sum(layer.nbytes for layer in model.values()))
 """
 
 
