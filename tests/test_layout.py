@@ -40,6 +40,8 @@ NUMPY_ALONE = {
     "observers_histogram": {"histogram", "observers", "qparams"},
     "qconfig": {"observers", "observers_minmax"},
     "timing": set(),
+    "checkpoint": set(),
+    "places": {"tree"},
 }
 
 

@@ -11,6 +11,7 @@ from octavo.convert import Quantize, convert
 from octavo.embedding import QuantEmbedding
 from octavo.gptq import InputStatistics, round_gptq
 from octavo.int4 import GroupedWeight, pack_int4, unpack_int4
+from octavo.io import load, save
 from octavo.layers import LayerSpec
 from octavo.linear import QuantLinear
 from octavo.observers import (
@@ -55,7 +56,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     # layers and models
-    "QuantLinear", "QuantEmbedding", "QuantLSTM", "QuantGRU", "LayerSpec", "quantize_dynamic", "nn",
+    "QuantLinear", "QuantEmbedding", "QuantLSTM", "QuantGRU", "LayerSpec", "quantize_dynamic", "nn", "save", "load",
     # static quantization
     "prepare", "calibrate", "convert", "QConfig", "QConfigMapping", "as_mapping", "default_qconfig",
     "QuantStub", "DeQuantStub", "StaticQuantLinear", "Quantize", "QuantizedArray",

@@ -43,7 +43,57 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--rounds", type=_positive, default=5, help="of which the median counts (default: 5)")
     bench.add_argument("--json", type=Path, metavar="FILE", help="also write all figures")
     bench.set_defaults(run=_bench)
+    quantize = commands.add_parser("quantize", help="convert a float checkpoint (safetensors) for octavo.load")
+    quantize.add_argument("source", type=Path, metavar="IN.safetensors", help="float16, bfloat16, float32 or float64")
+    quantize.add_argument("destination", type=Path, metavar="OUT.safetensors", help="another file")
+    quantize.add_argument("--dtype", choices=["int8", "int4"], default="int8", help="of the weights (default: int8)")
+    quantize.add_argument(
+        "--group-size",
+        type=_group_size,
+        default=128,
+        metavar="N",
+        help="int4: inputs that share a scale, a multiple of 32, or 'row' (default: 128)",
+    )
+    quantize.add_argument("--asymmetric", action="store_true", help="int4: a zero point for each group")
+    quantize.add_argument(
+        "--scale-dtype", choices=["float32", "float16"], default="float32", help="int4: of the scales in the file"
+    )
+    quantize.add_argument(
+        "--rounding",
+        choices=["nearest", "search"],
+        help="int4: scales from each group's range, or searched for the least squared error (default)",
+    )
+    _add_layout(quantize)
+    quantize.add_argument(
+        "--include",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="matrices to quantize; may be repeated (default: '*.weight' except '*emb*')",
+    )
+    quantize.add_argument(
+        "--exclude", action="append", default=[], metavar="PATTERN", help="tensors to leave as they are, besides"
+    )
+    quantize.add_argument("--no-progress", action="store_true", help="show no progress bar")
+    quantize.set_defaults(run=_quantize)
+
+    inspect = commands.add_parser("inspect", help="list what a safetensors file holds, and what it takes")
+    inspect.add_argument("file", type=Path, metavar="FILE")
+    inspect.add_argument(
+        "--against", type=Path, metavar="ORIGINAL.safetensors", help="the float checkpoint, to measure errors"
+    )
+    _add_layout(inspect)
+    inspect.set_defaults(run=_inspect)
     return parser
+
+
+def _add_layout(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--layout",
+        choices=["out_in", "in_out"],
+        default="out_in",
+        help="of the float matrices: out_in as in y = x W^T (default), in_out as in y = x W",
+    )
 
 
 def _positive(text: str) -> int:
@@ -51,6 +101,10 @@ def _positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
     return value
+
+
+def _group_size(text: str) -> int | None:
+    return None if text == "row" else _positive(text)
 
 
 def _info(args: argparse.Namespace) -> int:
@@ -97,6 +151,33 @@ def _command(args: argparse.Namespace, threads: int) -> list[str]:
         if values != [None]:
             command += [option, *map(str, values)]
     return command
+
+
+def _quantize(args: argparse.Namespace) -> int:
+    from octavo import convert_checkpoint
+
+    result = convert_checkpoint.quantize_checkpoint(
+        args.source,
+        args.destination,
+        dtype=args.dtype,
+        group_size=args.group_size,
+        symmetric=not args.asymmetric,
+        scale_dtype=args.scale_dtype,
+        rounding=args.rounding,
+        layout=args.layout,
+        include=args.include,
+        exclude=args.exclude,
+        progress=not args.no_progress,
+    )
+    print(convert_checkpoint.summary(result))
+    return 0
+
+
+def _inspect(args: argparse.Namespace) -> int:
+    from octavo import inspect_file
+
+    print(inspect_file.report(args.file, against=args.against, layout=args.layout))
+    return 0
 
 
 if __name__ == "__main__":
