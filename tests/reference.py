@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import octavo as oc
+from octavo.int4 import GroupedWeight
 
 F = np.float32
 SMALLEST_RANGE = F(2.0**-100)
@@ -53,6 +54,37 @@ def linear(
     return y
 
 
+def linear_int4(
+    x: NDArray[np.float32],
+    q_w: NDArray[np.int8],
+    s_w: NDArray[np.float32],
+    z_w: NDArray[np.int32],
+    group_size: int | None,
+    bias: NDArray[np.float32] | None = None,
+    *,
+    activation: str = "symmetric",
+    relu: bool = False,
+) -> NDArray[np.float32]:
+    """y of QuantLinear with int4 weights (n, k), scales and zero points (n, groups)."""
+    k = q_w.shape[1]
+    y = np.empty((x.shape[0], q_w.shape[0]), F)
+    for m, row in enumerate(x):
+        q, zero_point, scale = quantize_row(row, activation)
+        value = np.zeros(q_w.shape[0], F)
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            for g, start in enumerate(range(0, k, group_size or k)):
+                group = slice(start, min(k, start + (group_size or k)))
+                w = q_w[:, group].astype(np.int64) - z_w[:, g, None]
+                value = value + (w @ (q[group] - zero_point)).astype(F) * s_w[:, g]
+            value = value * scale
+            if bias is not None:
+                value = value + bias
+        if relu:
+            value = np.where(np.isnan(value), value, np.where(value > 0, value, F(0)))
+        y[m] = value
+    return y
+
+
 def assert_same_bits(actual: NDArray[np.float32], expected: NDArray[np.float32], message: str = "") -> None:
     """Equal to the bit, zeros' signs included; any NaN equals any NaN."""
     assert actual.dtype == expected.dtype == np.float32, message
@@ -70,8 +102,35 @@ def random_layer(k: int, n: int, seed: int = 0, **options) -> oc.QuantLinear:
     return oc.QuantLinear.from_quantized(q, scale, rng.standard_normal(n, dtype=F), **options)
 
 
+def random_int4_layer(
+    k: int,
+    n: int,
+    group_size: int | None,
+    seed: int = 0,
+    *,
+    symmetric: bool = True,
+    scale_dtype: str = "float32",
+    bias: bool = True,
+    **options,
+) -> oc.QuantLinear:
+    """Integers and zero points of all values, scales of both signs and, as float16, subnormal ones too."""
+    rng = np.random.default_rng(seed)
+    groups = -(-k // group_size) if group_size else 1
+    q = rng.integers(-8, 8, (n, k)).astype(np.int8)
+    scale = (rng.uniform(1e-3, 1, (n, groups)) * rng.choice([-1, 1], (n, groups))).astype(F)
+    if scale_dtype == "float16":
+        scale[:, 0] = 2.0**-23
+        scale = scale.astype(np.float16).astype(F)
+    zero_point = None if symmetric else rng.integers(-8, 8, (n, groups)).astype(np.int8)
+    weight = GroupedWeight(q, scale, zero_point, group_size, scale_dtype)
+    return oc.QuantLinear.from_grouped(weight, rng.standard_normal(n, dtype=F) if bias else None, **options)
+
+
 def expected_of(layer: oc.QuantLinear, x: np.ndarray) -> np.ndarray:
     options = {"activation": layer.activation, "relu": layer.relu}
+    if layer.dtype is oc.qint4:
+        grouping = layer.scale, layer.zero_point, layer.group_size
+        return linear_int4(x, layer.int_repr(), *grouping, layer.bias, **options)
     return linear(x, layer.int_repr(), layer.scale, layer.bias, **options)
 
 

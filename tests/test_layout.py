@@ -19,8 +19,10 @@ MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
 
 MAY_IMPORT_CORE = {"ops", "linear", "runtime"}
 NUMPY_ALONE = {
+    "arguments": {"qparams"},
     "qparams": set(),
     "quantize": {"qparams"},
+    "int4": set(),
     "nn": set(),
     "tree": set(),
     "qarray": {"qparams", "quantize"},

@@ -122,6 +122,18 @@ def test_quantize_dynamic_hands_options_to_the_layers() -> None:
     np.testing.assert_array_equal(layer.apply(x), expected)
 
 
+def test_quantize_dynamic_hands_options_of_int4_to_the_layers() -> None:
+    options = {"group_size": 64, "symmetric": False, "scale_dtype": "float16", "rounding": "nearest"}
+    model = Model(first=Dense(100, 5), second=Dense(5, 7))
+    quantized = quantize_dynamic(model, Dense, dtype="int4", activation="asymmetric", **options)
+    for old, new in zip((model.first, model.second), (quantized.first, quantized.second), strict=True):
+        expected = QuantLinear(old.weight, old.bias, dtype="int4", activation="asymmetric", **options)
+        assert pickle.dumps(new) == pickle.dumps(expected)
+        assert (new.dtype, new.group_size, new.scale_dtype) == (oc.qint4, 64, "float16")
+    with pytest.raises(ValueError, match=r"model\.first.*group_size=64 is for int4"):
+        quantize_dynamic(model, Dense, group_size=64)
+
+
 def test_quantize_dynamic_with_relu_in_the_layer() -> None:
     layer = one_layer(lambda self, x: np.maximum(x @ self.weight.T, 0), weight=random_array(3, 4))
     quantized = quantize_dynamic(layer, {type(layer): LayerSpec(activation="relu")})

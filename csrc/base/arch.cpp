@@ -67,7 +67,7 @@ std::uint32_t detect() {
   const std::uint64_t saved = xcr0();
   const bool ymm = (saved & 0x6) == 0x6, zmm = (saved & 0xe6) == 0xe6, tiles = (saved & 0x60000) == 0x60000;
   std::uint32_t f = 0;
-  if (ymm && bit(l1.ecx, 28) && bit(l7.ebx, 5)) {
+  if (ymm && bit(l1.ecx, 28) && bit(l1.ecx, 29) && bit(l7.ebx, 5)) {
     f |= kFeatureAvx2;
     if (bit(l7_1.eax, 4)) f |= kFeatureAvxVnni;
   }

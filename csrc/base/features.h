@@ -7,7 +7,7 @@ namespace octavo {
 
 // Bits of a feature set. One bit stands for all that a kernel of that name needs.
 enum Feature : std::uint32_t {
-  kFeatureAvx2 = 1u << 0,
+  kFeatureAvx2 = 1u << 0,  // with F16C
   kFeatureAvxVnni = 1u << 1,
   kFeatureAvx512Vnni = 1u << 2,  // with AVX512 F, BW, DQ and VL
   kFeatureAmxInt8 = 1u << 3,     // CPUID and XCR0; the permission is asked for by the kernel that uses it

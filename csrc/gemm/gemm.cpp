@@ -8,22 +8,11 @@
 
 #include "base/arch.h"
 #include "base/thread_pool.h"
+#include "gemm/plan.h"
 #include "gemm/registry.h"
 
 namespace octavo {
 namespace {
-
-// Multiply-adds below which a call stays on its thread: waking a worker takes 5-50 us, and this is about 30 us of AVX2.
-constexpr double kSerialWork = 2e6;
-
-// Blocks a thread is given on average where columns are split, so that a thread that falls behind takes fewer.
-constexpr std::int64_t kColumnBlocksPerThread = 4;
-
-// Rows of a block at most: beyond this the panels' traffic is already small, and scratch would grow.
-constexpr std::int64_t kMaxBlockRows = 512;
-
-std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
-std::int64_t round_up(std::int64_t a, std::int64_t b) { return ceil_div(a, b) * b; }
 
 // One product: everything but the rows of its left-hand side, which a RowSource supplies.
 struct Product {
@@ -158,22 +147,11 @@ void multiply_block(const Kernel& kernel, const Product& product, const RowBuffe
   (rows <= kernel.gemv_max_rows ? kernel.gemv : kernel.gemm)(block);
 }
 
-void run_tasks(int threads, std::int64_t count, IndexFunction body) {
-  if (threads > 1) {
-    parallel_for(count, body);
-  } else {
-    for (std::int64_t i = 0; i < count; ++i) body(i);
-  }
-}
-
 // Many rows: each task quantizes a block of rows into its own cache and multiplies it with every panel.
 template <class RowSource>
 void split_rows(const Kernel& kernel, const Product& product, const RowSource& source, int threads) {
   const std::int64_t k = product.rhs.k();
-  const std::int64_t fit = static_cast<std::int64_t>(cache_sizes().l2_bytes) / 2 / (k * kernel.lhs_elem_bytes);
-  const std::int64_t most = std::clamp<std::int64_t>(fit / kernel.mr * kernel.mr, kernel.mr, kMaxBlockRows);
-  const std::int64_t wanted_blocks = round_up(ceil_div(product.m, most), threads);
-  const std::int64_t rows_per_block = round_up(ceil_div(product.m, wanted_blocks), kernel.mr);
+  const std::int64_t rows_per_block = plan_rows_per_block(product.m, k * kernel.lhs_elem_bytes, kernel.mr, threads);
   run_tasks(threads, ceil_div(product.m, rows_per_block), [&](std::int64_t i) {
     const DefaultFloatEnvironment environment;
     const std::int64_t row0 = i * rows_per_block, rows = std::min(rows_per_block, product.m - row0);
@@ -194,7 +172,7 @@ void split_columns(const Kernel& kernel, const Product& product, const RowSource
   Epilogue epilogue = product.epilogue;
   source.load(kernel, 0, product.m, lhs, epilogue);
   const std::int64_t panels = product.rhs.panels();
-  const std::int64_t blocks = threads == 1 ? 1 : std::min(panels, threads * kColumnBlocksPerThread);
+  const std::int64_t blocks = plan_column_blocks(panels, threads);
   run_tasks(threads, blocks, [&](std::int64_t i) {
     const DefaultFloatEnvironment worker_environment;
     multiply_block(kernel, product, lhs, epilogue, 0, product.m, panels * i / blocks, panels * (i + 1) / blocks);
@@ -204,15 +182,19 @@ void split_columns(const Kernel& kernel, const Product& product, const RowSource
 template <class RowSource>
 void multiply(const Product& product, const RowSource& source) {
   const Kernel& kernel = active_kernel();
-  const double work =
-      static_cast<double>(product.m) * static_cast<double>(product.rhs.n()) * static_cast<double>(product.rhs.k());
-  const int threads = work < kSerialWork ? 1 : num_threads();
-  const std::int64_t rows_of_a_good_block = 4 * kernel.mr;
-  if (product.m >= threads * rows_of_a_good_block) {
+  const int threads = plan_threads(product.m, product.rhs.n(), product.rhs.k());
+  if (plan_splits_rows(product.m, kernel.mr, threads)) {
     split_rows(kernel, product, source, threads);
   } else {
     split_columns(kernel, product, source, threads);
   }
+}
+
+}  // namespace
+
+std::int64_t max_exact_k(bool lhs_wide, bool rhs_wide) {
+  const std::int64_t largest_product = (lhs_wide ? 255 : 128) * (rhs_wide ? 255 : 128);
+  return 2147483647 / largest_product;
 }
 
 AlignedBuffer padded_columns(const float* values, std::int64_t n, std::int64_t padded_n) {
@@ -221,11 +203,12 @@ AlignedBuffer padded_columns(const float* values, std::int64_t n, std::int64_t p
   return buffer;
 }
 
-}  // namespace
-
-std::int64_t max_exact_k(bool lhs_wide, bool rhs_wide) {
-  const std::int64_t largest_product = (lhs_wide ? 255 : 128) * (rhs_wide ? 255 : 128);
-  return 2147483647 / largest_product;
+void put_empty_sums(const float* bias_or_null, bool relu, std::int64_t m, std::int64_t n, float* y,
+                    std::int64_t y_stride) {
+  for (std::int64_t i = 0; i < m * n; ++i) {
+    const float b = bias_or_null != nullptr ? bias_or_null[i % n] : 0.0f;
+    y[i / n * y_stride + i % n] = relu && b <= 0.0f ? 0.0f : 0.0f + b;
+  }
 }
 
 PackedLinear::PackedLinear(const RhsView& weight, const float* scale, const float* bias_or_null, Options options)
@@ -242,13 +225,7 @@ void PackedLinear::operator()(const float* x, std::int64_t m, std::int64_t x_str
                               std::int64_t y_stride) const {
   const std::int64_t n = weight_.n(), k = weight_.k();
   if (m == 0 || n == 0) return;
-  if (k == 0) {  // an empty sum: the bias, or zero
-    for (std::int64_t i = 0; i < m * n; ++i) {
-      const float b = has_bias_ ? bias()[i % n] : 0.0f;
-      y[i / n * y_stride + i % n] = options_.relu && b <= 0.0f ? 0.0f : 0.0f + b;
-    }
-    return;
-  }
+  if (k == 0) return put_empty_sums(bias(), options_.relu, m, n, y, y_stride);
   Epilogue epilogue{.kind = DstKind::kFloat32, .relu = options_.relu};
   epilogue.rhs_scale = scale();
   epilogue.rhs_sum = weight_.column_sums();

@@ -5,6 +5,8 @@
 //   forward_static:  the same with one s_x for all rows, fixed beforehand; then, for integers out, quantized again
 //   matmul_integer:  y[m, n] = sum_k (a[m, k] - za[m]) * (b[k, n] - zb[n])         modulo 2^32
 //
+// Four-bit weights have a file of their own, gemm_int4.h.
+//
 // The way of the data: rows -> the kernel quantizes (or packs) them into this thread's workspace -> the kernel
 // multiplies them with the panels and finishes the sums in cache -> the caller's array. The result does not depend on
 // the plan: the sums are exact integers and every output element is finished by the same float operations in the same
@@ -26,6 +28,13 @@ enum class ElementType : std::uint8_t { kFloat32, kInt8, kUint8 };
 
 enum class ActivationScheme : std::uint8_t { kSymmetric, kAsymmetric };
 
+// The values of n columns with zeros behind them.
+AlignedBuffer padded_columns(const float* values, std::int64_t n, std::int64_t padded_n);
+
+// y of a layer without inputs: the bias, or zero.
+void put_empty_sums(const float* bias_or_null, bool relu, std::int64_t m, std::int64_t n, float* y,
+                    std::int64_t y_stride);
+
 // int8 weights (n, k) with one scale and one bias a column of the product. Immutable: any number of threads may use it.
 class PackedLinear {
  public:
@@ -36,6 +45,8 @@ class PackedLinear {
 
   PackedLinear(const RhsView& weight, const float* scale, const float* bias_or_null, Options options);
 
+  std::int64_t n() const { return weight_.n(); }
+  std::int64_t k() const { return weight_.k(); }
   const PackedRhs& weight() const { return weight_; }
   const float* scale() const { return scale_.as<const float>(); }
   const float* bias() const { return has_bias_ ? bias_.as<const float>() : nullptr; }

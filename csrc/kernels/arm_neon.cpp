@@ -17,6 +17,7 @@
 
 #include "base/features.h"
 #include "kernels/detail/arm_gemm.h"
+#include "kernels/detail/arm_int4.h"
 #include "kernels/kernel.h"
 
 namespace octavo {
@@ -74,7 +75,10 @@ struct Neon {
 
 }  // namespace
 
+extern const Int4Kernel int4_neon;
+constexpr Int4Kernel int4_neon = arm_int4_kernel<Neon>();
+
 extern const Kernel kernel_neon;
-constexpr Kernel kernel_neon = arm_kernel<Neon>("neon", kFeatureNeon);
+constexpr Kernel kernel_neon = arm_kernel<Neon>("neon", kFeatureNeon, &int4_neon);
 
 }  // namespace octavo

@@ -14,6 +14,7 @@
 
 #include "base/features.h"
 #include "kernels/detail/arm_gemm.h"
+#include "kernels/detail/arm_int4.h"
 #include "kernels/detail/arm_vector_tile.h"
 #include "kernels/kernel.h"
 
@@ -42,7 +43,10 @@ struct Dotprod {
 
 }  // namespace
 
+extern const Int4Kernel int4_neondot;
+constexpr Int4Kernel int4_neondot = arm_int4_kernel<Dotprod>();
+
 extern const Kernel kernel_neondot;
-constexpr Kernel kernel_neondot = arm_kernel<Dotprod>("neondot", kFeatureDotprod);
+constexpr Kernel kernel_neondot = arm_kernel<Dotprod>("neondot", kFeatureDotprod, &int4_neondot);
 
 }  // namespace octavo

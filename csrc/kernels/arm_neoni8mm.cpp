@@ -14,6 +14,7 @@
 
 #include "base/features.h"
 #include "kernels/detail/arm_gemm.h"
+#include "kernels/detail/arm_int4.h"
 #include "kernels/detail/arm_vector_tile.h"
 #include "kernels/kernel.h"
 
@@ -47,7 +48,10 @@ struct I8mm {
 
 }  // namespace
 
+extern const Int4Kernel int4_neoni8mm;
+constexpr Int4Kernel int4_neoni8mm = arm_int4_kernel<I8mm>();
+
 extern const Kernel kernel_neoni8mm;
-constexpr Kernel kernel_neoni8mm = arm_kernel<I8mm>("neoni8mm", kFeatureI8mm);
+constexpr Kernel kernel_neoni8mm = arm_kernel<I8mm>("neoni8mm", kFeatureI8mm, &int4_neoni8mm);
 
 }  // namespace octavo

@@ -109,6 +109,8 @@ struct GemmBlock {
   Epilogue epilogue;
 };
 
+struct Int4Kernel;  // four-bit weights: kernels/int4.h
+
 struct Kernel {
   const char* name;
   std::uint32_t features;  // Feature bits, all needed
@@ -125,6 +127,7 @@ struct Kernel {
   // The same, for at most gemv_max_rows rows: streams the panels once, from memory.
   void (*gemv)(const GemmBlock&);
   std::int64_t gemv_max_rows;
+  const Int4Kernel* int4;
 };
 
 }  // namespace octavo

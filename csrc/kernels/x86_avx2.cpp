@@ -209,6 +209,7 @@ void gemv(const GemmBlock& block) {
 
 }  // namespace
 
+extern const Int4Kernel int4_avx2;
 extern const Kernel kernel_avx2;
 const Kernel kernel_avx2 = {
     .name = "avx2",
@@ -225,6 +226,7 @@ const Kernel kernel_avx2 = {
     .gemm = gemm,
     .gemv = gemv,
     .gemv_max_rows = kGemvMaxRows,
+    .int4 = &int4_avx2,
 };
 
 }  // namespace octavo

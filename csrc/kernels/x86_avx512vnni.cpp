@@ -264,6 +264,7 @@ void gemv(const GemmBlock& block) {
 
 }  // namespace
 
+extern const Int4Kernel int4_avx512vnni;
 extern const Kernel kernel_avx512vnni;
 const Kernel kernel_avx512vnni = {
     .name = "avx512vnni",
@@ -280,6 +281,7 @@ const Kernel kernel_avx512vnni = {
     .gemm = gemm,
     .gemv = gemv,
     .gemv_max_rows = kGemvMaxRows,
+    .int4 = &int4_avx512vnni,
 };
 
 }  // namespace octavo

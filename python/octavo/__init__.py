@@ -7,6 +7,7 @@ model.
 from octavo import nn, ops
 from octavo.compare import Comparison, LayerComparison, compare
 from octavo.convert import Quantize, convert
+from octavo.int4 import GroupedWeight, pack_int4, unpack_int4
 from octavo.layers import LayerSpec
 from octavo.linear import QuantLinear
 from octavo.observers import (
@@ -55,7 +56,7 @@ __all__ = [
     "MSEObserver", "per_tensor_affine", "per_tensor_symmetric", "per_channel_affine", "per_channel_symmetric",
     # arrays
     "QParams", "QType", "as_qtype", "choose_qparams", "quantize", "dequantize", "fake_quantize",
-    "qint8", "quint8", "qint4", "quint4",
+    "qint8", "quint8", "qint4", "quint4", "GroupedWeight", "pack_int4", "unpack_int4",
     # operators
     "ops",
     # what runs

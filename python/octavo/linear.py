@@ -1,46 +1,69 @@
-"""QuantLinear: a linear layer with int8 weights, in place of a float one."""
+"""QuantLinear: a linear layer with int8 or int4 weights, in place of a float one."""
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from octavo import _core
-from octavo.qparams import QParams, QType, QTypeLike, as_qtype, choose_qparams, qint8
+from octavo.arguments import (
+    as_activations,
+    as_bias,
+    as_rows,
+    check_group_size,
+    check_out,
+    is_int4,
+    read_only,
+    rows_in_place,
+)
+from octavo.int4 import GroupedWeight, ScaleDtype, pack_int4, unpack_int4
+from octavo.qparams import QParams, QType, QTypeLike, choose_qparams, qint4, qint8
 from octavo.quantize import quantize
 
 ActivationScheme = Literal["symmetric", "asymmetric"]
-
-_T = TypeVar("_T", bound=np.generic)
+Rounding = Literal["nearest", "search"]
 
 _SCHEMES = ("symmetric", "asymmetric")
-_STATE_VERSION = 1
+_STATE_VERSION = 2
 
 
 class QuantLinear:
-    """y = float32(sum_k q_x[k] q_w[n, k]) * (s_x * s_w[n]) + b[n]: int8 weights, activations quantized per row.
+    """y = float32(sum_k q_x[k] q_w[n, k]) * (s_x * s_w[n]) + b[n]: integer weights, activations quantized per row.
 
-    Stands where a float layer y = x W^T + b stood. Weights are symmetric int8 with one scale per output channel,
-    s_w[n] = max|W[n]| / 127. Each row of x gets a scale (and zero point) of its own when the layer is called, so row i
-    of a batch gives the same bits as row i alone, on every CPU and with any number of threads. The layer is immutable;
-    any number of threads may call it.
+    Stands where a float layer y = x W^T + b stood. Each row of x gets a scale (and zero point) of its own when the
+    layer is called, so row i of a batch gives the same bits as row i alone, on every CPU and with any number of
+    threads. The layer is immutable; any number of threads may call it.
+
+    int8 weights are symmetric with one scale per output channel, s_w[n] = max|W[n]| / 127. int4 weights take half the
+    memory and have a scale for each group of consecutive inputs, f_g = float32(sum over the group) * s_w[n, g]:
+    y = (((0 + f_0) + f_1) + ...) * s_x + b[n].
 
     Args:
         weight: (out_features, in_features), float16, float32 or float64; finite. Computed with in float32.
         bias: (out_features,) or None; finite.
-        dtype: of the weights; "int8" in any spelling (``oc.qint8``, ``np.int8``).
+        dtype: of the weights: "int8" or "int4", in any spelling (``oc.qint8``, ``np.int8``).
+        group_size: int4 only: inputs that share a scale, a multiple of 32; None: all of a row. Smaller groups are more
+            accurate, larger ones smaller and faster. in_features need not be a multiple of it: the last group is
+            shorter, and in memory it is filled up with zeros to a multiple of 64 inputs.
+        symmetric: int4 only: False gives each group a zero point of its own, for weights that are not centred.
+        scale_dtype: int4 only: "float16" halves the scales' memory (at group_size=32 a fifth of a layer becomes a
+            ninth) and rounds each to 11 bits: at most 2**-11 of a weight, a hundredth of what rounding it to int4 may
+            cost.
+        rounding: how int4 weights are chosen: "search" (the default) tries scales for the least squared error,
+            "nearest" takes the scale that the group's range gives. int8 weights are always rounded to nearest.
         activation: how rows of x are quantized to int8. "symmetric": s_x = max|x| / 127, zero point 0.
             "asymmetric": s_x = (max(x, 0) - min(x, 0)) / 255 with a zero point; half the step for rows of one sign,
-            such as a ReLU's output, at the cost of one more integer operation per output.
+            such as a ReLU's output, at the cost of one more integer operation per output (and group).
         relu: apply ReLU to the result, in the same pass: NaN stays NaN, y > 0 stays, all else is +0.
         call: name of a method that calls the layer, besides ``__call__`` and ``forward``.
 
     Raises:
         TypeError: weight or bias is not numeric, or dtype is no type.
-        ValueError: weight is not 2-D, bias does not fit, either holds NaN or infinity, an option is unknown, or
-            in_features exceeds what int32 sums hold exactly (131,071; 65,793 with asymmetric activations).
+        ValueError: weight is not 2-D, bias does not fit, either holds NaN or infinity, an option is unknown or not for
+            this dtype, or the inputs of a row (int4: of a group) exceed what int32 sums hold exactly: 131,071 (65,793
+            with asymmetric activations), for int4 2,097,151 and down to 561,433 where both sides have zero points.
 
     Rounding is half to even everywhere, each float32 operation rounds once, and nothing saturates. A row of x that
     holds NaN or infinity gives a row of NaN. A row whose range is below 2**-100 counts as zeros. The arithmetic is
@@ -56,9 +79,13 @@ class QuantLinear:
         True
         >>> layer
         QuantLinear(256 -> 3, int8, activation=symmetric, bias)
+        >>> oc.QuantLinear(W, b, dtype="int4", group_size=64)
+        QuantLinear(256 -> 3, int4, group_size=64, activation=symmetric, bias)
     """
 
-    __slots__ = ("_activation", "_call_name", "_packed", "_relu")
+    __slots__ = ("_activation", "_call_name", "_group_size", "_packed", "_relu")
+
+    _packed: _core.PackedLinear | _core.PackedLinearInt4
 
     def __init__(
         self,
@@ -66,16 +93,29 @@ class QuantLinear:
         bias: ArrayLike | None = None,
         *,
         dtype: QTypeLike = "int8",
+        group_size: int | None = None,
+        symmetric: bool = True,
+        scale_dtype: ScaleDtype = "float32",
+        rounding: Rounding | None = None,
         activation: ActivationScheme = "symmetric",
         relu: bool = False,
         call: str = "forward",
     ) -> None:
-        _require_int8(dtype)
         w = np.asarray(weight)
-        _check_weight_shape(w, activation)
+        if is_int4(dtype, group_size=group_size, symmetric=symmetric, scale_dtype=scale_dtype, rounding=rounding):
+            check_group_size(group_size)
+            check_weight_shape(w, activation, int4=True, group_size=group_size, symmetric=symmetric)
+            from octavo import rounding as rounders
+
+            grouped = getattr(rounders, f"round_{rounding or 'search'}")(
+                w, group_size=group_size, symmetric=symmetric, scale_dtype=scale_dtype
+            )
+            self._set_grouped(grouped, as_bias(bias, w.shape[0]), activation, relu, call)
+            return
+        check_weight_shape(w, activation)
         params = choose_qparams(w, qint8, axis=0, qmin=-127, qmax=127)
         q = quantize(w, params).astype(np.int8, copy=False)
-        self._set(q, params.scale, _as_bias(bias, w.shape[0]), activation, relu, call)
+        self._set(q, params.scale, as_bias(bias, w.shape[0]), activation, relu, call)
 
     @classmethod
     def from_quantized(
@@ -108,13 +148,51 @@ class QuantLinear:
         q = np.asarray(weight)
         if q.dtype != np.int8:
             raise TypeError(f"weight must be an int8 array, got dtype {q.dtype}; QuantLinear(weight) quantizes floats")
-        _check_weight_shape(q, activation)
+        check_weight_shape(q, activation)
         s = np.asarray(scale)
         if s.shape not in ((), q.shape[:1]):
             raise ValueError(f"scale must have shape ({q.shape[0]},) for weight {q.shape}, got {s.shape}")
         params = QParams(np.broadcast_to(s, q.shape[:1]), 0, qint8, axis=0)
         layer = cls.__new__(cls)
-        layer._set(q, params.scale, _as_bias(bias, q.shape[0]), activation, relu, call)
+        layer._set(q, params.scale, as_bias(bias, q.shape[0]), activation, relu, call)
+        return layer
+
+    @classmethod
+    def from_grouped(
+        cls,
+        weight: GroupedWeight,
+        bias: ArrayLike | None = None,
+        *,
+        activation: ActivationScheme = "symmetric",
+        relu: bool = False,
+        call: str = "forward",
+    ) -> QuantLinear:
+        """A layer from weights that are int4 already, as the functions of `octavo.rounding` give them.
+
+        Args:
+            weight: integers (out_features, in_features) of -8..7 with scales, and perhaps zero points, of groups.
+            bias, activation, relu, call: as for ``QuantLinear``.
+
+        Raises:
+            TypeError: weight is no GroupedWeight.
+            ValueError: its group_size is not a multiple of 32, or the bias does not fit.
+
+        Example:
+            >>> import numpy as np, octavo as oc
+            >>> from octavo.rounding import round_nearest
+            >>> oc.QuantLinear.from_grouped(round_nearest(np.eye(64, dtype=np.float32), group_size=32))
+            QuantLinear(64 -> 64, int4, group_size=32, activation=symmetric)
+        """
+        if not isinstance(weight, GroupedWeight):
+            raise TypeError(
+                f"weight must be a GroupedWeight, got {type(weight).__name__}; "
+                'QuantLinear(weight, dtype="int4") quantizes floats'
+            )
+        check_group_size(weight.group_size)
+        symmetric = weight.zero_point is None
+        check_weight_shape(weight.q, activation, int4=True, group_size=weight.group_size, symmetric=symmetric)
+        layer = cls.__new__(cls)
+        layer._set_grouped(weight, as_bias(bias, weight.q.shape[0]), activation, relu, call)
         return layer
 
     @classmethod
@@ -125,8 +203,11 @@ class QuantLinear:
         dtype: QTypeLike = "int8",
         activation: ActivationScheme = "symmetric",
         relu: bool = False,
+        **options: Any,
     ) -> QuantLinear:
         """Quantizes a float layer that has ``weight`` (out, in) and, where it has one, ``bias`` (out,).
+
+        Options are those of ``QuantLinear``.
 
         Raises:
             TypeError: the layer has no ``weight``.
@@ -142,7 +223,8 @@ class QuantLinear:
                 f"layer must have a weight (out, in), got {type(layer).__name__} without one; "
                 "pass its arrays to QuantLinear(weight, bias)"
             )
-        return cls(layer.weight, getattr(layer, "bias", None), dtype=dtype, activation=activation, relu=relu)
+        bias = getattr(layer, "bias", None)
+        return cls(layer.weight, bias, dtype=dtype, activation=activation, relu=relu, **options)
 
     def _set(
         self,
@@ -153,9 +235,40 @@ class QuantLinear:
         relu: bool,
         call: str,
     ) -> None:
+        packed = _core.PackedLinear(q, scale, bias, asymmetric=activation == "asymmetric", relu=bool(relu))
+        self._hold(packed, None, activation, relu, call)
+
+    def _set_grouped(
+        self,
+        weight: GroupedWeight,
+        bias: NDArray[np.float32] | None,
+        activation: ActivationScheme,
+        relu: bool,
+        call: str,
+    ) -> None:
+        packed = _core.PackedLinearInt4(
+            weight.q,
+            np.ascontiguousarray(weight.scale, dtype=weight.scale_dtype),
+            weight.zero_point,
+            bias,
+            group_k=weight.group_size or 0,
+            asymmetric=activation == "asymmetric",
+            relu=bool(relu),
+        )
+        self._hold(packed, weight.group_size, activation, relu, call)
+
+    def _hold(
+        self,
+        packed: _core.PackedLinear | _core.PackedLinearInt4,
+        group_size: int | None,
+        activation: ActivationScheme,
+        relu: bool,
+        call: str,
+    ) -> None:
         if not call.isidentifier():
             raise ValueError(f"call must be the name of a method, got {call!r}")
-        self._packed = _core.PackedLinear(q, scale, bias, asymmetric=activation == "asymmetric", relu=bool(relu))
+        self._packed = packed
+        self._group_size = group_size
         self._activation: ActivationScheme = activation
         self._relu = bool(relu)
         self._call_name = call
@@ -183,16 +296,16 @@ class QuantLinear:
     forward = __call__
 
     def _call_any(self, x: ArrayLike, out: NDArray[Any] | None) -> NDArray[Any]:
-        a = _as_activations(x, self.in_features)
+        a = as_activations(x, self.in_features)
         native = a.dtype.newbyteorder("=")
         dtype = native if native.kind == "f" else np.dtype(np.float32)
         shape = (*a.shape[:-1], self.out_features)
         if out is not None:
-            _check_out(out, shape, dtype)
+            check_out(out, shape, dtype)
         with np.errstate(over="ignore", invalid="ignore"):  # beyond float32: infinity, so the row becomes NaN
-            rows = _as_rows(a)
+            rows = as_rows(a)
             direct = out if out is not None and not np.may_share_memory(out, rows) else None
-            target = _rows_in_place(direct, rows.shape[0], self.out_features) if direct is not None else None
+            target = rows_in_place(direct, rows.shape[0], self.out_features) if direct is not None else None
             if target is not None:
                 self._packed.forward(rows, target)
                 return cast("NDArray[Any]", out)
@@ -219,8 +332,23 @@ class QuantLinear:
 
     @property
     def dtype(self) -> QType:
-        """Type of the weights."""
-        return qint8
+        """Type of the weights: `qint8` or `qint4`."""
+        return qint4 if isinstance(self._packed, _core.PackedLinearInt4) else qint8
+
+    @property
+    def group_size(self) -> int | None:
+        """Inputs of int4 weights that share a scale; None: all of a row."""
+        return self._group_size
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether the weights have no zero points."""
+        return self._packed.symmetric if isinstance(self._packed, _core.PackedLinearInt4) else True
+
+    @property
+    def scale_dtype(self) -> ScaleDtype:
+        """What the scales of the weights are held as: "float32" or "float16"."""
+        return "float16" if self._packed.scale().dtype == np.float16 else "float32"
 
     @property
     def activation(self) -> ActivationScheme:
@@ -238,35 +366,46 @@ class QuantLinear:
 
     @property
     def scale(self) -> NDArray[np.float32]:
-        """s_w (out,), read-only."""
-        return _read_only(self._packed.scale())
+        """s_w float32, (out,) for int8 and (out, groups) for int4 weights, whose scales may be negative. Read-only."""
+        return read_only(self._packed.scale().astype(np.float32, copy=False))
 
     @property
     def zero_point(self) -> NDArray[np.int32]:
-        """z_w (out,), all zero: the weights are symmetric. Read-only."""
-        return _read_only(np.zeros(self.out_features, np.int32))
+        """z_w, as many as scales; all zero where the weights are symmetric. Read-only."""
+        if isinstance(self._packed, _core.PackedLinearInt4):
+            return read_only(self._packed.zero_point().astype(np.int32))
+        return read_only(np.zeros(self.out_features, np.int32))
 
     @property
     def bias(self) -> NDArray[np.float32] | None:
         """b (out,), read-only, or None."""
         b = self._packed.bias()
-        return None if b is None else _read_only(b)
+        return None if b is None else read_only(b)
 
     @property
     def weight(self) -> NDArray[np.float32]:
-        """The weights as the layer sees them, q_w * s_w (out, in) float32: unpacked on demand, read-only."""
-        return _read_only(self.int_repr() * self._packed.scale()[:, None])
+        """The weights as the layer sees them, (q_w - z_w) * s_w (out, in) float32: unpacked on demand, read-only."""
+        if isinstance(self._packed, _core.PackedLinearInt4):
+            return read_only(self._grouped(self._packed).dequantize())
+        return read_only(self.int_repr() * self._packed.scale()[:, None])
+
+    def _grouped(self, packed: _core.PackedLinearInt4) -> GroupedWeight:
+        zero_point = None if packed.symmetric else packed.zero_point()
+        return GroupedWeight(packed.int_repr(), self.scale, zero_point, self._group_size, self.scale_dtype)
 
     @property
     def nbytes(self) -> int:
-        """Bytes the layer holds: packed weights with their padding, column sums, scales and bias."""
+        """Bytes the layer holds: packed weights with their padding, scales, zero points, column sums and bias."""
         return self._packed.nbytes
 
     def __repr__(self) -> str:
-        options = f", activation={self._activation}"
+        options = f", group_size={self._group_size}" if self._group_size is not None else ""
+        options += "" if self.symmetric else ", symmetric=False"
+        options += ", scale_dtype=float16" if self.scale_dtype == "float16" else ""
+        options += f", activation={self._activation}"
         options += ", bias" if self._packed.bias() is not None else ""
         options += ", relu" if self._relu else ""
-        return f"QuantLinear({self.in_features} -> {self.out_features}, int8{options})"
+        return f"QuantLinear({self.in_features} -> {self.out_features}, {self.dtype.name[1:]}{options})"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> QuantLinear:
         layer = type(self).__new__(type(self))
@@ -275,113 +414,60 @@ class QuantLinear:
         return layer
 
     def __reduce__(self) -> tuple[Any, tuple[dict[str, Any]]]:
-        return _from_state, (
-            {
-                "version": _STATE_VERSION,
-                "weight": self.int_repr(),
-                "scale": self._packed.scale(),
-                "bias": self._packed.bias(),
-                "activation": self._activation,
-                "relu": self._relu,
-                "call": self._call_name,
-            },
-        )
+        return _from_state, (self._state(),)
+
+    def _state(self) -> dict[str, Any]:
+        """All that the layer is, in arrays and plain values: canonical integers, four-bit ones two a byte."""
+        q = self.int_repr()
+        state: dict[str, Any] = {"version": _STATE_VERSION, "dtype": self.dtype.name[1:], "weight": q}
+        if isinstance(self._packed, _core.PackedLinearInt4):
+            state |= {
+                "weight": pack_int4(q),
+                "in_features": self.in_features,
+                "zero_point": None if self.symmetric else self._packed.zero_point(),
+                "group_size": self._group_size,
+            }
+        return state | {
+            "scale": self._packed.scale(),
+            "bias": self._packed.bias(),
+            "activation": self._activation,
+            "relu": self._relu,
+            "call": self._call_name,
+        }
 
 
 def _from_state(state: dict[str, Any]) -> QuantLinear:
     """What a pickle calls. Canonical integers, packed anew for the machine that loads them."""
     state = dict(state)
     version = state.pop("version")
-    if version != _STATE_VERSION:
-        raise ValueError(f"this QuantLinear was pickled with format {version}, this octavo reads {_STATE_VERSION}")
-    return QuantLinear.from_quantized(state.pop("weight"), state.pop("scale"), state.pop("bias"), **state)
+    if version not in (1, _STATE_VERSION):  # version 1: int8 alone, without saying so
+        raise ValueError(f"this QuantLinear was pickled with format {version}, this octavo reads 1 to {_STATE_VERSION}")
+    dtype, weight, scale, bias = (state.pop(name, "int8") for name in ("dtype", "weight", "scale", "bias"))
+    if dtype == "int8":
+        return QuantLinear.from_quantized(weight, scale, bias, **state)
+    q = unpack_int4(weight, state.pop("in_features"))
+    group_size, zero_point = state.pop("group_size"), state.pop("zero_point")
+    scale_dtype: ScaleDtype = "float16" if scale.dtype == np.float16 else "float32"
+    grouped = GroupedWeight(q, scale.astype(np.float32), zero_point, group_size, scale_dtype)
+    return QuantLinear.from_grouped(grouped, bias, **state)
 
 
-def _read_only(a: NDArray[_T]) -> NDArray[_T]:
-    a.flags.writeable = False
-    return a
-
-
-def _require_int8(dtype: QTypeLike) -> None:
-    qtype = as_qtype(dtype)
-    if qtype != qint8:
-        raise ValueError(f"dtype must be int8, got {qtype.name}")
-
-
-def _check_weight_shape(w: NDArray[Any], activation: str) -> None:
+def check_weight_shape(
+    w: NDArray[Any], activation: str, *, int4: bool = False, group_size: int | None = None, symmetric: bool = True
+) -> None:
+    """Raises ValueError where w cannot be a layer's weight."""
     if activation not in _SCHEMES:
         raise ValueError(f"activation must be one of {_SCHEMES}, got {activation!r}")
     if w.ndim != 2:
         raise ValueError(f"weight must be 2-D (out, in), got shape {w.shape}")
-    bound = _core.max_exact_k(activation == "asymmetric", False)
-    if w.shape[1] > bound:
+    wide, inputs = activation == "asymmetric", w.shape[1]
+    if int4:
+        bound, inputs = _core.max_exact_group_k(wide, not symmetric), min(inputs, group_size or inputs)
+    else:
+        bound = _core.max_exact_k(wide, False)
+    if inputs > bound:
         raise ValueError(
-            f"weight has {w.shape[1]} input features; int32 sums are exact up to {bound} with "
-            f"activation={activation!r}. Split the layer along its inputs and add the results"
+            f"weight has {inputs} input features{' in a group' if int4 else ''}; int32 sums are exact up to {bound} "
+            f"with activation={activation!r}. {'Choose smaller groups, or split' if int4 else 'Split'} the layer along "
+            "its inputs and add the results"
         )
-
-
-def _as_bias(bias: ArrayLike | None, n: int) -> NDArray[np.float32] | None:
-    if bias is None:
-        return None
-    b = np.asarray(bias)
-    if b.dtype.kind not in "fiub":
-        raise TypeError(f"bias must be real numbers, got dtype {b.dtype}")
-    if b.shape != (n,):
-        raise ValueError(f"bias must have shape ({n},) to fit the weight, got {b.shape}")
-    with np.errstate(over="ignore"):
-        b32 = np.ascontiguousarray(b, dtype=np.float32)
-    if not bool(np.isfinite(b32).all()):
-        at = int(np.flatnonzero(~np.isfinite(b32))[0])
-        raise ValueError(f"bias must be finite in float32, got {b[at]} at index {at}")
-    return b32
-
-
-def _as_activations(x: ArrayLike, in_features: int) -> NDArray[Any]:
-    if isinstance(x, np.ma.MaskedArray):
-        raise TypeError("x must not be a masked array, whose mask would be lost; pass x.filled(value)")
-    a = np.asarray(x)
-    if a.dtype.kind not in "fiub":
-        raise TypeError(f"x must be real numbers, got dtype {a.dtype}")
-    if a.ndim == 0 or a.shape[-1] != in_features:
-        raise ValueError(f"x must have shape (..., {in_features}) to fit the layer's inputs, got {a.shape}")
-    return a
-
-
-def _check_out(out: NDArray[Any], shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-    if not isinstance(out, np.ndarray):
-        raise TypeError(f"out must be a numpy array, got {type(out).__name__}")
-    if out.dtype != dtype:
-        raise TypeError(f"out must have dtype {dtype}, as the result has, got {out.dtype}")
-    if out.shape != shape:
-        raise ValueError(f"out must have shape {shape}, as the result has, got {out.shape}")
-    if not out.flags.writeable:
-        raise ValueError("out must be writable, got a read-only array")
-
-
-def _as_rows(a: NDArray[Any]) -> NDArray[np.float32]:
-    """(m, in) float32 with contiguous, aligned rows: a itself or a view where it is so already, else a copy."""
-    rows = a.reshape(int(np.prod(a.shape[:-1])), a.shape[-1]) if a.ndim != 2 else a
-    if _rows_usable(rows):
-        return rows
-    return np.ascontiguousarray(rows, dtype=np.float32)
-
-
-def _rows_in_place(out: NDArray[Any], m: int, n: int) -> NDArray[np.float32] | None:
-    """out as (m, n) in the same memory, where the kernels can write to it; else None."""
-    if out.ndim != 2:
-        if not out.flags.c_contiguous:
-            return None
-        out = out.reshape(m, n)
-    return out if _rows_usable(out) else None
-
-
-def _rows_usable(a: NDArray[Any]) -> bool:
-    item = 4
-    return (
-        a.dtype == np.float32
-        and a.dtype.isnative
-        and a.flags.aligned
-        and (a.shape[1] <= 1 or a.strides[1] == item)
-        and a.strides[0] % item == 0
-    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from octavo import tree
+from octavo.int4 import ScaleDtype
 from octavo.layers import (
     Layers,
     LayerSpec,
@@ -16,7 +17,7 @@ from octavo.layers import (
     read_layer,
     refusal,
 )
-from octavo.linear import ActivationScheme, QuantLinear
+from octavo.linear import ActivationScheme, QuantLinear, Rounding
 from octavo.qparams import QTypeLike
 
 __all__ = ["quantize_dynamic"]
@@ -27,6 +28,10 @@ def quantize_dynamic(
     layers: Layers,
     dtype: QTypeLike = "int8",
     *,
+    group_size: int | None = None,
+    symmetric: bool = True,
+    scale_dtype: ScaleDtype = "float32",
+    rounding: Rounding | None = None,
     activation: ActivationScheme = "symmetric",
     inplace: bool = False,
     check: bool = True,
@@ -41,7 +46,8 @@ def quantize_dynamic(
         model: the model, or a layer itself.
         layers: the user's own layer class or classes, or a dict from class to `LayerSpec`. Matched by exact type, so a
             subclass is quantized only where it is named.
-        dtype: of the weights: "int8".
+        dtype: of the weights: "int8" or "int4".
+        group_size, symmetric, scale_dtype, rounding: of int4 weights, as for `QuantLinear`.
         activation: how `QuantLinear` quantizes its input: "symmetric" or "asymmetric".
         inplace: change the model itself, after every replacement has been built. Otherwise a copy.deepcopy is made in
             which the layers' float weights are never copied.
@@ -70,16 +76,20 @@ def quantize_dynamic(
         >>> spec = oc.LayerSpec(weight="W", bias="b", layout="in_out", call="forward", activation="relu")
         >>> oc.quantize_dynamic(model, {Dense: spec})
         {'hidden': QuantLinear(4 -> 3, int8, activation=symmetric, bias, relu)}
+        >>> oc.quantize_dynamic(model, {Dense: spec}, dtype="int4", group_size=32)
+        {'hidden': QuantLinear(4 -> 3, int4, group_size=32, activation=symmetric, bias, relu)}
     """
     specs = as_specs(layers)
     found = find_layers(model, specs)
     if not found:
         raise ValueError(nothing_found(model, specs))
+    options: dict[str, Any] = {"group_size": group_size, "symmetric": symmetric, "scale_dtype": scale_dtype}
+    options |= {"rounding": rounding, "activation": activation, "dtype": dtype}
     replacements: dict[int, QuantLinear] = {}
     for path, layer in found:
         spec = specs[type(layer)]
         try:
-            replacements[id(layer)] = _quantized(layer, spec, dtype, activation)
+            replacements[id(layer)] = _quantized(layer, spec, options)
             if check:
                 check_layer(layer, spec)
         except (TypeError, ValueError) as error:
@@ -97,7 +107,7 @@ def quantize_dynamic(
     return quantized
 
 
-def _quantized(layer: Any, spec: LayerSpec, dtype: QTypeLike, activation: ActivationScheme) -> QuantLinear:
+def _quantized(layer: Any, spec: LayerSpec, options: dict[str, Any]) -> QuantLinear:
     weight, bias = read_layer(layer, spec)
     call = "forward" if spec.call == "__call__" else spec.call
-    return QuantLinear(weight, bias, dtype=dtype, activation=activation, relu=spec.activation == "relu", call=call)
+    return QuantLinear(weight, bias, relu=spec.activation == "relu", call=call, **options)

@@ -7,15 +7,8 @@ from typing import Any, NoReturn, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from octavo.linear import (
-    QuantLinear,
-    _as_activations,
-    _as_bias,
-    _as_rows,
-    _check_out,
-    _check_weight_shape,
-    _rows_in_place,
-)
+from octavo.arguments import as_activations, as_bias, as_rows, check_out, rows_in_place
+from octavo.linear import QuantLinear, check_weight_shape
 from octavo.qarray import QuantizedArray, kernel_numbers
 from octavo.qparams import QParams, qint8, quint8
 
@@ -61,6 +54,8 @@ class StaticQuantLinear(QuantLinear):
 
     __slots__ = ("_folded", "_input", "_input_numbers", "_name", "_output", "_output_numbers")
 
+    _packed: Any  # a _core.PackedLinear: int8
+
     def __init__(
         self,
         weight: NDArray[np.int8],
@@ -77,7 +72,7 @@ class StaticQuantLinear(QuantLinear):
         q = np.asarray(weight)
         if q.dtype != np.int8:
             raise TypeError(f"weight must be an int8 array, got dtype {q.dtype}; `convert` quantizes float layers")
-        _check_weight_shape(q, "asymmetric")
+        check_weight_shape(q, "asymmetric")
         s = np.asarray(scale)
         if s.shape not in ((), q.shape[:1]):
             raise ValueError(f"scale must have shape ({q.shape[0]},) for weight {q.shape}, got {s.shape}")
@@ -88,7 +83,7 @@ class StaticQuantLinear(QuantLinear):
         with np.errstate(over="ignore"):
             if not np.isfinite(input.scale * s_w).all():
                 raise ValueError(f"input scale {input.scale} times the largest weight scale {s_w.max()} is infinite")
-        self._set(q, s_w, _as_bias(bias, q.shape[0]), "asymmetric", relu, call)
+        self._set(q, s_w, as_bias(bias, q.shape[0]), "asymmetric", relu, call)
         self._input, self._output, self._name = input, output, str(name)
         self._folded = self._label() if folded else None
         self._input_numbers = kernel_numbers(input)
@@ -140,12 +135,12 @@ class StaticQuantLinear(QuantLinear):
                 q = np.ascontiguousarray(q)
             return q, x.numbers(), x.shape[:-1], np.dtype(np.float32)
         try:
-            a = _as_activations(x, self.in_features)
+            a = as_activations(x, self.in_features)
         except (TypeError, ValueError) as error:
             raise type(error)(f"{self._label()}: {error}") from None
         native = a.dtype.newbyteorder("=")
         with np.errstate(over="ignore"):  # float64 beyond float32 is infinity, which saturates
-            rows = _as_rows(a)
+            rows = as_rows(a)
         return rows, self._input_numbers, a.shape[:-1], native if native.kind == "f" else np.dtype(np.float32)
 
     def _float_result(
@@ -158,9 +153,9 @@ class StaticQuantLinear(QuantLinear):
     ) -> NDArray[Any]:
         target = None
         if out is not None:
-            _check_out(out, shape, dtype)
+            check_out(out, shape, dtype)
             if not np.may_share_memory(out, rows):
-                target = _rows_in_place(out, rows.shape[0], self.out_features)
+                target = rows_in_place(out, rows.shape[0], self.out_features)
         y = np.empty((rows.shape[0], self.out_features), np.float32) if target is None else target
         if not self._packed.forward_static(rows, *numbers, y, *_ANY_OUTPUT):
             self._refuse_nan(rows)
@@ -192,6 +187,11 @@ class StaticQuantLinear(QuantLinear):
     def from_float(cls, *args: Any, **options: Any) -> NoReturn:
         """Not for static layers, which need ranges: use `prepare`, `calibrate` and `convert`."""
         raise TypeError("a static layer needs the range of its input: use prepare, calibrate and convert")
+
+    @classmethod
+    def from_grouped(cls, *args: Any, **options: Any) -> NoReturn:
+        """Not for static layers, whose weights are int8."""
+        raise TypeError("a static layer has int8 weights: QuantLinear.from_grouped makes a dynamic layer of int4 ones")
 
     @property
     def input_qparams(self) -> QParams:

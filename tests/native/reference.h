@@ -67,6 +67,45 @@ inline std::vector<float> linear(const std::vector<float>& x, std::int64_t m, st
   return y;
 }
 
+// Four-bit weights: q_w is (n, k), s_w and z_w are (n, G), G = ceil(k / group_k).
+struct Int4Reference {
+  std::int64_t n, k, group_k;
+  std::vector<std::int8_t> q_w;
+  std::vector<float> s_w;
+  std::vector<std::int8_t> z_w;
+  std::int64_t groups() const { return (k + group_k - 1) / group_k; }
+};
+
+inline float int4_sum(const QuantizedRow& row, const Int4Reference& w, std::int64_t j) {
+  float y = 0.0f;
+  for (std::int64_t g = 0; g < w.groups(); ++g) {
+    const auto at = static_cast<std::size_t>(j * w.groups() + g);
+    std::int64_t acc = 0;
+    for (std::int64_t l = g * w.group_k; l < std::min(w.k, (g + 1) * w.group_k); ++l) {
+      acc += static_cast<std::int64_t>(row.q[static_cast<std::size_t>(l)] - row.zero_point) *
+             (w.q_w[static_cast<std::size_t>(j * w.k + l)] - w.z_w[at]);
+    }
+    const float f = static_cast<float>(static_cast<std::int32_t>(acc)) * w.s_w[at];
+    y = y + f;
+  }
+  return y;
+}
+
+inline std::vector<float> linear_int4(const std::vector<float>& x, std::int64_t m, const Int4Reference& w,
+                                      const float* bias, bool asymmetric, bool relu) {
+  std::vector<float> y(static_cast<std::size_t>(m * w.n));
+  for (std::int64_t i = 0; i < m; ++i) {
+    const QuantizedRow row = quantize_row(x.data() + i * w.k, w.k, asymmetric);
+    for (std::int64_t j = 0; j < w.n; ++j) {
+      float value = int4_sum(row, w, j) * row.scale;
+      if (bias != nullptr) value = value + bias[j];
+      if (relu && !std::isnan(value)) value = value > 0 ? value : 0.0f;
+      y[static_cast<std::size_t>(i * w.n + j)] = value;
+    }
+  }
+  return y;
+}
+
 // q = int(clamp(rint(x r), qmin - z, qmax - z)) + z with r = fl(1/s).
 inline std::int32_t quantize(float x, float scale, std::int32_t zero_point, std::int32_t qmin, std::int32_t qmax) {
   const float lo = static_cast<float>(qmin - zero_point), hi = static_cast<float>(qmax - zero_point);

@@ -221,7 +221,7 @@ void gemv(const GemmBlock& block) {
 
 // The row of the table. `gemv_max_rows` follows from the registers that 16 columns leave.
 template <class Isa>
-constexpr Kernel arm_kernel(const char* name, std::uint32_t features) {
+constexpr Kernel arm_kernel(const char* name, std::uint32_t features, const Int4Kernel* int4) {
   return {
       .name = name,
       .features = features,
@@ -237,6 +237,7 @@ constexpr Kernel arm_kernel(const char* name, std::uint32_t features) {
       .gemm = gemm<Isa>,
       .gemv = gemv<Isa>,
       .gemv_max_rows = Isa::kGemvVectors * Isa::kRowsPerVector,
+      .int4 = int4,
   };
 }
 

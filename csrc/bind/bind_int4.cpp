@@ -1,0 +1,98 @@
+// PackedLinearInt4: layers with four-bit weights.
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "bind/bindings.h"
+#include "bind/layer_call.h"
+#include "gemm/gemm_int4.h"
+
+namespace octavo {
+namespace {
+
+std::int64_t group_count(std::int64_t k, std::int64_t group_k) {
+  return group_k == 0 ? 1 : (k + group_k - 1) / group_k;
+}
+
+bool all_int4(const CArray<std::int8_t>& values) {
+  return std::all_of(values.data(), values.data() + values.size(), [](int v) { return v >= -8 && v <= 7; });
+}
+
+PackedLinearInt4 make_linear_int4(const CArray<std::int8_t>& weight, const py::array& scale,
+                                  const std::optional<CArray<std::int8_t>>& zero_point,
+                                  const std::optional<CArray<float>>& bias, std::int64_t group_k, bool asymmetric,
+                                  bool relu) {
+  require(weight.ndim() == 2, "weight must be 2-D");
+  const std::int64_t n = weight.shape(0), k = weight.shape(1);
+  require(group_k >= 0 && group_k % kInt4Half == 0, "group_k must be a multiple of 32, or 0 for one group");
+  const bool is_half = scale.dtype().kind() == 'f' && scale.dtype().itemsize() == 2;
+  require(is_half || py::isinstance<py::array_t<float>>(scale), "scale must be float32 or float16");
+  require((scale.flags() & py::array::c_style) != 0, "scale must be C-contiguous");
+  require(scale.size() == n * group_count(k, group_k),
+          "scale must have one element a row and group of weight");
+  require(!zero_point || zero_point->size() == scale.size(), "zero_point must have as many elements as scale");
+  require(!bias || bias->size() == n, "bias must have one element a row of weight");
+  require(all_int4(weight) && (!zero_point || all_int4(*zero_point)), "weight and zero_point must be -8 to 7");
+  require(std::min(k, group_k == 0 ? k : group_k) <= max_exact_group_k(asymmetric, zero_point.has_value()),
+          "a group has too many columns for exact int32 sums");
+  const Int4View view{weight.data(),
+                      n,
+                      k,
+                      group_k,
+                      is_half ? nullptr : static_cast<const float*>(scale.data()),
+                      is_half ? static_cast<const std::uint16_t*>(scale.data()) : nullptr,
+                      zero_point ? zero_point->data() : nullptr};
+  const auto scheme = asymmetric ? ActivationScheme::kAsymmetric : ActivationScheme::kSymmetric;
+  const py::gil_scoped_release release;
+  return PackedLinearInt4(view, bias ? bias->data() : nullptr, {scheme, relu});
+}
+
+py::array_t<std::int8_t> int_repr(const PackedLinearInt4& self) {
+  py::array_t<std::int8_t> q({self.n(), self.k()});
+  self.weight().unpack(q.mutable_data());
+  return q;
+}
+
+py::array scale_of(const PackedLinearInt4& self) {
+  const PackedInt4& weight = self.weight();
+  const std::vector<std::int64_t> shape{self.n(), weight.group_count()};
+  py::array scale(weight.has_half_scale() ? py::dtype("e") : py::dtype::of<float>(), shape);
+  weight.unpack_scale(scale.mutable_data());
+  return scale;
+}
+
+py::array_t<std::int8_t> zero_point_of(const PackedLinearInt4& self) {
+  py::array_t<std::int8_t> zero_point({self.n(), self.weight().group_count()});
+  self.weight().unpack_zero_point(zero_point.mutable_data());
+  return zero_point;
+}
+
+}  // namespace
+
+void bind_int4(py::module_& m) {
+  const auto metaclass = py::metaclass(reinterpret_cast<PyObject*>(&PyType_Type));
+  py::class_<PackedLinearInt4>(m, "PackedLinearInt4", metaclass, py::is_final())
+      .def(py::init(&make_linear_int4), py::arg("weight"), py::arg("scale"), py::arg("zero_point").none(true),
+           py::arg("bias").none(true), py::kw_only(), py::arg("group_k"), py::arg("asymmetric"), py::arg("relu"))
+      .def_property_readonly("in_features", &PackedLinearInt4::k)
+      .def_property_readonly("out_features", &PackedLinearInt4::n)
+      .def_property_readonly("nbytes", &PackedLinearInt4::size_bytes)
+      .def_property_readonly("symmetric",
+                             [](const PackedLinearInt4& self) { return !self.weight().groups().has_offsets; })
+      .def("int_repr", &int_repr)
+      .def("scale", &scale_of)
+      .def("zero_point", &zero_point_of)
+      .def("bias",
+           [](const PackedLinearInt4& self) -> std::optional<py::array_t<float>> {
+             if (self.bias() == nullptr) return std::nullopt;
+             return array_from(self.bias(), self.n());
+           })
+      .def("try_call", &try_call<PackedLinearInt4>, py::arg("x"), py::pos_only())
+      .def("forward", &forward<PackedLinearInt4>, py::arg("x").noconvert(), py::arg("out").noconvert());
+  m.def("max_exact_group_k", &max_exact_group_k, py::arg("lhs_wide"), py::arg("rhs_wide"));
+}
+
+}  // namespace octavo

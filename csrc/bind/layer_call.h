@@ -1,0 +1,96 @@
+// What the bindings of layers share: checks for memory safety, the GIL, and calls of a layer on arrays. A layer has
+// n(), k() and operator()(x, m, x_stride, y, y_stride). Included by the files of csrc/bind alone.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <cstdint>
+#include <stdexcept>
+
+namespace octavo {
+
+namespace py = pybind11;
+
+// Multiply-adds from which a call gives up the GIL. Giving it up and taking it back costs about 50 ns, and several
+// microseconds where another thread wants it; the work below this takes less than that.
+inline constexpr double kReleaseGilWork = 65536;
+
+template <class Work>
+void without_gil(double multiply_adds, const Work& work) {
+  if (multiply_adds < kReleaseGilWork) {
+    work();
+  } else {
+    const py::gil_scoped_release release;
+    work();
+  }
+}
+
+inline void require(bool condition, const char* message) {
+  if (!condition) throw std::invalid_argument(message);
+}
+
+template <class T>
+using CArray = py::array_t<T, py::array::c_style>;
+
+template <class T>
+py::array_t<T> array_from(const T* data, std::int64_t n) {
+  return py::array_t<T>(static_cast<py::ssize_t>(n), data);
+}
+
+// A new C-contiguous float32 array with the leading dimensions of `x` and `n` columns. The plain py::array constructor
+// computes and copies strides on the way, which a call of a microsecond feels.
+inline py::object empty_like_rows(const py::detail::PyArray_Proxy* x, std::int64_t n) {
+  constexpr int kMaxDims = 64;
+  Py_intptr_t shape[kMaxDims];
+  for (int i = 0; i + 1 < x->nd; ++i) shape[i] = x->dimensions[i];
+  shape[x->nd - 1] = static_cast<Py_intptr_t>(n);
+  auto& api = py::detail::npy_api::get();
+  PyObject* array = api.PyArray_NewFromDescr_(api.PyArray_Type_, py::dtype::of<float>().release().ptr(), x->nd, shape,
+                                              nullptr, nullptr, 0, nullptr);
+  if (array == nullptr) throw py::error_already_set();
+  return py::reinterpret_steal<py::object>(array);
+}
+
+// The fast way in: a plain ndarray of aligned, C-contiguous, native float32 with k columns. Anything else gives None
+// and is for the Python layer, which converts it or says what is wrong with it.
+template <class Layer>
+py::object try_call(const Layer& self, py::handle argument) {
+  if (reinterpret_cast<PyObject*>(Py_TYPE(argument.ptr())) !=
+      reinterpret_cast<PyObject*>(py::detail::npy_api::get().PyArray_Type_)) {
+    return py::none();
+  }
+  const auto* x = py::detail::array_proxy(argument.ptr());
+  constexpr int kNeeded = py::detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_ | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
+  if ((x->flags & kNeeded) != kNeeded || x->nd < 1 || x->dimensions[x->nd - 1] != self.k() ||
+      !py::array_t<float>::check_(argument)) {
+    return py::none();
+  }
+  std::int64_t rows = 1;
+  for (int i = 0; i + 1 < x->nd; ++i) rows *= x->dimensions[i];
+  py::object y = empty_like_rows(x, self.n());
+  const auto* in = reinterpret_cast<const float*>(x->data);
+  auto* out = reinterpret_cast<float*>(py::detail::array_proxy(y.ptr())->data);
+  without_gil(static_cast<double>(rows) * static_cast<double>(self.n()) * static_cast<double>(self.k()),
+              [&] { self(in, rows, self.k(), out, self.n()); });
+  return y;
+}
+
+// x (m, k) and out (m, n): float32 with contiguous rows, any distance between rows.
+template <class Layer>
+void forward(const Layer& self, const py::array_t<float>& x, py::array_t<float>& out) {
+  const std::int64_t n = self.n(), k = self.k(), item = sizeof(float);
+  require(x.ndim() == 2 && out.ndim() == 2, "x and out must be 2-D");
+  require(x.shape(1) == k && out.shape(1) == n && x.shape(0) == out.shape(0), "shapes of x, weight and out differ");
+  if (x.shape(0) == 0 || n == 0) return;  // NumPy gives empty arrays any strides
+  require(k <= 1 || x.strides(1) == item, "rows of x must be contiguous");
+  require(n <= 1 || out.strides(1) == item, "rows of out must be contiguous");
+  require(x.strides(0) % item == 0 && out.strides(0) % item == 0, "rows must be aligned");
+  const float* in = x.data();
+  float* dst = out.mutable_data();
+  const std::int64_t m = x.shape(0), x_stride = x.strides(0) / item, out_stride = out.strides(0) / item;
+  without_gil(static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k),
+              [&] { self(in, m, x_stride, dst, out_stride); });
+}
+
+}  // namespace octavo

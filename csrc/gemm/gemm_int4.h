@@ -1,0 +1,39 @@
+// Products of rows with four-bit weights: kernels/int4.h says what is computed, gemm.h how a product is planned.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "base/aligned_buffer.h"
+#include "gemm/gemm.h"
+#include "gemm/pack_int4.h"
+
+namespace octavo {
+
+// The longest group whose sums int32 holds: rows are wide with a zero point, weights with one of their own.
+std::int64_t max_exact_group_k(bool lhs_wide, bool rhs_wide);
+
+// Four-bit weights (n, k) with a scale a group and one bias a column. Immutable: any number of threads may use it.
+class PackedLinearInt4 {
+ public:
+  using Options = PackedLinear::Options;
+
+  PackedLinearInt4(const Int4View& weight, const float* bias_or_null, Options options);
+
+  std::int64_t n() const { return weight_.n(); }
+  std::int64_t k() const { return weight_.k(); }
+  const PackedInt4& weight() const { return weight_; }
+  const float* bias() const { return has_bias_ ? bias_.as<const float>() : nullptr; }
+  std::size_t size_bytes() const { return weight_.size_bytes() + bias_.size_bytes() + sizeof *this; }
+
+  // As PackedLinear: m rows of k floats to m rows of n floats.
+  void operator()(const float* x, std::int64_t m, std::int64_t x_stride, float* y, std::int64_t y_stride) const;
+
+ private:
+  PackedInt4 weight_;
+  AlignedBuffer bias_;
+  bool has_bias_;
+  Options options_;
+};
+
+}  // namespace octavo

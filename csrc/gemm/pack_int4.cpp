@@ -1,0 +1,131 @@
+#include "gemm/pack_int4.h"
+
+#include <algorithm>
+
+#include "base/thread_pool.h"
+#include "gemm/registry.h"
+
+namespace octavo {
+namespace {
+
+// As in pack.cpp, and as weakly founded.
+constexpr std::int64_t kParallelBytes = 1 << 18;
+
+Int4Groups groups_of(const Int4View& view) {
+  const std::int64_t whole = std::max<std::int64_t>((view.k + kInt4Half - 1) / kInt4Half, 1) * kInt4Half;
+  return {view.k, view.group_k == 0 ? whole : view.group_k, view.zero_point != nullptr};
+}
+
+}  // namespace
+
+PackedInt4::PackedInt4(const Int4View& view, bool column_sums)
+    : n_(view.n),
+      groups_(groups_of(view)),
+      group_count_(view.group_k == 0 ? 1 : groups_.count()),
+      nr_(panel_shape().nr),
+      kr_(panel_shape().kr),
+      half_scale_(view.half_scale != nullptr),
+      wide_sums_(groups_.group_k > kInt4NarrowSumK) {
+  const auto bytes = [](std::int64_t count) { return static_cast<std::size_t>(count); };
+  const std::int64_t group_elems = padded_n() * group_count();
+  data_ = AlignedBuffer::zeros(bytes(panels() * panel_bytes() + kRhsSlackBytes));
+  scale_ = AlignedBuffer::zeros(bytes(group_elems * (half_scale_ ? 2 : 4)));
+  if (groups_.has_offsets) offset_ = AlignedBuffer::zeros(bytes(group_elems));
+  if (column_sums) sums_ = AlignedBuffer::zeros(bytes(group_elems * (wide_sums_ ? 4 : 2)));
+  const auto pack_one = [&](std::int64_t panel) { pack_panel(view, panel, column_sums); };
+  if (n_ * k() >= kParallelBytes) {
+    parallel_for(panels(), pack_one);
+  } else {
+    for (std::int64_t i = 0; i < panels(); ++i) pack_one(i);
+  }
+}
+
+std::size_t PackedInt4::size_bytes() const {
+  return data_.size_bytes() + scale_.size_bytes() + offset_.size_bytes() + sums_.size_bytes();
+}
+
+std::int64_t PackedInt4::nibble_byte(std::int64_t n, std::int64_t k) const {
+  const std::int64_t in_half = k % kInt4Half;
+  const std::int64_t line = k / kInt4Chunk * (kInt4Half / kr_) + in_half / kr_;
+  return n / nr_ * panel_bytes() + (line * nr_ + n % nr_) * kr_ + in_half % kr_;
+}
+
+std::int64_t PackedInt4::group_elem(std::int64_t n, std::int64_t group) const {
+  return (n / nr_ * group_count() + group) * nr_ + n % nr_;
+}
+
+void PackedInt4::pack_panel(const Int4View& view, std::int64_t panel, bool column_sums) {
+  const std::int64_t n0 = panel * nr_, n1 = std::min(n_, n0 + nr_), count = group_count();
+  for (std::int64_t n = n0; n < n1; ++n) {
+    const std::int8_t* row = view.values + n * k();
+    for (std::int64_t g = 0; g < count; ++g) {
+      const std::int64_t from = n * count + g, to = group_elem(n, g);
+      const std::int32_t zero_point = view.zero_point == nullptr ? 0 : view.zero_point[from];
+      if (half_scale_) {
+        scale_.as<std::uint16_t>()[to] = view.half_scale[from];
+      } else {
+        scale_.as<float>()[to] = view.scale[from];
+      }
+      if (groups_.has_offsets) offset_.as<std::uint8_t>()[to] = static_cast<std::uint8_t>(kInt4Offset + zero_point);
+      std::int32_t sum = 0;
+      const std::int64_t k0 = g * groups_.group_k, k1 = std::min(k(), k0 + groups_.group_k);
+      for (std::int64_t i = k0; i < k1; ++i) {
+        const int nibble = row[i] + kInt4Offset, shift = i % kInt4Chunk < kInt4Half ? 0 : 4;
+        std::uint8_t& byte = data_.as<std::uint8_t>()[nibble_byte(n, i)];
+        byte = static_cast<std::uint8_t>(byte | nibble << shift);
+        sum += row[i] - zero_point;
+      }
+      if (!column_sums) continue;
+      if (wide_sums_) {
+        sums_.as<std::int32_t>()[to] = sum;
+      } else {
+        sums_.as<std::int16_t>()[to] = static_cast<std::int16_t>(sum);
+      }
+    }
+  }
+}
+
+void PackedInt4::set_operands(Int4Block& block, std::int64_t panel) const {
+  const std::int64_t at = panel * nr_ * group_count();
+  block.groups = groups_;
+  block.rhs = data_.as<const std::uint8_t>() + panel * panel_bytes();
+  block.nr = nr_;
+  block.kr = kr_;
+  block.half_scale = half_scale_;
+  block.scale = scale_.as<const std::byte>() + at * (half_scale_ ? 2 : 4);
+  block.offset = groups_.has_offsets ? offset_.as<const std::uint8_t>() + at : nullptr;
+  block.column_sums = sums_.size_bytes() != 0 ? sums_.as<const std::byte>() + at * (wide_sums_ ? 4 : 2) : nullptr;
+}
+
+void PackedInt4::unpack(std::int8_t* values) const {
+  for (std::int64_t n = 0; n < n_; ++n) {
+    for (std::int64_t k = 0; k < groups_.k; ++k) {
+      const int byte = data_.as<const std::uint8_t>()[nibble_byte(n, k)];
+      const int nibble = k % kInt4Chunk < kInt4Half ? byte & 15 : byte >> 4;
+      values[n * groups_.k + k] = static_cast<std::int8_t>(nibble - kInt4Offset);
+    }
+  }
+}
+
+void PackedInt4::unpack_scale(void* scale) const {
+  for (std::int64_t n = 0, i = 0; n < n_; ++n) {
+    for (std::int64_t g = 0; g < group_count(); ++g, ++i) {
+      if (half_scale_) {
+        static_cast<std::uint16_t*>(scale)[i] = scale_.as<const std::uint16_t>()[group_elem(n, g)];
+      } else {
+        static_cast<float*>(scale)[i] = scale_.as<const float>()[group_elem(n, g)];
+      }
+    }
+  }
+}
+
+void PackedInt4::unpack_zero_point(std::int8_t* zero_point) const {
+  for (std::int64_t n = 0, i = 0; n < n_; ++n) {
+    for (std::int64_t g = 0; g < group_count(); ++g, ++i) {
+      const int offset = groups_.has_offsets ? offset_.as<const std::uint8_t>()[group_elem(n, g)] : kInt4Offset;
+      zero_point[i] = static_cast<std::int8_t>(offset - kInt4Offset);
+    }
+  }
+}
+
+}  // namespace octavo

@@ -1,0 +1,60 @@
+// Four-bit weights, packed once: nibbles, scales, offsets and column sums as kernels/int4.h draws them.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "base/aligned_buffer.h"
+#include "kernels/int4.h"
+
+namespace octavo {
+
+// What the caller has, all row-major and contiguous. G = ceil(k / group_k), or 1 where group_k is 0.
+struct Int4View {
+  const std::int8_t* values;  // (n, k) of -8..7
+  std::int64_t n, k;
+  std::int64_t group_k;             // a multiple of 32; 0: one group over all of k
+  const float* scale;               // (n, G); not looked at where half_scale is set
+  const std::uint16_t* half_scale;  // (n, G) float16; or null
+  const std::int8_t* zero_point;    // (n, G) of -8..7; or null
+};
+
+class PackedInt4 {
+ public:
+  // Column sums are kept where rows may have zero points.
+  PackedInt4(const Int4View& view, bool column_sums);
+
+  std::int64_t n() const { return n_; }
+  std::int64_t k() const { return groups_.k; }
+  const Int4Groups& groups() const { return groups_; }
+  std::int32_t nr() const { return nr_; }
+  std::int32_t kr() const { return kr_; }
+  std::int64_t panels() const { return (n_ + nr_ - 1) / nr_; }
+  std::int64_t padded_n() const { return panels() * nr_; }
+  std::int64_t group_count() const { return group_count_; }
+  bool has_half_scale() const { return half_scale_; }
+  std::size_t size_bytes() const;
+
+  // Sets the arrays over weights and groups, from a panel on.
+  void set_operands(Int4Block& block, std::int64_t panel) const;
+
+  // Canonical, row-major: what was packed.
+  void unpack(std::int8_t* values) const;
+  void unpack_scale(void* scale) const;  // (n, G) float32, or float16 where has_half_scale()
+  void unpack_zero_point(std::int8_t* zero_point) const;
+
+ private:
+  std::int64_t panel_bytes() const { return groups_.chunks() * kInt4Half * nr_; }
+  std::int64_t nibble_byte(std::int64_t n, std::int64_t k) const;
+  std::int64_t group_elem(std::int64_t n, std::int64_t group) const;
+  void pack_panel(const Int4View& view, std::int64_t panel, bool column_sums);
+
+  std::int64_t n_;
+  Int4Groups groups_;
+  std::int64_t group_count_;  // that of groups_, but 1 for one group of no k
+  std::int32_t nr_, kr_;
+  bool half_scale_, wide_sums_;
+  AlignedBuffer data_, scale_, offset_, sums_;
+};
+
+}  // namespace octavo

@@ -1,0 +1,193 @@
+"""Four-bit integers: two to a byte, and weights whose groups along K have a scale of their own.
+
+    w'[n, k] = (q[n, k] - zero_point[n, k // g]) * scale[n, k // g]        q in -8..7
+
+A scale may be negative: the search for the best one puts the extreme of a group on -8, which has no counterpart on the
+other side. NumPy is the only import besides the types.
+"""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["GroupedWeight", "ScaleDtype", "pack_int4", "unpack_int4"]
+
+ScaleDtype = Literal["float32", "float16"]
+_SCALE_DTYPES: tuple[ScaleDtype, ...] = ("float32", "float16")
+
+
+def pack_int4(q: npt.ArrayLike) -> npt.NDArray[np.uint8]:
+    """Two four-bit integers to a byte, along the last axis: byte i = (q[2i] & 15) | (q[2i + 1] & 15) << 4.
+
+    The first of a pair lies in the low nibble, as ONNX stores int4 and uint4. An odd last axis is padded with a zero.
+
+    Args:
+        q: int8 array of -8..7 or uint8 array of 0..15, at least 1-D.
+
+    Returns:
+        uint8 array (..., ceil(n / 2)) for q of shape (..., n).
+
+    Raises:
+        TypeError: q is neither int8 nor uint8.
+        ValueError: a value does not fit four bits, or q has no axis.
+
+    Example:
+        >>> import numpy as np, octavo as oc
+        >>> oc.pack_int4(np.array([1, -1, 7], np.int8))
+        array([241,   7], dtype=uint8)
+    """
+    values = np.asarray(q)
+    if values.dtype not in (np.int8, np.uint8):
+        raise TypeError(f"q must be an int8 or uint8 array, got dtype {values.dtype}")
+    if values.ndim == 0:
+        raise ValueError("q must have at least one axis, got a scalar")
+    low, high = (-8, 7) if values.dtype == np.int8 else (0, 15)
+    if values.size and (values.min() < low or values.max() > high):
+        raise ValueError(f"q must hold {low}..{high}, got {values.min()}..{values.max()}")
+    nibbles = values.view(np.uint8) & np.uint8(15)
+    packed = nibbles[..., ::2].copy()
+    packed[..., : values.shape[-1] // 2] |= nibbles[..., 1::2] << np.uint8(4)
+    return packed
+
+
+def unpack_int4(packed: npt.ArrayLike, length: int, *, signed: bool = True) -> npt.NDArray[Any]:
+    """The integers that `pack_int4` packed.
+
+    Args:
+        packed: uint8 array (..., ceil(length / 2)).
+        length: integers along the last axis.
+        signed: True: int8 of -8..7; False: uint8 of 0..15.
+
+    Returns:
+        int8 or uint8 array (..., length).
+
+    Raises:
+        TypeError: packed is not uint8.
+        ValueError: its last axis does not hold `length` integers.
+
+    Example:
+        >>> import numpy as np, octavo as oc
+        >>> oc.unpack_int4(np.array([241, 7], np.uint8), 3)
+        array([ 1, -1,  7], dtype=int8)
+    """
+    data = np.asarray(packed)
+    length = operator.index(length)
+    if data.dtype != np.uint8:
+        raise TypeError(f"packed must be a uint8 array, got dtype {data.dtype}")
+    if length < 0 or data.ndim == 0 or data.shape[-1] != (length + 1) // 2:
+        raise ValueError(
+            f"packed must have {(max(length, 0) + 1) // 2} bytes along its last axis to hold {length} integers, "
+            f"got shape {data.shape}"
+        )
+    nibbles = np.empty((*data.shape[:-1], 2 * data.shape[-1]), np.uint8)
+    nibbles[..., ::2] = data & np.uint8(15)
+    nibbles[..., 1::2] = data >> np.uint8(4)
+    nibbles = nibbles[..., :length]
+    return ((nibbles ^ np.uint8(8)) - np.uint8(8)).view(np.int8) if signed else nibbles
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GroupedWeight:
+    """A matrix of four-bit integers with a scale, and perhaps a zero point, for each group of consecutive k.
+
+        w'[n, k] = (q[n, k] - zero_point[n, k // g]) * scale[n, k // g]
+
+    What the functions of `octavo.rounding` return, and what `QuantLinear.from_grouped` takes.
+
+    Args:
+        q: (N, K) int8 of -8..7.
+        scale: (N, G) with G = ceil(K / group_size): finite, not zero; negative ones are fine. Held as float32.
+        zero_point: (N, G) int8 of -8..7; None: all zero.
+        group_size: consecutive k that share a scale; the last group may be shorter. None: one group a row.
+        scale_dtype: "float32", or "float16" where every scale is a float16 number.
+
+    Raises:
+        TypeError: q or zero_point is not int8, or scale is not real.
+        ValueError: shapes do not fit, or a value is outside its range.
+
+    Example:
+        >>> import numpy as np, octavo as oc
+        >>> w = oc.GroupedWeight(np.array([[-8, 7, 1]], np.int8), [[-0.5, 2.0]], group_size=2)
+        >>> w.dequantize()
+        array([[ 4. , -3.5,  2. ]], dtype=float32)
+    """
+
+    q: npt.NDArray[np.int8]
+    scale: npt.NDArray[np.float32]
+    zero_point: npt.NDArray[np.int8] | None = None
+    group_size: int | None = None
+    scale_dtype: ScaleDtype = "float32"
+
+    def __post_init__(self) -> None:
+        q, size = np.asarray(self.q), self.group_size
+        if q.dtype != np.int8:
+            raise TypeError(f"q must be an int8 array, got dtype {q.dtype}")
+        if q.ndim != 2:
+            raise ValueError(f"q must be 2-D (out, in), got shape {q.shape}")
+        _require_int4(q, "q")
+        if size is not None:
+            size = operator.index(size)
+            if size < 1:
+                raise ValueError(f"group_size must be at least 1, got {size}; None has one group a row")
+        if self.scale_dtype not in _SCALE_DTYPES:
+            raise ValueError(f"scale_dtype must be one of {_SCALE_DTYPES}, got {self.scale_dtype!r}")
+        groups = (q.shape[0], 1 if size is None else -(-q.shape[1] // size))
+        zero_point = self.zero_point
+        if zero_point is not None:
+            zero_point = np.asarray(zero_point)
+            if zero_point.dtype != np.int8:
+                raise TypeError(f"zero_point must be an int8 array, got dtype {zero_point.dtype}")
+            if zero_point.shape != groups:
+                raise ValueError(f"zero_point must have shape {groups} for q {q.shape}, got {zero_point.shape}")
+            _require_int4(zero_point, "zero_point")
+        values = (q, _valid_scale(self.scale, groups, self.scale_dtype), zero_point, size)
+        for name, value in zip(("q", "scale", "zero_point", "group_size"), values, strict=True):
+            object.__setattr__(self, name, value)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes when stored: two integers a byte, scales in scale_dtype, zero points one byte each."""
+        n, k = self.q.shape
+        zero_points = 0 if self.zero_point is None else self.zero_point.size
+        return int(n * ((k + 1) // 2) + self.scale.size * np.dtype(self.scale_dtype).itemsize + zero_points)
+
+    def dequantize(self) -> npt.NDArray[np.float32]:
+        """w' (N, K): one float32 rounding an element."""
+        n, k = self.q.shape
+        size = max(k if self.group_size is None else self.group_size, 1)
+        values = np.empty((n, k), np.float32)
+        for g in range(self.scale.shape[1]):
+            part = np.s_[:, g * size : (g + 1) * size]
+            values[part] = self.q[part]
+            if self.zero_point is not None:
+                values[part] -= self.zero_point[:, g, None]
+            values[part] *= self.scale[:, g, None]
+        return values
+
+
+def _require_int4(values: npt.NDArray[np.int8], name: str) -> None:
+    if values.size and (values.min() < -8 or values.max() > 7):
+        raise ValueError(f"{name} must hold -8..7, got {values.min()}..{values.max()}")
+
+
+def _valid_scale(scale: Any, shape: tuple[int, int], dtype: ScaleDtype) -> npt.NDArray[np.float32]:
+    values = np.asarray(scale)
+    if values.dtype.kind not in "fiu":
+        raise TypeError(f"scale must be real numbers, got dtype {values.dtype}")
+    if values.shape != shape:
+        raise ValueError(f"scale must have shape {shape}, one for each group of each row, got {values.shape}")
+    with np.errstate(over="ignore", under="ignore"):
+        values = np.ascontiguousarray(values, np.float32)
+        wrong = ~np.isfinite(values) | (values == 0)
+        if not wrong.any() and dtype == "float16":
+            wrong = values.astype(np.float16) != values
+    if wrong.any():
+        at = tuple(int(i) for i in np.argwhere(wrong)[0])
+        what = "a float16 number" if np.isfinite(values[at]) and values[at] != 0 else "finite and not zero"
+        raise ValueError(f"scale must be {what}, got {values[at]} at {list(at)}")
+    return values
