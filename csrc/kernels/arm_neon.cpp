@@ -73,10 +73,9 @@ struct Neon {
   }
 };
 
-}  // namespace
-
-extern const Int4Kernel int4_neon;
 constexpr Int4Kernel int4_neon = arm_int4_kernel<Neon>();
+
+}  // namespace
 
 extern const Kernel kernel_neon;
 constexpr Kernel kernel_neon = arm_kernel<Neon>("neon", kFeatureNeon, &int4_neon);

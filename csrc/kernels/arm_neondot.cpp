@@ -41,10 +41,9 @@ struct Dotprod {
   }
 };
 
-}  // namespace
-
-extern const Int4Kernel int4_neondot;
 constexpr Int4Kernel int4_neondot = arm_int4_kernel<Dotprod>();
+
+}  // namespace
 
 extern const Kernel kernel_neondot;
 constexpr Kernel kernel_neondot = arm_kernel<Dotprod>("neondot", kFeatureDotprod, &int4_neondot);

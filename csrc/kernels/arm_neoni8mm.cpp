@@ -46,10 +46,9 @@ struct I8mm {
   }
 };
 
-}  // namespace
-
-extern const Int4Kernel int4_neoni8mm;
 constexpr Int4Kernel int4_neoni8mm = arm_int4_kernel<I8mm>();
+
+}  // namespace
 
 extern const Kernel kernel_neoni8mm;
 constexpr Kernel kernel_neoni8mm = arm_kernel<I8mm>("neoni8mm", kFeatureI8mm, &int4_neoni8mm);

@@ -5,8 +5,10 @@ model.
 """
 
 from octavo import nn, ops
+from octavo.calibrated_rounding import RoundingComparison, RoundingErrors, compare_rounding
 from octavo.compare import Comparison, LayerComparison, compare
 from octavo.convert import Quantize, convert
+from octavo.gptq import InputStatistics, round_gptq
 from octavo.int4 import GroupedWeight, pack_int4, unpack_int4
 from octavo.layers import LayerSpec
 from octavo.linear import QuantLinear
@@ -30,6 +32,7 @@ from octavo.qarray import QuantizedArray
 from octavo.qconfig import QConfig, QConfigMapping, as_mapping, default_qconfig
 from octavo.qparams import QParams, QType, as_qtype, choose_qparams, qint4, qint8, quint4, quint8
 from octavo.quantize import dequantize, fake_quantize, quantize
+from octavo.rounding import round_nearest, round_search
 from octavo.runtime import (
     CpuInfo,
     KernelInfo,
@@ -57,6 +60,8 @@ __all__ = [
     # arrays
     "QParams", "QType", "as_qtype", "choose_qparams", "quantize", "dequantize", "fake_quantize",
     "qint8", "quint8", "qint4", "quint4", "GroupedWeight", "pack_int4", "unpack_int4",
+    "round_nearest", "round_search", "round_gptq", "InputStatistics",
+    "compare_rounding", "RoundingComparison", "RoundingErrors",
     # operators
     "ops",
     # what runs
