@@ -30,6 +30,7 @@ from octavo.prepare import DeQuantStub, QuantStub, calibrate, prepare
 from octavo.ptq import quantize_dynamic
 from octavo.qarray import QuantizedArray
 from octavo.qconfig import QConfig, QConfigMapping, as_mapping, default_qconfig
+from octavo.qmatrix import QuantMatrix
 from octavo.qparams import QParams, QType, as_qtype, choose_qparams, qint4, qint8, quint4, quint8
 from octavo.quantize import dequantize, fake_quantize, quantize
 from octavo.rounding import round_nearest, round_search
@@ -49,7 +50,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     # layers and models
-    "QuantLinear", "LayerSpec", "quantize_dynamic", "nn",
+    "QuantLinear", "QuantMatrix", "LayerSpec", "quantize_dynamic", "nn",
     # static quantization
     "prepare", "calibrate", "convert", "QConfig", "QConfigMapping", "as_mapping", "default_qconfig",
     "QuantStub", "DeQuantStub", "StaticQuantLinear", "Quantize", "QuantizedArray",
