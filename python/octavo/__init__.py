@@ -5,6 +5,8 @@ model.
 """
 
 from octavo import nn, ops
+from octavo.advise import Advice, LayerAdvice, advise
+from octavo.arrays import QuantizationReport
 from octavo.calibrated_rounding import RoundingComparison, RoundingErrors, compare_rounding
 from octavo.compare import Comparison, LayerComparison, compare
 from octavo.convert import Quantize, convert
@@ -53,6 +55,7 @@ __version__ = "0.1.0"
 __all__ = [
     # layers and models
     "QuantLinear", "QuantMatrix", "QuantEmbedding", "QuantLSTM", "QuantGRU", "LayerSpec", "quantize_dynamic", "nn",
+    "QuantizationReport", "advise", "Advice", "LayerAdvice",
     # static quantization
     "prepare", "calibrate", "convert", "QConfig", "QConfigMapping", "as_mapping", "default_qconfig",
     "QuantStub", "DeQuantStub", "StaticQuantLinear", "Quantize", "QuantizedArray",

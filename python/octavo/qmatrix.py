@@ -55,8 +55,8 @@ class QuantMatrix(NDArrayOperatorsMixin):
         ValueError: w is not 2-D, holds NaN or infinity, or an option is unknown.
 
     NumPy lets nobody take over the method x.dot(Q), which multiplies the dequantized values; np.dot(x, Q) multiplies
-    integers. Results of products have the dtype that `QuantLinear` gives: that of a float16, float32 or float64 operand, else
-    float32. The matrix is immutable, any number of threads may use it, and it pickles and deep-copies.
+    integers. Results of products have the dtype that `QuantLinear` gives: that of a float16, float32 or float64
+    operand, else float32. The matrix is immutable, any number of threads may use it, and it pickles and deep-copies.
 
     Example:
         >>> import numpy as np, octavo as oc
