@@ -40,6 +40,29 @@ py::array_t<T> array_from(const T* data, std::int64_t n) {
   return py::array_t<T>(static_cast<py::ssize_t>(n), data);
 }
 
+// The integers of some outputs (count, k), or of some inputs (count, n).
+template <class Layer>
+py::array_t<std::int8_t> int_rows(const Layer& self, const CArray<std::int64_t>& outputs) {
+  require(outputs.ndim() == 1, "indices must be 1-D");
+  const std::int64_t* first = outputs.data();
+  for (py::ssize_t i = 0; i < outputs.size(); ++i)
+    require(first[i] >= 0 && first[i] < self.weight().n(), "index out of range");
+  py::array_t<std::int8_t> q({outputs.size(), self.weight().k()});
+  self.weight().unpack_rows(first, outputs.size(), q.mutable_data());
+  return q;
+}
+
+template <class Layer>
+py::array_t<std::int8_t> int_columns(const Layer& self, const CArray<std::int64_t>& inputs) {
+  require(inputs.ndim() == 1, "indices must be 1-D");
+  const std::int64_t* first = inputs.data();
+  for (py::ssize_t i = 0; i < inputs.size(); ++i)
+    require(first[i] >= 0 && first[i] < self.weight().k(), "index out of range");
+  py::array_t<std::int8_t> q({inputs.size(), self.weight().n()});
+  self.weight().unpack_columns(first, inputs.size(), q.mutable_data());
+  return q;
+}
+
 // A new C-contiguous float32 array with the leading dimensions of `x` and `n` columns.
 inline py::object empty_like_rows(const py::detail::PyArray_Proxy* x, std::int64_t n) {
   constexpr int kMaxDims = 64;

@@ -166,6 +166,8 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
       .def_property_readonly("out_features", [](const PackedLinear& self) { return self.weight().n(); })
       .def_property_readonly("nbytes", &PackedLinear::size_bytes)
       .def("int_repr", &int_repr)
+      .def("int_rows", &int_rows<PackedLinear>, py::arg("outputs"))
+      .def("int_columns", &int_columns<PackedLinear>, py::arg("inputs"))
       .def("scale", [](const PackedLinear& self) { return array_from(self.scale(), self.weight().n()); })
       .def("bias",
            [](const PackedLinear& self) -> std::optional<py::array_t<float>> {

@@ -5,6 +5,8 @@ model.
 """
 
 from octavo import nn, ops
+from octavo.advise import Advice, LayerAdvice, advise
+from octavo.arrays import QuantizationReport
 from octavo.calibrated_rounding import RoundingComparison, RoundingErrors, compare_rounding
 from octavo.compare import Comparison, LayerComparison, compare
 from octavo.convert import Quantize, convert
@@ -32,6 +34,7 @@ from octavo.prepare import DeQuantStub, QuantStub, calibrate, prepare
 from octavo.ptq import quantize_dynamic
 from octavo.qarray import QuantizedArray
 from octavo.qconfig import QConfig, QConfigMapping, as_mapping, default_qconfig
+from octavo.qmatrix import QuantMatrix
 from octavo.qparams import QParams, QType, as_qtype, choose_qparams, qint4, qint8, quint4, quint8
 from octavo.quantize import dequantize, fake_quantize, quantize
 from octavo.recurrent import QuantGRU, QuantLSTM
@@ -56,7 +59,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     # layers and models
-    "QuantLinear", "QuantEmbedding", "QuantLSTM", "QuantGRU", "LayerSpec", "quantize_dynamic", "nn", "save", "load",
+    "QuantLinear", "QuantMatrix", "QuantEmbedding", "QuantLSTM", "QuantGRU", "LayerSpec", "quantize_dynamic", "nn",
+    "QuantizationReport", "advise", "Advice", "LayerAdvice", "save", "load",
     # static quantization
     "prepare", "calibrate", "convert", "QConfig", "QConfigMapping", "as_mapping", "default_qconfig",
     "QuantStub", "DeQuantStub", "StaticQuantLinear", "Quantize", "QuantizedArray",

@@ -73,6 +73,25 @@ def _walk(
             stack.extend(reversed(parts))
 
 
+def references(root: Any, stop: Callable[[Any], bool]) -> Iterator[tuple[str, Any]]:
+    """(path, value) of the root and of every place that holds something, so that shared objects come once a place.
+
+    Args:
+        root: any object.
+        stop: told each holder; what it says yes to is not entered.
+
+    Example:
+        >>> from octavo.tree import references
+        >>> shared = (1.5,)
+        >>> [path for path, value in references([shared, shared], lambda value: False) if value is shared]
+        ['[0]', '[1]']
+    """
+    yield "", root
+    for path, holder in walk(root, stop=stop):
+        if not stop(holder):
+            yield from ((_joined(path, part.suffix), part.value) for part in _parts(holder))
+
+
 def _joined(path: str, suffix: str) -> str:
     return path + suffix if path else suffix.removeprefix(".")
 
