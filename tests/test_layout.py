@@ -24,6 +24,7 @@ NUMPY_ALONE = {
     "quantize": {"qparams"},
     "int4": set(),
     "rounding": {"int4", "qparams"},
+    "watched": set(),
     "gptq": {"int4", "qparams", "rounding"},
     "nn": {"nn_recurrent", "recurrent_layer"},
     "nn_recurrent": {"recurrent_layer"},
@@ -37,8 +38,12 @@ NUMPY_ALONE = {
     "observers_minmax": {"observers", "qparams"},
     "histogram": {"qparams"},
     "observers_histogram": {"histogram", "observers", "qparams"},
-    "qconfig": {"observers", "observers_minmax"},
+    "qconfig": {"observers", "observers_minmax", "paths"},
+    "paths": set(),
+    "einsum": set(),
     "timing": set(),
+    "checkpoint": set(),
+    "places": {"tree"},
 }
 
 

@@ -18,6 +18,7 @@ from octavo.qparams import QParams
 from octavo.quantize import dequantize
 from octavo.recurrent_layer import RecurrentLayer
 from octavo.static_linear import StaticQuantLinear
+from octavo.watched import Watched
 
 __all__ = ["Comparison", "LayerComparison", "compare"]
 
@@ -97,30 +98,6 @@ class _Call:
     y: Any
 
 
-class _Recorder:
-    """A layer that notes in `calls` what it was called with and what it gave, under its path."""
-
-    def __init__(self, layer: Any, method: str, path: str, calls: dict[str, list[_Call]]) -> None:
-        self._layer, self._method, self._path, self._calls = layer, method, path, calls
-
-    def __call__(self, *args: Any, **options: Any) -> Any:
-        return self._record(self._layer, args, options)
-
-    def _record(self, function: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        x = _kept(args[0]) if args else None  # before the call, which may write to it
-        y = function(*args, **options)
-        self._calls.setdefault(self._path, []).append(_Call(x, _kept(y)))
-        return y
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or "_layer" not in self.__dict__:
-            raise AttributeError(name)
-        value = getattr(self._layer, name)
-        if name in (self._method, "forward") and callable(value):
-            return lambda *args, **options: self._record(value, args, options)
-        return value
-
-
 def compare(
     float_model: Any,
     quantized_model: Any,
@@ -178,10 +155,14 @@ def _recorded(
 ) -> tuple[dict[str, list[_Call]], Any]:
     """The calls by path, in the order of first calls, while a copy of the model runs on x; and its result."""
     calls: dict[str, list[_Call]] = {}
-    recorders = {
-        id(layers[path]): _Recorder(copy.deepcopy(layers[path]), method, path, calls)
-        for path, method in methods.items()
-    }
+
+    def recorder(path: str, method: str) -> Watched:
+        def note(kept: Any, y: Any) -> None:
+            calls.setdefault(path, []).append(_Call(kept, _kept(y)))
+
+        return Watched(copy.deepcopy(layers[path]), method, _kept, note)
+
+    recorders = {id(layers[path]): recorder(path, method) for path, method in methods.items()}
     y = forward(tree.copy_with(model, recorders), x)
     return calls, _kept(y)
 

@@ -151,9 +151,8 @@ def _inverse_factor(hessian: Doubles, damping: float) -> Floats:
     """U, upper, with U^T U = (H + damping)^-1."""
     h = hessian.copy()
     diagonal = np.einsum("kk->k", h)
-    mean = float(diagonal.mean()) if len(h) else 0.0
-    diagonal[diagonal == 0] = mean or 1.0
-    diagonal += damping * (mean or 1.0)
+    # Also what makes H invertible where inputs depend on each other or are always zero.
+    diagonal += damping * ((float(diagonal.mean()) if len(h) else 0.0) or 1.0)
     # With P the reversal of the order, P H P = L L^T gives H = (P L P)(P L P)^T, P L P upper, and U its inverse.
     lower = np.linalg.cholesky(h[::-1, ::-1])
     return np.linalg.inv(lower[::-1, ::-1]).astype(np.float32)

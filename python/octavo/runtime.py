@@ -1,4 +1,4 @@
-"""What runs: kernels, the CPU they run on, and threads."""
+"""What runs: kernels, the CPU they run on, threads, and the memory kept for results."""
 
 from __future__ import annotations
 
@@ -137,6 +137,76 @@ def get_num_threads() -> int:
     return _core.get_num_threads()
 
 
+@dataclass(frozen=True, slots=True)
+class ResultPoolInfo:
+    """The pool of large results: its limit, and the idle memory that it holds now for the next results."""
+
+    max_bytes: int
+    nbytes: int
+    blocks: int
+
+
+def result_pool() -> ResultPoolInfo:
+    """The limit of the pool of large results, and what it holds.
+
+    Raises:
+        ValueError: ``OCTAVO_RESULT_POOL_BYTES`` is not a whole number.
+
+    Example:
+        >>> import octavo as oc
+        >>> pool = oc.result_pool()
+        >>> pool.nbytes <= pool.max_bytes
+        True
+    """
+    return ResultPoolInfo(*_core.result_pool())
+
+
+def set_result_pool(max_bytes: int) -> None:
+    """Sets how much idle memory is kept for large results; 0 switches the pool off.
+
+    Writing to fresh memory costs a page fault for every 4 KiB, which for a large result can take as long as computing
+    it. So results of 256 KiB and more live in blocks that go back to a pool when the last view of them dies, and the
+    next result of about that size takes such a block. The pool holds at most `max_bytes` of idle blocks and frees the
+    ones that have waited longest; blocks in use are not counted. It starts as ``OCTAVO_RESULT_POOL_BYTES``, else as
+    64 MiB. What exceeds the new limit is freed at once. A call with ``out=`` takes nothing from the pool.
+
+    Such a result is an ordinary array, but for ``flags.owndata``, which is False: ``resize`` in place is refused
+    (``np.resize`` and ``copy`` work). A small view of it keeps all of its memory alive, as with any array.
+
+    Args:
+        max_bytes: 0 or more. A result larger than this never takes part.
+
+    Raises:
+        TypeError: max_bytes is not an integer.
+        ValueError: max_bytes is negative.
+
+    Example:
+        >>> import octavo as oc
+        >>> before = oc.result_pool().max_bytes
+        >>> oc.set_result_pool(0)
+        >>> oc.result_pool()
+        ResultPoolInfo(max_bytes=0, nbytes=0, blocks=0)
+        >>> oc.set_result_pool(before)
+    """
+    if isinstance(max_bytes, bool) or not isinstance(max_bytes, int | np.integer):
+        raise TypeError(f"max_bytes must be an integer, got {type(max_bytes).__name__}")
+    if not 0 <= max_bytes < 2**63:
+        raise ValueError(f"max_bytes must be 0 or more and below 2**63, got {max_bytes}")
+    _core.set_result_pool_bytes(int(max_bytes))
+
+
+def clear_result_pool() -> None:
+    """Gives the idle memory of the pool of large results back to the system; arrays in use keep theirs.
+
+    Example:
+        >>> import octavo as oc
+        >>> oc.clear_result_pool()
+        >>> oc.result_pool().nbytes
+        0
+    """
+    _core.clear_result_pool()
+
+
 def config_lines() -> list[str]:
     """The text of `show_config`, a line each: it also explains why a better kernel is not in use."""
     cpu = cpu_info()
@@ -158,6 +228,11 @@ def config_lines() -> list[str]:
         lines.append(f"threads   {get_num_threads()}")
     except ValueError as error:
         lines.append(f"threads   error: {error}")
+    try:
+        pool = result_pool()
+        lines.append(f"pool      {pool.nbytes} of {pool.max_bytes} bytes held for large results")
+    except ValueError as error:
+        lines.append(f"pool      error: {error}")
     return lines
 
 
@@ -172,5 +247,5 @@ def _kernel_line(kernel: KernelInfo) -> str:
 
 
 def show_config() -> None:
-    """Prints versions, CPU features, kernels (built, supported, chosen, and why not a better one) and threads."""
+    """Prints versions, CPU features, kernels (built, supported, chosen, why not a better one), threads, memory held."""
     print("\n".join(config_lines()))
