@@ -56,7 +56,7 @@ class Embedder(torch.nn.Module):
 
     def __init__(self, params: dict) -> None:
         super().__init__()
-        self.words = torch.from_numpy(params["words"].T)
+        self.words = torch.from_numpy(params["words"])
         self.positions = torch.from_numpy(params["positions"])
         self.norm = [torch.from_numpy(a) for a in params["norm"]]
         self.blocks = torch.nn.ModuleList(Block(layer) for layer in params["layers"])

@@ -29,7 +29,7 @@ import octavo as oc
 from octavo.tree import walk
 
 HEADS, BATCH = 12, 32
-WEIGHTS = ["words", "layers.*.qkv", "layers.*.out", "layers.*.up", "layers.*.down"]
+WEIGHTS: Any = {"words": "out_in"} | {f"layers.*.{name}": "in_out" for name in ("qkv", "out", "up", "down")}
 VARIANTS: dict[str, dict[str, Any]] = {"int8": {"dtype": "int8"}, "int4 g64": {"dtype": "int4", "group_size": 64}}
 Array = NDArray[np.float32]
 
@@ -56,7 +56,7 @@ def load(folder: Path) -> dict[str, Any]:
         layer["qkv_bias"][:width] *= (width // HEADS) ** -0.5
         layers.append(layer)
     norm = pair("embeddings.LayerNorm")
-    return {"words": words.T, "positions": positions + types[0], "norm": norm, "layers": layers}
+    return {"words": words, "positions": positions + types[0], "norm": norm, "layers": layers}
 
 
 def layer_norm(x: Array, gain: Array, bias: Array) -> Array:
@@ -93,7 +93,7 @@ def attention(qkv: Array, sentences: int) -> Array:
 
 def embed(params: dict[str, Any], ids: NDArray[Any]) -> Array:
     """(sentences, tokens) -> (sentences, 384): the mean of the last layer's tokens, scaled to length 1."""
-    x = params["words"].T[ids] + params["positions"][: ids.shape[1]]
+    x = params["words"][ids] + params["positions"][: ids.shape[1]]
     x = layer_norm(x.reshape(ids.size, -1), *params["norm"])
     for layer in params["layers"]:
         qkv = x @ layer["qkv"]
