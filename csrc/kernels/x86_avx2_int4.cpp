@@ -154,7 +154,7 @@ struct Avx2 {
     __m256i shorts[R][kHalves];
     unrolled<kHalfLines>([&](auto i) {
       const std::uint8_t* line = lines + i * kLineBytes;
-      if constexpr (kPrefetch) _mm_prefetch(reinterpret_cast<const char*>(line + 4096), _MM_HINT_T0);
+      if constexpr (kPrefetch && i % 2 == 0) prefetch_stream(line);
       __m256i b[kHalves];
       unrolled<kHalves>([&](auto h) {
         b[h] = load(line + 32 * h);

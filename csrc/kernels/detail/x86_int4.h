@@ -35,6 +35,13 @@ constexpr std::int64_t kHalfLines = kInt4Half / kKr;  // lines of 32 k, of which
 // Halves of a piece of K: 512 k, so that two panels (16 KiB) and a tile's rows share the L1 cache.
 constexpr std::int64_t kPieceHalves = 16;
 
+// Called for every other line of a stream from memory; the neighbour comes along. Into L2: on Zen 4 a prefetch of every
+// line into L1 cost a fifth of the time, for weights in L3 and in memory alike, as it takes a place of a load.
+inline void prefetch_stream(const std::uint8_t* line) {
+  constexpr int kAheadBytes = 4096;
+  __builtin_prefetch(line + kAheadBytes, 0, 2);
+}
+
 // Where a tile finds its lines.
 enum class Int4Source {
   kPlain,   // unpacked, from the first k of the piece on
