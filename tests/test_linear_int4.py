@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from octavo.rounding import round_nearest
 
 import octavo as oc
 from octavo.int4 import GroupedWeight, pack_int4
+from octavo.rounding import round_nearest
 from reference import F, assert_same_bits, expected_of, hard_rows, random_int4_layer
 
 BATCHES = [0, 1, 2, 3, 4, 5, 15, 16, 17, 31, 32, 33, 63, 64, 65]

@@ -16,7 +16,9 @@ from octavo.linear import QuantLinear
 from octavo.qarray import QuantizedArray
 from octavo.qparams import QParams
 from octavo.quantize import dequantize
+from octavo.recurrent_layer import RecurrentLayer
 from octavo.static_linear import StaticQuantLinear
+from octavo.watched import Watched
 
 __all__ = ["Comparison", "LayerComparison", "compare"]
 
@@ -96,30 +98,6 @@ class _Call:
     y: Any
 
 
-class _Recorder:
-    """A layer that notes in `calls` what it was called with and what it gave, under its path."""
-
-    def __init__(self, layer: Any, method: str, path: str, calls: dict[str, list[_Call]]) -> None:
-        self._layer, self._method, self._path, self._calls = layer, method, path, calls
-
-    def __call__(self, *args: Any, **options: Any) -> Any:
-        return self._record(self._layer, args, options)
-
-    def _record(self, function: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        x = _kept(args[0]) if args else None  # before the call, which may write to it
-        y = function(*args, **options)
-        self._calls.setdefault(self._path, []).append(_Call(x, _kept(y)))
-        return y
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or "_layer" not in self.__dict__:
-            raise AttributeError(name)
-        value = getattr(self._layer, name)
-        if name in (self._method, "forward") and callable(value):
-            return lambda *args, **options: self._record(value, args, options)
-        return value
-
-
 def compare(
     float_model: Any,
     quantized_model: Any,
@@ -144,7 +122,8 @@ def compare(
             a layer a different number of times or get results of different shapes. The layer is named.
 
     Notes:
-        A layer that has taken ReLU in is compared behind ReLU. All of x's results are held at once.
+        A layer that has taken ReLU in is compared behind ReLU. A QuantLSTM, QuantGRU or QuantEmbedding has no row of
+        its own; its error shows in what comes behind it. All of x's results are held at once.
 
     Example:
         >>> import numpy as np, octavo as oc
@@ -154,7 +133,8 @@ def compare(
         layers[0]     53.84  0.999998              1    0.000%
         (result)      53.84  0.999998              1    0.000%
     """
-    layers = {path: layer for path, layer in tree.walk(quantized_model) if isinstance(layer, QuantLinear)}
+    found = tree.walk(quantized_model, stop=lambda value: isinstance(value, RecurrentLayer))
+    layers = {path: layer for path, layer in found if isinstance(layer, QuantLinear)}
     if not layers:
         raise ValueError("quantized_model has no quantized layer; pass what quantize_dynamic or convert returned")
     originals = dict(tree.walk(float_model))
@@ -175,10 +155,14 @@ def _recorded(
 ) -> tuple[dict[str, list[_Call]], Any]:
     """The calls by path, in the order of first calls, while a copy of the model runs on x; and its result."""
     calls: dict[str, list[_Call]] = {}
-    recorders = {
-        id(layers[path]): _Recorder(copy.deepcopy(layers[path]), method, path, calls)
-        for path, method in methods.items()
-    }
+
+    def recorder(path: str, method: str) -> Watched:
+        def note(kept: Any, y: Any) -> None:
+            calls.setdefault(path, []).append(_Call(kept, _kept(y)))
+
+        return Watched(copy.deepcopy(layers[path]), method, _kept, note)
+
+    recorders = {id(layers[path]): recorder(path, method) for path, method in methods.items()}
     y = forward(tree.copy_with(model, recorders), x)
     return calls, _kept(y)
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
 
 from octavo import tree
-from octavo.int4 import ScaleDtype
+from octavo.calibrated_rounding import rounded_layers
+from octavo.counterparts import counterpart
+from octavo.int4 import GroupedWeight, ScaleDtype
 from octavo.layers import (
     Layers,
     LayerSpec,
@@ -18,7 +21,7 @@ from octavo.layers import (
     refusal,
 )
 from octavo.linear import ActivationScheme, QuantLinear, Rounding
-from octavo.qparams import QTypeLike
+from octavo.qparams import QTypeLike, as_qtype, qint4
 
 __all__ = ["quantize_dynamic"]
 
@@ -31,7 +34,10 @@ def quantize_dynamic(
     group_size: int | None = None,
     symmetric: bool = True,
     scale_dtype: ScaleDtype = "float32",
-    rounding: Rounding | None = None,
+    rounding: Rounding | Literal["gptq"] | None = None,
+    calibration: Iterable[Any] | None = None,
+    forward: Callable[[Any, Any], Any] = lambda model, batch: model(batch),
+    progress: bool = False,
     activation: ActivationScheme = "symmetric",
     inplace: bool = False,
     check: bool = True,
@@ -45,9 +51,15 @@ def quantize_dynamic(
     Args:
         model: the model, or a layer itself.
         layers: the user's own layer class or classes, or a dict from class to `LayerSpec`. Matched by exact type, so a
-            subclass is quantized only where it is named.
+            subclass is quantized only where it is named. octavo.nn's LSTM, GRU and Embedding become a `QuantLSTM`,
+            `QuantGRU` and `QuantEmbedding`.
         dtype: of the weights: "int8" or "int4".
-        group_size, symmetric, scale_dtype, rounding: of int4 weights, as for `QuantLinear`.
+        group_size, symmetric, scale_dtype, rounding: of int4 weights, as for `QuantLinear`. rounding="gptq" (with
+            calibration) minimises the error of each layer's output instead of its weights' (`octavo.gptq`).
+        calibration: batches that the float model is run on first, for int4 weights: rounding="search" then weighs each
+            input by its mean square. Takes 8 K^2 bytes a layer of K inputs, at most 2 GiB at a time.
+        forward: how to run the model on a batch of calibration.
+        progress: show a bar while layers are rounded with calibration (needs tqdm).
         activation: how `QuantLinear` quantizes its input: "symmetric" or "asymmetric".
         inplace: change the model itself, after every replacement has been built. Otherwise a copy.deepcopy is made in
             which the layers' float weights are never copied.
@@ -83,13 +95,27 @@ def quantize_dynamic(
     found = find_layers(model, specs)
     if not found:
         raise ValueError(nothing_found(model, specs))
-    options: dict[str, Any] = {"group_size": group_size, "symmetric": symmetric, "scale_dtype": scale_dtype}
-    options |= {"rounding": rounding, "activation": activation, "dtype": dtype}
-    replacements: dict[int, QuantLinear] = {}
+    groups: dict[str, Any] = {"group_size": group_size, "symmetric": symmetric, "scale_dtype": scale_dtype}
+    options = groups | {"rounding": rounding, "activation": activation, "dtype": dtype}
+    rounded: dict[int, GroupedWeight] = {}
+    if calibration is not None:
+        way = _calibrated(dtype, rounding)
+        linear = [(path, layer) for path, layer in found if counterpart(type(layer)) is None]
+        rounded = rounded_layers(
+            model, linear, specs, calibration, rounding=way, forward=forward, progress=progress, **groups
+        )
+        options["rounding"] = "search"  # of recurrent layers and embeddings
+    elif rounding == "gptq":
+        raise ValueError('rounding="gptq" needs calibration=batches, which the layers\' inputs are taken from')
+    replacements: dict[int, Any] = {}
     for path, layer in found:
         spec = specs[type(layer)]
         try:
-            replacements[id(layer)] = _quantized(layer, spec, options)
+            quantized_class = counterpart(type(layer))
+            if quantized_class is not None:  # octavo's own class, by exact type: what it computes is known
+                replacements[id(layer)] = quantized_class.from_float(layer, **options)
+                continue
+            replacements[id(layer)] = _quantized(layer, spec, options, rounded.get(id(layer)))
             if check:
                 check_layer(layer, spec)
         except (TypeError, ValueError) as error:
@@ -107,7 +133,19 @@ def quantize_dynamic(
     return quantized
 
 
-def _quantized(layer: Any, spec: LayerSpec, options: dict[str, Any]) -> QuantLinear:
+def _calibrated(dtype: QTypeLike, rounding: str | None) -> Literal["search", "gptq"]:
+    if as_qtype(dtype) != qint4:
+        raise ValueError(f'calibration is for dtype="int4", got {as_qtype(dtype).name}; int8 weights need none')
+    if rounding in (None, "search"):
+        return "search"
+    if rounding == "gptq":
+        return "gptq"
+    raise ValueError(f'rounding must be "search" or "gptq" with calibration, got {rounding!r}')
+
+
+def _quantized(layer: Any, spec: LayerSpec, options: dict[str, Any], rounded: GroupedWeight | None) -> QuantLinear:
     weight, bias = read_layer(layer, spec)
-    call = "forward" if spec.call == "__call__" else spec.call
-    return QuantLinear(weight, bias, relu=spec.activation == "relu", call=call, **options)
+    relu, call = spec.activation == "relu", "forward" if spec.call == "__call__" else spec.call
+    if rounded is not None:
+        return QuantLinear.from_grouped(rounded, bias, activation=options["activation"], relu=relu, call=call)
+    return QuantLinear(weight, bias, relu=relu, call=call, **options)
