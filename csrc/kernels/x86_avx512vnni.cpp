@@ -1,49 +1,39 @@
-// AVX512-VNNI: VPDPBUSD, which adds four products of an unsigned and a signed byte to an int32 lane.
-//
-// The rhs is signed and lies in memory as VPDPBUSD wants it: a panel line of 64 bytes is 16 columns of 4 k. The lhs has
-// to be unsigned, so its rows are stored as q + 128, and the accumulators start at -128 times the sum of their column:
-//
-//       sum (q + 128) w - 128 sum w = sum q w
-//
-// VPDPBUSD does not saturate: four products of at most 255 * 128 fit int32 by far, and sums wrap as the contract has
-// it.
-//
-//       rhs register    c0: k0 k1 k2 k3 | c1: k0 k1 k2 k3 | ... | c15           one line of a panel
-//       lhs broadcast       k0 k1 k2 k3 |     k0 k1 k2 k3 | ... |               one row's 4 k, 4 bytes
-//       accumulator     c0              | c1              | ... | c15           16 x int32
+// AVX512-VNNI: VPDPBUSD on 512-bit registers, detail/x86_vnni.h.
 //
 // A tile is 12 rows by 2 panels: 24 accumulators, 2 rhs and the lhs broadcast of 32 registers; 24 VPDPBUSD, 2 loads and
-// 12 broadcast loads per step of 4 k for 1,536 multiply-adds. One to four rows stream the panels instead, one at a
-// time, with an accumulator for each of several lines in flight.
+// 12 broadcast loads per step of 4 k for 1,536 multiply-adds.
 #include <immintrin.h>
 
 #include <cstdint>
 #include <cstring>
 
 #include "base/features.h"
-#include "kernels/detail/unroll.h"
 #include "kernels/detail/x86_avx512.h"
+#include "kernels/detail/x86_vnni.h"
 #include "kernels/kernel.h"
 
 namespace octavo {
 namespace {
 
-constexpr int kMr = 12;
-constexpr int kPanels = 2;
-constexpr int kNr = 16;
-constexpr int kKr = 4;
-constexpr std::int64_t kLineBytes = kNr * kKr;
-constexpr std::int64_t kGemvMaxRows = 4;
-constexpr int kOffset = 128;
+struct Avx512Vnni {
+  using Vec = __m512i;
+  static constexpr int kVecs = 1, kMr = 12, kPanels = 2;
+  static constexpr int kGemvLines[4] = {8, 6, 4, 4};
 
-// Bytes from an lhs row to the next: whole lines, and never a multiple of 2 KiB, which would put the rows of a tile
-// into few sets of the L1 cache.
-std::int64_t lhs_stride(std::int64_t k) {
-  const std::int64_t padded = (k + 63) / 64 * 64;
-  return padded % 2048 == 0 ? padded + 64 : padded;
-}
-std::int64_t lhs_bytes(std::int64_t rows, std::int64_t k) { return rows * lhs_stride(k); }
-std::int64_t scratch_elems(std::int64_t rows) { return (rows < kMr ? kMr : rows) * kNr * kPanels; }
+  static Vec zero() { return _mm512_setzero_si512(); }
+  static Vec load(const void* at) { return _mm512_load_si512(at); }
+  static void store(void* at, Vec v) { _mm512_store_si512(at, v); }
+  static Vec broadcast(std::int32_t four) { return _mm512_set1_epi32(four); }
+  static Vec add(Vec a, Vec b) { return _mm512_add_epi32(a, b); }
+  static Vec dot(Vec sum, Vec lhs, Vec rhs) { return _mm512_dpbusd_epi32(sum, lhs, rhs); }
+  // What the sums of these columns start with: -128 times the sum of the column.
+  static Vec start(const std::int32_t* column_sums) {
+    return _mm512_sub_epi32(zero(), _mm512_slli_epi32(_mm512_loadu_si512(column_sums), 7));
+  }
+  static void finish(const GemmBlock& block, std::int64_t col0, const Vec* line, std::int64_t m) {
+    Finisher{block, col0}(line[0], m);
+  }
+};
 
 void quantize_lhs(const QuantizeLhs& task) {
   const std::int64_t stride = lhs_stride(task.k);
@@ -78,173 +68,6 @@ void pack_lhs(const PackLhs& task) {
   }
 }
 
-__m512i load_line(const std::int8_t* line) { return _mm512_load_si512(line); }
-
-__m512i broadcast_4k(const std::uint8_t* a) {
-  std::int32_t four;
-  std::memcpy(&four, a, sizeof four);
-  return _mm512_set1_epi32(four);
-}
-
-// What the sums of 16 columns start with.
-__m512i start_of(const GemmBlock& block, std::int64_t col0) {
-  const __m512i sums = _mm512_loadu_si512(block.column_sums + col0);
-  return _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_slli_epi32(sums, 7));
-}
-
-// Where a tile stands: its operands, its piece of K, and whether that is the first or the last.
-struct Tile {
-  const std::uint8_t* lhs;
-  std::int64_t lhs_stride;
-  const std::int8_t* line[kPanels];
-  std::int64_t groups;
-  std::int32_t* acc;  // R rows of kPanels * kNr, for sums between pieces
-  bool first, last;
-  std::int64_t row0, col0;
-};
-
-template <int R, int kUsed>
-void multiply_tile(const GemmBlock& block, const Tile& tile) {
-  constexpr int kAccStride = kPanels * kNr;
-  __m512i sums[R][kUsed];
-  unrolled<kUsed>([&](auto p) {
-    const __m512i start = tile.first ? start_of(block, tile.col0 + kNr * p) : _mm512_setzero_si512();
-    unrolled<R>(
-        [&](auto r) { sums[r][p] = tile.first ? start : _mm512_load_si512(tile.acc + kAccStride * r + kNr * p); });
-  });
-  const std::uint8_t* a = tile.lhs;
-  for (std::int64_t g = 0; g < tile.groups; ++g, a += kKr) {
-    __m512i b[kUsed];
-    unrolled<kUsed>([&](auto p) { b[p] = load_line(tile.line[p] + g * kLineBytes); });
-    unrolled<R>([&](auto r) {
-      const __m512i row = broadcast_4k(a + r * tile.lhs_stride);
-      unrolled<kUsed>([&](auto p) { sums[r][p] = _mm512_dpbusd_epi32(sums[r][p], row, b[p]); });
-    });
-  }
-  if (tile.last) {
-    unrolled<kUsed>([&](auto p) {
-      const Finisher finish{block, tile.col0 + kNr * p};
-      unrolled<R>([&](auto r) { finish(sums[r][p], tile.row0 + r); });
-    });
-  } else {
-    unrolled<kUsed>([&](auto p) {
-      unrolled<R>([&](auto r) { _mm512_store_si512(tile.acc + kAccStride * r + kNr * p, sums[r][p]); });
-    });
-  }
-}
-
-template <int kUsed>
-void multiply_rows(std::int64_t rows, const GemmBlock& block, const Tile& tile) {
-  switch (rows) {
-    case 1:
-      return multiply_tile<1, kUsed>(block, tile);
-    case 2:
-      return multiply_tile<2, kUsed>(block, tile);
-    case 3:
-      return multiply_tile<3, kUsed>(block, tile);
-    case 4:
-      return multiply_tile<4, kUsed>(block, tile);
-    case 5:
-      return multiply_tile<5, kUsed>(block, tile);
-    case 6:
-      return multiply_tile<6, kUsed>(block, tile);
-    case 7:
-      return multiply_tile<7, kUsed>(block, tile);
-    case 8:
-      return multiply_tile<8, kUsed>(block, tile);
-    case 9:
-      return multiply_tile<9, kUsed>(block, tile);
-    case 10:
-      return multiply_tile<10, kUsed>(block, tile);
-    case 11:
-      return multiply_tile<11, kUsed>(block, tile);
-    default:
-      return multiply_tile<12, kUsed>(block, tile);
-  }
-}
-
-void gemm(const GemmBlock& block) {
-  const std::int64_t stride = lhs_stride(block.k);
-  const std::int64_t groups = (block.k + kKr - 1) / kKr, panel_bytes = groups * kLineBytes;
-  const std::int64_t pieces = (block.k + block.k_block - 1) / block.k_block;
-  const std::int64_t groups_per_piece = (groups + pieces - 1) / pieces;
-  const std::uint8_t* lhs = static_cast<const std::uint8_t*>(block.lhs);
-  // Rows of tiles as even as they come: 16 rows are 8 + 8 rather than 12 + 4.
-  const std::int64_t tiles = (block.rows + kMr - 1) / kMr, tile_rows = (block.rows + tiles - 1) / tiles;
-  for (std::int64_t n0 = 0; n0 < block.cols; n0 += kPanels * kNr) {
-    const std::int8_t* panel = block.rhs + n0 / kNr * panel_bytes;
-    const bool two = block.cols - n0 > kNr;
-    for (std::int64_t g = 0; g < groups; g += groups_per_piece) {
-      const std::int64_t count = groups - g < groups_per_piece ? groups - g : groups_per_piece;
-      for (std::int64_t m = 0; m < block.rows; m += tile_rows) {
-        const std::int64_t rows = block.rows - m < tile_rows ? block.rows - m : tile_rows;
-        const std::int8_t* line = panel + g * kLineBytes;
-        const Tile tile{lhs + m * stride + g * kKr,
-                        stride,
-                        {line, line + panel_bytes},
-                        count,
-                        block.scratch + m * kPanels * kNr,
-                        g == 0,
-                        g + count == groups,
-                        m,
-                        n0};
-        two ? multiply_rows<2>(rows, block, tile) : multiply_rows<1>(rows, block, tile);
-      }
-    }
-  }
-}
-
-// R rows by one panel, kLines lines at a time, each with accumulators of its own.
-template <int R, int kLines>
-void stream_panel(const GemmBlock& block, const std::uint8_t* lhs, std::int64_t stride, const std::int8_t* line,
-                  std::int64_t groups, std::int64_t n0) {
-  __m512i sums[R][kLines];
-  const __m512i start = start_of(block, n0);
-  unrolled<R>([&](auto r) { unrolled<kLines>([&](auto i) { sums[r][i] = i == 0 ? start : _mm512_setzero_si512(); }); });
-  std::int64_t g = 0;
-  for (; g + kLines <= groups; g += kLines, line += kLines * kLineBytes, lhs += kLines * kKr) {
-    unrolled<kLines>([&](auto i) {
-      _mm_prefetch(reinterpret_cast<const char*>(line + i * kLineBytes + 4096), _MM_HINT_T0);
-      const __m512i b = load_line(line + i * kLineBytes);
-      unrolled<R>(
-          [&](auto r) { sums[r][i] = _mm512_dpbusd_epi32(sums[r][i], broadcast_4k(lhs + r * stride + i * kKr), b); });
-    });
-  }
-  for (; g < groups; ++g, line += kLineBytes, lhs += kKr) {
-    const __m512i b = load_line(line);
-    unrolled<R>([&](auto r) { sums[r][0] = _mm512_dpbusd_epi32(sums[r][0], broadcast_4k(lhs + r * stride), b); });
-  }
-  const Finisher finish{block, n0};
-  unrolled<R>([&](auto r) {
-    __m512i sum = sums[r][0];
-    unrolled<kLines - 1>([&](auto i) { sum = _mm512_add_epi32(sum, sums[r][i + 1]); });
-    finish(sum, r);
-  });
-}
-
-void gemv(const GemmBlock& block) {
-  const std::int64_t stride = lhs_stride(block.k);
-  const std::int64_t groups = (block.k + kKr - 1) / kKr;
-  const std::uint8_t* lhs = static_cast<const std::uint8_t*>(block.lhs);
-  const std::int8_t* panel = block.rhs;
-  for (std::int64_t n0 = 0; n0 < block.cols; n0 += kNr, panel += groups * kLineBytes) {
-    switch (block.rows) {
-      case 1:
-        stream_panel<1, 8>(block, lhs, stride, panel, groups, n0);
-        break;
-      case 2:
-        stream_panel<2, 6>(block, lhs, stride, panel, groups, n0);
-        break;
-      case 3:
-        stream_panel<3, 4>(block, lhs, stride, panel, groups, n0);
-        break;
-      default:
-        stream_panel<4, 4>(block, lhs, stride, panel, groups, n0);
-        break;
-    }
-  }
-}
-
 }  // namespace
 
 extern const Kernel kernel_avx512vnni;
@@ -253,15 +76,15 @@ const Kernel kernel_avx512vnni = {
     .features = kFeatureAvx512Vnni,
     .nr = kNr,
     .kr = kKr,
-    .mr = kMr,
-    .panels = kPanels,
+    .mr = Avx512Vnni::kMr,
+    .panels = Avx512Vnni::kPanels,
     .lhs_elem_bytes = 1,
     .lhs_bytes = lhs_bytes,
-    .scratch_elems = scratch_elems,
+    .scratch_elems = scratch_elems<Avx512Vnni>,
     .quantize_lhs = quantize_lhs,
     .pack_lhs = pack_lhs,
-    .gemm = gemm,
-    .gemv = gemv,
+    .gemm = gemm<Avx512Vnni>,
+    .gemv = gemv<Avx512Vnni>,
     .gemv_max_rows = kGemvMaxRows,
 };
 

@@ -2,6 +2,7 @@
 //
 // Inputs end where their memory ends and outputs stand between guard elements, so that a read or write outside the
 // caller's arrays shows (under AddressSanitizer at once). The last lines name the kernels that ran: CI reads them.
+#include <algorithm>
 #include <cfenv>
 #include <cstdint>
 #include <cstdio>
@@ -118,7 +119,7 @@ void check_linear(const Kernel& kernel, const Shape& s, int variant) {
     put(7, k, static_cast<float>(k % 3) * 0x1p-120f);
     put(8, k, static_cast<float>(k % 5));  // all of one sign
     put(9, k, -0.0f);
-    put(10, k, 0x1p-100f);  // the smallest range that is not zeros
+    put(10, k, 0x1p-100f);                    // the smallest range that is not zeros
     put(11, k, k % 2 == 0 ? -1.5f : 253.5f);  // 254 steps from a zero point of -126: clamped to 127
     put(12, k, k == 0 ? 127.0f : static_cast<float>(k % 9) + 0.5f);  // halves round to even
   }
@@ -314,10 +315,13 @@ void check_kernel(const Kernel& kernel) {
 }  // namespace
 }  // namespace octavo::test
 
-int main() {
+// Arguments: names of kernels, where not all are wanted.
+int main(int argc, char** argv) {
   using namespace octavo;
+  const std::vector<std::string> wanted(argv + 1, argv + argc);
   for (const Kernel* kernel : all_kernels()) {
     const auto missing = missing_features(*kernel);
+    if (!wanted.empty() && std::find(wanted.begin(), wanted.end(), kernel->name) == wanted.end()) continue;
     if (missing.empty()) {
       test::check_kernel(*kernel);
     } else {
