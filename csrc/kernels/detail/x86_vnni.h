@@ -45,9 +45,13 @@ inline std::int64_t lhs_stride(std::int64_t k) {
 }
 inline std::int64_t lhs_bytes(std::int64_t rows, std::int64_t k) { return rows * lhs_stride(k); }
 
+// A chunk of panels that the lhs meets tile by tile. Its share of the L2 cache, of which the lhs block takes half.
+constexpr std::int64_t kChunkBytes = 256 << 10;
+constexpr std::int64_t kMaxChunkPanels = 64;
+
 template <class Isa>
-std::int64_t scratch_elems(std::int64_t rows) {
-  return (rows < Isa::kMr ? Isa::kMr : rows) * kNr * Isa::kPanels;
+std::int64_t scratch_elems(std::int64_t) {
+  return Isa::kMr * kNr * kMaxChunkPanels;
 }
 
 // Where a tile stands: its operands, its piece of K, and whether that is the first or the last.
@@ -106,6 +110,9 @@ void multiply_rows(std::int64_t rows, const GemmBlock& block, const Tile<Isa>& t
   multiply_tile<Isa, R, kUsed>(block, tile);
 }
 
+// For each chunk of panels that fits a share of the L2 cache: for each tile of rows, which then stays in the L1 cache
+// piece by piece: the chunk's panels. So a row of the result is written in runs as long as the chunk is wide; runs of
+// one tile's 128 bytes take twice as long.
 template <class Isa>
 void gemm(const GemmBlock& block) {
   constexpr int kMr = Isa::kMr, kPanels = Isa::kPanels;
@@ -116,31 +123,34 @@ void gemm(const GemmBlock& block) {
   const std::uint8_t* lhs = static_cast<const std::uint8_t*>(block.lhs);
   // Rows of tiles as even as they come: 16 rows are 8 + 8 rather than 12 + 4.
   const std::int64_t tiles = (block.rows + kMr - 1) / kMr, tile_rows = (block.rows + tiles - 1) / tiles;
-  for (std::int64_t n0 = 0; n0 < block.cols; n0 += kPanels * kNr) {
-    const std::int8_t* panel = block.rhs + n0 / kNr * panel_bytes;
-    const bool all_panels = block.cols - n0 > (kPanels - 1) * kNr;
-    for (std::int64_t g = 0; g < groups; g += groups_per_piece) {
-      const std::int64_t count = groups - g < groups_per_piece ? groups - g : groups_per_piece;
-      for (std::int64_t m = 0; m < block.rows; m += tile_rows) {
-        const std::int64_t rows = block.rows - m < tile_rows ? block.rows - m : tile_rows;
-        Tile<Isa> tile{.lhs = lhs + m * stride + g * kKr,
-                       .lhs_stride = stride,
-                       .line = {},
-                       .groups = count,
-                       .acc = block.scratch + m * kPanels * kNr,
-                       .first = g == 0,
-                       .last = g + count == groups,
-                       .row0 = m,
-                       .col0 = n0};
-        for (int p = 0; p < kPanels; ++p) tile.line[p] = panel + p * panel_bytes + g * kLineBytes;
-        if constexpr (kPanels > 1) {
-          static_assert(kPanels == 2);
-          if (!all_panels) {
-            multiply_rows<Isa, 1>(rows, block, tile);
-            continue;
+  const std::int64_t panels = (block.cols + kNr - 1) / kNr, fitting = kChunkBytes / panel_bytes / kPanels * kPanels;
+  const std::int64_t chunk = fitting < kPanels ? kPanels : fitting > kMaxChunkPanels ? kMaxChunkPanels : fitting;
+  for (std::int64_t c0 = 0; c0 < panels; c0 += chunk) {
+    const std::int64_t c1 = c0 + chunk < panels ? c0 + chunk : panels;
+    for (std::int64_t m = 0; m < block.rows; m += tile_rows) {
+      const std::int64_t rows = block.rows - m < tile_rows ? block.rows - m : tile_rows;
+      for (std::int64_t g = 0; g < groups; g += groups_per_piece) {
+        const std::int64_t count = groups - g < groups_per_piece ? groups - g : groups_per_piece;
+        for (std::int64_t p = c0; p < c1; p += kPanels) {
+          Tile<Isa> tile{.lhs = lhs + m * stride + g * kKr,
+                         .lhs_stride = stride,
+                         .line = {},
+                         .groups = count,
+                         .acc = block.scratch + (p - c0) * kMr * kNr,
+                         .first = g == 0,
+                         .last = g + count == groups,
+                         .row0 = m,
+                         .col0 = p * kNr};
+          for (int i = 0; i < kPanels; ++i) tile.line[i] = block.rhs + (p + i) * panel_bytes + g * kLineBytes;
+          if constexpr (kPanels > 1) {
+            static_assert(kPanels == 2);
+            if (c1 - p == 1) {
+              multiply_rows<Isa, 1>(rows, block, tile);
+              continue;
+            }
           }
+          multiply_rows<Isa, kPanels>(rows, block, tile);
         }
-        multiply_rows<Isa, kPanels>(rows, block, tile);
       }
     }
   }
