@@ -203,7 +203,7 @@ void split_columns(const Kernel& kernel, const Product& product, const RowSource
 
 template <class RowSource>
 void multiply(const Product& product, const RowSource& source) {
-  const Kernel& kernel = active_kernel();
+  const Kernel& kernel = kernel_for(product.m);
   const double work =
       static_cast<double>(product.m) * static_cast<double>(product.rhs.n()) * static_cast<double>(product.rhs.k());
   const int threads = work < kSerialWork ? 1 : num_threads();

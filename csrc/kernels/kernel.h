@@ -125,6 +125,8 @@ struct Kernel {
   // The same, for at most gemv_max_rows rows: streams the panels once, from memory.
   void (*gemv)(const GemmBlock&);
   std::int64_t gemv_max_rows;
+  // Products of fewer rows go to the next kernel of the table that runs here: it is faster for them.
+  std::int64_t min_rows = 1;
 };
 
 }  // namespace octavo
