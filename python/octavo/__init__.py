@@ -35,6 +35,7 @@ from octavo.runtime import (
     cpu_info,
     get_num_threads,
     kernels,
+    set_min_rows,
     set_num_threads,
     show_config,
     use_kernel,
@@ -59,5 +60,6 @@ __all__ = [
     # operators
     "ops",
     # what runs
-    "CpuInfo", "KernelInfo", "kernels", "cpu_info", "show_config", "use_kernel", "set_num_threads", "get_num_threads",
+    "CpuInfo", "KernelInfo", "kernels", "cpu_info", "show_config", "use_kernel", "set_min_rows",
+    "set_num_threads", "get_num_threads",
 ]  # fmt: skip

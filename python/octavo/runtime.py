@@ -23,7 +23,7 @@ class KernelInfo:
     name: str
     missing: tuple[str, ...]
     active: bool
-    min_rows: int
+    min_rows: int = 1
 
     @property
     def supported(self) -> bool:
