@@ -193,7 +193,7 @@ def _entries(model: Any, replacements: dict[int, Any]) -> list[Entry]:
         if isinstance(new, QuantMatrix):
             entries.append(entry(canonical(path), value, new))
         else:
-            before = sum(a.nbytes for a in tree.attributes(value).values() if isinstance(a, np.ndarray))
+            before = sum(a.nbytes for _, a in tree.walk(value) if isinstance(a, np.ndarray))
             shape = (new.out_features, new.in_features) if isinstance(new, QuantLinear) else ()
             kind = new.dtype.name[1:] if hasattr(new, "dtype") else as_qtype("int8").name[1:]
             entries.append(Entry(canonical(path) or "(model)", shape, kind, "", before, new.nbytes))
