@@ -43,9 +43,6 @@ struct AvxVnni {
     const Vec sums = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(column_sums));
     return _mm256_sub_epi32(zero(), _mm256_slli_epi32(sums, 7));
   }
-  static void finish(const GemmBlock& block, std::int64_t col0, const Vec* line, std::int64_t m) {
-    Finisher{block, col0}(line[0], line[1], m);
-  }
 };
 
 void quantize_lhs(const QuantizeLhs& task) {
