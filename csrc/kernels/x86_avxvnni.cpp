@@ -30,7 +30,7 @@ __m256i dpbusd(__m256i sum, __m256i lhs, __m256i rhs) { return _mm256_dpbusd_epi
 struct AvxVnni {
   using Vec = __m256i;
   static constexpr int kVecs = 2, kMr = 6, kPanels = 1;
-  static constexpr int kGemvLines[4] = {4, 2, 2, 1};
+  static constexpr int kGemvLines[4] = {4, 2, 1, 1};
 
   static Vec zero() { return _mm256_setzero_si256(); }
   static Vec load(const void* at) { return _mm256_load_si256(static_cast<const __m256i*>(at)); }
