@@ -98,8 +98,9 @@ void measure(const Shape& s) {
       if (!missing_features(*find_kernel(c.kernel)).empty()) continue;
       force_kernel(find_kernel(c.kernel));
       const double at_most = seconds(c.registers_only), taken = seconds([&] {
-                             for (int call = 0; call < calls; ++call) layer(x.data(), s.m, s.k, y.data(), s.n);
-                           });
+                                                          for (int call = 0; call < calls; ++call)
+                                                            layer(x.data(), s.m, s.k, y.data(), s.n);
+                                                        });
       if (round < 0) continue;  // warms up
       limits[i].push_back(c.operations_per_step * kSteps / at_most / 1e12);
       rates[i].push_back(operations * calls / taken / 1e12);

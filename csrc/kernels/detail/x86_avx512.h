@@ -100,8 +100,8 @@ void finish_rows_as(const GemmBlock& block, const std::int32_t* acc, std::int64_
   }
 }
 
-inline void finish_rows(const GemmBlock& block, const std::int32_t* acc, std::int64_t acc_stride, std::int64_t row0,
-                        std::int64_t rows, std::int64_t col0) {
+[[gnu::noinline]] inline void finish_rows(const GemmBlock& block, const std::int32_t* acc, std::int64_t acc_stride,
+                                          std::int64_t row0, std::int64_t rows, std::int64_t col0) {
   switch (block.epilogue.kind) {
     case DstKind::kInt32:
       return finish_rows_as<DstKind::kInt32>(block, acc, acc_stride, row0, rows, col0);
