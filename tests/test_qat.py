@@ -88,13 +88,18 @@ def test_convert_gives_the_model_of_static_quantization(name: str) -> None:
                 assert integers(one) == integers(other)
 
 
+# Of bodies that assign in place, which training refuses, some would change what a layer has handed on.
+NOT_IN_PLACE = {
+    name: body
+    for name, body in (INTEGERS | FOLDED | FLOATS).items()
+    if body.__name__ not in ("residual_in_place", "relu_in_place", "masked_in_place", "copied_into", "view_in_place")
+}
+
+
 @pytest.mark.parametrize("bits", [8, 4, 2])
-@pytest.mark.parametrize("name", INTEGERS | FOLDED | FLOATS)
+@pytest.mark.parametrize("name", NOT_IN_PLACE)
 def test_converted_model_computes_what_training_simulated(name: str, bits: int) -> None:
-    body = (INTEGERS | FOLDED | FLOATS)[name]
-    if body.__name__ in ("residual_in_place", "relu_in_place", "masked_in_place", "copied_into", "view_in_place"):
-        pytest.skip("assigns in place, which training refuses")
-    model = oc.prepare_qat(Net(body), minmax(bits), layers=LINEAR)
+    model = oc.prepare_qat(Net(NOT_IN_PLACE[name]), minmax(bits), layers=LINEAR)
     oc.calibrate(model, [data()])
     converted = oc.convert(model, unobserved="float")
     model.log, converted.log = [], []
