@@ -17,12 +17,11 @@ import octavo
 PACKAGE = Path(octavo.__file__).parent
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
 
-MAY_IMPORT_CORE = {"ops", "linear", "recurrent", "runtime"}
+MAY_IMPORT_CORE = {"fake_quant", "ops", "linear", "recurrent", "runtime"}
 NUMPY_ALONE = {
     "arguments": {"qparams"},
     "qparams": set(),
     "quantize": {"qparams"},
-    "fake_quant": set(),
     "int4": set(),
     "rounding": {"int4", "qparams"},
     "watched": set(),

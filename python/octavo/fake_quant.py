@@ -13,22 +13,30 @@ With inside = (lo <= rint(v) <= hi) and g = dL/dy, where the sums go over the el
 
 The derivative of rint is taken as 1 (Bengio, Leonard, Courville 2013); that for the scale is of Esser et al. 2020
 ("Learned Step Size Quantization"), that for the zero point of Bhalgat et al. 2020 ("LSQ+"). torch has the same in
-fake_quantize_per_tensor_affine, fake_quantize_per_channel_affine and _fake_quantize_learnable_*. NumPy is the only
-import.
+fake_quantize_per_tensor_affine, fake_quantize_per_channel_affine and _fake_quantize_learnable_*.
+
+Large arrays go through C++ (csrc/quantize/fake_quant.cpp), in one pass and on octavo's threads; the functions here
+are its definition. y and dL/dx have the same bits, the sums are taken in float64 by both.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from octavo import _core
 
 __all__ = ["fake_quantize_backward", "fake_quantize_forward", "learnable_backward"]
 
 Floats = NDArray[np.float32]
 
 _BLOCK_ELEMS = 1 << 16  # one pass after the other over 256 KB stays within the L2 cache
+# Elements from which C++ is called, whose parameters take some microseconds to prepare.
+_COMPILED_ELEMS = 1 << 12
+_LARGEST = 2.0**21  # of |qmin - zero_point| and |qmax - zero_point|, up to which C++ rounds by adding
 
 
 def fake_quantize_forward(
@@ -52,6 +60,9 @@ def fake_quantize_forward(
         >>> fake_quantize_forward(np.float32([-0.25, 0.3, 0.75, 900.0]), np.float32(0.5), 0, -8, 7)
         array([0. , 0.5, 1. , 3.5], dtype=float32)
     """
+    compiled = _compiled((x,), scale, zero_point, qmin, qmax, axis)
+    if compiled is not None:
+        return _core.fake_quantize(*compiled.arguments, outer=compiled.outer, inner=compiled.inner)
     y = np.empty(x.shape, np.float32)
     for (xs, out), (s, r, lo, hi) in _blocks((x, y), scale, zero_point, qmin, qmax, axis):
         _steps(xs, r, lo, hi, out)
@@ -79,6 +90,9 @@ def fake_quantize_backward(
         >>> fake_quantize_backward(np.ones(4, np.float32), x, np.float32(0.5), 0, -8, 7)
         array([0., 1., 1., 0.], dtype=float32)
     """
+    compiled = _compiled((grad, x), scale, zero_point, qmin, qmax, axis)
+    if compiled is not None:
+        return _core.fake_quantize_backward(*compiled.arguments, outer=compiled.outer, inner=compiled.inner)
     dx = np.empty(x.shape, np.float32)
     for (gs, xs, out), (_, r, lo, hi) in _blocks((grad, x, dx), scale, zero_point, qmin, qmax, axis):
         rounded = np.rint(xs * r)
@@ -114,6 +128,10 @@ def learnable_backward(
         (7.4, -0.5)
     """
     s = np.asarray(scale, np.float32)
+    compiled = _compiled((grad, x), scale, zero_point, qmin, qmax, axis)
+    if compiled is not None:
+        dx, sums, clamped = _core.learnable_backward(*compiled.arguments, outer=compiled.outer, inner=compiled.inner)
+        return _learned(dx, s, sums.reshape(s.shape), clamped.reshape(s.shape), grad_factor)
     dx = np.empty(x.shape, np.float32)
     ds, outside = np.zeros(s.shape, np.float64), np.zeros(s.shape, np.float64)
     for (gs, xs, out), (_, r, lo, hi) in _blocks((grad, x, dx), scale, zero_point, qmin, qmax, axis):
@@ -125,8 +143,45 @@ def learnable_backward(
         over = None if axis is None else tuple(i for i in range(xs.ndim) if i != axis % xs.ndim)
         ds += np.sum(gs * (q - np.where(inside, v, np.float32(0))), axis=over, dtype=np.float64)
         outside += np.sum(np.where(inside, np.float32(0), gs), axis=over, dtype=np.float64)
-    dz = -s.astype(np.float64) * outside
-    return dx, (grad_factor * ds).astype(np.float32), (grad_factor * dz).astype(np.float32)
+    return _learned(dx, s, ds, outside, grad_factor)
+
+
+def _learned(
+    dx: Floats, s: Floats, sums: NDArray[np.float64], clamped: NDArray[np.float64], factor: float
+) -> tuple[Floats, Floats, Floats]:
+    dz = -s.astype(np.float64) * clamped
+    return dx, (factor * sums).astype(np.float32), (factor * dz).astype(np.float32)
+
+
+class _Compiled(NamedTuple):
+    """What the functions of `_core` take: arrays, then scale, r, lo, hi, each one value a channel."""
+
+    arguments: Any
+    outer: int
+    inner: int
+
+
+def _compiled(
+    arrays: tuple[Floats, ...], scale: Any, zero_point: Any, qmin: int, qmax: int, axis: int | None
+) -> _Compiled | None:
+    """None where the array is small, or the parameters are none that C++ takes."""
+    x = arrays[-1]
+    plain = all(isinstance(a, np.ndarray) and a.dtype == np.float32 and a.shape == x.shape for a in arrays)
+    if x.size < _COMPILED_ELEMS or not plain:
+        return None
+    s = np.asarray(scale, np.float32).reshape(-1)
+    z = np.broadcast_to(np.asarray(zero_point, np.float32).reshape(-1), s.shape)
+    lo, hi = np.float32(qmin) - z, np.float32(qmax) - z
+    if not ((lo >= -_LARGEST) & (lo <= 0) & (hi >= 0) & (hi <= _LARGEST)).all():
+        return None
+    at = 0 if axis is None else axis % x.ndim
+    outer = 1 if axis is None else math.prod(x.shape[:at])
+    inner = x.size if axis is None else math.prod(x.shape[at + 1 :])
+    if outer * s.size * inner != x.size:
+        return None
+    with np.errstate(over="ignore"):
+        r = np.float32(1) / s
+    return _Compiled((*map(np.ascontiguousarray, arrays), s, r, lo, hi), outer, inner)
 
 
 def _steps(x: Floats, r: Any, lo: Any, hi: Any, out: Floats) -> None:
