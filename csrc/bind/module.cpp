@@ -12,6 +12,7 @@
 
 #include "base/arch.h"
 #include "base/thread_pool.h"
+#include "bind/bindings.h"
 #include "gemm/gemm.h"
 #include "gemm/registry.h"
 
@@ -259,6 +260,8 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
 
   m.def("matmul_integer", &matmul_integer_of, py::arg("a"), py::arg("b"), py::arg("a_zero_point"),
         py::arg("b_zero_point"));
+
+  bind_fake_quant(m);
 
   m.def("kernel_names", &kernel_names);
   m.def(
