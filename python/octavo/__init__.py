@@ -4,9 +4,12 @@ Exact int8 layers, bit-identical on every CPU. Start with `QuantLinear` for one 
 model.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from octavo import nn, ops
 from octavo.compare import Comparison, LayerComparison, compare
 from octavo.convert import Quantize, convert
+from octavo.fake_quantizer import FakeQuantize, default_qat_qconfig
 from octavo.layers import LayerSpec
 from octavo.linear import QuantLinear
 from octavo.observers import (
@@ -26,6 +29,7 @@ from octavo.observers_minmax import (
 from octavo.prepare import DeQuantStub, QuantStub, calibrate, prepare
 from octavo.ptq import quantize_dynamic
 from octavo.qarray import QuantizedArray
+from octavo.qat_layers import prepare_qat
 from octavo.qconfig import QConfig, QConfigMapping, as_mapping, default_qconfig
 from octavo.qparams import QParams, QType, as_qtype, choose_qparams, qint4, qint8, quint4, quint8
 from octavo.quantize import dequantize, fake_quantize, quantize
@@ -41,6 +45,9 @@ from octavo.runtime import (
 )
 from octavo.static_linear import StaticQuantLinear
 
+if TYPE_CHECKING:
+    from octavo import qat as qat
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -49,6 +56,9 @@ __all__ = [
     # static quantization
     "prepare", "calibrate", "convert", "QConfig", "QConfigMapping", "as_mapping", "default_qconfig",
     "QuantStub", "DeQuantStub", "StaticQuantLinear", "Quantize", "QuantizedArray",
+    # quantization-aware training; octavo.qat itself is imported at its first use, because it needs autograd
+    "prepare_qat", "FakeQuantize", "default_qat_qconfig",
+    # comparison, observers
     "compare", "Comparison", "LayerComparison",
     "Observer", "MinMaxObserver", "MovingAverageMinMaxObserver", "PerChannelMinMaxObserver",
     "MovingAveragePerChannelMinMaxObserver", "HistogramObserver", "PercentileObserver", "EntropyObserver",
@@ -61,3 +71,11 @@ __all__ = [
     # what runs
     "CpuInfo", "KernelInfo", "kernels", "cpu_info", "show_config", "use_kernel", "set_num_threads", "get_num_threads",
 ]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name == "qat":
+        import importlib
+
+        return importlib.import_module("octavo.qat")
+    raise AttributeError(f"module 'octavo' has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""Small float layers, for models that have none of their own."""
+"""Small float layers, for models that have none of their own. autograd can differentiate them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from octavo.qparams import is_traced
 
 __all__ = ["Linear", "ReLU", "Sequential", "Sigmoid"]
 
@@ -65,7 +67,7 @@ class Linear:
 
     def __call__(self, x: ArrayLike) -> NDArray[Any]:
         """x (..., in_features) -> y (..., out_features), in NumPy's common type of x, W and b."""
-        a = np.asarray(x)
+        a: Any = x if is_traced(x) else np.asarray(x)
         in_features = self.weight.shape[1]
         if a.ndim == 0 or a.shape[-1] != in_features:
             raise ValueError(f"x must have shape (..., {in_features}) to fit the layer's inputs, got {a.shape}")
@@ -87,6 +89,11 @@ class ReLU:
     """
 
     def __call__(self, x: ArrayLike) -> NDArray[Any]:
+        if is_traced(x):
+            from octavo import qat_ops
+
+            traced: NDArray[Any] = qat_ops.relu(x)
+            return traced
         y: NDArray[Any] = np.maximum(x, 0)
         return y
 
@@ -104,6 +111,11 @@ class Sigmoid:
     """
 
     def __call__(self, x: ArrayLike) -> NDArray[Any]:
+        if is_traced(x):
+            from octavo import qat_ops
+
+            traced: NDArray[Any] = qat_ops.sigmoid(x)
+            return traced
         a = np.asarray(x)
         with np.errstate(under="ignore"):
             e = np.exp(-np.abs(a))
