@@ -20,7 +20,7 @@ __all__ = ["Quantize", "convert"]
 
 
 class Quantize:
-    """q = quantize(x), a QuantizedArray: what `convert` makes of a QuantStub (and, as_float, of a DeQuantStub after training).
+    """q = quantize(x), a QuantizedArray: what `convert` makes of a QuantStub, and of a trained DeQuantStub (as_float).
 
     Args:
         qparams: per tensor, int8 or uint8.

@@ -127,9 +127,9 @@ def _checked(params: Any, held: list[_Held]) -> dict[str, Any]:
     """params as a dict. Raises for names, types, shapes and values that do not fit."""
     if not isinstance(value_of(params), Mapping):
         raise TypeError(f"params must be a dict of arrays by path, as octavo.qat.parameters gives, got {params!r:.80}")
-    params = {name: params[name] for name in value_of(params)}  # of a dict that is differentiated, too
+    found: dict[str, Any] = {name: params[name] for name in value_of(params)}  # of a dict that is differentiated, too
     known = {names[0]: value for names, value, _ in held}
-    for name, given in params.items():
+    for name, given in found.items():
         if name not in known:
             listed = ", ".join(map(repr, known))
             raise ValueError(f"params names {name!r}, but the model's parameters are {listed}")
@@ -144,7 +144,7 @@ def _checked(params: Any, held: list[_Held]) -> dict[str, Any]:
                 f"params[{name!r}] must be finite, got {bad.size} values such as {bad[0]}, of {tree.label(name)}: the "
                 "loss or its gradient was NaN or infinite in the step before, or the step size is too large"
             )
-    return params
+    return found
 
 
 def apply(
