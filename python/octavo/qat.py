@@ -13,7 +13,7 @@ autograd (HIPS) differentiates; this module needs it: pip install 'octavo[qat]'.
 
 from __future__ import annotations
 
-import traceback
+import dis
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -210,35 +210,37 @@ def _session(model: Any) -> Session:
 
 
 # What messages of Python, NumPy and autograd have in common when code cannot be differentiated.
-_UNFOLLOWED = ("ArrayBox", "Autograd", "Can't differentiate", "VJP of", "setting an array element with a sequence")
-_IN_PLACE = ("does not support item assignment", "setting an array element", "read-only", "in-place")
+_UNFOLLOWED = ("ArrayBox", "Autograd", "Can't differentiate", "VJP of")
+_IN_PLACE = ("does not support item assignment", "setting an array element with a sequence", "read-only")
+_STORE = dis.opmap["STORE_SUBSCR"]
 
 
 def _name_layer(error: Exception, model: Any) -> None:
-    """Raises an error that names the part of the model where autograd could not follow; adds a note to any other."""
-    objects = {id(v): (path, v) for path, v in walk(model)}
-    place = ""
-    for frame, _ in traceback.walk_tb(error.__traceback__):
+    """Raises an error that names the part of the model that autograd cannot follow; adds a note to any other."""
+    objects = {id(v): (path, v) for path, v in walk(model) if not is_traced(v)}
+    place, text, trace = "the model", str(error), error.__traceback__
+    while trace is not None:
+        frame, last = trace.tb_frame, trace
         code = frame.f_code
         owner = frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
         if id(owner) in objects:
             path, value = objects[id(owner)]
             place = f"layer {tree.label(path)} ({type(value).__name__})"
-    text = str(error)
-    place = place or "the model"
-    if any(sign in text for sign in _IN_PLACE):
+        trace = trace.tb_next
+    # x[i] = ...: the messages differ with the kind of i, the instruction does not
+    stores = last.tb_frame.f_code.co_code[last.tb_lasti] == _STORE and any(map(is_traced, frame.f_locals.values()))
+    kind = isinstance(error, (TypeError, ValueError, AttributeError, NotImplementedError))
+    if kind and (stores or any(sign in text for sign in _IN_PLACE)):
         raise TypeError(
             f"{place} assigns to parts of a value in place, which autograd cannot follow ({text}): compute a new "
-            "value, as with np.where"
+            "value, as with autograd.numpy.where"
         ) from error
-    if isinstance(error, (TypeError, NotImplementedError, AttributeError, ValueError)) and any(
-        sign in text for sign in _UNFOLLOWED
-    ):
+    if kind and any(sign in text for sign in _UNFOLLOWED):
         raise TypeError(
             f"{place} cannot be differentiated ({type(error).__name__}: {text}): use functions of autograd.numpy, or "
             "write a primitive with autograd.extend"
         ) from error
-    if place not in text:
+    if not text.startswith(("layer ", "QuantStub ", "DeQuantStub ")):
         error.add_note(f"octavo.qat.apply: this was in {place}")
 
 
