@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from octavo import tree
 from octavo.prepare import Prepared, PreparedLinear, Ranges, observed_layers, observed_qparams
 from octavo.qarray import QuantizedArray
-from octavo.qparams import QParams, as_real_array, qint4, qint8, quint4, quint8
+from octavo.qparams import QParams, as_real_array, qint8
 from octavo.quantize import fake_quantize, quantize
-from octavo.static_linear import StaticQuantLinear
+from octavo.static_linear import StaticQuantLinear, in_8_bits
 
 __all__ = ["Quantize", "convert"]
 
@@ -170,24 +170,6 @@ def _converted(layer: Prepared, given: dict[str, QParams]) -> Any:
         )
     except (TypeError, ValueError) as error:
         raise type(error)(f"{name}: {error}") from error
-
-
-def in_8_bits(qparams: QParams) -> QParams:
-    """The same integers in the 8-bit type that holds them.
-
-    Example:
-        >>> import octavo as oc
-        >>> from octavo.convert import in_8_bits
-        >>> in_8_bits(oc.QParams(0.5, 0, "uint4"))
-        QParams(scale=0.5, zero_point=0, qtype=octavo.quint8, qmax=15)
-    """
-    if qparams.qtype not in (qint4, quint4):
-        return qparams
-    kind = qint8 if qparams.qtype == qint4 else quint8
-    scale, zero_point = qparams
-    return QParams(
-        scale, zero_point, kind, qmin=qparams.qmin, qmax=qparams.qmax, axis=qparams.axis, group_size=qparams.group_size
-    )
 
 
 def _quantized_weight(layer: PreparedLinear, ranges: Ranges, name: str) -> tuple[NDArray[np.int8], NDArray[np.float32]]:

@@ -26,7 +26,7 @@ from octavo.layers import (
 from octavo.qarray import QuantizedArray
 from octavo.qconfig import QConfig, QConfigLike, QConfigMapping, as_mapping
 from octavo.qparams import QParams
-from octavo.static_linear import require_per_tensor_8_bit
+from octavo.static_linear import in_8_bits, require_per_tensor_8_bit
 from octavo.tracing import KEPT, Source, Tracer, plain, taken
 
 __all__ = [
@@ -90,7 +90,7 @@ class Range:
 
     def qparams(self) -> QParams:
         """The parameters found, checked to be what kernels take."""
-        params = observed_qparams(self.observer, self.name, stacklevel=6)
+        params = in_8_bits(observed_qparams(self.observer, self.name, stacklevel=6))
         require_per_tensor_8_bit(params, self.name)
         return params
 
