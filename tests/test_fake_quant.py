@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import octavo as oc
+from float_environment import CAN_FLUSH, WHY_NOT, flush_to_zero
 from octavo import _core, fake_quant
 
 F = np.float32
@@ -122,6 +123,20 @@ def test_threads_change_no_bit(grain: str, threads: int) -> None:
     alone = (fake_quant.forward(x, params), *fake_quant.learnable_backward(g, x, params))
     oc.set_num_threads(before)
     assert [r.tobytes() for r in results] == [r.tobytes() for r in alone]
+
+
+@pytest.mark.skipif(not CAN_FLUSH, reason=WHY_NOT)
+def test_flush_to_zero_of_the_caller_changes_no_bit() -> None:
+    small, large = oc.QParams(2.0**-126, 0), oc.QParams(3e38, 0)  # subnormal x; subnormal r = 1 / scale
+    cases = [(F([1e-38, 6e-39, -9e-39, 2e-38]), small), (F([3e38, -3e38, 1e38, 2e38]), large)]
+    for x, params in cases:
+        g = np.ones(4, F)
+        expected = (oc.fake_quantize(x, params), *fake_quant.definition(g, x, params))
+        assert expected[0].any()
+        with flush_to_zero():
+            found = (fake_quant.forward(x, params), *fake_quant.learnable_backward(g, x, params))
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("place", [0, 5_000, 119_999])

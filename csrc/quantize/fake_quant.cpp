@@ -47,6 +47,7 @@ class Channels {
  public:
   Channels(const ChannelShape& shape, const FakeQuantParams& params)
       : scale_(params.scale), r_(shape.channels), lo_(shape.channels), hi_(shape.channels) {
+    const DefaultFloatEnvironment environment;  // r may be subnormal
     for (std::int64_t c = 0; c < shape.channels; ++c) {
       r_[c] = 1.0F / params.scale[c];
       lo_[c] = static_cast<float>(params.qmin - params.zero_point[c]);
