@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from octavo import fake_quant_qparams
+from octavo import fake_quant
 from octavo.observers import per_channel_symmetric, per_tensor_affine
 from octavo.observers_minmax import MovingAverageMinMaxObserver, MovingAveragePerChannelMinMaxObserver
 from octavo.prepare import observed_qparams
@@ -120,7 +120,7 @@ class FakeQuantize:
     def learned_qparams(self, scale: NDArray[Any], zero_point: NDArray[Any] | None) -> QParams:
         """A learned scale and zero point as parameters: the scale at least eps, the zero point rounded into range."""
         o = self.observer
-        return fake_quant_qparams.learned_qparams(
+        return fake_quant.learned_qparams(
             scale, self.fixed_zero_point if zero_point is None else zero_point,
             o.quant_min, o.quant_max, o.ch_axis, o.eps, o.dtype.name,
         )  # fmt: skip
@@ -188,7 +188,7 @@ class FakeQuantize:
                 axis=o.ch_axis, eps=o.eps,
             )  # fmt: skip
         params = self.qparams(name) if scale is None else self.learned_qparams(scale, zero_point)
-        return fake_quant_qparams.forward(x, params)
+        return fake_quant.forward(x, params)
 
     def __repr__(self) -> str:
         state = [

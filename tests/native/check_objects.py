@@ -17,7 +17,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-PROGRAMS = {"test_kernels", "test_int4", "test_fixture", "test_thread_pool"}
+PROGRAMS = {"test_kernels", "test_int4", "test_fake_quant", "test_fixture", "test_thread_pool"}
 WIDE = re.compile(r"%[yz]mm\d|%tmm\d|\t(sdot|smmla)\b")
 
 
