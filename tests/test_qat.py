@@ -62,6 +62,19 @@ def test_in_out_layer_of_float64_with_its_own_relu() -> None:
     np.testing.assert_allclose(converted.run(x), model.run(x.astype(F)), atol=1e-5)
 
 
+def test_gradient_passes_a_layers_own_relu_where_it_is_positive() -> None:
+    layer = InOut(np.random.default_rng(0))
+    layer.b -= 2
+    own = oc.prepare_qat(layer, minmax(), layers=IN_OUT)
+    behind = oc.nn.Sequential(oc.nn.Linear(layer.W.T, layer.b[0]), oc.nn.ReLU())
+    separate = oc.prepare_qat(behind, minmax(), layers=LINEAR)
+    x = np.random.default_rng(1).standard_normal((16, 6), dtype=F)
+    found = autograd.grad(job(own, x, np.ones((16, 5))))(oc.qat.parameters(own))
+    expected = autograd.grad(job(separate, x, np.ones((16, 5))))(oc.qat.parameters(separate))
+    np.testing.assert_allclose(found["W"], expected["layers[0].weight"].T, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(found["b"][0], expected["layers[0].bias"], rtol=1e-5, atol=1e-7)
+
+
 def test_gradients_and_results_are_float32_through_every_kind_of_layer() -> None:
     model = oc.prepare_qat(mlp(6, 8, 3), minmax(learnable=True), layers=LINEAR)
     x = np.random.default_rng(0).standard_normal((16, 6))

@@ -102,6 +102,17 @@ def test_layer_behind_a_quant_stub_takes_its_grid() -> None:
     np.testing.assert_allclose(converted(data()), model(data()), atol=1e-5)
 
 
+def test_layer_with_a_range_of_its_own_behind_a_quant_stub_quantizes_again() -> None:
+    net = Net(lambda m, x: m.a(m.stub(x)[:2]))
+    model = oc.prepare_qat(net, minmax(3), layers=LINEAR)
+    x = data()
+    x[:2] *= 0.6
+    oc.calibrate(model, [x])
+    converted = oc.convert(model, unobserved="float")
+    assert converted.a.input_qparams != converted.stub.qparams
+    np.testing.assert_allclose(converted(x), model(x), atol=1e-5)
+
+
 def test_quant_stub_used_as_float_too() -> None:
     net = Net(lambda m, x: both(h := m.stub(x), m.a(h) + h)[1])
     model = oc.prepare_qat(net, minmax(3), layers=LINEAR)
@@ -221,6 +232,6 @@ def test_given_parameters_go_before_those_of_training() -> None:
     converted = oc.convert(model, qparams={"layers[0]": {"input": given}})
     assert converted[0].input_qparams == given
     assert converted[0].relu
-    first = oc.convert(model, qparams={"layers[0]": {"output": given}})[0]
-    assert first.output_qparams == given
-    assert not first.relu  # what was given is the range of x W^T + b, before the model's own ReLU
+    converted = oc.convert(model, qparams={"layers[0]": {"output": given}})
+    assert converted[0].output_qparams == given
+    assert not converted[0].relu  # "output" is that of the layer, not of the ReLU behind it

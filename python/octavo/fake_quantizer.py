@@ -132,7 +132,7 @@ class FakeQuantize:
         return 0.0 if o.dtype.signed else float((o.quant_min + o.quant_max + 1) // 2)
 
     def begin_learning(self, name: str = "FakeQuantize") -> None:
-        """Takes the observer's scale and zero point as the learned ones' first values, once, and freezes the observer.
+        """Takes the observer's scale and zero point as the learned ones' first values, once; then the observer rests.
 
         Raises:
             ValueError: the observer has seen no data.
@@ -142,7 +142,6 @@ class FakeQuantize:
         params = self.qparams(name)
         self.scale = np.array(params.scale)
         self.zero_point = None if self.observer.symmetric else params.zero_point.astype(np.float32)
-        self.disable_observer()
 
     def qparams(self, name: str) -> QParams:
         """`calculate_qparams`, with messages that name what is quantized."""
