@@ -6,13 +6,15 @@ The model is QuantStub, linear 768-512, linear 512-314, DeQuantStub, ReLU, Quant
 QuantStub, linear 128-64, DeQuantStub, sigmoid; mean squared error, Adam at 0.01; activations MinMaxObserver quint8,
 weights PerChannelMinMaxObserver qint8. Prints losses, times and peak memory, and what the converted model gives. Where
 torch is installed, PyTorch's prepare_qat does the same job with the same inputs, targets and initial weights, one step
-of each in turn, each in a process of its own. Needs octavo[qat].
+of each in turn, each in a process of its own. On a machine that has other work, --threads 1 keeps matrix products from
+waiting for a thread that does not run. Needs octavo[qat].
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 import resource
 import subprocess
 import sys
@@ -28,6 +30,7 @@ from numpy.typing import NDArray
 
 SIZES = {"linear1": (768, 512), "linear2": (512, 314), "linear3": (314, 128), "linear4": (128, 64)}
 STEP_SIZE = 0.01
+THREADS = ("OCTAVO_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class Turns:
@@ -189,10 +192,13 @@ JOBS: dict[str, Callable[[Path, Turns], None]] = {"octavo": octavo_job, "torch":
 class Contender:
     """A process that does a job step by step."""
 
-    def __init__(self, name: str, folder: Path, steps: int) -> None:
+    def __init__(self, name: str, folder: Path, steps: int, threads: int | None) -> None:
         command = [sys.executable, __file__, "--job", name, "--folder", str(folder), "--steps", str(steps)]
+        limits = {} if threads is None else dict.fromkeys(THREADS, str(threads))
         self.name = name
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            command, env={**os.environ, **limits}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
         self.losses: list[float] = []
         self.seconds: list[float] = []
 
@@ -216,6 +222,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=30_000)
     parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--threads", type=int, help="for each contender; default: what it takes by itself")
     parser.add_argument("--job", choices=JOBS, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -226,7 +233,7 @@ def main() -> None:
         folder = Path(name)
         write_job(folder, args.rows)
         jobs = ["octavo"] + ["torch"] * (importlib.util.find_spec("torch") is not None)
-        contenders = [Contender(job, folder, args.steps) for job in jobs]
+        contenders = [Contender(job, folder, args.steps, args.threads) for job in jobs]
         print(f"{'step':>4}" + "".join(f"{c.name + ' loss':>14}{'seconds':>9}" for c in contenders))
         for i in range(args.steps):
             for contender in contenders:

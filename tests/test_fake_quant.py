@@ -1,4 +1,4 @@
-"""Fake quantization in C++ against its definition in NumPy: bits of y and dL/dx, sums, threads."""
+"""Compiled fake quantization, forward and backward, against the definitions in NumPy."""
 
 from __future__ import annotations
 
@@ -8,128 +8,196 @@ import numpy as np
 import pytest
 
 import octavo as oc
-from octavo import fake_quant as fq
+from float_environment import CAN_FLUSH, WHY_NOT, flush_to_zero
+from octavo import _core, fake_quant
 
 F = np.float32
-SHAPES: dict[str, tuple[tuple[int, ...], int | None]] = {
-    "per tensor": ((70, 1000), None),
-    "several blocks": ((3, 70_000), None),
-    "axis 0": ((30, 400), 0),
-    "axis 0, long runs": ((2, 70_000), 0),
-    "axis 1 of 3": ((7, 30, 40), 1),
-    "last axis": ((500, 30), -1),
-    "one element a channel": ((5000,), 0),
-    "one channel": ((1, 5000), 0),
+RANGES = {
+    "int8": ("int8", {}),
+    "uint8": ("uint8", {}),
+    "int8-127": ("int8", {"qmin": -127}),
+    "int4": ("int4", {}),
+    "two-bits": ("int8", {"qmin": -2, "qmax": 1}),
+    "ternary": ("int8", {"qmin": -1, "qmax": 1}),
+    "one-bit": ("uint8", {"qmax": 1}),
 }
-RANGES = {"int8": (-128, 127), "narrow": (-127, 127), "uint8": (0, 255), "int4": (-8, 7), "two bits": (-2, 1)}
+GRAINS = {
+    "tensor": ((37, 65), None),
+    "rows": ((37, 65), 0),
+    "columns": ((37, 65), 1),
+    "middle": ((3, 17, 9), 1),
+    "last-of-3": ((3, 5, 70), -1),
+    "vector": ((63,), 0),
+    "scalar": ((), None),
+    "large": ((3, 40_000), None),
+    "large-rows": ((3, 40_000), 0),
+    "large-columns": ((5_000, 7), 1),
+    "one-column": ((50, 1), 1),
+    "no-rows": ((0, 5), 1),
+}
+every_grain = pytest.mark.parametrize("grain", GRAINS)
+every_range = pytest.mark.parametrize("kind", RANGES)
 
 
-def case(name: str, bits: str) -> tuple[Any, ...]:
-    shape, axis = SHAPES[name]
-    qmin, qmax = RANGES[bits]
-    rng = np.random.default_rng(len(name))
-    channels = () if axis is None else (shape[axis],)
-    scale = rng.uniform(0.5, 2, channels).astype(F) * F(4 / (qmax - qmin))
-    zero_point = rng.integers(qmin, qmax + 1, channels)
-    x = rng.standard_normal(shape, dtype=F) * F(3)
-    flat = x.reshape(-1)
-    flat[:9] = [0, -0.0, np.inf, -np.inf, 3e38, -3e38, 1e-40, 0.5, -0.5]
-    flat[9:40] = (np.arange(31) - 15) * 0.5 * (scale if axis is None else scale.flat[0])  # ties
-    return x, scale, zero_point, qmin, qmax, axis
+def case(grain: str, kind: str, seed: int = 0) -> tuple[np.ndarray, oc.QParams]:
+    """Values within, at and beyond the range, many of them ties, and parameters with zero points."""
+    shape, axis = GRAINS[grain]
+    dtype, limits = RANGES[kind]
+    rng = np.random.default_rng(seed)
+    count = () if axis is None else (shape[axis],)
+    qmin, qmax = limits.get("qmin", oc.as_qtype(dtype).qmin), limits.get("qmax", oc.as_qtype(dtype).qmax)
+    params = oc.QParams(
+        2.0 ** rng.integers(-3, 2, count) * rng.choice([1.0, 1.1], count),
+        rng.integers(qmin, qmax + 1, count), dtype, axis=axis, **limits,
+    )  # fmt: skip
+    x = rng.standard_normal(shape) * (qmax - qmin)
+    x = np.where(rng.random(shape) < 0.3, np.rint(2 * x) / 2, x)  # with a scale of 2**-n, ties
+    x = np.where(rng.random(shape) < 0.05, rng.choice([0.0, -0.0, 1e-40, 3e38, -3e38, np.inf, -np.inf], shape), x)
+    return np.asarray(x, F), params
 
 
-@pytest.fixture
-def definition(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Runs a function of fake_quant in NumPy."""
-
-    def run(function: Any, *args: Any, **options: Any) -> Any:
-        with monkeypatch.context() as patch:
-            patch.setattr(fq, "_COMPILED_ELEMS", np.inf)
-            return function(*args, **options)
-
-    return run
-
-
-def same_bits(a: Any, b: Any) -> None:
-    assert a.dtype == b.dtype == F
-    assert a.shape == b.shape
-    both = ~(np.isnan(a) & np.isnan(b))
-    np.testing.assert_array_equal(a.view(np.uint32)[both], b.view(np.uint32)[both])
+@every_range
+@every_grain
+def test_forward_has_the_bits_of_the_definition(grain: str, kind: str) -> None:
+    x, params = case(grain, kind)
+    y = fake_quant.forward(x, params)
+    expected = oc.fake_quantize(x, params)
+    assert y.dtype == F
+    assert y.tobytes() == expected.tobytes()
+    with np.errstate(over="ignore"):
+        assert y.tobytes() == oc.dequantize(oc.quantize(x, params), params).tobytes()
 
 
-@pytest.mark.parametrize("bits", RANGES)
-@pytest.mark.parametrize("name", SHAPES)
-def test_compiled_forward_and_gradient_have_the_bits_of_the_definition(name: str, bits: str, definition: Any) -> None:
-    x, *parameters = case(name, bits)
-    x.flat[40] = np.nan
-    grad = np.random.default_rng(1).standard_normal(x.shape, dtype=F)
-    with np.errstate(invalid="ignore", over="ignore"):
-        same_bits(fq.fake_quantize_forward(x, *parameters), definition(fq.fake_quantize_forward, x, *parameters))
-        same_bits(
-            fq.fake_quantize_backward(grad, x, *parameters),
-            definition(fq.fake_quantize_backward, grad, x, *parameters),
-        )
+@every_range
+@every_grain
+def test_backward_has_the_bits_of_the_definition(grain: str, kind: str) -> None:
+    x, params = case(grain, kind)
+    g = np.asarray(np.random.default_rng(1).standard_normal(x.shape), F)
+    dx = fake_quant.backward(g, x, params)
+    assert dx.tobytes() == fake_quant.definition(g, x, params)[0].tobytes()
+    assert dx.dtype == F
 
 
-@pytest.mark.parametrize("name", ["per tensor", "axis 0", "last axis"])
-def test_forward_is_fake_quantize(name: str) -> None:
-    x, scale, zero_point, qmin, qmax, axis = case(name, "int4")
-    x = np.where(np.isfinite(x), x, F(0))
-    params = oc.QParams(scale, zero_point, "int4", axis=axis)
-    same_bits(fq.fake_quantize_forward(x, scale, zero_point, qmin, qmax, axis), oc.fake_quantize(x, params))
+@every_range
+@every_grain
+def test_learnable_backward_is_the_definition(grain: str, kind: str) -> None:
+    x, params = case(grain, kind)
+    g = np.asarray(np.random.default_rng(1).standard_normal(x.shape), F)
+    dx, d_scale, d_zero_point = fake_quant.learnable_backward(g, x, params)
+    expected = fake_quant.definition(g, x, params)
+    assert dx.tobytes() == expected[0].tobytes()
+    assert d_scale.shape == d_zero_point.shape == params.scale.shape
+    np.testing.assert_allclose(d_scale, expected[1], rtol=1e-12, atol=1e-9)
+    np.testing.assert_allclose(d_zero_point, expected[2], rtol=1e-12, atol=1e-9)
 
 
-@pytest.mark.parametrize("bits", RANGES)
-@pytest.mark.parametrize("name", SHAPES)
-def test_learned_gradients_are_the_sums_of_the_definition_for_any_threads(
-    name: str, bits: str, definition: Any
-) -> None:
-    x, *parameters = case(name, bits)
-    x = np.clip(x, -1e6, 1e6)
-    grad = np.random.default_rng(2).standard_normal(x.shape, dtype=F)
-    expected = definition(fq.learnable_backward, grad, x, *parameters, grad_factor=0.25)
+def test_mask_asks_the_rounded_value() -> None:
+    params = oc.QParams(1.0, 0, "int8", qmin=-2, qmax=1)
+    x = F([-2.5, -2.51, -3, 1.49, 1.5, 2.0])  # ties to even: -2.5 rounds to -2, 1.5 to 2
+    np.testing.assert_array_equal(fake_quant.backward(np.ones(6, F), x, params), [1, 0, 0, 1, 0, 0])
+
+
+def test_values_beyond_every_integer() -> None:
+    params = oc.QParams(1e-3, 5, "uint8")
+    x = F([np.inf, -np.inf, 3e38, -3e38])
+    np.testing.assert_array_equal(fake_quant.forward(x, params), oc.fake_quantize(x, params))
+    dx, d_scale, d_zero_point = fake_quant.learnable_backward(np.ones(4, F), x, params)
+    assert not dx.any()
+    assert (d_scale, round(float(d_zero_point), 6)) == (490.0, -0.004)  # 250 + 250 - 5 - 5
+
+
+def test_smallest_and_largest_scales() -> None:
+    for scale in (2.0**-126, 1e38):
+        params = oc.QParams(scale, 0)
+        x = F(scale) * F([0, 1, 1.4, 2, -1])
+        assert fake_quant.forward(x, params).tobytes() == oc.fake_quantize(x, params).tobytes()
+
+
+@every_grain
+def test_threads_change_no_bit(grain: str, threads: int) -> None:
+    x, params = case(grain, "uint8")
+    g = np.asarray(np.random.default_rng(1).standard_normal(x.shape), F)
+    results = (fake_quant.forward(x, params), *fake_quant.learnable_backward(g, x, params))
     before = oc.get_num_threads()
-    try:
-        found = []
-        for threads in (1, 2, 5):
-            oc.set_num_threads(threads)
-            found.append(fq.learnable_backward(grad, x, *parameters, grad_factor=0.25))
-    finally:
-        oc.set_num_threads(before)
-    for one in found:
-        same_bits(one[0], expected[0])
-        for a, b, first in zip(one[1:], expected[1:], found[0][1:], strict=True):
-            np.testing.assert_array_equal(a, first)
-            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-4 * max(1.0, float(np.abs(b).max())))
+    oc.set_num_threads(1)
+    alone = (fake_quant.forward(x, params), *fake_quant.learnable_backward(g, x, params))
+    oc.set_num_threads(before)
+    assert [r.tobytes() for r in results] == [r.tobytes() for r in alone]
 
 
-def test_any_memory_order_is_taken(definition: Any) -> None:
-    rng = np.random.default_rng(3)
-    wide = rng.standard_normal((120, 200), dtype=F)
-    for x in (wide.T, wide[:, ::2], wide[::-1]):
-        for axis in (None, 0, 1):
-            scale = F(0.1) if axis is None else rng.uniform(0.05, 0.2, x.shape[axis]).astype(F)
-            same_bits(
-                fq.fake_quantize_forward(x, scale, 0, -8, 7, axis),
-                definition(fq.fake_quantize_forward, x, scale, 0, -8, 7, axis),
-            )
+@pytest.mark.skipif(not CAN_FLUSH, reason=WHY_NOT)
+def test_flush_to_zero_of_the_caller_changes_no_bit() -> None:
+    small, large = oc.QParams(2.0**-126, 0), oc.QParams(3e38, 0)  # subnormal x; subnormal r = 1 / scale
+    cases = [(F([1e-38, 6e-39, -9e-39, 2e-38]), small), (F([3e38, -3e38, 1e38, 2e38]), large)]
+    for x, params in cases:
+        g = np.ones(4, F)
+        expected = (oc.fake_quantize(x, params), *fake_quant.definition(g, x, params))
+        assert expected[0].any()
+        with flush_to_zero():
+            found = (fake_quant.forward(x, params), *fake_quant.learnable_backward(g, x, params))
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("shape", [(0,), (0, 5), (5, 0)])
-def test_empty_arrays(shape: tuple[int, ...]) -> None:
-    assert fq.fake_quantize_forward(np.zeros(shape, F), F(1), 0, -8, 7).shape == shape
+@pytest.mark.parametrize("place", [0, 5_000, 119_999])
+def test_nan_is_refused_wherever_it_is(place: int) -> None:
+    x = np.zeros(120_000, F)
+    x[place] = np.nan
+    with pytest.raises(ValueError, match=rf"x must not hold NaN, got 1 of 120000 values, the first at x\[{place}\]"):
+        fake_quant.forward(x, oc.QParams(0.5, 0))
 
 
-def test_the_module_refuses_what_would_read_beyond_an_array() -> None:
-    from octavo import _core
+@pytest.mark.parametrize("dtype", [np.float16, np.float64, np.int32, np.bool_, ">f4"])
+def test_other_types_and_layouts(dtype: Any) -> None:
+    x = (np.random.default_rng(0).standard_normal((8, 6)) * 4).astype(dtype)
+    params = oc.QParams(np.full(8, 0.3), 0, axis=0)
+    for values in (x, x[:, ::-1], np.asfortranarray(x)):
+        y, expected = fake_quant.forward(values, params), oc.fake_quantize(values, params)
+        assert y.dtype == expected.dtype
+        np.testing.assert_array_equal(y, expected)
+        dx = fake_quant.backward(np.ones((8, 6)), values, params)
+        assert dx.dtype == expected.dtype
+        assert dx.all()
 
-    x, one = np.zeros(6, F), np.ones(1, F)
-    for outer, inner in ((1, 7), (2, 6), (-1, -6)):
-        with pytest.raises(ValueError, match="outer"):
-            _core.fake_quantize(x, one, one, -one, one, outer=outer, inner=inner)
-    with pytest.raises(ValueError, match="one length"):
-        _core.fake_quantize(x, one, np.ones(2, F), -one, one, outer=1, inner=6)
-    with pytest.raises(ValueError, match="grad"):
-        _core.fake_quantize_backward(x[:3], x, one, one, -one, one, outer=1, inner=6)
-    with pytest.raises(ValueError, match="lo must be"):
-        _core.fake_quantize(x, one, one, one, one, outer=1, inner=6)
+
+def test_groups_go_by_the_definition() -> None:
+    x = np.random.default_rng(0).standard_normal((4, 10), dtype=F)
+    params = oc.choose_qparams(x / 2, "int4", group_size=4)
+    np.testing.assert_array_equal(fake_quant.forward(x, params), oc.fake_quantize(x, params))
+    dx, d_scale, _ = fake_quant.learnable_backward(np.ones_like(x), x, params)
+    for group in range(3):
+        cut = slice(4 * group, 4 * group + 4)
+        alone = oc.QParams(params.scale[:, group], 0, "int4", axis=0)
+        one = fake_quant.learnable_backward(np.ones_like(x[:, cut]), x[:, cut], alone)
+        np.testing.assert_array_equal(dx[:, cut], one[0])
+        np.testing.assert_allclose(d_scale[:, group], one[1], rtol=1e-12)
+    np.testing.assert_array_equal(fake_quant.backward(np.ones_like(x), x, params), dx)
+
+
+def test_arguments_that_do_not_fit() -> None:
+    x, params = np.zeros((3, 4), F), oc.QParams([1.0, 1.0, 1.0], 0, axis=0)
+    with pytest.raises(ValueError, match=r"g must have the shape of x, \(3, 4\), got \(4, 3\)"):
+        fake_quant.backward(np.zeros((4, 3), F), x, params)
+    with pytest.raises(ValueError, match=r"needs a scale of shape \(4,\)"):
+        fake_quant.forward(x.T, params)
+    with pytest.raises(TypeError, match="qparams must be a QParams, got float"):
+        fake_quant.forward(x, 0.5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="must be finite: training has diverged"):
+        fake_quant.learned_qparams(np.nan, 0, 0, 15, None, 0.0, "uint8")
+
+
+def test_compiled_functions_check_what_memory_safety_needs() -> None:
+    x, one, zero = np.zeros((3, 4), F), np.ones(1, F), np.zeros(1, np.int32)
+    with pytest.raises(ValueError, match="one element a channel"):
+        _core.fake_quantize(x, one, zero, -128, 127, 0)
+    with pytest.raises(ValueError, match="one element a channel"):
+        _core.fake_quantize(x, np.ones(4, F), zero, -128, 127, 1)
+    with pytest.raises(ValueError, match="axis must be an axis of x"):
+        _core.fake_quantize(x, one, zero, -128, 127, 2)
+    with pytest.raises(ValueError, match="g must have the shape of x"):
+        _core.fake_quantize_backward(x, x.T.copy(), one, zero, -128, 127, -1)
+    with pytest.raises(ValueError, match="g must have the shape of x"):
+        _core.fake_quantize_learnable_backward(x, x[0], one, zero, -128, 127, -1)
+    for wrong in (x.astype(np.float64), x.T):
+        with pytest.raises(TypeError):
+            _core.fake_quantize(wrong, one, zero, -128, 127, -1)

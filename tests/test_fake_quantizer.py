@@ -114,3 +114,12 @@ def test_static_quantization_takes_fake_quantizes_too() -> None:
         oc.calibrate(prepared, [x])
         results.append(oc.convert(prepared)(x))
     np.testing.assert_array_equal(*results)
+
+
+def test_observer_rests_once_the_scale_is_learned() -> None:
+    quantizer = oc.FakeQuantize(oc.MinMaxObserver, learnable=True, dtype="quint8")
+    quantizer(F([0, 1]))
+    quantizer.begin_learning()
+    quantizer.enable_observer()
+    quantizer(F([0, 9]))
+    assert quantizer.observer.max_val == 1

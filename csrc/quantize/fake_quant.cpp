@@ -1,7 +1,7 @@
 #include "quantize/fake_quant.h"
 
 #include <algorithm>
-#include <cstddef>
+#include <atomic>
 #include <vector>
 
 #include "base/arch.h"
@@ -10,170 +10,200 @@
 namespace octavo {
 namespace {
 
-// Elements a task takes, so that a thread that falls behind takes fewer, and that a sum is made of.
-constexpr std::int64_t kBlockElems = 1 << 16;
+// Elements that one task takes: 64 KiB of each array, small beside a cache and large beside the cost of handing it out.
+constexpr std::int64_t kTaskElems = 16384;
 
-// Adding and taking away 1.5 * 2^23 rounds to whole numbers, half to even, up to 2^22; and turns -0 into +0.
-constexpr float kToWhole = 0x1.8p23f;
+// Adding and taking off 1.5 * 2^23 rounds |v| < 2^22 to the nearest integer, ties to even, as rint does, and leaves +0
+// where rint leaves -0. It needs no instruction that the baseline lacks.
+constexpr float kRounder = 12582912.0F;
 
-float clamp(float v, float lo, float hi) {  // NaN stays
-  v = lo > v ? lo : v;
-  return hi < v ? hi : v;
+inline float rounded(float v) { return (v + kRounder) - kRounder; }
+
+// NaN stays NaN.
+inline float clamped(float v, float lo, float hi) {
+  v = v < lo ? lo : v;
+  return v > hi ? hi : v;
 }
 
-struct Channel {
-  float scale, inverse, lo, hi;
-
-  float whole(float v) const { return (clamp(v, lo - 1.0f, hi + 1.0f) + kToWhole) - kToWhole; }
-  float forward(float x) const { return ((clamp(x * inverse, lo, hi) + kToWhole) - kToWhole) * scale; }
-  float backward(float grad, float x) const {
-    const float r = whole(x * inverse);
-    return r >= lo && r <= hi ? grad : 0.0f;
-  }
+// The numbers of one channel, for runs of elements that share them.
+struct OneChannel {
+  float scale_value, r_value, lo_value, hi_value;
+  float scale(std::int64_t) const { return scale_value; }
+  float r(std::int64_t) const { return r_value; }
+  float lo(std::int64_t) const { return lo_value; }
+  float hi(std::int64_t) const { return hi_value; }
 };
 
-// The two sums of a channel, in lanes: a single chain of additions would bound the pass.
-struct Sums {
-  static constexpr int kLanes = 8;
-  double scale[kLanes] = {}, outside[kLanes] = {};
-
-  void add(int lane, const Channel& c, float grad, float x, float& dx) {
-    const float v = x * c.inverse, r = c.whole(v), q = clamp(r, c.lo, c.hi);
-    const bool inside = r == q;
-    dx = inside ? grad : 0.0f;
-    scale[lane] += static_cast<double>(grad * (q - (inside ? v : 0.0f)));
-    outside[lane] += static_cast<double>(inside ? 0.0f : grad);
-  }
-  double scale_total() const { return total(scale); }
-  double outside_total() const { return total(outside); }
-
- private:
-  static double total(const double* lanes) {
-    double sum = 0;
-    for (int i = 0; i < kLanes; ++i) sum += lanes[i];
-    return sum;
-  }
+// The numbers of all channels, for rows in which element j is of channel j.
+struct EachChannel {
+  const float *scale_data, *r_data, *lo_data, *hi_data;
+  float scale(std::int64_t j) const { return scale_data[j]; }
+  float r(std::int64_t j) const { return r_data[j]; }
+  float lo(std::int64_t j) const { return lo_data[j]; }
+  float hi(std::int64_t j) const { return hi_data[j]; }
 };
 
-// A piece of the array: `count` elements from `first` on that lie in one channel; or, where channels are the fastest
-// axis, whole rows of channels (channel = -1).
-struct Block {
-  std::int64_t first, count, channel;
-};
-
-class Blocks {
+class Channels {
  public:
-  explicit Blocks(FakeQuantShape shape) : shape_(shape), by_rows_(shape.inner == 1 && shape.channels > 1) {
-    if (shape.size() == 0) return;
-    if (by_rows_) {
-      rows_ = std::max<std::int64_t>(1, kBlockElems / shape.channels);
-      count_ = (shape.outer + rows_ - 1) / rows_;
-    } else {
-      per_run_ = (shape.inner + kBlockElems - 1) / kBlockElems;
-      count_ = shape.outer * shape.channels * per_run_;
+  Channels(const ChannelShape& shape, const FakeQuantParams& params)
+      : scale_(params.scale), r_(shape.channels), lo_(shape.channels), hi_(shape.channels) {
+    const DefaultFloatEnvironment environment;  // r may be subnormal
+    for (std::int64_t c = 0; c < shape.channels; ++c) {
+      r_[c] = 1.0F / params.scale[c];
+      lo_[c] = static_cast<float>(params.qmin - params.zero_point[c]);
+      hi_[c] = static_cast<float>(params.qmax - params.zero_point[c]);
     }
   }
-  std::int64_t count() const { return count_; }
-  bool by_rows() const { return by_rows_; }
-  Block operator[](std::int64_t i) const {
-    if (by_rows_) {
-      const std::int64_t row0 = i * rows_, rows = std::min(rows_, shape_.outer - row0);
-      return {row0 * shape_.channels, rows * shape_.channels, -1};
-    }
-    const std::int64_t run = i / per_run_, start = i % per_run_ * kBlockElems;
-    return {run * shape_.inner + start, std::min(kBlockElems, shape_.inner - start), run % shape_.channels};
-  }
-
-  // Blocks are handed out in groups of about kBlockElems elements, short runs of a channel many at a time.
-  template <class Body>
-  void in_parallel(const Body& body) const {
-    const std::int64_t elems = by_rows_ ? rows_ * shape_.channels : std::min(kBlockElems, shape_.inner);
-    const std::int64_t group = count_ == 0 ? 1 : std::max<std::int64_t>(1, kBlockElems / elems);
-    parallel_for((count_ + group - 1) / group, [&](std::int64_t task) {
-      const DefaultFloatEnvironment environment;
-      for (std::int64_t i = task * group; i < std::min(count_, (task + 1) * group); ++i) body(i);
-    });
-  }
+  OneChannel one(std::int64_t c) const { return {scale_[c], r_[c], lo_[c], hi_[c]}; }
+  EachChannel each() const { return {scale_, r_.data(), lo_.data(), hi_.data()}; }
 
  private:
-  FakeQuantShape shape_;
-  bool by_rows_;
-  std::int64_t rows_ = 0, per_run_ = 0, count_ = 0;
+  const float* scale_;
+  std::vector<float> r_, lo_, hi_;
 };
 
-Channel channel_of(const FakeQuantParams& p, std::int64_t c) { return {p.scale[c], p.inverse[c], p.lo[c], p.hi[c]}; }
+// How an array is cut, by its shape alone. Runs: pieces of (outer, channel) runs of `inner` elements, none longer than
+// kTaskElems; a task takes several short ones. Rows, where inner is 1: whole rows of `channels` elements.
+struct Cut {
+  explicit Cut(const ChannelShape& s)
+      : shape(s),
+        rows(s.inner == 1 && s.channels > 1),
+        pieces_a_run(rows ? 1 : (s.inner + kTaskElems - 1) / kTaskElems),
+        pieces(rows ? s.outer : s.outer * s.channels * pieces_a_run),
+        pieces_a_task(std::max<std::int64_t>(1, kTaskElems / std::max<std::int64_t>(1, rows ? s.channels : s.inner))),
+        tasks((pieces + pieces_a_task - 1) / pieces_a_task) {}
 
-// each(channel, index) for every element of a block.
-template <class Each>
-void for_each(const Block& block, std::int64_t channels, const FakeQuantParams& params, const Each& each) {
-  if (block.channel >= 0) {
-    const Channel c = channel_of(params, block.channel);
-    for (std::int64_t i = block.first; i < block.first + block.count; ++i) each(c, i);
-    return;
+  ChannelShape shape;
+  bool rows;
+  std::int64_t pieces_a_run, pieces, pieces_a_task, tasks;
+
+  struct Piece {
+    std::int64_t start, size, channel;
+  };
+  Piece piece(std::int64_t index) const {
+    if (rows) return {index * shape.channels, shape.channels, 0};
+    const std::int64_t run = index / pieces_a_run, first = (index % pieces_a_run) * kTaskElems;
+    return {run * shape.inner + first, std::min(kTaskElems, shape.inner - first), run % shape.channels};
   }
-  for (std::int64_t row = block.first; row < block.first + block.count; row += channels) {
-    for (std::int64_t c = 0; c < channels; ++c) each(channel_of(params, c), row + c);
+};
+
+// work(piece's index, piece) for every piece; those of one task in ascending order, on one thread.
+template <class Work>
+void for_each_piece(const Cut& cut, const Work& work) {
+  parallel_for(cut.tasks, [&](std::int64_t task) {
+    const DefaultFloatEnvironment environment;
+    const std::int64_t first = task * cut.pieces_a_task, last = std::min(first + cut.pieces_a_task, cut.pieces);
+    for (std::int64_t i = first; i < last; ++i) work(i, task, cut.piece(i));
+  });
+}
+
+// ---- forward
+// ---------------------------------------------------------------------------------------------------------
+
+// Whether x holds NaN.
+template <class Numbers>
+bool forward(const float* x, float* y, std::int64_t n, const Numbers& of) {
+  std::int32_t has_nan = 0;
+  for (std::int64_t i = 0; i < n; ++i) {
+    const float v = x[i] * of.r(i);
+    has_nan |= static_cast<std::int32_t>(v != v);
+    y[i] = rounded(clamped(v, of.lo(i), of.hi(i))) * of.scale(i);
   }
+  return has_nan != 0;
+}
+
+// ---- backward
+// --------------------------------------------------------------------------------------------------------
+
+template <class Numbers>
+void backward(const float* x, const float* g, float* dx, std::int64_t n, const Numbers& of) {
+  for (std::int64_t i = 0; i < n; ++i) {
+    const float lo = of.lo(i), hi = of.hi(i);
+    const float q = rounded(clamped(x[i] * of.r(i), lo - 1, hi + 1));
+    dx[i] = q == clamped(q, lo, hi) ? g[i] : 0.0F;
+  }
+}
+
+struct Sums {
+  double scale = 0, outside = 0;  // of g * dy/dscale; of g where x was clamped
+};
+
+// One element's part of both sums, and its dx.
+inline float learnable(float x, float g, const OneChannel& of, double& scale, double& outside) {
+  const float v = clamped(x * of.r_value, of.lo_value - 1, of.hi_value + 1);
+  const float nearest = rounded(v), q = clamped(nearest, of.lo_value, of.hi_value);
+  const bool inside = nearest == q;
+  scale += static_cast<double>(g) * static_cast<double>(q - (inside ? v : 0.0F));
+  outside += static_cast<double>(inside ? 0.0F : g);
+  return inside ? g : 0.0F;
+}
+
+Sums learnable_run(const float* x, const float* g, float* dx, std::int64_t n, const OneChannel& of) {
+  constexpr std::int64_t kLanes = 8;  // sums side by side, which a compiler may keep in vectors
+  double scale[kLanes] = {}, outside[kLanes] = {};
+  std::int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    for (std::int64_t l = 0; l < kLanes; ++l) dx[i + l] = learnable(x[i + l], g[i + l], of, scale[l], outside[l]);
+  }
+  for (; i < n; ++i) dx[i] = learnable(x[i], g[i], of, scale[i % kLanes], outside[i % kLanes]);
+  Sums total;
+  for (std::int64_t l = 0; l < kLanes; ++l) {
+    total.scale += scale[l];
+    total.outside += outside[l];
+  }
+  return total;
 }
 
 }  // namespace
 
-void fake_quantize(const float* x, FakeQuantShape shape, FakeQuantParams params, float* y) {
-  const Blocks blocks(shape);
-  blocks.in_parallel([&](std::int64_t i) {
-    for_each(blocks[i], shape.channels, params, [&](const Channel& c, std::int64_t at) { y[at] = c.forward(x[at]); });
+bool fake_quantize(const ChannelShape& shape, const FakeQuantParams& params, const float* x, float* y) {
+  const Channels channels(shape, params);
+  const Cut cut(shape);
+  std::atomic<bool> has_nan{false};
+  for_each_piece(cut, [&](std::int64_t, std::int64_t, const Cut::Piece& p) {
+    const bool nan = cut.rows ? forward(x + p.start, y + p.start, p.size, channels.each())
+                              : forward(x + p.start, y + p.start, p.size, channels.one(p.channel));
+    if (nan) has_nan.store(true, std::memory_order_relaxed);
   });
+  return !has_nan.load();
 }
 
-void fake_quantize_backward(const float* grad, const float* x, FakeQuantShape shape, FakeQuantParams params,
+void fake_quantize_backward(const ChannelShape& shape, const FakeQuantParams& params, const float* x, const float* g,
                             float* dx) {
-  const Blocks blocks(shape);
-  blocks.in_parallel([&](std::int64_t i) {
-    for_each(blocks[i], shape.channels, params,
-             [&](const Channel& c, std::int64_t at) { dx[at] = c.backward(grad[at], x[at]); });
+  const Channels channels(shape, params);
+  const Cut cut(shape);
+  for_each_piece(cut, [&](std::int64_t, std::int64_t, const Cut::Piece& p) {
+    if (cut.rows) {
+      backward(x + p.start, g + p.start, dx + p.start, p.size, channels.each());
+    } else {
+      backward(x + p.start, g + p.start, dx + p.start, p.size, channels.one(p.channel));
+    }
   });
 }
 
-void learnable_backward(const float* grad, const float* x, FakeQuantShape shape, FakeQuantParams params, float* dx,
-                        double* scale_sum, double* outside_sum) {
-  const Blocks blocks(shape);
-  const std::int64_t width = blocks.by_rows() ? shape.channels : 1;
-  std::vector<double> scale_of(static_cast<std::size_t>(blocks.count() * width));
-  std::vector<double> outside_of(scale_of.size());
-  blocks.in_parallel([&](std::int64_t i) {
-    const Block block = blocks[i];
-    double* scale = scale_of.data() + i * width;
-    double* outside = outside_of.data() + i * width;
-    if (!blocks.by_rows()) {
-      const Channel c = channel_of(params, block.channel);
-      Sums sums;
-      std::int64_t at = block.first;
-      const std::int64_t end = block.first + block.count;
-      for (; at + Sums::kLanes <= end; at += Sums::kLanes) {
-        for (int lane = 0; lane < Sums::kLanes; ++lane) sums.add(lane, c, grad[at + lane], x[at + lane], dx[at + lane]);
-      }
-      for (; at < end; ++at) sums.add(0, c, grad[at], x[at], dx[at]);
-      *scale = sums.scale_total();
-      *outside = sums.outside_total();
+void fake_quantize_learnable_backward(const ChannelShape& shape, const FakeQuantParams& params, const float* x,
+                                      const float* g, float* dx, double* d_scale, double* d_zero_point) {
+  const Channels channels(shape, params);
+  const Cut cut(shape);
+  // A sum for each piece of a run, or for each channel in each task of rows; then added in ascending order.
+  std::vector<Sums> parts(cut.rows ? cut.tasks * shape.channels : cut.pieces);
+  for_each_piece(cut, [&](std::int64_t index, std::int64_t task, const Cut::Piece& p) {
+    if (!cut.rows) {
+      parts[index] = learnable_run(x + p.start, g + p.start, dx + p.start, p.size, channels.one(p.channel));
       return;
     }
-    for (std::int64_t row = block.first; row < block.first + block.count; row += width) {
-      for (std::int64_t n = 0; n < width; ++n) {
-        Sums sums;
-        sums.add(0, channel_of(params, n), grad[row + n], x[row + n], dx[row + n]);
-        scale[n] += sums.scale[0];
-        outside[n] += sums.outside[0];
-      }
+    Sums* sums = parts.data() + task * shape.channels;
+    for (std::int64_t c = 0; c < shape.channels; ++c) {
+      const std::int64_t i = p.start + c;
+      dx[i] = learnable(x[i], g[i], channels.one(c), sums[c].scale, sums[c].outside);
     }
   });
-  std::fill_n(scale_sum, shape.channels, 0.0);
-  std::fill_n(outside_sum, shape.channels, 0.0);
-  for (std::int64_t i = 0; i < blocks.count(); ++i) {
-    for (std::int64_t n = 0; n < width; ++n) {
-      const std::int64_t channel = blocks.by_rows() ? n : blocks[i].channel;
-      scale_sum[channel] += scale_of[static_cast<std::size_t>(i * width + n)];
-      outside_sum[channel] += outside_of[static_cast<std::size_t>(i * width + n)];
-    }
+  for (std::int64_t c = 0; c < shape.channels; ++c) d_scale[c] = d_zero_point[c] = 0;
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    const std::int64_t part = static_cast<std::int64_t>(i);
+    const std::int64_t c = (cut.rows ? part : part / cut.pieces_a_run) % shape.channels;
+    d_scale[c] += parts[i].scale;
+    d_zero_point[c] -= static_cast<double>(params.scale[c]) * parts[i].outside;
   }
 }
 

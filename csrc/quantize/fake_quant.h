@@ -1,33 +1,46 @@
-// Fake quantization of float32 arrays and its gradients, in one pass over the array, on the pool's threads.
+// Fake quantization of float32 arrays, forward and backward: what training with simulated integers spends its time on
+// besides matrix products. The definition in NumPy is python/octavo/quantize.py and python/octavo/fake_quant.py.
 //
-//   v = x * inverse[c],  q = clamp(rint(v), lo[c], hi[c]),  y = q * scale[c]          lo = qmin - z, hi = qmax - z
+//   v = x * r                                  r = fl(1 / scale)
+//   q = rint(v), kept within [lo, hi]          lo = qmin - zero_point, hi = qmax - zero_point
+//   y = q * scale                              the same bits as dequantize(quantize(x))
 //
-// python/octavo/fake_quant.py has the definition, its sources, and what the gradients are. y and dx have its bits. Sums
-// are taken in double precision over fixed blocks, added up in ascending order: the same for any number of threads.
+// Gradients, with inside = (lo <= rint(v) <= hi):
+//
+//   dL/dx          = inside ? g : 0                                straight through (Bengio et al. 2013)
+//   dL/dscale      = sum g * (inside ? q - v : q)                  learned step size (Esser et al. 2020)
+//   dL/dzero_point = sum inside ? 0 : -scale * g                   (Jain et al. 2020; Bhalgat et al. 2020)
+//
+// Arrays are contiguous and seen as (outer, channels, inner), C order, with one scale and zero point a channel; one
+// channel is per tensor. Plain C++ that compilers vectorise for the baseline instruction set: each loop reads and
+// writes more bytes than it computes, so that wider vectors were not worth objects of their own. Sums go in float64, in
+// blocks whose bounds depend on the shape alone: the same bits for every number of threads.
 #pragma once
 
 #include <cstdint>
 
 namespace octavo {
 
-// A contiguous array (outer, channels, inner). One set of parameters for all of it is channels = 1 and outer = 1.
-struct FakeQuantShape {
+struct ChannelShape {
   std::int64_t outer, channels, inner;
   std::int64_t size() const { return outer * channels * inner; }
 };
 
-// One value a channel. |lo| and |hi| are whole numbers of at most 2^21, and lo <= 0 <= hi.
 struct FakeQuantParams {
-  const float *scale, *inverse, *lo, *hi;
+  const float* scale;              // (channels,), finite, at least 2^-126
+  const std::int32_t* zero_point;  // (channels,), within qmin..qmax
+  std::int32_t qmin, qmax;         // |qmin - zero_point| and |qmax - zero_point| below 2^21
 };
 
-void fake_quantize(const float* x, FakeQuantShape shape, FakeQuantParams params, float* y);
+// y may be x. False where x holds NaN; y then holds anything.
+bool fake_quantize(const ChannelShape& shape, const FakeQuantParams& params, const float* x, float* y);
 
-// dx = grad where rint(v) lies within lo and hi, else 0.
-void fake_quantize_backward(const float* grad, const float* x, FakeQuantShape shape, FakeQuantParams params, float* dx);
+// dx may be g.
+void fake_quantize_backward(const ChannelShape& shape, const FakeQuantParams& params, const float* x, const float* g,
+                            float* dx);
 
-// The same; and for each channel the sums of grad * (inside ? q - v : q) and of (inside ? 0 : grad).
-void learnable_backward(const float* grad, const float* x, FakeQuantShape shape, FakeQuantParams params, float* dx,
-                        double* scale_sum, double* outside_sum);
+// d_scale and d_zero_point: (channels,), written, not added to.
+void fake_quantize_learnable_backward(const ChannelShape& shape, const FakeQuantParams& params, const float* x,
+                                      const float* g, float* dx, double* d_scale, double* d_zero_point);
 
 }  // namespace octavo

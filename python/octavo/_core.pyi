@@ -98,10 +98,32 @@ def matmul_integer(
     a_zero_point: NDArray[np.int32],
     b_zero_point: NDArray[np.int32],
 ) -> NDArray[np.int32]: ...
-def empty_result(rows: int, cols: int, dtype: np.dtype[Any]) -> NDArray[Any]: ...
-def result_pool() -> tuple[int, int, int]: ...
-def set_result_pool_bytes(max_bytes: int) -> None: ...
-def clear_result_pool() -> None: ...
+def fake_quantize(
+    x: NDArray[np.float32],
+    scale: NDArray[np.float32],
+    zero_point: NDArray[np.int32],
+    qmin: int,
+    qmax: int,
+    axis: int,
+) -> NDArray[np.float32] | None: ...
+def fake_quantize_backward(
+    x: NDArray[np.float32],
+    g: NDArray[np.float32],
+    scale: NDArray[np.float32],
+    zero_point: NDArray[np.int32],
+    qmin: int,
+    qmax: int,
+    axis: int,
+) -> NDArray[np.float32]: ...
+def fake_quantize_learnable_backward(
+    x: NDArray[np.float32],
+    g: NDArray[np.float32],
+    scale: NDArray[np.float32],
+    zero_point: NDArray[np.int32],
+    qmin: int,
+    qmax: int,
+    axis: int,
+) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.float64]]: ...
 def kernel_names() -> list[str]: ...
 def missing_features(kernel: str) -> list[str]: ...
 def active_kernel() -> str: ...

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from octavo import fake_quant_qparams
+from octavo import fake_quant
 from octavo.observers import per_channel_symmetric, per_tensor_affine
 from octavo.observers_minmax import MovingAverageMinMaxObserver, MovingAveragePerChannelMinMaxObserver
 from octavo.prepare import observed_qparams
@@ -120,7 +120,7 @@ class FakeQuantize:
     def learned_qparams(self, scale: NDArray[Any], zero_point: NDArray[Any] | None) -> QParams:
         """A learned scale and zero point as parameters: the scale at least eps, the zero point rounded into range."""
         o = self.observer
-        return fake_quant_qparams.learned_qparams(
+        return fake_quant.learned_qparams(
             scale, self.fixed_zero_point if zero_point is None else zero_point,
             o.quant_min, o.quant_max, o.ch_axis, o.eps, o.dtype.name,
         )  # fmt: skip
@@ -132,7 +132,7 @@ class FakeQuantize:
         return 0.0 if o.dtype.signed else float((o.quant_min + o.quant_max + 1) // 2)
 
     def begin_learning(self, name: str = "FakeQuantize") -> None:
-        """Takes the observer's scale and zero point as the learned ones' first values, once, and freezes the observer.
+        """Takes the observer's scale and zero point as the learned ones' first values, once; then the observer rests.
 
         Raises:
             ValueError: the observer has seen no data.
@@ -142,7 +142,6 @@ class FakeQuantize:
         params = self.qparams(name)
         self.scale = np.array(params.scale)
         self.zero_point = None if self.observer.symmetric else params.zero_point.astype(np.float32)
-        self.disable_observer()
 
     def qparams(self, name: str) -> QParams:
         """`calculate_qparams`, with messages that name what is quantized."""
@@ -188,7 +187,7 @@ class FakeQuantize:
                 axis=o.ch_axis, eps=o.eps,
             )  # fmt: skip
         params = self.qparams(name) if scale is None else self.learned_qparams(scale, zero_point)
-        return fake_quant_qparams.forward(x, params)
+        return fake_quant.forward(x, params)
 
     def __repr__(self) -> str:
         state = [

@@ -22,7 +22,7 @@ try:
 except ImportError as error:
     raise ImportError("quantization-aware training needs autograd: pip install 'octavo[qat]'") from error
 
-from octavo import fake_quant_qparams
+from octavo import fake_quant
 from octavo.qparams import QParams
 
 __all__ = ["fake_quantize", "fake_quantize_learnable", "linear", "relu", "sigmoid"]
@@ -54,10 +54,10 @@ def fake_quantize(x: Any, qparams: QParams) -> Any:
         >>> autograd.grad(f)(np.array([0.3, 1.0, 9.0]))
         array([1., 2., 0.])
     """
-    return fake_quant_qparams.forward(x, qparams)
+    return fake_quant.forward(x, qparams)
 
 
-defvjp(fake_quantize, lambda y, x, qparams: lambda g: fake_quant_qparams.backward(g, x, qparams), argnums=(0,))
+defvjp(fake_quantize, lambda y, x, qparams: lambda g: fake_quant.backward(g, x, qparams), argnums=(0,))
 
 
 @primitive  # type: ignore[untyped-decorator]
@@ -106,12 +106,12 @@ def fake_quantize_learnable(
         >>> autograd.grad(f)(0.5).round(3)
         np.float64(7.4)
     """
-    return fake_quant_qparams.forward(x, _learned(scale, zero_point, qmin, qmax, axis, eps))
+    return fake_quant.forward(x, _learned(scale, zero_point, qmin, qmax, axis, eps))
 
 
 def _learned(scale: Any, zero_point: Any, qmin: int, qmax: int, axis: int | None, eps: float) -> QParams:
     dtype = "uint8" if qmin >= 0 else "int8"
-    return fake_quant_qparams.learned_qparams(scale, zero_point, qmin, qmax, axis, eps, dtype)
+    return fake_quant.learned_qparams(scale, zero_point, qmin, qmax, axis, eps, dtype)
 
 
 def _learnable_vjps(argnums: tuple[int, ...], y: Any, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
@@ -122,14 +122,14 @@ def _learnable_vjps(argnums: tuple[int, ...], y: Any, args: tuple[Any, ...], opt
 
     def gradients(g: Any) -> tuple[Any, ...]:
         qparams = _learned(scale, zero_point, qmin, qmax, options.get("axis"), options.get("eps", 2.0**-23))
-        dx, d_scale, d_zero_point = fake_quant_qparams.learnable_backward(g, x, qparams, factor)
-        found = (dx, _like(d_scale, scale), _like(d_zero_point, zero_point))
+        dx, d_scale, d_zero_point = fake_quant.learnable_backward(g, x, qparams)
+        found = (dx, _like(factor * d_scale, scale), _like(factor * d_zero_point, zero_point))
         return tuple(found[i] for i in argnums)
 
     return gradients
 
 
-def _like(gradient: NDArray[np.float32], value: Any) -> Any:
+def _like(gradient: NDArray[np.float64], value: Any) -> Any:
     """A gradient in the shape and type of what it is for."""
     if np.shape(value) != gradient.shape:  # one zero point for all channels
         gradient = np.sum(gradient, keepdims=True).reshape(np.shape(value))
