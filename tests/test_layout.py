@@ -17,7 +17,7 @@ import octavo
 PACKAGE = Path(octavo.__file__).parent
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
 
-MAY_IMPORT_CORE = {"ops", "linear", "recurrent", "runtime", "fake_quant"}
+MAY_IMPORT_CORE = {"fake_quant", "ops", "linear", "recurrent", "runtime"}
 NUMPY_ALONE = {
     "arguments": {"qparams"},
     "qparams": set(),
@@ -26,8 +26,12 @@ NUMPY_ALONE = {
     "rounding": {"int4", "qparams"},
     "watched": set(),
     "gptq": {"int4", "qparams", "rounding"},
-    # qat_ops for values that autograd is differentiating
-    "nn": {"nn_recurrent", "recurrent_layer", "qparams", "qat_ops"},
+    "nn": {
+        "nn_recurrent",
+        "recurrent_layer",
+        "qparams",
+        "qat_ops",
+    },  # qat_ops for values that autograd is differentiating
     "nn_recurrent": {"recurrent_layer"},
     "recurrent_layer": set(),
     "gates": set(),

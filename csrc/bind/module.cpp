@@ -188,8 +188,6 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   m.def("matmul_integer", &matmul_integer_of, py::arg("a"), py::arg("b"), py::arg("a_zero_point"),
         py::arg("b_zero_point"));
 
-  bind_fake_quant(m);
-
   m.def("kernel_names", &kernel_names);
   m.def(
       "missing_features", [](const std::string& kernel) { return missing_features(require_kernel(kernel)); },

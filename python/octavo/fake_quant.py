@@ -18,8 +18,7 @@ fake_quantize_per_channel_affine and _fake_quantize_learnable_*.
 
 from __future__ import annotations
 
-import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
