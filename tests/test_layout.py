@@ -17,7 +17,7 @@ import octavo
 PACKAGE = Path(octavo.__file__).parent
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
 
-MAY_IMPORT_CORE = {"ops", "linear", "runtime"}
+MAY_IMPORT_CORE = {"ops", "linear", "recurrent", "runtime"}
 NUMPY_ALONE = {
     "arguments": {"qparams"},
     "qparams": set(),
@@ -26,7 +26,11 @@ NUMPY_ALONE = {
     "rounding": {"int4", "qparams"},
     "watched": set(),
     "gptq": {"int4", "qparams", "rounding"},
-    "nn": set(),
+    "nn": {"nn_recurrent", "recurrent_layer"},
+    "nn_recurrent": {"recurrent_layer"},
+    "recurrent_layer": set(),
+    "gates": set(),
+    "counterparts": set(),
     "tree": set(),
     "qarray": {"qparams", "quantize"},
     "tracing": {"qarray"},

@@ -6,5 +6,6 @@
 namespace octavo {
 
 void bind_int4(pybind11::module_& m);  // PackedLinearInt4
+void bind_recurrent(pybind11::module_& m);  // lstm, gru
 
 }  // namespace octavo

@@ -8,6 +8,7 @@ from octavo import nn, ops
 from octavo.calibrated_rounding import RoundingComparison, RoundingErrors, compare_rounding
 from octavo.compare import Comparison, LayerComparison, compare
 from octavo.convert import Quantize, convert
+from octavo.embedding import QuantEmbedding
 from octavo.gptq import InputStatistics, round_gptq
 from octavo.int4 import GroupedWeight, pack_int4, unpack_int4
 from octavo.layers import LayerSpec
@@ -32,6 +33,7 @@ from octavo.qarray import QuantizedArray
 from octavo.qconfig import QConfig, QConfigMapping, as_mapping, default_qconfig
 from octavo.qparams import QParams, QType, as_qtype, choose_qparams, qint4, qint8, quint4, quint8
 from octavo.quantize import dequantize, fake_quantize, quantize
+from octavo.recurrent import QuantGRU, QuantLSTM
 from octavo.rounding import round_nearest, round_search
 from octavo.runtime import (
     CpuInfo,
@@ -49,7 +51,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     # layers and models
-    "QuantLinear", "LayerSpec", "quantize_dynamic", "nn",
+    "QuantLinear", "QuantEmbedding", "QuantLSTM", "QuantGRU", "LayerSpec", "quantize_dynamic", "nn",
     # static quantization
     "prepare", "calibrate", "convert", "QConfig", "QConfigMapping", "as_mapping", "default_qconfig",
     "QuantStub", "DeQuantStub", "StaticQuantLinear", "Quantize", "QuantizedArray",

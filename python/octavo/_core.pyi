@@ -73,6 +73,21 @@ class PackedLinearInt4:
     def try_call(self, x: object, /) -> NDArray[np.float32] | None: ...
     def forward(self, x: NDArray[np.float32], out: NDArray[np.float32]) -> None: ...
 
+def lstm(
+    layer: PackedLinear | PackedLinearInt4,
+    inputs: NDArray[np.float32],
+    h0: NDArray[np.float32],
+    c: NDArray[np.float32],
+    outputs: NDArray[np.float32],
+    reverse: bool,
+) -> None: ...
+def gru(
+    layer: PackedLinear | PackedLinearInt4,
+    inputs: NDArray[np.float32],
+    h0: NDArray[np.float32],
+    outputs: NDArray[np.float32],
+    reverse: bool,
+) -> None: ...
 def matmul_integer(
     a: NDArray[np.int8] | NDArray[np.uint8],
     b: NDArray[np.int8] | NDArray[np.uint8],

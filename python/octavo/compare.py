@@ -16,6 +16,7 @@ from octavo.linear import QuantLinear
 from octavo.qarray import QuantizedArray
 from octavo.qparams import QParams
 from octavo.quantize import dequantize
+from octavo.recurrent_layer import RecurrentLayer
 from octavo.static_linear import StaticQuantLinear
 from octavo.watched import Watched
 
@@ -121,7 +122,8 @@ def compare(
             a layer a different number of times or get results of different shapes. The layer is named.
 
     Notes:
-        A layer that has taken ReLU in is compared behind ReLU. All of x's results are held at once.
+        A layer that has taken ReLU in is compared behind ReLU. A QuantLSTM, QuantGRU or QuantEmbedding has no row of
+        its own; its error shows in what comes behind it. All of x's results are held at once.
 
     Example:
         >>> import numpy as np, octavo as oc
@@ -131,7 +133,8 @@ def compare(
         layers[0]     53.84  0.999998              1    0.000%
         (result)      53.84  0.999998              1    0.000%
     """
-    layers = {path: layer for path, layer in tree.walk(quantized_model) if isinstance(layer, QuantLinear)}
+    found = tree.walk(quantized_model, stop=lambda value: isinstance(value, RecurrentLayer))
+    layers = {path: layer for path, layer in found if isinstance(layer, QuantLinear)}
     if not layers:
         raise ValueError("quantized_model has no quantized layer; pass what quantize_dynamic or convert returned")
     originals = dict(tree.walk(float_model))

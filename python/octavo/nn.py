@@ -1,4 +1,4 @@
-"""Small float layers, for models that have none of their own."""
+"""Small float layers, for models that have none of their own. The recurrent ones are in nn_recurrent.py."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Linear", "ReLU", "Sequential", "Sigmoid"]
+from octavo.nn_recurrent import GRU, LSTM
+from octavo.recurrent_layer import as_float
+
+__all__ = ["GRU", "LSTM", "Embedding", "Linear", "ReLU", "Sequential", "Sigmoid"]
 
 
 class Linear:
@@ -29,8 +32,8 @@ class Linear:
     """
 
     def __init__(self, weight: ArrayLike, bias: ArrayLike | None = None) -> None:
-        self.weight = _as_float("weight", weight)
-        self.bias = None if bias is None else _as_float("bias", bias)
+        self.weight = as_float("weight", weight)
+        self.bias = None if bias is None else as_float("bias", bias)
         if self.weight.ndim != 2:
             raise ValueError(f"weight must be 2-D (out, in), got shape {self.weight.shape}")
         if self.bias is not None and self.bias.shape != self.weight.shape[:1]:
@@ -160,8 +163,80 @@ class Sequential:
         return f"Sequential({', '.join(map(repr, self.layers))})"
 
 
-def _as_float(name: str, values: ArrayLike) -> NDArray[Any]:
-    a = np.asarray(values)
-    if a.dtype.kind not in "fiub":
-        raise TypeError(f"{name} must be real numbers, got dtype {a.dtype}")
-    return a if a.dtype.kind == "f" else a.astype(np.float32)
+class Embedding:
+    """y = weight[ids].
+
+    Args:
+        weight: (num_embeddings, embedding_dim). Float arrays are kept as they are, not copied; all else becomes
+            float32.
+
+    Raises:
+        TypeError: weight is not real numbers.
+        ValueError: weight is not 2-D.
+
+    Example:
+        >>> import numpy as np, octavo as oc
+        >>> oc.nn.Embedding(np.float32([[1, 2], [3, 4]]))([1, 0, 1])
+        array([[3., 4.],
+               [1., 2.],
+               [3., 4.]], dtype=float32)
+    """
+
+    def __init__(self, weight: ArrayLike) -> None:
+        self.weight = as_float("weight", weight)
+        if self.weight.ndim != 2:
+            raise ValueError(f"weight must be 2-D (num_embeddings, embedding_dim), got shape {self.weight.shape}")
+
+    @classmethod
+    def init(cls, num_embeddings: int, embedding_dim: int, *, rng: np.random.Generator | None = None) -> Embedding:
+        """A float32 layer with weights drawn from N(0, 1), as torch.nn.Embedding's.
+
+        Args:
+            num_embeddings, embedding_dim: at least 0.
+            rng: where the numbers come from; None: a generator of its own, different each time.
+
+        Raises:
+            ValueError: a size is negative.
+
+        Example:
+            >>> import octavo as oc
+            >>> oc.nn.Embedding.init(10, 3)
+            Embedding(10, 3)
+        """
+        if num_embeddings < 0 or embedding_dim < 0:
+            raise ValueError(
+                f"sizes must be at least 0, got num_embeddings={num_embeddings}, embedding_dim={embedding_dim}"
+            )
+        rng = np.random.default_rng() if rng is None else rng
+        return cls(rng.standard_normal((num_embeddings, embedding_dim), dtype=np.float32))
+
+    def __call__(self, ids: ArrayLike) -> NDArray[Any]:
+        """ids (...), integers from 0 to num_embeddings - 1 -> (..., embedding_dim), a copy."""
+        y: NDArray[Any] = self.weight[as_ids(ids, self.weight.shape[0])]
+        return y
+
+    def __repr__(self) -> str:
+        return f"Embedding({self.weight.shape[0]}, {self.weight.shape[1]})"
+
+
+def as_ids(ids: ArrayLike, count: int) -> NDArray[np.integer[Any]]:
+    """ids as an integer array, each from 0 to count - 1.
+
+    Raises:
+        TypeError: ids are not integers.
+        IndexError: one is negative or at least count; it and its place are named.
+
+    Example:
+        >>> from octavo.nn import as_ids
+        >>> as_ids([2, 0], 3)
+        array([2, 0])
+    """
+    a = np.asarray(ids)
+    if a.size == 0:
+        return a.astype(np.intp)
+    if a.dtype.kind not in "iu":
+        raise TypeError(f"ids must be integers, got dtype {a.dtype}; use ids.astype(int)")
+    if int(a.min()) < 0 or int(a.max()) >= count:
+        at = tuple(int(i) for i in np.argwhere((a < 0) | (a >= count))[0])
+        raise IndexError(f"ids must be from 0 to {count - 1}, got {a[at]} at index {at}")
+    return a

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octavo import tree
+from octavo.counterparts import counterpart
 from octavo.layers import (
     Layers,
     LayerSpec,
@@ -228,6 +229,11 @@ def prepare(
         True
     """
     specs = as_specs(layers)
+    if others := sorted(cls.__name__ for cls in specs if counterpart(cls) is not None):
+        raise ValueError(
+            f"prepare quantizes linear layers alone, got {', '.join(others)} in layers; "
+            "quantize_dynamic quantizes these"
+        )
     mapping = as_mapping(qconfig)
     chosen = _chosen(model, specs, mapping)
     layers_alone = [(path, layer) for path, layer, _ in chosen if type(layer) is not QuantStub]

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from octavo import tree
 from octavo.calibrated_rounding import rounded_layers
+from octavo.counterparts import counterpart
 from octavo.int4 import GroupedWeight, ScaleDtype
 from octavo.layers import (
     Layers,
@@ -50,7 +51,8 @@ def quantize_dynamic(
     Args:
         model: the model, or a layer itself.
         layers: the user's own layer class or classes, or a dict from class to `LayerSpec`. Matched by exact type, so a
-            subclass is quantized only where it is named.
+            subclass is quantized only where it is named. octavo.nn's LSTM, GRU and Embedding become a `QuantLSTM`,
+            `QuantGRU` and `QuantEmbedding`.
         dtype: of the weights: "int8" or "int4".
         group_size, symmetric, scale_dtype, rounding: of int4 weights, as for `QuantLinear`. rounding="gptq" (with
             calibration) minimises the error of each layer's output instead of its weights' (`octavo.gptq`).
@@ -98,15 +100,21 @@ def quantize_dynamic(
     rounded: dict[int, GroupedWeight] = {}
     if calibration is not None:
         way = _calibrated(dtype, rounding)
+        linear = [(path, layer) for path, layer in found if counterpart(type(layer)) is None]
         rounded = rounded_layers(
-            model, found, specs, calibration, rounding=way, forward=forward, progress=progress, **groups
+            model, linear, specs, calibration, rounding=way, forward=forward, progress=progress, **groups
         )
+        options["rounding"] = "search"  # of recurrent layers and embeddings
     elif rounding == "gptq":
         raise ValueError('rounding="gptq" needs calibration=batches, which the layers\' inputs are taken from')
-    replacements: dict[int, QuantLinear] = {}
+    replacements: dict[int, Any] = {}
     for path, layer in found:
         spec = specs[type(layer)]
         try:
+            quantized_class = counterpart(type(layer))
+            if quantized_class is not None:  # octavo's own class, by exact type: what it computes is known
+                replacements[id(layer)] = quantized_class.from_float(layer, **options)
+                continue
             replacements[id(layer)] = _quantized(layer, spec, options, rounded.get(id(layer)))
             if check:
                 check_layer(layer, spec)
