@@ -1,4 +1,4 @@
-"""How large the errors of four-bit rounding are, by the way of rounding: relative to the weight and to the layer's output.
+"""How large the errors of four-bit rounding are, by the way of rounding, relative to the weight and to the output.
 
     python bench/rounding_error.py
 

@@ -10,6 +10,7 @@ import pytest
 import octavo as oc
 from octavo.gptq import InputStatistics, round_gptq
 from octavo.rounding import round_nearest, round_search
+from octavo.watched import Watched
 
 F = np.float32
 
@@ -87,13 +88,144 @@ class Unused:
         return self.used(x)
 
 
+@pytest.mark.parametrize("rounding", ["gptq", "search"])
+def test_a_layer_that_no_batch_reaches_is_searched_with_a_warning(rounding: Any) -> None:
+    model, batches, errors = Unused(), [correlated(20, 8)], []
+    with pytest.warns(UserWarning, match=r"model\.unused was given no row") as caught:
+        q = oc.quantize_dynamic(
+            model, oc.nn.Linear, "int4", rounding=rounding, calibration=batches, report=errors.append
+        )
+    assert caught[0].filename == __file__
+    np.testing.assert_array_equal(q.unused.int_repr(), round_search(model.unused.weight).q)
+    assert [(e.layer, e.rounding) for e in errors][1] == ("unused", "search")
+    assert np.isnan(errors[1].output_error)
+    rows = oc.compare_rounding(model, oc.nn.Linear, batches).rows
+    assert [row.rounding for row in rows if row.layer == "unused"] == ["nearest", "search"]
+
+
+@pytest.mark.parametrize("rounding", ["gptq", "search"])
+def test_report_is_given_the_errors_of_each_layer(rounding: Any) -> None:
+    model, x, errors = two_layers(), correlated(300, 64), []
+    options: dict[str, Any] = {"group_size": 32, "rounding": rounding, "calibration": [x]}
+    q = oc.quantize_dynamic(model, oc.nn.Linear, "int4", report=errors.append, **options)
+    assert [e.layer for e in errors] == ["layers[0]", "layers[2]"]
+    assert {e.rounding for e in errors} == {"gptq" if rounding == "gptq" else "search, weighted"}
+    for e, layer, inputs in ((errors[0], 0, x), (errors[1], 2, model[1](model[0](x)))):
+        w, rounded = model[layer].weight, q[layer].weight
+        assert e.weight_error == pytest.approx(np.linalg.norm(rounded - w) / np.linalg.norm(w), rel=1e-4)
+        output = np.linalg.norm(inputs @ (rounded - w).T) / np.linalg.norm(inputs @ w.T)
+        assert e.output_error == pytest.approx(output, rel=1e-3)
+
+
+def test_search_keeps_no_products_of_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("octavo.calibrated_rounding._memory_bytes", lambda: 32 * 80**2)  # enough for 64, not for 96
+    options: dict[str, Any] = {"group_size": 32, "calibration": [correlated(50, 64)]}
+    oc.quantize_dynamic(two_layers(), oc.nn.Linear, "int4", **options)
+    for more in ({"rounding": "gptq"}, {"report": print}):
+        with pytest.raises(ValueError, match=r"model.layers\[2\] has 96 inputs.* take 32 K\^2 = 0\.0 GB"):
+            oc.quantize_dynamic(two_layers(), oc.nn.Linear, "int4", **options, **more)
+
+
+def test_unknown_memory_is_not_in_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("os.sysconf")
+    options: dict[str, Any] = {"group_size": 32, "rounding": "gptq", "calibration": [correlated(50, 64)]}
+    assert oc.quantize_dynamic(two_layers(), oc.nn.Linear, "int4", **options)[0].dtype == oc.qint4
+
+
+class Noting:
+    """A layer that keeps its last input, as many do."""
+
+    def __init__(self) -> None:
+        self.weight, self.last = np.random.default_rng(5).standard_normal((8, 8)).astype(F), None
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        self.last = x
+        return x @ self.weight.T
+
+
+def test_model_is_as_it_was_and_its_weights_are_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, copied = [Noting()], []
+    monkeypatch.setattr(
+        "octavo.calibrated_rounding.Watched", lambda layer, *rest: copied.append(layer) or Watched(layer, *rest)
+    )
+    forward = lambda model, x: model[0](x)  # noqa: E731 - as users write it
+    oc.quantize_dynamic(model, Noting, "int4", rounding="gptq", calibration=[correlated(9, 8)], forward=forward)
+    assert model[0].last is None
+    assert copied[0].last is not None
+    assert copied[0].weight is model[0].weight
+
+
+def never(model: Any, batch: Any) -> None:
+    raise AssertionError("the model was run")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"group_size": 33}, "group_size must be a multiple of 32.*got 33"),
+        ({"scale_dtype": "float64"}, "scale_dtype must be"),
+        ({"activation": "none"}, "activation must be one of"),
+        ({"layers": {Noting: oc.LayerSpec(layout="in_out")}}, r"model\[0\].*it fits LayerSpec\(\)"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_the_model_runs(options: dict[str, Any], message: str) -> None:
+    arguments: dict[str, Any] = {"layers": Noting, "calibration": [np.ones((2, 8))], "forward": never} | options
+    with pytest.raises(ValueError, match=message):
+        oc.quantize_dynamic([Noting()], dtype="int4", rounding="gptq", **arguments)
+
+
+def test_weights_that_are_not_finite_are_refused_before_the_model_runs() -> None:
+    model = [Noting()]
+    model[0].weight[2, 3] = np.nan
+    with pytest.raises(
+        ValueError, match=r"model\[0\] \(Noting\): weight must be finite in float32, got nan at \[2, 3\]"
+    ):
+        oc.quantize_dynamic(model, Noting, "int4", calibration=[np.ones((2, 8))], forward=never)
+
+
+@pytest.mark.parametrize("kind", ["array", "statistics"])
+def test_rounding_error_is_its_definition(kind: str) -> None:
+    w, x = np.random.default_rng(6).standard_normal((5, 40)), correlated(70, 40)
+    rounded, given = oc.round_nearest(w), x
+    if kind == "statistics":
+        given = InputStatistics(40)
+        given.update(x)
+    errors = oc.rounding_error(w, rounded, given, layer="a", rounding="b")
+    e = rounded.dequantize() - w
+    assert (errors.layer, errors.rounding) == ("a", "b")
+    assert errors.weight_error == pytest.approx(np.linalg.norm(e) / np.linalg.norm(w), rel=1e-6)
+    assert errors.output_error == pytest.approx(np.linalg.norm(x @ e.T) / np.linalg.norm(x @ w.T), rel=1e-4)
+    assert np.isnan(oc.rounding_error(w, rounded).output_error)
+
+
+def test_rounding_error_of_zeros() -> None:
+    zeros, wrong = np.zeros((1, 2)), oc.GroupedWeight(np.ones((1, 2), np.int8), [[1.0]])
+    assert oc.rounding_error(zeros, oc.round_nearest(zeros), np.ones((1, 2))).output_error == 0
+    assert oc.rounding_error(zeros, wrong, np.ones((1, 2))).weight_error == np.inf
+    assert oc.rounding_error(np.ones((1, 2)), wrong, np.zeros((1, 2))).output_error == 0
+
+
+@pytest.mark.parametrize(
+    ("weight", "inputs", "message"),
+    [
+        (np.ones((2, 3)), None, r"shape of weight, \(2, 3\), got \(1, 2\)"),
+        (np.ones((1, 2)), np.ones((3, 4)), r"shape \(\.\.\., 2\)"),
+        (np.ones((1, 2)), InputStatistics(3), "must have 2 features"),
+        (np.ones((1, 2)), InputStatistics(2), "at least one row"),
+    ],
+)
+def test_rounding_error_refuses(weight: np.ndarray, inputs: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        oc.rounding_error(weight, oc.GroupedWeight(np.ones((1, 2), np.int8), [[1.0]]), inputs)
+
+
 @pytest.mark.parametrize(
     ("model", "options", "message"),
     [
-        (Unused(), {"calibration": [np.ones((2, 8))]}, "unused was not called with any row"),
         (two_layers(), {"calibration": []}, "at least one batch, got none"),
         (two_layers(), {"calibration": [np.full((2, 64), np.nan)]}, r"layers\[0\]: inputs must be finite"),
         (two_layers(), {"rounding": "gptq"}, "needs calibration=batches"),
+        (two_layers(), {"report": print}, "report needs calibration=batches"),
         (two_layers(), {"rounding": "nearest", "calibration": [np.ones((1, 64))]}, '"search" or "gptq"'),
         (two_layers(), {"dtype": "int8", "calibration": [np.ones((1, 64))]}, 'is for dtype="int4", got qint8'),
     ],
@@ -107,3 +239,9 @@ def test_progress_names_the_extra_where_tqdm_is_missing(monkeypatch: pytest.Monk
     monkeypatch.setitem(__import__("sys").modules, "tqdm", None)
     with pytest.raises(ImportError, match=r"octavo\[cli\]"):
         oc.quantize_dynamic(two_layers(), {oc.nn.Linear}, "int4", calibration=[np.ones((2, 64), F)], progress=True)
+
+
+def test_progress_counts_layers(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("tqdm", reason="the bar is tqdm's: pip install 'octavo[cli]'")
+    oc.quantize_dynamic(two_layers(), {oc.nn.Linear}, "int4", calibration=[np.ones((2, 64), F)], progress=True)
+    assert "2/2" in capsys.readouterr().err

@@ -5,7 +5,7 @@ model.
 """
 
 from octavo import nn, ops
-from octavo.calibrated_rounding import RoundingComparison, RoundingErrors, compare_rounding
+from octavo.calibrated_rounding import RoundingComparison, RoundingErrors, compare_rounding, rounding_error
 from octavo.compare import Comparison, LayerComparison, compare
 from octavo.convert import Quantize, convert
 from octavo.embedding import QuantEmbedding
@@ -63,7 +63,7 @@ __all__ = [
     "QParams", "QType", "as_qtype", "choose_qparams", "quantize", "dequantize", "fake_quantize",
     "qint8", "quint8", "qint4", "quint4", "GroupedWeight", "pack_int4", "unpack_int4",
     "round_nearest", "round_search", "round_gptq", "InputStatistics",
-    "compare_rounding", "RoundingComparison", "RoundingErrors",
+    "compare_rounding", "rounding_error", "RoundingComparison", "RoundingErrors",
     # operators
     "ops",
     # what runs

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,16 +13,18 @@ import numpy as np
 import numpy.typing as npt
 
 from octavo import tree
-from octavo.gptq import InputStatistics, round_gptq
+from octavo.counterparts import counterpart
+from octavo.gptq import InputStatistics, as_statistics, round_gptq
 from octavo.int4 import GroupedWeight, ScaleDtype
 from octavo.layers import Layers, LayerSpec, as_specs, find_layers, nothing_found, read_layer
-from octavo.rounding import round_nearest, round_search
+from octavo.rounding import as_weight, round_nearest, round_search
 from octavo.watched import Watched
 
-__all__ = ["RoundingComparison", "RoundingErrors", "compare_rounding", "rounded_layers"]
+__all__ = ["RoundingComparison", "RoundingErrors", "compare_rounding", "rounded_layers", "rounding_error"]
 
 CalibratedRounding = Literal["search", "gptq"]
 Forward = Callable[[Any, Any], Any]
+Report = Callable[["RoundingErrors"], object]
 
 # Statistics held at a time, 8 K^2 bytes a layer; the model is run again for the layers beyond.
 _MAX_STATISTICS_BYTES = 2 << 30
@@ -35,6 +39,7 @@ def rounded_layers(
     rounding: CalibratedRounding,
     forward: Forward,
     progress: bool,
+    report: Report | None,
     group_size: int | None,
     symmetric: bool,
     scale_dtype: ScaleDtype,
@@ -45,22 +50,30 @@ def rounded_layers(
     """
     rounded: dict[int, GroupedWeight] = {}
     options: dict[str, Any] = {"group_size": group_size, "symmetric": symmetric, "scale_dtype": scale_dtype}
+    products = rounding == "gptq" or report is not None
     bar = _bar(len(found)) if progress else None
-    for path, layer, statistics in _statistics(model, found, specs, batches, forward):
-        weight, _ = read_layer(layer, specs[type(layer)])
-        if statistics.rows == 0:
-            raise ValueError(
-                f"{tree.label(path)} was not called with any row by the calibration batches; "
-                'leave its class out of layers, or use rounding="search" without calibration'
-            )
-        if rounding == "gptq":
-            rounded[id(layer)] = round_gptq(weight, statistics, **options)
-        else:
-            rounded[id(layer)] = round_search(weight, importance=statistics.importance, **options)
+    try:
+        for path, layer, weight, statistics in _statistics(model, found, specs, batches, forward, products=products):
+            if statistics.rows == 0:
+                warnings.warn(
+                    f"{tree.label(path)} was given no row by the calibration batches; its weights are rounded by the "
+                    "plain search",
+                    stacklevel=3,
+                )
+                way, rounded[id(layer)] = "search", round_search(weight, **options)
+            elif rounding == "gptq":
+                way, rounded[id(layer)] = "gptq", round_gptq(weight, statistics, **options)
+            else:
+                way = "search, weighted"
+                rounded[id(layer)] = round_search(weight, importance=statistics.importance, **options)
+            if report is not None:
+                known = statistics if statistics.rows else None
+                report(RoundingErrors(path or "(model)", way, *_errors(weight, rounded[id(layer)], known)))
+            if bar is not None:
+                bar.update()
+    finally:
         if bar is not None:
-            bar.update()
-    if bar is not None:
-        bar.close()
+            bar.close()
     return rounded
 
 
@@ -72,22 +85,28 @@ def _bar(total: int) -> Any:
     return tqdm(total=total, desc="rounding", unit="layer")
 
 
+_Run = list[tuple[str, Any, npt.NDArray[Any]]]
+
+
 def _statistics(
     model: Any,
     found: list[tuple[str, Any]],
     specs: Mapping[type, LayerSpec],
     batches: Iterable[Any],
     forward: Forward,
-) -> Iterator[tuple[str, Any, InputStatistics]]:
-    """(path, layer, statistics of its inputs): as many layers a run of the model as fit the memory allowed."""
-    runs: list[list[tuple[str, Any]]] = []
+    *,
+    products: bool,
+) -> Iterator[tuple[str, Any, npt.NDArray[Any], InputStatistics]]:
+    """(path, layer, its weight (out, in), statistics of its inputs): as many layers a run of the model as fit."""
+    runs: list[_Run] = []
     room = 0
     for path, layer in found:
-        needed = 8 * read_layer(layer, specs[type(layer)])[0].shape[1] ** 2
+        weight = read_layer(layer, specs[type(layer)])[0]
+        needed = _statistics_bytes(path, weight.shape[1]) if products else 0
         if not runs or needed > room:
             runs.append([])
             room = _MAX_STATISTICS_BYTES
-        runs[-1].append((path, layer))
+        runs[-1].append((path, layer, weight))
         room -= needed
     if len(runs) > 1 and iter(batches) is batches:
         raise ValueError(
@@ -95,22 +114,54 @@ def _statistics(
             f"layers do not fit {_MAX_STATISTICS_BYTES >> 30} GiB at once; got the iterator {type(batches).__name__}"
         )
     for run in runs:
-        watched, statistics = {}, {}
-        for path, layer in run:
-            spec = specs[type(layer)]
-            gathered = InputStatistics(read_layer(layer, spec)[0].shape[1])
-            statistics[path] = gathered
-            watched[id(layer)] = Watched(
-                copy.deepcopy(layer), spec.call, _named(gathered.update, path), lambda kept, y: None
-            )
-        running, empty = tree.copy_with(model, watched), True
-        for batch in batches:
-            forward(running, batch)
-            empty = False
-        if empty:
-            raise ValueError("calibration must hold at least one batch, got none; a generator can be used only once")
-        for path, layer in run:
-            yield path, layer, statistics.pop(path)
+        gathered = _gathered(model, run, specs, batches, forward, products)
+        for path, layer, weight in run:
+            yield path, layer, weight, gathered.pop(path)
+
+
+def _gathered(
+    model: Any,
+    run: _Run,
+    specs: Mapping[type, LayerSpec],
+    batches: Iterable[Any],
+    forward: Forward,
+    products: bool,
+) -> dict[str, InputStatistics]:
+    """Statistics of the inputs of the layers in `run`, by path: a copy of the model runs on each batch once."""
+    watched: dict[int, Watched] = {}
+    gathered: dict[str, InputStatistics] = {}
+    for path, layer, weight in run:
+        spec = specs[type(layer)]
+        gathered[path] = InputStatistics(weight.shape[1], products=products)
+        held = getattr(layer, spec.weight)
+        kept = copy.deepcopy(layer, {id(held): held})  # what the layer sets in itself stays in the copy
+        watched[id(layer)] = Watched(kept, spec.call, _named(gathered[path].update, path), lambda before, y: None)
+    running, empty = tree.copy_with(model, watched), True
+    for batch in batches:
+        forward(running, batch)
+        empty = False
+    if empty:
+        raise ValueError("calibration must hold at least one batch, got none; a generator can be used only once")
+    return gathered
+
+
+def _statistics_bytes(path: str, k: int) -> int:
+    """Bytes that X^T X of K inputs takes; refused where GPTQ, which needs four of them, would exceed the machine."""
+    memory = _memory_bytes()
+    if memory is not None and 32 * k * k > memory:
+        raise ValueError(
+            f"{tree.label(path)} has {k} inputs, for which GPTQ and the report of output errors take 32 K^2 = "
+            f"{32 * k * k / 1e9:.1f} GB of memory, and there are {memory / 1e9:.1f}; leave its class out, or use "
+            'rounding="search" without report, which takes 8 K bytes'
+        )
+    return 8 * k * k
+
+
+def _memory_bytes() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # not told on this operating system
+        return None
 
 
 def _named(update: Callable[[Any], None], path: str) -> Callable[[Any], None]:
@@ -127,7 +178,8 @@ def _named(update: Callable[[Any], None], path: str) -> Callable[[Any], None]:
 class RoundingErrors:
     """What one way of rounding does to one layer, each relative to what it is an error of.
 
-    weight_error: RMS of w' - w over RMS of w. output_error: RMS of x w'^T - x w^T over RMS of x w^T, on the inputs.
+    weight_error: RMS of w' - w over RMS of w. output_error: RMS of x w'^T - x w^T over RMS of x w^T, on the inputs; NaN
+    where there were none.
     """
 
     layer: str
@@ -173,7 +225,10 @@ def compare_rounding(
         forward: how to run the model on a batch.
 
     Raises:
-        ValueError: no layer matches, a layer was not called, inputs are not finite.
+        ValueError: no layer matches, or inputs are not finite.
+
+    A layer that was not called has no output error and no rounding by its inputs. octavo's own recurrent layers and
+    embeddings are left out, which no calibration changes.
 
     Example:
         >>> import numpy as np, octavo as oc
@@ -183,32 +238,70 @@ def compare_rounding(
         ['nearest', 'search', 'search, weighted', 'gptq']
     """
     specs = as_specs(layers)
-    found = find_layers(model, specs)
+    found = [(path, layer) for path, layer in find_layers(model, specs) if counterpart(type(layer)) is None]
     if not found:
         raise ValueError(nothing_found(model, specs))
     options: dict[str, Any] = {"group_size": group_size, "symmetric": symmetric, "scale_dtype": scale_dtype}
     rows = []
-    for path, layer, statistics in _statistics(model, found, specs, calibration, forward):
-        weight = np.asarray(read_layer(layer, specs[type(layer)])[0], np.float32)
-        ways = {
-            "nearest": round_nearest(weight, **options),
-            "search": round_search(weight, **options),
-            "search, weighted": round_search(weight, importance=statistics.importance, **options),
-            "gptq": round_gptq(weight, statistics, **options),
-        }
-        for name, rounded in ways.items():
-            rows.append(RoundingErrors(path or "(model)", name, *_errors(weight, rounded, statistics.hessian)))
+    for path, _layer, given, statistics in _statistics(model, found, specs, calibration, forward, products=True):
+        weight = np.asarray(given, np.float32)
+        ways = {"nearest": round_nearest(weight, **options), "search": round_search(weight, **options)}
+        if statistics.rows:
+            ways["search, weighted"] = round_search(weight, importance=statistics.importance, **options)
+            ways["gptq"] = round_gptq(weight, statistics, **options)
+        known = statistics if statistics.rows else None
+        rows += [RoundingErrors(path or "(model)", way, *_errors(weight, q, known)) for way, q in ways.items()]
     return RoundingComparison(tuple(rows))
 
 
+def rounding_error(
+    weight: npt.ArrayLike,
+    rounded: GroupedWeight,
+    inputs: npt.ArrayLike | InputStatistics | None = None,
+    *,
+    layer: str = "",
+    rounding: str = "",
+) -> RoundingErrors:
+    """RMS(w' - w) / RMS(w), and on inputs x RMS(x w'^T - x w^T) / RMS(x w^T).
+
+    Args:
+        weight: (N, K), what was rounded.
+        rounded: what it was rounded to.
+        inputs: (..., K) of the layer, or their `InputStatistics`.
+        layer, rounding: names for the report.
+
+    Raises:
+        TypeError, ValueError: weight and rounded differ in shape, inputs do not fit, or something is not finite.
+
+    Where the denominator is zero an error is 0 if there is none, and infinite otherwise.
+
+    Example:
+        >>> import numpy as np, octavo as oc
+        >>> w = np.array([[7.0, 0.5]])
+        >>> rounding_error(w, oc.round_nearest(w), np.array([[1.0, 0.0]])).output_error
+        0.0
+    """
+    w = as_weight(weight)
+    if rounded.q.shape != w.shape:
+        raise ValueError(f"rounded must have the shape of weight, {w.shape}, got {rounded.q.shape}")
+    statistics = None if inputs is None else as_statistics(inputs, w.shape[1])
+    return RoundingErrors(layer, rounding, *_errors(w, rounded, statistics))
+
+
 def _errors(
-    weight: npt.NDArray[np.float32], rounded: GroupedWeight, hessian: npt.NDArray[np.float64]
+    weight: npt.NDArray[Any], rounded: GroupedWeight, statistics: InputStatistics | None
 ) -> tuple[float, float]:
-    w, e = weight.astype(np.float64), rounded.dequantize() - weight.astype(np.float64)
+    w = weight.astype(np.float64)
+    e = rounded.dequantize() - w
 
     def ratio(wrong: float, right: float) -> float:
-        return float(np.sqrt(wrong / right)) if right > 0 else 0.0
+        if right > 0:
+            return float(np.sqrt(max(wrong, 0.0) / right))
+        return 0.0 if wrong <= 0 else float("inf")
 
+    weight_error = ratio(float(np.sum(e * e)), float(np.sum(w * w)))
+    if statistics is None:
+        return weight_error, float("nan")
     # sum over the inputs of |x e^T|^2 is the trace of e H e^T.
-    output = ratio(float(np.sum((e @ hessian) * e)), float(np.sum((w @ hessian) * w)))
-    return ratio(float(np.sum(e * e)), float(np.sum(w * w))), output
+    h = statistics.hessian
+    return weight_error, ratio(float(np.sum((e @ h) * e)), float(np.sum((w @ h) * w)))

@@ -173,15 +173,7 @@ def round_gptq(
     """
     w = as_weight(weight)
     n, k = w.shape
-    if isinstance(inputs, InputStatistics):
-        statistics = inputs
-    else:
-        statistics = InputStatistics(k)
-        statistics.update(inputs)
-    if statistics.in_features != k:
-        raise ValueError(f"inputs must have {k} features to fit weight {w.shape}, got {statistics.in_features}")
-    if statistics.rows == 0:
-        raise ValueError("inputs must hold at least one row, got none")
+    statistics = as_statistics(inputs, k)
     if not (damping > 0 and np.isfinite(damping)):
         raise ValueError(f"damping must be positive and finite, got {damping}")
     block = operator.index(block_size)
@@ -226,6 +218,20 @@ def round_gptq(
         groups = at // size
         q[:, at] = _round_columns(rest, first, factor[first:last], scale[:, groups].T, zero[:, groups].T).T
     return GroupedWeight(q, scale * unit, result.zero_point, group_size, scale_dtype)
+
+
+def as_statistics(inputs: npt.ArrayLike | InputStatistics, k: int) -> InputStatistics:
+    """Statistics of at least one row of k inputs."""
+    if isinstance(inputs, InputStatistics):
+        statistics = inputs
+    else:
+        statistics = InputStatistics(k)
+        statistics.update(inputs)
+    if statistics.in_features != k:
+        raise ValueError(f"inputs must have {k} features to fit the weight, got {statistics.in_features}")
+    if statistics.rows == 0:
+        raise ValueError("inputs must hold at least one row, got none")
+    return statistics
 
 
 def _spans(k: int, size: int, block: int) -> Iterator[tuple[int, int]]:

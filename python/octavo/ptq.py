@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
+import numpy as np
+
 from octavo import tree
-from octavo.calibrated_rounding import rounded_layers
+from octavo.calibrated_rounding import Report, rounded_layers
 from octavo.counterparts import counterpart
 from octavo.int4 import GroupedWeight, ScaleDtype
 from octavo.layers import (
@@ -22,6 +24,7 @@ from octavo.layers import (
 )
 from octavo.linear import ActivationScheme, QuantLinear, Rounding
 from octavo.qparams import QTypeLike, as_qtype, qint4
+from octavo.rounding import as_weight
 
 __all__ = ["quantize_dynamic"]
 
@@ -38,6 +41,7 @@ def quantize_dynamic(
     calibration: Iterable[Any] | None = None,
     forward: Callable[[Any, Any], Any] = lambda model, batch: model(batch),
     progress: bool = False,
+    report: Report | None = None,
     activation: ActivationScheme = "symmetric",
     inplace: bool = False,
     check: bool = True,
@@ -57,9 +61,13 @@ def quantize_dynamic(
         group_size, symmetric, scale_dtype, rounding: of int4 weights, as for `QuantLinear`. rounding="gptq" (with
             calibration) minimises the error of each layer's output instead of its weights' (`octavo.gptq`).
         calibration: batches that the float model is run on first, for int4 weights: rounding="search" then weighs each
-            input by its mean square. Takes 8 K^2 bytes a layer of K inputs, at most 2 GiB at a time.
+            input by its mean square. "gptq" takes 8 K^2 bytes a layer of K inputs (K = 4096: 134 MB, 11008: 970 MB), at
+            most 2 GiB at a time: where that does not hold all layers, the batches are run several times, so they must
+            be a list or the like. A layer that no batch reaches is rounded by the plain search, with a warning.
         forward: how to run the model on a batch of calibration.
         progress: show a bar while layers are rounded with calibration (needs tqdm).
+        report: called with the `RoundingErrors` of each layer as soon as it is rounded with calibration: print, or
+            errors.append of a list. Takes the memory of "gptq" with "search" too. `compare_rounding` compares all ways.
         activation: how `QuantLinear` quantizes its input: "symmetric" or "asymmetric".
         inplace: change the model itself, after every replacement has been built. Otherwise a copy.deepcopy is made in
             which the layers' float weights are never copied.
@@ -101,12 +109,15 @@ def quantize_dynamic(
     if calibration is not None:
         way = _calibrated(dtype, rounding)
         linear = [(path, layer) for path, layer in found if counterpart(type(layer)) is None]
+        _check_first(linear, specs, options | {"rounding": "nearest"}, check)
         rounded = rounded_layers(
-            model, linear, specs, calibration, rounding=way, forward=forward, progress=progress, **groups
+            model, linear, specs, calibration, rounding=way, forward=forward, progress=progress, report=report, **groups
         )
         options["rounding"] = "search"  # of recurrent layers and embeddings
     elif rounding == "gptq":
         raise ValueError('rounding="gptq" needs calibration=batches, which the layers\' inputs are taken from')
+    elif report is not None:
+        raise ValueError("report needs calibration=batches, which the errors are measured on")
     replacements: dict[int, Any] = {}
     for path, layer in found:
         spec = specs[type(layer)]
@@ -131,6 +142,21 @@ def quantize_dynamic(
             "of its own. Hand the memo on in that __deepcopy__, or pass inplace=True"
         )
     return quantized
+
+
+def _check_first(
+    found: list[tuple[str, Any]], specs: Mapping[type, LayerSpec], options: dict[str, Any], check: bool
+) -> None:
+    """Refuses, before batches are run for long, what would be refused afterwards."""
+    for path, layer in found:
+        spec = specs[type(layer)]
+        try:
+            weight = as_weight(read_layer(layer, spec)[0])
+            QuantLinear(np.zeros((1, weight.shape[1]), np.float32), **options)
+            if check:
+                check_layer(layer, spec)
+        except (TypeError, ValueError) as error:
+            raise refusal(path, layer, spec, error, hint=check) from error
 
 
 def _calibrated(dtype: QTypeLike, rounding: str | None) -> Literal["search", "gptq"]:
