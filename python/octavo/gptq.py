@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from octavo.int4 import GroupedWeight, ScaleDtype
 from octavo.qparams import as_real_array
-from octavo.rounding import as_weight, round_groups, round_search
+from octavo.rounding import as_weight, power_of_two, round_groups, round_search
 
 __all__ = ["InputStatistics", "round_gptq"]
 
@@ -94,7 +94,7 @@ class InputStatistics:
         """Adds what is pending to the upper triangle."""
         x = np.concatenate([np.zeros((0, self.in_features), np.float32), *self._pending])
         self._pending = []
-        unit = _power_of_two(np.abs(x).max(initial=0))
+        unit = power_of_two(np.abs(x).max(initial=0))
         x /= unit
         for first in range(0, self.in_features, _COLUMNS):
             columns = slice(first, min(first + _COLUMNS, self.in_features))
@@ -195,7 +195,7 @@ def round_gptq(
     factor = _inverse_factor(hessian, order, damping)
     cost = 1 / np.square(factor.diagonal(), dtype=np.float64)
     large = np.abs(w).max(axis=1, initial=0, keepdims=True)
-    unit = np.where(large > _LARGE, _power_of_two(large / _LARGE), np.float32(1))
+    unit = np.where(large > _LARGE, power_of_two(large / _LARGE), np.float32(1))
     w = (w / unit).astype(np.float32, copy=False)
     rest = w.T[order]  # (K, N), in the order of rounding: a column of the weight is one run of memory
     if activation_order:
@@ -281,9 +281,3 @@ def _invert_lower(a: Doubles) -> None:
     _invert_lower(a[:half, :half])
     _invert_lower(a[half:, half:])
     a[half:, :half] = -(a[half:, half:] @ (a[half:, :half] @ a[:half, :half]))
-
-
-def _power_of_two(values: npt.ArrayLike) -> Floats:
-    """The power of two at or below each positive value, in float32's normal range; 1 for zero."""
-    mantissa, exponent = np.frexp(np.asarray(values, np.float32))
-    return np.where(mantissa > 0, np.ldexp(np.float32(1), np.maximum(exponent - 1, -126)), np.float32(1))

@@ -11,7 +11,7 @@ four-bit tensors two integers a byte, flattened: `pack_int4(q.reshape(-1))` give
 
 from __future__ import annotations
 
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -50,8 +50,8 @@ def quantize_linear(
         x: float32, float16 or int32, any shape.
         y_scale: the type of x, or float32. A scalar or one element: per tensor. 1-D of x.shape[axis]: per axis. With
             block_size B: x's shape with the length n of `axis` replaced by ceil(n / B), blocked.
-        y_zero_point: the shape of y_scale; int8, uint8, int16, uint16 or one of ml_dtypes' int4 and uint4: the type of y.
-            Default: 0.
+        y_zero_point: the shape of y_scale; int8, uint8, int16, uint16 or ml_dtypes' int4 or uint4, which is also the
+            type of y. Default: 0.
         axis: which axis of x the scales go along; negative counts from the end.
         block_size: elements of `axis` that share a scale; 0: not blocked.
         output_dtype: the type of y where there is no zero point, "uint8" by default; "int4" and "uint4", whose values
@@ -77,7 +77,8 @@ def quantize_linear(
     """
     values = _typed(x, "x", ("float32", "float16", "int32"))
     scale = _typed(y_scale, "y_scale", ("float32", "float16", "int32"))
-    zero_point, named = None, cast("str | None", output_dtype)
+    zero_point = None
+    named: str | None = output_dtype
     if y_zero_point is not None:
         zero_point = _typed(y_zero_point, "y_zero_point", ("int8", "uint8", "int16", "uint16", "int4", "uint4"))
         kind = np.asarray(y_zero_point).dtype.name
