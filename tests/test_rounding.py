@@ -32,7 +32,10 @@ def group_errors(w: np.ndarray, rounded: oc.GroupedWeight, importance: np.ndarra
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_nearest_is_its_definition(size: int | None, symmetric: bool) -> None:
     rng = np.random.default_rng(1)
-    w = rng.standard_normal((9, 70), dtype=F) * np.exp(rng.uniform(-20, 20, (9, 1))).astype(F)
+    w = rng.standard_normal((49, 70), dtype=F) * np.exp(rng.uniform(-20, 20, (49, 1))).astype(F)
+    # Values around ties, where a product with the reciprocal would round differently from the quotient.
+    w[9:] = (rng.integers(-7, 7, (40, 70)) + F(0.5)) * (w[9:, :1] / F(7))
+    w[9:, ::3] = w[9:, :1] * F(6.5)
     w[3, :32] = 0
     w[4] = abs(w[4])
     rounded = round_nearest(w, group_size=size, symmetric=symmetric)
@@ -173,6 +176,13 @@ def test_search_puts_extremes_of_either_sign_on_minus_eight() -> None:
         np.testing.assert_array_equal(rounded.scale, [[sign * F(0.25)]])
 
 
+def test_scales_and_integers_found_fit_each_other() -> None:
+    w = np.random.default_rng(13).standard_normal((500, 128), dtype=F)
+    q = round_search(w).q.astype(np.float64)
+    fitted = (w * q).sum(axis=1, keepdims=True) / (q * q).sum(axis=1, keepdims=True)  # least squares for these integers
+    assert (np.clip(np.rint(w / fitted), -8, 7) == q).all(axis=1).mean() > 0.95
+
+
 def test_importance_moves_the_error_to_where_it_does_not_count() -> None:
     rng = np.random.default_rng(4)
     w = rng.standard_normal((50, 64), dtype=F)
@@ -181,7 +191,8 @@ def test_importance_moves_the_error_to_where_it_does_not_count() -> None:
     weighted, plain = round_search(w, importance=importance), round_search(w)
     assert group_errors(w, weighted, importance).sum() < 0.8 * group_errors(w, plain, importance).sum()
     assert group_errors(w, weighted).sum() >= group_errors(w, plain).sum()
-    np.testing.assert_array_equal(round_search(w, importance=importance * 1e30).q, weighted.q)
+    for factor in (1e-200, 1e30, 1e200):
+        np.testing.assert_array_equal(round_search(w, importance=importance * factor).q, weighted.q)
     np.testing.assert_array_equal(round_search(w, importance=np.zeros(64)).q, plain.q)
 
 
