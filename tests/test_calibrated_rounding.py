@@ -241,7 +241,21 @@ def test_progress_names_the_extra_where_tqdm_is_missing(monkeypatch: pytest.Monk
         oc.quantize_dynamic(two_layers(), {oc.nn.Linear}, "int4", calibration=[np.ones((2, 64), F)], progress=True)
 
 
-def test_progress_counts_layers(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_counts_batches_and_layers(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("tqdm", reason="the bar is tqdm's: pip install 'octavo[cli]'")
-    oc.quantize_dynamic(two_layers(), {oc.nn.Linear}, "int4", calibration=[np.ones((2, 64), F)], progress=True)
-    assert "2/2" in capsys.readouterr().err
+    batches = [np.ones((2, 64), F)] * 3
+    oc.quantize_dynamic(two_layers(), {oc.nn.Linear}, "int4", calibration=batches, progress=True)
+    told = capsys.readouterr().err
+    assert "calibrating" in told
+    assert "3/3" in told
+    assert "rounding" in told
+    assert "2/2" in told
+    oc.quantize_dynamic(two_layers(), {oc.nn.Linear}, "int4", calibration=batches)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_failing_batch_is_numbered() -> None:
+    batches = [np.ones((2, 64), F), np.full((2, 64), np.inf)]
+    with pytest.raises(ValueError, match=r"layers\[0\]: inputs must be finite") as caught:
+        oc.quantize_dynamic(two_layers(), {oc.nn.Linear}, "int4", calibration=batches)
+    assert caught.value.__notes__ == ["octavo: this was batch 1 of calibration"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -147,6 +148,19 @@ def test_statistics_read_in_between_go_on_from_there() -> None:
         statistics.update(part)
         assert statistics.hessian.any()
     np.testing.assert_allclose(statistics.hessian, x.astype(np.float64).T @ x, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("rows", [7, 1000, 100_000])
+def test_statistics_of_many_rows_take_bounded_memory(rows: int) -> None:
+    statistics, x = InputStatistics(16), np.ones((rows, 16), F)
+    tracemalloc.start()
+    try:
+        for _ in range(100_000 // rows):
+            statistics.update(x)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000  # all rows are 6.4 MB
+    finally:
+        tracemalloc.stop()
+    assert (statistics.hessian == statistics.rows).all()
 
 
 def test_statistics_keep_inputs_that_are_overwritten() -> None:

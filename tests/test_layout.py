@@ -40,6 +40,7 @@ NUMPY_ALONE = {
     "observers_histogram": {"histogram", "observers", "qparams"},
     "qconfig": {"observers", "observers_minmax"},
     "timing": set(),
+    "progress": set(),
 }
 
 

@@ -7,7 +7,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from octavo.counterparts import counterpart
 from octavo.gptq import InputStatistics, as_statistics, round_gptq
 from octavo.int4 import GroupedWeight, ScaleDtype
 from octavo.layers import Layers, LayerSpec, as_specs, find_layers, nothing_found, read_layer
+from octavo.progress import with_bar
 from octavo.rounding import as_weight, round_nearest, round_search
 from octavo.watched import Watched
 
@@ -24,6 +25,7 @@ __all__ = ["RoundingComparison", "RoundingErrors", "compare_rounding", "rounded_
 
 CalibratedRounding = Literal["search", "gptq"]
 Forward = Callable[[Any, Any], Any]
+_T = TypeVar("_T")
 Report = Callable[["RoundingErrors"], object]
 
 # Statistics held at a time, 8 K^2 bytes a layer; the model is run again for the layers beyond.
@@ -51,38 +53,30 @@ def rounded_layers(
     rounded: dict[int, GroupedWeight] = {}
     options: dict[str, Any] = {"group_size": group_size, "symmetric": symmetric, "scale_dtype": scale_dtype}
     products = rounding == "gptq" or report is not None
-    bar = _bar(len(found)) if progress else None
-    try:
-        for path, layer, weight, statistics in _statistics(model, found, specs, batches, forward, products=products):
-            if statistics.rows == 0:
-                warnings.warn(
-                    f"{tree.label(path)} was given no row by the calibration batches; its weights are rounded by the "
-                    "plain search",
-                    stacklevel=3,
-                )
-                way, rounded[id(layer)] = "search", round_search(weight, **options)
-            elif rounding == "gptq":
-                way, rounded[id(layer)] = "gptq", round_gptq(weight, statistics, **options)
-            else:
-                way = "search, weighted"
-                rounded[id(layer)] = round_search(weight, importance=statistics.importance, **options)
-            if report is not None:
-                known = statistics if statistics.rows else None
-                report(RoundingErrors(path or "(model)", way, *_errors(weight, rounded[id(layer)], known)))
-            if bar is not None:
-                bar.update()
-    finally:
-        if bar is not None:
-            bar.close()
+    layers: Iterable[tuple[str, Any, npt.NDArray[Any], InputStatistics]] = _statistics(
+        model, found, specs, batches, forward, products=products, progress=progress
+    )
+    for path, layer, weight, statistics in _barred(layers, "rounding", "layer", progress, total=len(found)):
+        if statistics.rows == 0:
+            warnings.warn(
+                f"{tree.label(path)} was given no row by the calibration batches; its weights are rounded by the plain "
+                "search",
+                stacklevel=3,
+            )
+            way, rounded[id(layer)] = "search", round_search(weight, **options)
+        elif rounding == "gptq":
+            way, rounded[id(layer)] = "gptq", round_gptq(weight, statistics, **options)
+        else:
+            way = "search, weighted"
+            rounded[id(layer)] = round_search(weight, importance=statistics.importance, **options)
+        if report is not None:
+            seen = statistics if statistics.rows else None
+            report(RoundingErrors(path or "(model)", way, *_errors(weight, rounded[id(layer)], seen)))
     return rounded
 
 
-def _bar(total: int) -> Any:
-    try:
-        from tqdm import tqdm
-    except ImportError as error:
-        raise ImportError("progress=True needs tqdm: pip install 'octavo[cli]'") from error
-    return tqdm(total=total, desc="rounding", unit="layer")
+def _barred(items: Iterable[_T], what: str, unit: str, progress: bool, *, total: int | None = None) -> Iterable[_T]:
+    return with_bar(items, what, unit, total=total) if progress else items
 
 
 _Run = list[tuple[str, Any, npt.NDArray[Any]]]
@@ -96,6 +90,7 @@ def _statistics(
     forward: Forward,
     *,
     products: bool,
+    progress: bool,
 ) -> Iterator[tuple[str, Any, npt.NDArray[Any], InputStatistics]]:
     """(path, layer, its weight (out, in), statistics of its inputs): as many layers a run of the model as fit."""
     runs: list[_Run] = []
@@ -114,7 +109,7 @@ def _statistics(
             f"layers do not fit {_MAX_STATISTICS_BYTES >> 30} GiB at once; got the iterator {type(batches).__name__}"
         )
     for run in runs:
-        gathered = _gathered(model, run, specs, batches, forward, products)
+        gathered = _gathered(model, run, specs, batches, forward, products=products, progress=progress)
         for path, layer, weight in run:
             yield path, layer, weight, gathered.pop(path)
 
@@ -125,7 +120,9 @@ def _gathered(
     specs: Mapping[type, LayerSpec],
     batches: Iterable[Any],
     forward: Forward,
+    *,
     products: bool,
+    progress: bool,
 ) -> dict[str, InputStatistics]:
     """Statistics of the inputs of the layers in `run`, by path: a copy of the model runs on each batch once."""
     watched: dict[int, Watched] = {}
@@ -136,11 +133,14 @@ def _gathered(
         held = getattr(layer, spec.weight)
         kept = copy.deepcopy(layer, {id(held): held})  # what the layer sets in itself stays in the copy
         watched[id(layer)] = Watched(kept, spec.call, _named(gathered[path].update, path), lambda before, y: None)
-    running, empty = tree.copy_with(model, watched), True
-    for batch in batches:
-        forward(running, batch)
-        empty = False
-    if empty:
+    running, count = tree.copy_with(model, watched), 0
+    for count, batch in enumerate(_barred(batches, "calibrating", "batch", progress), start=1):
+        try:
+            forward(running, batch)
+        except Exception as error:
+            error.add_note(f"octavo: this was batch {count - 1} of calibration")
+            raise
+    if count == 0:
         raise ValueError("calibration must hold at least one batch, got none; a generator can be used only once")
     return gathered
 
@@ -213,6 +213,7 @@ def compare_rounding(
     symmetric: bool = True,
     scale_dtype: ScaleDtype = "float32",
     forward: Forward = lambda model, batch: model(batch),
+    progress: bool = False,
 ) -> RoundingComparison:
     """Rounds each float layer to four bits in every way there is, and says how large the errors are.
 
@@ -223,6 +224,7 @@ def compare_rounding(
         calibration: batches, which the model is run on. Errors of the output are those on these inputs.
         group_size, symmetric, scale_dtype: as for `octavo.rounding.round_nearest`.
         forward: how to run the model on a batch.
+        progress: show a bar of the batches, then of the layers (needs tqdm).
 
     Raises:
         ValueError: no layer matches, or inputs are not finite.
@@ -243,14 +245,15 @@ def compare_rounding(
         raise ValueError(nothing_found(model, specs))
     options: dict[str, Any] = {"group_size": group_size, "symmetric": symmetric, "scale_dtype": scale_dtype}
     rows = []
-    for path, _layer, given, statistics in _statistics(model, found, specs, calibration, forward, products=True):
+    known = _statistics(model, found, specs, calibration, forward, products=True, progress=progress)
+    for path, _layer, given, statistics in _barred(known, "rounding", "layer", progress, total=len(found)):
         weight = np.asarray(given, np.float32)
         ways = {"nearest": round_nearest(weight, **options), "search": round_search(weight, **options)}
         if statistics.rows:
             ways["search, weighted"] = round_search(weight, importance=statistics.importance, **options)
             ways["gptq"] = round_gptq(weight, statistics, **options)
-        known = statistics if statistics.rows else None
-        rows += [RoundingErrors(path or "(model)", way, *_errors(weight, q, known)) for way, q in ways.items()]
+        seen = statistics if statistics.rows else None
+        rows += [RoundingErrors(path or "(model)", way, *_errors(weight, q, seen)) for way, q in ways.items()]
     return RoundingComparison(tuple(rows))
 
 

@@ -65,7 +65,7 @@ def quantize_dynamic(
             most 2 GiB at a time: where that does not hold all layers, the batches are run several times, so they must
             be a list or the like. A layer that no batch reaches is rounded by the plain search, with a warning.
         forward: how to run the model on a batch of calibration.
-        progress: show a bar while layers are rounded with calibration (needs tqdm).
+        progress: show a bar of the batches of calibration, then of the layers as they are rounded (needs tqdm).
         report: called with the `RoundingErrors` of each layer as soon as it is rounded with calibration: print, or
             errors.append of a list. Takes the memory of "gptq" with "search" too. `compare_rounding` compares all ways.
         activation: how `QuantLinear` quantizes its input: "symmetric" or "asymmetric".
