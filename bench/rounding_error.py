@@ -51,7 +51,7 @@ for group_size in args.group_size:
                 "search, weighted": partial(oc.round_search, importance=seen.importance),
                 "gptq": gptq,
                 "gptq, affine": partial(gptq, symmetric=False),
-                "gptq, activation order": partial(gptq, activation_order=True),
+                "gptq, ascending order": partial(gptq, activation_order=False),
             }
             print(f"\n{weight_name}, groups of {group_size}, {input_name}")
             print(f"{'rounding':<24} {'weight':>10} {'output':>10} {'output, fresh inputs':>22}")

@@ -103,12 +103,15 @@ def test_activation_order_helps_where_inputs_differ_in_size() -> None:
 
 @pytest.mark.parametrize("size", [32, 128, None])
 @pytest.mark.parametrize("symmetric", [True, False])
-def test_gptq_has_the_lowest_output_error_on_correlated_inputs(size: int | None, symmetric: bool) -> None:
+@pytest.mark.parametrize("activation_order", [False, True])
+def test_gptq_has_the_lowest_output_error_on_correlated_inputs(
+    size: int | None, symmetric: bool, activation_order: bool
+) -> None:
     x, fresh = correlated(2000, 256)[:1000], correlated(2000, 256)[1000:]
     w = np.random.default_rng(2).standard_normal((48, 256), dtype=F)
     statistics = statistics_of(x)
     options: dict[str, Any] = {"group_size": size, "symmetric": symmetric}
-    gptq = round_gptq(w, statistics, **options)
+    gptq = round_gptq(w, statistics, activation_order=activation_order, **options)
     for other in (
         round_nearest(w, **options),
         round_search(w, **options),
@@ -150,7 +153,7 @@ def test_statistics_read_in_between_go_on_from_there() -> None:
     np.testing.assert_allclose(statistics.hessian, x.astype(np.float64).T @ x, rtol=1e-5, atol=1e-4)
 
 
-@pytest.mark.parametrize("rows", [7, 1000, 100_000])
+@pytest.mark.parametrize("rows", [70, 1000, 100_000])
 def test_statistics_of_many_rows_take_bounded_memory(rows: int) -> None:
     statistics, x = InputStatistics(16), np.ones((rows, 16), F)
     tracemalloc.start()
@@ -178,14 +181,15 @@ def test_magnitude_of_inputs_does_not_matter(magnitude: float) -> None:
 
 
 @pytest.mark.parametrize("magnitude", [1e-25, 1e25, 1e37])
-def test_magnitude_of_weights_moves_to_the_scales(magnitude: float) -> None:
+@pytest.mark.parametrize("activation_order", [False, True])
+def test_magnitude_of_weights_moves_to_the_scales(magnitude: float, activation_order: bool) -> None:
     x, w = correlated(300, 64), np.random.default_rng(9).standard_normal((16, 64), dtype=F)
     w[::2] /= np.abs(w[::2]).max()
     power = F(2.0 ** round(np.log2(magnitude)))
     w[::2] *= power  # beside rows of ordinary size
-    rounded = round_gptq(w, x, group_size=32)
+    rounded = round_gptq(w, x, group_size=32, activation_order=activation_order)
     w[::2] /= power
-    expected = round_gptq(w, x, group_size=32)
+    expected = round_gptq(w, x, group_size=32, activation_order=activation_order)
     np.testing.assert_array_equal(rounded.q, expected.q)
     np.testing.assert_array_equal(rounded.scale[::2], expected.scale[::2] * power)
 
