@@ -1,55 +1,467 @@
-// What the vector units give when nothing is loaded or stored: the limit of the x86 kernels' inner loops.
+// The machine's own limits, which no kernel passes: arithmetic from registers, reads, writes, fresh pages, wake-up.
 //
-//     g++ -O2 -march=native -o /tmp/limits_x86 bench/limits_x86.cpp && /tmp/limits_x86
+//     g++ -O2 -std=c++20 -pthread -o build/limits_x86 bench/limits_x86.cpp && build/limits_x86 [--json FILE]
+//     [THREADS...]
 //
-// Each loop keeps 12 or 24 independent accumulators in registers, as the kernels do. One operation is one multiply or
-// one add of the products; the median of nine runs on one thread, in TOPS. Instruction sets that the compiler was not
-// given are left out.
-#include <immintrin.h>
+// (or the target limits_x86 of a build with OCTAVO_BUILD_TESTS). Takes about 15 seconds; THREADS is 1 and the number of
+// CPUs where none is given. A figure is the median of nine runs of 20 ms; behind it the slowest and the fastest. Needs
+// no -march: what this CPU or its operating system lacks is left out. One operation is one multiply or one add.
+//
+// Threads start together, each on data of its own, and a figure of several threads is the sum of what they did over the
+// time from the first start to the last end.
+#include <cpuid.h>
+#include <pthread.h>
+#include <sched.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <array>
+#include <atomic>
 #include <chrono>
+#include <condition_variable>
+#include <cstdint>
 #include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <functional>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
 
 namespace {
 
-constexpr long kSteps = 20'000'000;
+using Clock = std::chrono::steady_clock;
+constexpr int kRuns = 9;
+constexpr double kRunSeconds = 0.02;
 
-template <class Loop>
-void report(const char* name, double operations_per_step, const Loop& loop) {
-  double rates[9];
-  for (double& rate : rates) {
-    const auto start = std::chrono::steady_clock::now();
-    loop();
-    const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
-    rate = operations_per_step * kSteps / taken.count() / 1e12;
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+struct Figure {
+  std::string group, name, unit;
+  int threads;
+  std::int64_t bytes;  // of the data, where it matters
+  double median, low, high;
+};
+
+std::vector<Figure> g_figures;
+
+void report(Figure figure, std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  figure.median = values[values.size() / 2];
+  figure.low = values.front();
+  figure.high = values.back();
+  std::printf("%-44s %d thread%s %10.3f %-5s (%.3f to %.3f)\n", figure.name.c_str(), figure.threads,
+              figure.threads == 1 ? " " : "s", figure.median, figure.unit.c_str(), figure.low, figure.high);
+  std::fflush(stdout);
+  g_figures.push_back(std::move(figure));
+}
+
+// Keeps the calling thread on one CPU of those that the process may use; puts its choice back.
+class Pinned {
+ public:
+  explicit Pinned(int index) {
+    pthread_getaffinity_np(pthread_self(), sizeof before_, &before_);
+    index %= CPU_COUNT(&before_);
+    for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+      if (!CPU_ISSET(cpu, &before_) || index-- != 0) continue;
+      cpu_set_t one;
+      CPU_ZERO(&one);
+      CPU_SET(cpu, &one);
+      pthread_setaffinity_np(pthread_self(), sizeof one, &one);
+    }
   }
-  std::sort(rates, rates + 9);
-  std::printf("%-34s %.3f TOPS (%.3f to %.3f)\n", name, rates[4], rates[0], rates[8]);
+  Pinned(const Pinned&) = delete;
+  Pinned& operator=(const Pinned&) = delete;
+  ~Pinned() { pthread_setaffinity_np(pthread_self(), sizeof before_, &before_); }
+
+ private:
+  cpu_set_t before_;
+};
+
+// work(thread, steps); seconds from the first start to the last end.
+using Work = std::function<void(int, std::int64_t)>;
+double timed(int threads, std::int64_t steps, const Work& work) {
+  std::atomic<int> ready{0};
+  std::vector<Clock::time_point> starts(threads), ends(threads);
+  const auto run = [&](int t) {
+    const Pinned pinned(t);
+    ready.fetch_add(1);
+    while (ready.load() < threads) {
+    }
+    starts[t] = Clock::now();
+    work(t, steps);
+    ends[t] = Clock::now();
+  };
+  std::vector<std::thread> others;
+  for (int t = 1; t < threads; ++t) others.emplace_back(run, t);
+  run(0);
+  for (std::thread& other : others) other.join();
+  return std::chrono::duration<double>(*std::max_element(ends.begin(), ends.end()) -
+                                       *std::min_element(starts.begin(), starts.end()))
+      .count();
+}
+
+// Units of `per_step` a second and thread, times `scale`.
+std::vector<double> rates(int threads, double per_step, double scale, const Work& work) {
+  std::int64_t steps = 1;
+  while (timed(1, steps, work) < kRunSeconds / 2) steps *= 2;
+  std::vector<double> values;
+  for (int i = 0; i < kRuns; ++i) {
+    values.push_back(per_step * scale * static_cast<double>(steps) * threads / timed(threads, steps, work));
+  }
+  return values;
+}
+
+// ---- what may run here ---------------------------------------------------------------------------------------------
+
+struct Features {
+  bool avx2 = false, fma = false, avx_vnni = false, avx512 = false, avx512_vnni = false, amx_int8 = false;
+};
+
+Features detect() {
+  Features f;
+  unsigned a = 0, b = 0, c = 0, d = 0, a1 = 0, b1 = 0, c1 = 0, d1 = 0;
+  if (!__get_cpuid(1, &a1, &b1, &c1, &d1) || (c1 & (1u << 27)) == 0) return f;
+  unsigned low = 0, high = 0;
+  __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  if ((low & 0x6) != 0x6 || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return f;
+  f.avx2 = (b & (1u << 5)) != 0;
+  f.fma = (c1 & (1u << 12)) != 0;
+  const bool zmm = (low & 0xe6) == 0xe6;
+  f.avx512 = zmm && (b & (1u << 16)) != 0 && (b & (1u << 31)) != 0;
+  f.avx512_vnni = f.avx512 && (c & (1u << 11)) != 0;
+  const bool amx = (low & 0x60000) == 0x60000 && (d & (1u << 24)) != 0 && (d & (1u << 25)) != 0;
+  if (__get_cpuid_count(7, 1, &a, &b, &c, &d)) f.avx_vnni = (a & (1u << 4)) != 0;
+#if defined(SYS_arch_prctl)
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;
+  f.amx_int8 = amx && syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#endif
+  return f;
+}
+
+// ---- arithmetic ----------------------------------------------------------------------------------------------------
+
+// One instruction sequence for each accumulator, spelt out: an array in C++ would have to be kept in registers first.
+// The compiler, which is given no instruction set beyond SSE2, keeps nothing in the registers named here that it does
+// not know of.
+#define FOR_12(f) f(0) f(1) f(2) f(3) f(4) f(5) f(6) f(7) f(8) f(9) f(10) f(11)
+#define FOR_24(f) FOR_12(f) f(12) f(13) f(14) f(15) f(16) f(17) f(18) f(19) f(20) f(21) f(22) f(23)
+
+#define CLOBBERED                                                                                                      \
+  "memory", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", \
+      "xmm13", "xmm14", "xmm15"
+
+// `name`: a Work that runs `body` once a step. All accumulators and operands start at zero: floats stay normal.
+#define LOOP(name, body)                                                             \
+  void name(int, std::int64_t steps) {                                               \
+    __asm__ volatile("vzeroall" : : : CLOBBERED);                                    \
+    for (std::int64_t i = 0; i < steps; ++i) __asm__ volatile(body : : : CLOBBERED); \
+    __asm__ volatile("vzeroupper" : : : CLOBBERED);                                  \
+  }
+
+#define DOT_512(r) "vpdpbusd %%zmm24, %%zmm25, %%zmm" #r "\n\t"
+#define DOT_256(r) "vpdpbusd %%ymm24, %%ymm25, %%ymm" #r "\n\t"
+#define DOT_VEX(r) "%{vex%} vpdpbusd %%ymm12, %%ymm13, %%ymm" #r "\n\t"
+#define MADD(r) "vpmaddwd %%ymm12, %%ymm13, %%ymm14\n\tvpaddd %%ymm14, %%ymm" #r ", %%ymm" #r "\n\t"
+#define MADDUBS(r)                                                                                         \
+  "vpmaddubsw %%ymm12, %%ymm13, %%ymm14\n\tvpmaddwd %%ymm15, %%ymm14, %%ymm14\n\tvpaddd %%ymm14, %%ymm" #r \
+  ", %%ymm" #r "\n\t"
+#define FMA_512(r) "vfmadd231ps %%zmm24, %%zmm25, %%zmm" #r "\n\t"
+#define FMA_256(r) "vfmadd231ps %%ymm12, %%ymm13, %%ymm" #r "\n\t"
+LOOP(dot_512, FOR_24(DOT_512))
+LOOP(dot_256, FOR_24(DOT_256))
+LOOP(dot_vex, FOR_12(DOT_VEX))
+LOOP(madd, FOR_12(MADD))
+LOOP(maddubs, FOR_12(MADDUBS))
+LOOP(fma_512, FOR_24(FMA_512))
+LOOP(fma_256, FOR_12(FMA_256))
+
+// A step of the avx2 kernel, 4 k of 6 rows by 8 columns: two halves of a panel's line widened, 6 activations broadcast.
+#define MADD_WITH_LOAD(r) "vpbroadcastd 4*" #r "(%0), %%ymm15\n\t" MADD(r)
+void avx2_step(int, std::int64_t steps) {
+  alignas(64) static const std::array<std::uint8_t, 128> data{};
+  __asm__ volatile("vzeroall" : : : CLOBBERED);
+  for (std::int64_t i = 0; i < steps; ++i) {
+    __asm__ volatile("vpmovsxbw (%0), %%ymm12\n\tvpmovsxbw 16(%0), %%ymm13\n\t" MADD_WITH_LOAD(0) MADD(1)
+                         MADD_WITH_LOAD(2) MADD(3) MADD_WITH_LOAD(4) MADD(5) MADD_WITH_LOAD(6) MADD(7) MADD_WITH_LOAD(8)
+                             MADD(9) MADD_WITH_LOAD(10) MADD(11)
+                     :
+                     : "r"(data.data())
+                     : CLOBBERED);
+  }
+  __asm__ volatile("vzeroupper" : : : CLOBBERED);
+}
+
+// 2 by 2 tiles of 16 rows by 64 bytes: tiles 0 to 3 sum, 4 and 5 times 6 and 7.
+struct alignas(64) TileConfig {
+  std::uint8_t palette = 1, start_row = 0, reserved[14] = {};
+  std::uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+  std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+};
+void tiles(int, std::int64_t steps) {
+  static const TileConfig config;
+  __asm__ volatile("ldtilecfg %0" : : "m"(config));
+  __asm__ volatile(
+      "tilezero %%tmm0\n\ttilezero %%tmm1\n\ttilezero %%tmm2\n\ttilezero %%tmm3\n\t"
+      "tilezero %%tmm4\n\ttilezero %%tmm5\n\ttilezero %%tmm6\n\ttilezero %%tmm7" ::);
+  for (std::int64_t i = 0; i < steps; ++i) {
+    __asm__ volatile(
+        "tdpbssd %%tmm6, %%tmm4, %%tmm0\n\ttdpbssd %%tmm7, %%tmm4, %%tmm1\n\t"
+        "tdpbssd %%tmm6, %%tmm5, %%tmm2\n\ttdpbssd %%tmm7, %%tmm5, %%tmm3" ::);
+  }
+  __asm__ volatile("tilerelease" ::);
+}
+
+void measure_arithmetic(const Features& f, int threads) {
+  const auto measure = [threads](const char* name, double operations_per_step, const Work& work) {
+    report({"arithmetic", name, "TOPS", threads, 0, 0, 0, 0}, rates(threads, operations_per_step, 1e-12, work));
+  };
+  if (f.amx_int8) measure("TDPBSSD (AMX)", 4 * 2 * 16 * 16 * 64, tiles);
+  if (f.avx512_vnni) measure("VPDPBUSD 512", 24 * 64 * 2, dot_512);
+  if (f.avx512_vnni) measure("VPDPBUSD 256 (EVEX)", 24 * 32 * 2, dot_256);
+  if (f.avx_vnni) measure("VPDPBUSD 256 (AVX-VNNI)", 12 * 32 * 2, dot_vex);
+  if (f.avx2) measure("VPMADDUBSW + VPMADDWD + VPADDD 256", 12 * 32 * 2, maddubs);
+  if (f.avx2) measure("VPMADDWD + VPADDD 256", 12 * 16 * 2, madd);
+  if (f.avx2) measure("avx2 kernel's step, operands in L1", 12 * 16 * 2, avx2_step);
+  if (f.avx512) measure("float32 FMA 512", 24 * 16 * 2, fma_512);
+  if (f.fma) measure("float32 FMA 256", 12 * 8 * 2, fma_256);
+}
+
+// ---- memory --------------------------------------------------------------------------------------------------------
+
+// Zeroed memory on huge pages, where the system gives them, as the packed weights have it.
+class Region {
+ public:
+  static constexpr std::size_t kHugePage = std::size_t{2} << 20;
+  explicit Region(std::size_t bytes) : bytes_((bytes + kHugePage - 1) / kHugePage * kHugePage) {
+    data_ = static_cast<char*>(std::aligned_alloc(kHugePage, bytes_));
+    if (data_ == nullptr) std::abort();
+    madvise(data_, bytes_, MADV_HUGEPAGE);
+    std::memset(data_, 0, bytes_);
+  }
+  Region(Region&& other) noexcept : data_(std::exchange(other.data_, nullptr)), bytes_(other.bytes_) {}
+  ~Region() { std::free(data_); }
+  char* data() const { return data_; }
+
+ private:
+  char* data_;
+  std::size_t bytes_;
+};
+
+template <int kVectorBytes, bool kPrefetch>
+void read_512_bytes(const char* p) {
+  if constexpr (kPrefetch) {
+    for (int line = 0; line < 8; ++line) __builtin_prefetch(p + 4096 + 64 * line);
+  }
+  if constexpr (kVectorBytes == 64) {
+    __asm__ volatile(
+        "vmovdqa64 (%0), %%zmm0\n\tvmovdqa64 64(%0), %%zmm1\n\tvmovdqa64 128(%0), %%zmm2\n\tvmovdqa64 192(%0), "
+        "%%zmm3\n\t"
+        "vmovdqa64 256(%0), %%zmm4\n\tvmovdqa64 320(%0), %%zmm5\n\tvmovdqa64 384(%0), %%zmm6\n\t"
+        "vmovdqa64 448(%0), %%zmm7"
+        :
+        : "r"(p)
+        : CLOBBERED);
+  } else {
+    for (int half = 0; half < 2; ++half, p += 256) {
+      __asm__ volatile(
+          "vmovdqa (%0), %%ymm0\n\tvmovdqa 32(%0), %%ymm1\n\tvmovdqa 64(%0), %%ymm2\n\tvmovdqa 96(%0), %%ymm3\n\t"
+          "vmovdqa 128(%0), %%ymm4\n\tvmovdqa 160(%0), %%ymm5\n\tvmovdqa 192(%0), %%ymm6\n\tvmovdqa 224(%0), %%ymm7"
+          :
+          : "r"(p)
+          : CLOBBERED);
+    }
+  }
+}
+
+template <int kVectorBytes, bool kPrefetch>
+void read_all(const char* data, std::int64_t bytes) {
+  for (std::int64_t at = 0; at < bytes; at += 512) read_512_bytes<kVectorBytes, kPrefetch>(data + at);
+  __asm__ volatile("vzeroupper" : : : CLOBBERED);
+}
+
+// Every thread reads its share of `bytes` over and over, as threads that split one weight do. The better of plain loads
+// and loads with a prefetch 4 KB ahead.
+void measure_read(const Features& f, int threads, const char* what, std::int64_t bytes, bool share) {
+  const std::int64_t each = (share ? bytes / threads : bytes) / 512 * 512;
+  std::vector<Region> regions;
+  for (int t = 0; t < threads; ++t) regions.emplace_back(static_cast<std::size_t>(each) + 8192);
+  std::vector<double> best;
+  for (const auto reader :
+       {f.avx512 ? read_all<64, false> : read_all<32, false>, f.avx512 ? read_all<64, true> : read_all<32, true>}) {
+    auto values = rates(threads, static_cast<double>(each), 1e-9, [&](int t, std::int64_t steps) {
+      for (std::int64_t i = 0; i < steps; ++i) reader(regions[t].data(), each);
+    });
+    std::sort(values.begin(), values.end());
+    if (best.empty() || values[kRuns / 2] > best[kRuns / 2]) best = values;
+  }
+  report({"read", std::string("read ") + what, "GB/s", threads, bytes, 0, 0, 0}, best);
+}
+
+// Rows of 3072 floats, written front to back, or in pieces of 128 bytes column by column as a tile would write them.
+void measure_write(int threads, const char* what, std::int64_t bytes, std::int64_t piece_bytes) {
+  constexpr std::int64_t kRowBytes = 3072 * 4;
+  const std::int64_t rows = bytes / kRowBytes / threads;
+  std::vector<Region> regions;
+  for (int t = 0; t < threads; ++t) regions.emplace_back(static_cast<std::size_t>(rows * kRowBytes));
+  report({"write", std::string("write ") + what, "GB/s", threads, bytes, 0, 0, 0},
+         rates(threads, static_cast<double>(rows * kRowBytes), 1e-9, [&](int t, std::int64_t steps) {
+           for (std::int64_t i = 0; i < steps; ++i) {
+             for (std::int64_t column = 0; column < kRowBytes; column += piece_bytes) {
+               for (std::int64_t row = 0; row < rows; ++row) {
+                 char* p = regions[t].data() + row * kRowBytes + column;
+                 for (std::int64_t at = 0; at < piece_bytes; at += 64) {
+                   __asm__ volatile("vmovdqa %%ymm0, (%0)\n\tvmovdqa %%ymm0, 32(%0)" : : "r"(p + at) : "memory");
+                 }
+               }
+             }
+           }
+           __asm__ volatile("vzeroupper" : : : CLOBBERED);
+         }));
+}
+
+// Milliseconds for a 512 x 3072 float result (6.3 MB) whose memory is new each time.
+void measure_fresh_pages(bool huge) {
+  constexpr std::size_t kBytes = 512 * 3072 * 4, kHuge = Region::kHugePage;
+  std::vector<double> values;
+  for (int i = 0; i < kRuns; ++i) {
+    void* mapped = mmap(nullptr, kBytes + kHuge, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (mapped == MAP_FAILED) std::abort();
+    auto* data = reinterpret_cast<char*>((reinterpret_cast<std::uintptr_t>(mapped) + kHuge - 1) / kHuge * kHuge);
+    madvise(data, kBytes, huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+    const auto start = Clock::now();
+    for (std::size_t at = 0; at < kBytes; at += 4096) data[at] = 1;
+    values.push_back(1e3 * seconds_since(start));
+    munmap(mapped, kBytes + kHuge);
+  }
+  report({"pages", huge ? "touch 6.3 MB, huge pages" : "touch 6.3 MB, 4 KB pages", "ms", 1, kBytes, 0, 0, 0}, values);
+}
+
+// ---- threads -------------------------------------------------------------------------------------------------------
+
+// Microseconds from a notice to the other thread's answer: asleep on a condition variable for 1 ms, or looking all the
+// time.
+void measure_wake_up(bool asleep) {
+  std::mutex mutex;
+  std::condition_variable wake;
+  std::atomic<int> round{0}, answered{0};
+  constexpr int kRounds = 200;
+  std::thread other([&] {
+    for (int i = 1; i <= kRounds; ++i) {
+      if (asleep) {
+        std::unique_lock<std::mutex> lock(mutex);
+        wake.wait(lock, [&] { return round.load() >= i; });
+      } else {
+        while (round.load(std::memory_order_acquire) < i) {
+        }
+      }
+      answered.store(i, std::memory_order_release);
+    }
+  });
+  std::vector<double> values;
+  for (int i = 1; i <= kRounds; ++i) {
+    if (asleep) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    const auto start = Clock::now();
+    {
+      const std::lock_guard<std::mutex> lock(mutex);
+      round.store(i, std::memory_order_release);
+    }
+    if (asleep) wake.notify_one();
+    while (answered.load(std::memory_order_acquire) < i) {
+    }
+    values.push_back(1e6 * seconds_since(start));
+  }
+  other.join();
+  std::sort(values.begin(), values.end());
+  values.erase(values.end() - kRounds / 20, values.end());  // the twentieth that another process took the core from
+  report({"threads", asleep ? "wake a sleeping thread" : "reach a spinning thread", "us", 2, 0, 0, 0, 0}, values);
+}
+
+// ---- the program ---------------------------------------------------------------------------------------------------
+
+// Of the core that runs this, as Linux describes it: sysconf gives the whole socket's L3 on some machines.
+std::int64_t cache_bytes(int level, std::int64_t otherwise) {
+  for (int index = 0; index < 8; ++index) {
+    const std::string folder = "/sys/devices/system/cpu/cpu0/cache/index" + std::to_string(index) + "/";
+    std::ifstream level_file(folder + "level"), type_file(folder + "type"), size_file(folder + "size");
+    int this_level = 0;
+    std::int64_t kib = 0;
+    std::string type;
+    if (!(level_file >> this_level) || !(type_file >> type) || !(size_file >> kib)) break;
+    if (this_level == level && type != "Instruction" && kib > 0) return kib << 10;
+  }
+  return otherwise;
+}
+
+void measure_memory(const Features& f, int threads) {
+  if (!f.avx2) return;
+  measure_read(f, threads, "L1 (half of it, each thread)", cache_bytes(1, 32 << 10) / 2, false);
+  measure_read(f, threads, "L2 (half of it, each thread)", cache_bytes(2, 1 << 20) / 2, false);
+  measure_read(f, threads, "0.6 MB (768 x 768)", 768 * 768, true);
+  measure_read(f, threads, "2.4 MB (768 x 3072)", 768 * 3072, true);
+  measure_read(f, threads, "L3 (a quarter of it)", cache_bytes(3, 16 << 20) / 4, true);
+  measure_read(f, threads, "16.8 MB (4096 x 4096)", 4096 * 4096, true);
+  measure_read(f, threads, "45 MB (4096 x 11008)", 4096 * 11008, true);
+  measure_read(f, threads, "memory (512 MB)", std::int64_t{512} << 20, true);
+  measure_write(threads, "1.5 MB", 128 * 3072 * 4, 3072 * 4);
+  measure_write(threads, "6.3 MB", 512 * 3072 * 4, 3072 * 4);
+  measure_write(threads, "6.3 MB, 128-byte pieces by column", 512 * 3072 * 4, 128);
+  measure_write(threads, "33.6 MB", 2736 * 3072 * 4, 3072 * 4);
+}
+
+bool write_json(const char* path) {
+  std::FILE* file = std::fopen(path, "w");
+  if (file == nullptr) return false;
+  std::fprintf(file, "{\"figures\": [");
+  for (std::size_t i = 0; i < g_figures.size(); ++i) {
+    const Figure& g = g_figures[i];
+    std::fprintf(file,
+                 "%s\n  {\"group\": \"%s\", \"name\": \"%s\", \"threads\": %d, \"bytes\": %lld, \"unit\": \"%s\", "
+                 "\"median\": %.6g, \"low\": %.6g, \"high\": %.6g}",
+                 i == 0 ? "" : ",", g.group.c_str(), g.name.c_str(), g.threads, static_cast<long long>(g.bytes),
+                 g.unit.c_str(), g.median, g.low, g.high);
+  }
+  std::fprintf(file, "\n]}\n");
+  return std::fclose(file) == 0;
 }
 
 }  // namespace
 
-// One instruction sequence for each accumulator, spelt out: an array in C++ would have to be kept in registers first.
-#define FOR_12(f) f(0) f(1) f(2) f(3) f(4) f(5) f(6) f(7) f(8) f(9) f(10) f(11)
-#define FOR_24(f) FOR_12(f) f(12) f(13) f(14) f(15) f(16) f(17) f(18) f(19) f(20) f(21) f(22) f(23)
-
-#define CLOBBERED                                                                                                     \
-  "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", \
-      "xmm14", "xmm15"
-
-int main() {
-#if defined(__AVX2__)
-  report("VPMADDWD + VPADDD, 256 bit", 12 * 16 * 2, [] {
-#define MADD(r) "vpmaddwd %%ymm12, %%ymm13, %%ymm14\n\tvpaddd %%ymm14, %%ymm" #r ", %%ymm" #r "\n\t"
-    for (long i = 0; i < kSteps; ++i) __asm__ volatile(FOR_12(MADD) : : : CLOBBERED);
-  });
-#endif
-#if defined(__AVX512VNNI__)
-  report("VPDPBUSD, 512 bit", 24 * 64 * 2, [] {
-#define DOT(r) "vpdpbusd %%zmm24, %%zmm25, %%zmm" #r "\n\t"
-    for (long i = 0; i < kSteps; ++i) __asm__ volatile(FOR_24(DOT) : : : CLOBBERED);
-  });
-#endif
+int main(int argc, char** argv) {
+  std::vector<int> thread_counts;
+  const char* json = nullptr;
+  for (int i = 1; i < argc; ++i) {
+    if (std::strcmp(argv[i], "--json") == 0 && i + 1 < argc) {
+      json = argv[++i];
+    } else if (const int n = std::atoi(argv[i]); n > 0 && n <= 1024) {
+      thread_counts.push_back(n);
+    } else {
+      std::fprintf(stderr, "usage: limits_x86 [--json FILE] [THREADS...]\n");
+      return 2;
+    }
+  }
+  if (thread_counts.empty()) {
+    thread_counts = {1};
+    const int cpus = static_cast<int>(std::thread::hardware_concurrency());
+    if (cpus > 1) thread_counts.push_back(cpus);
+  }
+  const Features features = detect();
+  for (const int threads : thread_counts) {
+    measure_arithmetic(features, threads);
+    measure_memory(features, threads);
+  }
+  measure_fresh_pages(false);
+  measure_fresh_pages(true);
+  measure_wake_up(true);
+  measure_wake_up(false);
+  if (json != nullptr && !write_json(json)) {
+    std::fprintf(stderr, "limits_x86: cannot write %s\n", json);
+    return 1;
+  }
   return 0;
 }

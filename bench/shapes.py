@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -23,6 +24,40 @@ SHAPES = [
     (512, 3072, 768),
     (512, 4096, 4096),
 ]
+
+# K x N of the layers of BERT-base and of Llama-7B, and the batches of both.
+BERT_LAYERS = [(768, 768), (768, 3072), (3072, 768)]
+LLAMA_LAYERS = [(4096, 4096), (4096, 11008), (11008, 4096)]
+ROWS = [1, 4, 16, 32, 64, 128, 512, 2048]
+GRID = [(m, k, n) for k, n in BERT_LAYERS + LLAMA_LAYERS for m in ROWS]
+
+SETS = {
+    "short": SHAPES,
+    "bert": [(m, k, n) for k, n in BERT_LAYERS for m in ROWS],
+    "llama": [(m, k, n) for k, n in LLAMA_LAYERS for m in ROWS],
+    "grid": [(1, 64, 32), *GRID],
+}
+
+HAS_INT4 = "group_size" in inspect.signature(oc.QuantLinear).parameters
+
+
+def shape_name(shape: tuple[int, int, int]) -> str:
+    return "x".join(map(str, shape))
+
+
+def parse_shapes(words: list[str]) -> list[tuple[int, int, int]]:
+    """Names of sets and shapes written MxKxN, in the order given, each shape once."""
+    shapes: list[tuple[int, int, int]] = []
+    for word in words:
+        if word in SETS:
+            shapes += SETS[word]
+            continue
+        sizes = word.split("x")
+        if len(sizes) != 3 or not all(size.isdigit() and int(size) > 0 for size in sizes):
+            raise ValueError(f"a shape is MxKxN or one of {', '.join(SETS)}, got {word!r}")
+        m, k, n = map(int, sizes)
+        shapes.append((m, k, n))
+    return list(dict.fromkeys(shapes))
 
 
 @dataclass(frozen=True)
@@ -58,11 +93,21 @@ class Case:
         return 0.1
 
     def contenders(self) -> dict[str, Callable[[], NDArray[np.float32]]]:
-        w_in_out, x, b = np.ascontiguousarray(self.weight.T), self.x, self.bias
-        symmetric = oc.QuantLinear(self.weight, b)
-        asymmetric = oc.QuantLinear(self.weight, b, activation="asymmetric")
+        return {name: make() for name, make in self.makers().items()}
+
+    def makers(self) -> dict[str, Callable[[], Callable[[], NDArray[np.float32]]]]:
+        """Name to a function that builds the layer and returns its call."""
+
+        def numpy_float32() -> Callable[[], NDArray[np.float32]]:
+            w_in_out = np.ascontiguousarray(self.weight.T)
+            return lambda: self.x @ w_in_out + self.bias
+
+        def layer(**options: str) -> Callable[[], NDArray[np.float32]]:
+            quantized = oc.QuantLinear(self.weight, self.bias, **options)
+            return lambda: quantized(self.x)
+
         return {
-            "numpy-float32": lambda: x @ w_in_out + b,
-            "octavo-int8": lambda: symmetric(x),
-            "octavo-int8-asymmetric": lambda: asymmetric(x),
+            "numpy-float32": numpy_float32,
+            "octavo-int8": layer,
+            "octavo-int8-asymmetric": lambda: layer(activation="asymmetric"),
         }

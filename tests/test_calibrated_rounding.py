@@ -93,7 +93,7 @@ def test_a_layer_that_no_batch_reaches_is_searched_with_a_warning(rounding: Any)
     model, batches, errors = Unused(), [correlated(20, 8)], []
     with pytest.warns(UserWarning, match=r"model\.unused was given no row") as caught:
         q = oc.quantize_dynamic(
-            model, oc.nn.Linear, "int4", rounding=rounding, calibration=batches, report=errors.append
+            model, oc.nn.Linear, "int4", rounding=rounding, calibration=batches, rounding_report=errors.append
         )
     assert caught[0].filename == __file__
     np.testing.assert_array_equal(q.unused.int_repr(), round_search(model.unused.weight).q)
@@ -107,7 +107,7 @@ def test_a_layer_that_no_batch_reaches_is_searched_with_a_warning(rounding: Any)
 def test_report_is_given_the_errors_of_each_layer(rounding: Any) -> None:
     model, x, errors = two_layers(), correlated(300, 64), []
     options: dict[str, Any] = {"group_size": 32, "rounding": rounding, "calibration": [x]}
-    q = oc.quantize_dynamic(model, oc.nn.Linear, "int4", report=errors.append, **options)
+    q = oc.quantize_dynamic(model, oc.nn.Linear, "int4", rounding_report=errors.append, **options)
     assert [e.layer for e in errors] == ["layers[0]", "layers[2]"]
     assert {e.rounding for e in errors} == {"gptq" if rounding == "gptq" else "search, weighted"}
     for e, layer, inputs in ((errors[0], 0, x), (errors[1], 2, model[1](model[0](x)))):
@@ -121,7 +121,7 @@ def test_search_keeps_no_products_of_inputs(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("octavo.calibrated_rounding._memory_bytes", lambda: 32 * 80**2)  # enough for 64, not for 96
     options: dict[str, Any] = {"group_size": 32, "calibration": [correlated(50, 64)]}
     oc.quantize_dynamic(two_layers(), oc.nn.Linear, "int4", **options)
-    for more in ({"rounding": "gptq"}, {"report": print}):
+    for more in ({"rounding": "gptq"}, {"rounding_report": print}):
         with pytest.raises(ValueError, match=r"model.layers\[2\] has 96 inputs.* take 32 K\^2 = 0\.0 GB"):
             oc.quantize_dynamic(two_layers(), oc.nn.Linear, "int4", **options, **more)
 
@@ -225,14 +225,19 @@ def test_rounding_error_refuses(weight: np.ndarray, inputs: Any, message: str) -
         (two_layers(), {"calibration": []}, "at least one batch, got none"),
         (two_layers(), {"calibration": [np.full((2, 64), np.nan)]}, r"layers\[0\]: inputs must be finite"),
         (two_layers(), {"rounding": "gptq"}, "needs calibration=batches"),
-        (two_layers(), {"report": print}, "report needs calibration=batches"),
+        (
+            two_layers(),
+            {"layers": None, "arrays": True, "calibration": [1]},
+            "rounds linear layers, and layers names none",
+        ),
+        (two_layers(), {"rounding_report": print}, "rounding_report needs calibration=batches"),
         (two_layers(), {"rounding": "nearest", "calibration": [np.ones((1, 64))]}, '"search" or "gptq"'),
         (two_layers(), {"dtype": "int8", "calibration": [np.ones((1, 64))]}, 'is for dtype="int4", got qint8'),
     ],
 )
 def test_calibrated_rounding_refuses(model: Any, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        oc.quantize_dynamic(model, {oc.nn.Linear}, **({"dtype": "int4"} | options))
+        oc.quantize_dynamic(model, **({"layers": {oc.nn.Linear}, "dtype": "int4"} | options))
 
 
 def test_progress_names_the_extra_where_tqdm_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

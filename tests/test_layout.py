@@ -38,9 +38,13 @@ NUMPY_ALONE = {
     "observers_minmax": {"observers", "qparams"},
     "histogram": {"qparams"},
     "observers_histogram": {"histogram", "observers", "qparams"},
-    "qconfig": {"observers", "observers_minmax"},
+    "qconfig": {"observers", "observers_minmax", "paths"},
+    "paths": set(),
+    "einsum": set(),
     "timing": set(),
     "progress": set(),
+    "checkpoint": set(),
+    "places": {"tree"},
 }
 
 

@@ -83,6 +83,8 @@ void bind_int4(py::module_& m) {
       .def_property_readonly("symmetric",
                              [](const PackedLinearInt4& self) { return !self.weight().groups().has_offsets; })
       .def("int_repr", &int_repr)
+      .def("int_rows", &int_rows<PackedLinearInt4>, py::arg("outputs"))
+      .def("int_columns", &int_columns<PackedLinearInt4>, py::arg("inputs"))
       .def("scale", &scale_of)
       .def("zero_point", &zero_point_of)
       .def("bias",

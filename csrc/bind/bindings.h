@@ -5,7 +5,8 @@
 
 namespace octavo {
 
-void bind_int4(pybind11::module_& m);  // PackedLinearInt4
+void bind_int4(pybind11::module_& m);       // PackedLinearInt4
 void bind_recurrent(pybind11::module_& m);  // lstm, gru
+void bind_results(pybind11::module_& m);    // empty_result and the pool of large results
 
 }  // namespace octavo

@@ -8,6 +8,8 @@
 #include <cstdint>
 #include <stdexcept>
 
+#include "bind/result_array.h"
+
 namespace octavo {
 
 namespace py = pybind11;
@@ -38,18 +40,36 @@ py::array_t<T> array_from(const T* data, std::int64_t n) {
   return py::array_t<T>(static_cast<py::ssize_t>(n), data);
 }
 
-// A new C-contiguous float32 array with the leading dimensions of `x` and `n` columns. The plain py::array constructor
-// computes and copies strides on the way, which a call of a microsecond feels.
+// The integers of some outputs (count, k), or of some inputs (count, n).
+template <class Layer>
+py::array_t<std::int8_t> int_rows(const Layer& self, const CArray<std::int64_t>& outputs) {
+  require(outputs.ndim() == 1, "indices must be 1-D");
+  const std::int64_t* first = outputs.data();
+  for (py::ssize_t i = 0; i < outputs.size(); ++i)
+    require(first[i] >= 0 && first[i] < self.weight().n(), "index out of range");
+  py::array_t<std::int8_t> q({outputs.size(), self.weight().k()});
+  self.weight().unpack_rows(first, outputs.size(), q.mutable_data());
+  return q;
+}
+
+template <class Layer>
+py::array_t<std::int8_t> int_columns(const Layer& self, const CArray<std::int64_t>& inputs) {
+  require(inputs.ndim() == 1, "indices must be 1-D");
+  const std::int64_t* first = inputs.data();
+  for (py::ssize_t i = 0; i < inputs.size(); ++i)
+    require(first[i] >= 0 && first[i] < self.weight().k(), "index out of range");
+  py::array_t<std::int8_t> q({inputs.size(), self.weight().n()});
+  self.weight().unpack_columns(first, inputs.size(), q.mutable_data());
+  return q;
+}
+
+// A new C-contiguous float32 array with the leading dimensions of `x` and `n` columns.
 inline py::object empty_like_rows(const py::detail::PyArray_Proxy* x, std::int64_t n) {
   constexpr int kMaxDims = 64;
   Py_intptr_t shape[kMaxDims];
   for (int i = 0; i + 1 < x->nd; ++i) shape[i] = x->dimensions[i];
   shape[x->nd - 1] = static_cast<Py_intptr_t>(n);
-  auto& api = py::detail::npy_api::get();
-  PyObject* array = api.PyArray_NewFromDescr_(api.PyArray_Type_, py::dtype::of<float>().release().ptr(), x->nd, shape,
-                                              nullptr, nullptr, 0, nullptr);
-  if (array == nullptr) throw py::error_already_set();
-  return py::reinterpret_steal<py::object>(array);
+  return new_result(x->nd, shape, py::dtype::of<float>());
 }
 
 // The fast way in: a plain ndarray of aligned, C-contiguous, native float32 with k columns. Anything else gives None

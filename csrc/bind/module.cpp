@@ -101,7 +101,8 @@ py::array_t<std::int32_t> matmul_integer_of(const py::array& a_any, const py::ar
       static_cast<const std::uint8_t*>(b.data()), n, k, b.strides(1), b.strides(0), b.dtype().kind() == 'u'};
   const ZeroPoints za = zero_points(a_zero, m, "a_zero_point must have one element, or one a row of a");
   const ZeroPoints zb = zero_points(b_zero, n, "b_zero_point must have one element, or one a column of b");
-  py::array_t<std::int32_t> y({m, n});
+  const Py_intptr_t shape[] = {static_cast<Py_intptr_t>(m), static_cast<Py_intptr_t>(n)};
+  py::array_t<std::int32_t> y(new_result(2, shape, py::dtype::of<std::int32_t>()));
   std::int32_t* dst = y.mutable_data();
   without_gil(static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k),
               [&] { matmul_integer(lhs, rhs, za, zb, dst); });
@@ -165,6 +166,8 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
       .def_property_readonly("out_features", [](const PackedLinear& self) { return self.weight().n(); })
       .def_property_readonly("nbytes", &PackedLinear::size_bytes)
       .def("int_repr", &int_repr)
+      .def("int_rows", &int_rows<PackedLinear>, py::arg("outputs"))
+      .def("int_columns", &int_columns<PackedLinear>, py::arg("inputs"))
       .def("scale", [](const PackedLinear& self) { return array_from(self.scale(), self.weight().n()); })
       .def("bias",
            [](const PackedLinear& self) -> std::optional<py::array_t<float>> {
@@ -179,6 +182,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
 
   bind_int4(m);
   bind_recurrent(m);
+  bind_results(m);
 
   m.def("matmul_integer", &matmul_integer_of, py::arg("a"), py::arg("b"), py::arg("a_zero_point"),
         py::arg("b_zero_point"));
@@ -193,7 +197,15 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
       "force_kernel",
       [](const std::optional<std::string>& name) { force_kernel(name ? &require_kernel(*name) : nullptr); },
       py::arg("name").none(true));
+  m.def(
+      "min_rows", [](const std::string& kernel) { return min_rows(require_kernel(kernel)); }, py::arg("kernel"));
+  m.def(
+      "set_min_rows", [](const std::string& kernel, std::int64_t rows) { set_min_rows(require_kernel(kernel), rows); },
+      py::arg("kernel"), py::arg("rows"));
+  m.def(
+      "kernel_for", [](std::int64_t rows) { return std::string(kernel_for(rows).name); }, py::arg("rows"));
   m.def("cpu_features", &cpu_feature_dict);
+  m.def("feature_refusal", &feature_refusal);
   m.def("cpu_brand", &cpu_brand);
   m.def("cache_bytes", &cache_dict);
   m.def("set_num_threads", &set_num_threads, py::arg("n"));

@@ -10,6 +10,7 @@
 #include "base/thread_pool.h"
 #include "gemm/plan.h"
 #include "gemm/registry.h"
+#include "gemm/verbose.h"
 
 namespace octavo {
 namespace {
@@ -149,9 +150,11 @@ void multiply_block(const Kernel& kernel, const Product& product, const RowBuffe
 
 // Many rows: each task quantizes a block of rows into its own cache and multiplies it with every panel.
 template <class RowSource>
-void split_rows(const Kernel& kernel, const Product& product, const RowSource& source, int threads) {
+void split_rows(const Kernel& kernel, const Product& product, const RowSource& source, int threads,
+                CallReport& report) {
   const std::int64_t k = product.rhs.k();
   const std::int64_t rows_per_block = plan_rows_per_block(product.m, k * kernel.lhs_elem_bytes, kernel.mr, threads);
+  report.split(ceil_div(product.m, rows_per_block), "rows");
   run_tasks(threads, ceil_div(product.m, rows_per_block), [&](std::int64_t i) {
     const DefaultFloatEnvironment environment;
     const std::int64_t row0 = i * rows_per_block, rows = std::min(rows_per_block, product.m - row0);
@@ -165,7 +168,8 @@ void split_rows(const Kernel& kernel, const Product& product, const RowSource& s
 
 // Few rows: quantized once, here; tasks share them and split the panels.
 template <class RowSource>
-void split_columns(const Kernel& kernel, const Product& product, const RowSource& source, int threads) {
+void split_columns(const Kernel& kernel, const Product& product, const RowSource& source, int threads,
+                   CallReport& report) {
   const DefaultFloatEnvironment environment;
   RowBuffers& lhs = row_buffers();
   lhs.resize(kernel, product.m, product.rhs.k());
@@ -173,6 +177,7 @@ void split_columns(const Kernel& kernel, const Product& product, const RowSource
   source.load(kernel, 0, product.m, lhs, epilogue);
   const std::int64_t panels = product.rhs.panels();
   const std::int64_t blocks = plan_column_blocks(panels, threads);
+  report.split(blocks, "columns");
   run_tasks(threads, blocks, [&](std::int64_t i) {
     const DefaultFloatEnvironment worker_environment;
     multiply_block(kernel, product, lhs, epilogue, 0, product.m, panels * i / blocks, panels * (i + 1) / blocks);
@@ -180,13 +185,14 @@ void split_columns(const Kernel& kernel, const Product& product, const RowSource
 }
 
 template <class RowSource>
-void multiply(const Product& product, const RowSource& source) {
-  const Kernel& kernel = active_kernel();
-  const int threads = plan_threads(product.m, product.rhs.n(), product.rhs.k());
+void multiply(const Product& product, const RowSource& source, CallReport& report) {
+  const Kernel& kernel = kernel_for(product.m);
+  const int threads = plan_threads(kernel.features, product.m, product.rhs.n(), product.rhs.k());
+  report.run_by(kernel.name, threads);
   if (plan_splits_rows(product.m, kernel.mr, threads)) {
-    split_rows(kernel, product, source, threads);
+    split_rows(kernel, product, source, threads, report);
   } else {
-    split_columns(kernel, product, source, threads);
+    split_columns(kernel, product, source, threads, report);
   }
 }
 
@@ -225,18 +231,20 @@ void PackedLinear::operator()(const float* x, std::int64_t m, std::int64_t x_str
                               std::int64_t y_stride) const {
   const std::int64_t n = weight_.n(), k = weight_.k();
   if (m == 0 || n == 0) return;
+  CallReport report("linear", m, k, n);
   if (k == 0) return put_empty_sums(bias(), options_.relu, m, n, y, y_stride);
   Epilogue epilogue{.kind = DstKind::kFloat32, .relu = options_.relu};
   epilogue.rhs_scale = scale();
   epilogue.rhs_sum = weight_.column_sums();
   epilogue.bias = bias();
   const bool asymmetric = options_.activation == ActivationScheme::kAsymmetric;
-  multiply(Product{m, weight_, y, y_stride, sizeof(float), epilogue}, FloatRows{x, x_stride, k, asymmetric});
+  multiply(Product{m, weight_, y, y_stride, sizeof(float), epilogue}, FloatRows{x, x_stride, k, asymmetric}, report);
 }
 
 bool PackedLinear::forward_static(const StaticRows& x, const StaticRows& y) const {
   const std::int64_t n = weight_.n(), k = weight_.k();
   if (x.m == 0 || n == 0) return true;
+  CallReport report("static linear", x.m, k, n);
   Epilogue epilogue{.kind = y.type == ElementType::kFloat32 ? DstKind::kFloat32 : DstKind::kByte,
                     .relu = options_.relu};
   epilogue.rhs_scale = scale();
@@ -254,20 +262,21 @@ bool PackedLinear::forward_static(const StaticRows& x, const StaticRows& y) cons
     const FixedQuant fixed{x.scale, 1.0f / x.scale, x.zero_point - shift, static_cast<float>(x.qmin - x.zero_point),
                            static_cast<float>(x.qmax - x.zero_point)};
     std::atomic<bool> saw_nan{false};
-    multiply(product, FloatRows{static_cast<const float*>(x.data), x.stride, k, false, &fixed, &saw_nan});
+    multiply(product, FloatRows{static_cast<const float*>(x.data), x.stride, k, false, &fixed, &saw_nan}, report);
     return !saw_nan.load();
   }
   const bool is_unsigned = x.type == ElementType::kUint8;
   const LhsView view{static_cast<const std::uint8_t*>(x.data), x.m, k, x.stride, is_unsigned};
   const ZeroPoints zero_point{&x.zero_point, true};
   const bool has_zero_point = x.zero_point != (is_unsigned ? 128 : 0);
-  multiply(product, IntegerRows{view, zero_point, has_zero_point, false, x.scale});
+  multiply(product, IntegerRows{view, zero_point, has_zero_point, false, x.scale}, report);
   return true;
 }
 
 void matmul_integer(const LhsView& a, const RhsView& b, ZeroPoints a_zero_point, ZeroPoints b_zero_point,
                     std::int32_t* y) {
   if (a.m == 0 || b.n == 0) return;
+  CallReport report("matmul_integer", a.m, a.k, b.n);
   if (a.k == 0) {
     std::memset(y, 0, static_cast<std::size_t>(a.m * b.n) * sizeof(std::int32_t));
     return;
@@ -292,7 +301,7 @@ void matmul_integer(const LhsView& a, const RhsView& b, ZeroPoints a_zero_point,
   epilogue.rhs_sum = b_sum.data();
   if (b_has_zero_point) epilogue.rhs_zero_point = b_zero.data();
   multiply(Product{a.m, rhs, y, b.n, sizeof *y, epilogue},
-           IntegerRows{a, a_zero_point, a_has_zero_point, b_has_zero_point});
+           IntegerRows{a, a_zero_point, a_has_zero_point, b_has_zero_point}, report);
 }
 
 }  // namespace octavo

@@ -6,6 +6,7 @@
 #include "base/arch.h"
 #include "gemm/plan.h"
 #include "gemm/registry.h"
+#include "gemm/verbose.h"
 
 namespace octavo {
 namespace {
@@ -69,8 +70,9 @@ void multiply_block(const Int4Kernel& kernel, const Product& product, const Rows
 }
 
 // Many rows: each task quantizes a block of rows into its own cache and multiplies it with every panel.
-void split_rows(const Int4Kernel& kernel, const Product& product, int threads) {
+void split_rows(const Int4Kernel& kernel, const Product& product, int threads, CallReport& report) {
   const std::int64_t rows_per_block = plan_rows_per_block(product.m, product.rhs.k(), kernel.mr, threads);
+  report.split(ceil_div(product.m, rows_per_block), "rows");
   run_tasks(threads, ceil_div(product.m, rows_per_block), [&](std::int64_t i) {
     const DefaultFloatEnvironment environment;
     const std::int64_t row0 = i * rows_per_block, rows = std::min(rows_per_block, product.m - row0);
@@ -81,11 +83,12 @@ void split_rows(const Int4Kernel& kernel, const Product& product, int threads) {
 }
 
 // Few rows: quantized once, here; tasks share them and split the panels.
-void split_columns(const Int4Kernel& kernel, const Product& product, int threads) {
+void split_columns(const Int4Kernel& kernel, const Product& product, int threads, CallReport& report) {
   const DefaultFloatEnvironment environment;
   Rows& lhs = rows_of_this_thread();
   lhs.quantize(kernel, product, 0, product.m);
   const std::int64_t panels = product.rhs.panels(), blocks = plan_column_blocks(panels, threads);
+  report.split(blocks, "columns");
   run_tasks(threads, blocks, [&](std::int64_t i) {
     const DefaultFloatEnvironment worker_environment;
     multiply_block(kernel, product, lhs, 0, product.m, panels * i / blocks, panels * (i + 1) / blocks);
@@ -109,14 +112,16 @@ PackedLinearInt4::PackedLinearInt4(const Int4View& weight, const float* bias_or_
 void PackedLinearInt4::operator()(const float* x, std::int64_t m, std::int64_t x_stride, float* y,
                                   std::int64_t y_stride) const {
   if (m == 0 || n() == 0) return;
+  CallReport report("int4 linear", m, k(), n());
   if (k() == 0) return put_empty_sums(bias(), options_.relu, m, n(), y, y_stride);
   const Product product{weight_, options_, bias(), x, m, x_stride, y, y_stride};
   const Int4Kernel& kernel = *active_kernel().int4;
-  const int threads = plan_threads(m, n(), k());
+  const int threads = plan_threads(active_kernel().features, m, n(), k());
+  report.run_by(active_kernel().name, threads);
   if (plan_splits_rows(m, kernel.mr, threads)) {
-    split_rows(kernel, product, threads);
+    split_rows(kernel, product, threads, report);
   } else {
-    split_columns(kernel, product, threads);
+    split_columns(kernel, product, threads, report);
   }
 }
 

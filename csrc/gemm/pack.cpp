@@ -44,9 +44,18 @@ void PackedRhs::pack_panel(const RhsView& view, std::int64_t panel) {
 }
 
 void PackedRhs::unpack(std::int8_t* dst) const {
-  for (std::int64_t n = 0; n < n_; ++n) {
-    const std::int8_t* column = panel(n / nr_) + n % nr_ * kr_;
-    for (std::int64_t k = 0; k < k_; ++k) dst[n * k_ + k] = column[k / kr_ * (nr_ * kr_) + k % kr_];
+  for (std::int64_t n = 0; n < n_; ++n, dst += k_) unpack_rows(&n, 1, dst);
+}
+
+void PackedRhs::unpack_rows(const std::int64_t* rows, std::int64_t count, std::int8_t* dst) const {
+  for (std::int64_t i = 0; i < count; ++i) {
+    for (std::int64_t k = 0; k < k_; ++k) *dst++ = value(rows[i], k);
+  }
+}
+
+void PackedRhs::unpack_columns(const std::int64_t* columns, std::int64_t count, std::int8_t* dst) const {
+  for (std::int64_t i = 0; i < count; ++i) {
+    for (std::int64_t n = 0; n < n_; ++n) *dst++ = value(n, columns[i]);
   }
 }
 

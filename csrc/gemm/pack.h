@@ -34,8 +34,14 @@ class PackedRhs {
 
   // Canonical values, row-major (n, k): exactly what was packed (less 128 where that was unsigned).
   void unpack(std::int8_t* dst) const;
+  // Of some n all k, (count, k), or of some k all n, (count, n).
+  void unpack_rows(const std::int64_t* rows, std::int64_t count, std::int8_t* dst) const;
+  void unpack_columns(const std::int64_t* columns, std::int64_t count, std::int8_t* dst) const;
 
  private:
+  std::int8_t value(std::int64_t n, std::int64_t k) const {
+    return panel(n / nr_)[k / kr_ * (nr_ * kr_) + n % nr_ * kr_ + k % kr_];
+  }
   void pack_panel(const RhsView& view, std::int64_t panel);
 
   std::int64_t n_, k_;

@@ -97,13 +97,25 @@ void PackedInt4::set_operands(Int4Block& block, std::int64_t panel) const {
   block.column_sums = sums_.size_bytes() != 0 ? sums_.as<const std::byte>() + at * (wide_sums_ ? 4 : 2) : nullptr;
 }
 
+std::int8_t PackedInt4::value(std::int64_t n, std::int64_t k) const {
+  const int byte = data_.as<const std::uint8_t>()[nibble_byte(n, k)];
+  const int nibble = k % kInt4Chunk < kInt4Half ? byte & 15 : byte >> 4;
+  return static_cast<std::int8_t>(nibble - kInt4Offset);
+}
+
 void PackedInt4::unpack(std::int8_t* values) const {
-  for (std::int64_t n = 0; n < n_; ++n) {
-    for (std::int64_t k = 0; k < groups_.k; ++k) {
-      const int byte = data_.as<const std::uint8_t>()[nibble_byte(n, k)];
-      const int nibble = k % kInt4Chunk < kInt4Half ? byte & 15 : byte >> 4;
-      values[n * groups_.k + k] = static_cast<std::int8_t>(nibble - kInt4Offset);
-    }
+  for (std::int64_t n = 0; n < n_; ++n, values += k()) unpack_rows(&n, 1, values);
+}
+
+void PackedInt4::unpack_rows(const std::int64_t* rows, std::int64_t count, std::int8_t* values) const {
+  for (std::int64_t i = 0; i < count; ++i) {
+    for (std::int64_t j = 0; j < k(); ++j) *values++ = value(rows[i], j);
+  }
+}
+
+void PackedInt4::unpack_columns(const std::int64_t* columns, std::int64_t count, std::int8_t* values) const {
+  for (std::int64_t i = 0; i < count; ++i) {
+    for (std::int64_t j = 0; j < n_; ++j) *values++ = value(j, columns[i]);
   }
 }
 

@@ -40,12 +40,16 @@ class PackedInt4 {
 
   // Canonical, row-major: what was packed.
   void unpack(std::int8_t* values) const;
+  // Of some n all k, (count, k), or of some k all n, (count, n).
+  void unpack_rows(const std::int64_t* rows, std::int64_t count, std::int8_t* values) const;
+  void unpack_columns(const std::int64_t* columns, std::int64_t count, std::int8_t* values) const;
   void unpack_scale(void* scale) const;  // (n, G) float32, or float16 where has_half_scale()
   void unpack_zero_point(std::int8_t* zero_point) const;
 
  private:
   std::int64_t panel_bytes() const { return groups_.chunks() * kInt4Half * nr_; }
   std::int64_t nibble_byte(std::int64_t n, std::int64_t k) const;
+  std::int8_t value(std::int64_t n, std::int64_t k) const;
   std::int64_t group_elem(std::int64_t n, std::int64_t group) const;
   void pack_panel(const Int4View& view, std::int64_t panel, bool column_sums);
 

@@ -5,12 +5,15 @@ model.
 """
 
 from octavo import nn, ops
+from octavo.advise import Advice, LayerAdvice, advise
+from octavo.arrays import QuantizationReport
 from octavo.calibrated_rounding import RoundingComparison, RoundingErrors, compare_rounding, rounding_error
 from octavo.compare import Comparison, LayerComparison, compare
 from octavo.convert import Quantize, convert
 from octavo.embedding import QuantEmbedding
 from octavo.gptq import InputStatistics, round_gptq
 from octavo.int4 import GroupedWeight, pack_int4, unpack_int4
+from octavo.io import load, save
 from octavo.layers import LayerSpec
 from octavo.linear import QuantLinear
 from octavo.observers import (
@@ -31,6 +34,7 @@ from octavo.prepare import DeQuantStub, QuantStub, calibrate, prepare
 from octavo.ptq import quantize_dynamic
 from octavo.qarray import QuantizedArray
 from octavo.qconfig import QConfig, QConfigMapping, as_mapping, default_qconfig
+from octavo.qmatrix import QuantMatrix
 from octavo.qparams import QParams, QType, as_qtype, choose_qparams, qint4, qint8, quint4, quint8
 from octavo.quantize import dequantize, fake_quantize, quantize
 from octavo.recurrent import QuantGRU, QuantLSTM
@@ -38,10 +42,15 @@ from octavo.rounding import round_nearest, round_search
 from octavo.runtime import (
     CpuInfo,
     KernelInfo,
+    ResultPoolInfo,
+    clear_result_pool,
     cpu_info,
     get_num_threads,
     kernels,
+    result_pool,
+    set_min_rows,
     set_num_threads,
+    set_result_pool,
     show_config,
     use_kernel,
 )
@@ -51,7 +60,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     # layers and models
-    "QuantLinear", "QuantEmbedding", "QuantLSTM", "QuantGRU", "LayerSpec", "quantize_dynamic", "nn",
+    "QuantLinear", "QuantMatrix", "QuantEmbedding", "QuantLSTM", "QuantGRU", "LayerSpec", "quantize_dynamic", "nn",
+    "QuantizationReport", "advise", "Advice", "LayerAdvice", "save", "load",
     # static quantization
     "prepare", "calibrate", "convert", "QConfig", "QConfigMapping", "as_mapping", "default_qconfig",
     "QuantStub", "DeQuantStub", "StaticQuantLinear", "Quantize", "QuantizedArray",
@@ -67,5 +77,6 @@ __all__ = [
     # operators
     "ops",
     # what runs
-    "CpuInfo", "KernelInfo", "kernels", "cpu_info", "show_config", "use_kernel", "set_num_threads", "get_num_threads",
+    "CpuInfo", "KernelInfo", "kernels", "cpu_info", "show_config", "use_kernel", "set_min_rows",
+    "set_num_threads", "get_num_threads", "ResultPoolInfo", "result_pool", "set_result_pool", "clear_result_pool",
 ]  # fmt: skip

@@ -152,7 +152,7 @@ def _statistics_bytes(path: str, k: int) -> int:
         raise ValueError(
             f"{tree.label(path)} has {k} inputs, for which GPTQ and the report of output errors take 32 K^2 = "
             f"{32 * k * k / 1e9:.1f} GB of memory, and there are {memory / 1e9:.1f}; leave its class out, or use "
-            'rounding="search" without report, which takes 8 K bytes'
+            'rounding="search" without rounding_report, which takes 8 K bytes'
         )
     return 8 * k * k
 

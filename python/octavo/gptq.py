@@ -3,8 +3,8 @@
 Source: Frantar, Ashkboos, Hoefler and Alistarh, "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained
 Transformers" (ICLR 2023); the scales of groups are searched as in `octavo.rounding.round_search`.
 
-For one row w of the weight and H = X^T X, the columns are rounded one after the other, k = 0, 1, ... in the order chosen;
-each column's rounding error is undone, as far as the columns behind it can, by moving those:
+For one row w of the weight and H = X^T X, the columns, numbered in the order chosen, are rounded one after the other.
+Each column's rounding error is undone, as far as the columns behind it can, by moving those:
 
     e = (w[k] - w'[k]) / U[k, k]         w[j] -= e U[k, j]   for j > k         U upper, U^T U = H^-1
 

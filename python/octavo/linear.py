@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal, cast
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from octavo import _core
 from octavo.arguments import (
@@ -21,11 +21,13 @@ from octavo.arguments import (
 from octavo.int4 import GroupedWeight, ScaleDtype, pack_int4, unpack_int4
 from octavo.qparams import QParams, QType, QTypeLike, choose_qparams, qint4, qint8
 from octavo.quantize import quantize
+from octavo.rounding import round_nearest, round_search
 
 ActivationScheme = Literal["symmetric", "asymmetric"]
 Rounding = Literal["nearest", "search"]
 
 _SCHEMES = ("symmetric", "asymmetric")
+_ROUNDERS = {"nearest": round_nearest, "search": round_search}
 _STATE_VERSION = 2
 
 
@@ -105,9 +107,7 @@ class QuantLinear:
         if is_int4(dtype, group_size=group_size, symmetric=symmetric, scale_dtype=scale_dtype, rounding=rounding):
             check_group_size(group_size)
             check_weight_shape(w, activation, int4=True, group_size=group_size, symmetric=symmetric)
-            from octavo import rounding as rounders
-
-            grouped = getattr(rounders, f"round_{rounding or 'search'}")(
+            grouped = _ROUNDERS[rounding or "search"](
                 w, group_size=group_size, symmetric=symmetric, scale_dtype=scale_dtype
             )
             self._set_grouped(grouped, as_bias(bias, w.shape[0]), activation, relu, call)
@@ -281,7 +281,8 @@ class QuantLinear:
             out: where to put the result: exactly its shape and dtype, writable, any strides. It may overlap x.
 
         Returns:
-            (..., out_features); float16 and float64 input gives its own dtype back, all else float32.
+            (..., out_features); float16 and float64 input gives its own dtype back, all else float32. A large result
+            (256 KiB or more) may live in memory of a pool, see `set_result_pool`.
 
         Raises:
             TypeError: x is complex, an object, a string or masked, or out has another dtype.
@@ -309,7 +310,7 @@ class QuantLinear:
             if target is not None:
                 self._packed.forward(rows, target)
                 return cast("NDArray[Any]", out)
-            y = np.empty((rows.shape[0], self.out_features), np.float32)
+            y = empty_result(rows.shape[0], self.out_features, np.float32)
             self._packed.forward(rows, y)
             result = y.reshape(shape).astype(dtype, copy=False)
         if out is None:
@@ -450,6 +451,11 @@ def _from_state(state: dict[str, Any]) -> QuantLinear:
     scale_dtype: ScaleDtype = "float16" if scale.dtype == np.float16 else "float32"
     grouped = GroupedWeight(q, scale.astype(np.float32), zero_point, group_size, scale_dtype)
     return QuantLinear.from_grouped(grouped, bias, **state)
+
+
+def empty_result(m: int, n: int, dtype: DTypeLike) -> NDArray[Any]:
+    """Uninitialised (m, n); a large one from the pool of large results."""
+    return _core.empty_result(m, n, np.dtype(dtype))
 
 
 def check_weight_shape(

@@ -390,7 +390,7 @@ def _batched(
         a_zero = np.broadcast_to(a_zero, (*batch, m))
     if b_zero.shape != (1,):
         b_zero = np.broadcast_to(b_zero, (*batch, n))
-    y = np.empty((*batch, m, n), np.int32)
+    y = _core.empty_result(int(np.prod(batch)) * m, n, np.dtype(np.int32)).reshape(*batch, m, n)
     for at in np.ndindex(batch):
         za = a_zero if a_zero.shape == (1,) else a_zero[at]
         zb = b_zero if b_zero.shape == (1,) else b_zero[at]

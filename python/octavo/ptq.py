@@ -8,7 +8,8 @@ from typing import Any, Literal
 import numpy as np
 
 from octavo import tree
-from octavo.calibrated_rounding import Report, rounded_layers
+from octavo.arrays import Arrays, Entry, Layout, QuantizationReport, chosen_arrays, entry, unwrapped
+from octavo.calibrated_rounding import RoundingErrors, rounded_layers
 from octavo.counterparts import counterpart
 from octavo.int4 import GroupedWeight, ScaleDtype
 from octavo.layers import (
@@ -23,6 +24,9 @@ from octavo.layers import (
     refusal,
 )
 from octavo.linear import ActivationScheme, QuantLinear, Rounding
+from octavo.measure import measured, random_rows
+from octavo.paths import canonical
+from octavo.qmatrix import QuantMatrix
 from octavo.qparams import QTypeLike, as_qtype, qint4
 from octavo.rounding import as_weight
 
@@ -31,9 +35,15 @@ __all__ = ["quantize_dynamic"]
 
 def quantize_dynamic(
     model: Any,
-    layers: Layers,
+    layers: Layers | None = None,
     dtype: QTypeLike = "int8",
     *,
+    arrays: Arrays | None = None,
+    layout: Layout = "in_out",
+    min_size: int | None = None,
+    min_speedup: float | None = None,
+    batch_size: int = 32,
+    report: Callable[[QuantizationReport], object] | None = None,
     group_size: int | None = None,
     symmetric: bool = True,
     scale_dtype: ScaleDtype = "float32",
@@ -41,16 +51,20 @@ def quantize_dynamic(
     calibration: Iterable[Any] | None = None,
     forward: Callable[[Any, Any], Any] = lambda model, batch: model(batch),
     progress: bool = False,
-    report: Report | None = None,
+    rounding_report: Callable[[RoundingErrors], object] | None = None,
     activation: ActivationScheme = "symmetric",
     inplace: bool = False,
     check: bool = True,
 ) -> Any:
-    """The model with each float layer y = x W^T + b replaced by a `QuantLinear` of its weights.
+    """The model with its float layers replaced by `QuantLinear`, or its 2-D arrays by `QuantMatrix`.
 
     The model is any tree of objects: attributes, slots, dataclasses, lists, tuples, dicts, sets, object arrays,
-    partials and bound methods are searched. A layer that is held in several places stays one layer; cycles are fine. A
-    replacement answers to the method that the float layer was called by.
+    partials and bound methods are searched. What is held in several places stays one thing; cycles are fine. What
+    replaces a layer answers to the method that the float layer was called by; what replaces an array multiplies as the
+    array did (x @ w, w.T, w[ids]). The model's own code stays as it is.
+
+    Without layers and without arrays, every 2-D float array of min_size elements or more is replaced; of a fitted
+    scikit-learn estimator, the matrices that it multiplies by. A mapping that is no dict (an .npz file) becomes one.
 
     Args:
         model: the model, or a layer itself.
@@ -58,16 +72,24 @@ def quantize_dynamic(
             subclass is quantized only where it is named. octavo.nn's LSTM, GRU and Embedding become a `QuantLSTM`,
             `QuantGRU` and `QuantEmbedding`.
         dtype: of the weights: "int8" or "int4".
+        arrays: paths of arrays, where * and ? stand for anything: ["coefs_.*", "blocks.*.w"]; a dict from such a path
+            to its layout; or True: every 2-D float array of min_size elements or more. Other arrays stay.
+        layout: of arrays: "in_out" where code has x @ w, "out_in" where it has x @ w.T or w[ids].
+        min_size: smaller arrays stay; 4096 elements where no path names them.
+        min_speedup: measure each layer and array, float and quantized, with batch_size random rows and the threads as
+            they are set; what is not faster by this factor stays in float.
+        report: called with the `QuantizationReport`, as in report=print.
         group_size, symmetric, scale_dtype, rounding: of int4 weights, as for `QuantLinear`. rounding="gptq" (with
             calibration) minimises the error of each layer's output instead of its weights' (`octavo.gptq`).
         calibration: batches that the float model is run on first, for int4 weights: rounding="search" then weighs each
             input by its mean square. "gptq" takes 8 K^2 bytes a layer of K inputs (K = 4096: 134 MB, 11008: 970 MB), at
             most 2 GiB at a time: where that does not hold all layers, the batches are run several times, so they must
             be a list or the like. A layer that no batch reaches is rounded by the plain search, with a warning.
+            Recurrent layers, embeddings and arrays are always rounded by the plain search.
         forward: how to run the model on a batch of calibration.
         progress: show a bar of the batches of calibration, then of the layers as they are rounded (needs tqdm).
-        report: called with the `RoundingErrors` of each layer as soon as it is rounded with calibration: print, or
-            errors.append of a list. Takes the memory of "gptq" with "search" too. `compare_rounding` compares all ways.
+        rounding_report: called with the `RoundingErrors` of each layer as soon as it is rounded with calibration, as in
+            rounding_report=print. Takes the memory of "gptq" with "search" too. `compare_rounding` compares all ways.
         activation: how `QuantLinear` quantizes its input: "symmetric" or "asymmetric".
         inplace: change the model itself, after every replacement has been built. Otherwise a copy.deepcopy is made in
             which the layers' float weights are never copied.
@@ -81,9 +103,10 @@ def quantize_dynamic(
 
     Raises:
         TypeError: layers holds something that is no class, a weight is not numeric, or an attribute cannot be copied.
-        ValueError: no layer matches; a layer computes something else than its spec says; its weight is not 2-D, or
-            holds NaN or infinity; a closure still reaches it; the model cannot be changed or copied. The message gives
-            the path ("model.blocks[3].fc1") and the remedy, and the model is as it was.
+        ValueError: no layer or path matches; an array that a path names exactly cannot be quantized; a layer computes
+            something else than its spec says; its weight is not 2-D, or holds NaN or infinity; a closure still reaches
+            it; the model cannot be changed or copied. The message gives the path ("model.blocks[3].fc1") and the
+            remedy, and the model is as it was.
 
     Example:
         >>> import numpy as np, octavo as oc
@@ -99,9 +122,10 @@ def quantize_dynamic(
         >>> oc.quantize_dynamic(model, {Dense: spec}, dtype="int4", group_size=32)
         {'hidden': QuantLinear(4 -> 3, int4, group_size=32, activation=symmetric, bias, relu)}
     """
-    specs = as_specs(layers)
-    found = find_layers(model, specs)
-    if not found:
+    model = unwrapped(model)
+    specs = {} if layers is None else as_specs(layers)
+    found = find_layers(model, specs) if specs else []
+    if specs and not found:
         raise ValueError(nothing_found(model, specs))
     groups: dict[str, Any] = {"group_size": group_size, "symmetric": symmetric, "scale_dtype": scale_dtype}
     options = groups | {"rounding": rounding, "activation": activation, "dtype": dtype}
@@ -109,15 +133,26 @@ def quantize_dynamic(
     if calibration is not None:
         way = _calibrated(dtype, rounding)
         linear = [(path, layer) for path, layer in found if counterpart(type(layer)) is None]
+        if not linear:
+            raise ValueError("calibration rounds linear layers, and layers names none; arrays and others need none")
         _check_first(linear, specs, options | {"rounding": "nearest"}, check)
         rounded = rounded_layers(
-            model, linear, specs, calibration, rounding=way, forward=forward, progress=progress, report=report, **groups
+            model,
+            linear,
+            specs,
+            calibration,
+            rounding=way,
+            forward=forward,
+            progress=progress,
+            report=rounding_report,
+            **groups,
         )
-        options["rounding"] = "search"  # of recurrent layers and embeddings
+        options["rounding"] = "search"  # of recurrent layers, embeddings and arrays
     elif rounding == "gptq":
         raise ValueError('rounding="gptq" needs calibration=batches, which the layers\' inputs are taken from')
-    elif report is not None:
-        raise ValueError("report needs calibration=batches, which the errors are measured on")
+    elif rounding_report is not None:
+        raise ValueError("rounding_report needs calibration=batches, which the errors are measured on")
+    entries: list[Entry] = []
     replacements: dict[int, Any] = {}
     for path, layer in found:
         spec = specs[type(layer)]
@@ -131,17 +166,82 @@ def quantize_dynamic(
                 check_layer(layer, spec)
         except (TypeError, ValueError) as error:
             raise refusal(path, layer, spec, error, hint=check) from error
+    if arrays is not None or layers is None:
+        wanted = True if arrays is None else arrays
+        chosen = chosen_arrays(model, wanted, layout, min_size, lambda value: type(value) in specs)
+        for path, array, axis in chosen.arrays.values():
+            try:
+                replacements[id(array)] = QuantMatrix(array, axis=axis, **options)
+            except ValueError as error:
+                raise ValueError(f"{tree.label(path)}: {error}") from error
+        entries += chosen.left
+        if not chosen.arrays and not found:
+            raise ValueError(_no_array(chosen.left))
+    if min_speedup is not None:
+        entries += _without_losers(model, found, specs, replacements, min_speedup, batch_size)
+    if report is not None:
+        report(QuantizationReport(tuple(_entries(model, replacements) + entries)))
     if check:
         check_functions(model, replacements, inplace)
     if inplace:
         return tree.replace(model, replacements)
     quantized = tree.copy_with(model, replacements)
-    for path, layer in find_layers(quantized, specs):
+    for path, layer in find_layers(quantized, specs) if min_speedup is None else ():
         raise ValueError(
             f"{tree.label(path)} is still a {type(layer).__name__} in the copy: a __deepcopy__ above it makes copies "
             "of its own. Hand the memo on in that __deepcopy__, or pass inplace=True"
         )
     return quantized
+
+
+def _no_array(left: list[Entry]) -> str:
+    stays = "; ".join(f"{e.path}: {e.why}" for e in left[:10])
+    return (
+        f"the model holds no array to quantize{f' ({stays})' if stays else ''}; "
+        "name layers=..., or arrays=[...] and min_size"
+    )
+
+
+def _entries(model: Any, replacements: dict[int, Any]) -> list[Entry]:
+    """An entry for each thing that is replaced, in the order of the model."""
+    entries, seen = [], set()
+    for path, value in tree.references(model, lambda value: id(value) in replacements):
+        new = replacements.get(id(value))
+        if new is None or id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(new, QuantMatrix):
+            entries.append(entry(canonical(path), value, new))
+        else:
+            before = sum(a.nbytes for _, a in tree.walk(value) if isinstance(a, np.ndarray))
+            shape = (new.out_features, new.in_features) if isinstance(new, QuantLinear) else ()
+            kind = new.dtype.name[1:] if hasattr(new, "dtype") else as_qtype("int8").name[1:]
+            entries.append(Entry(canonical(path) or "(model)", shape, kind, "", before, new.nbytes))
+    return entries
+
+
+def _without_losers(
+    model: Any,
+    found: list[tuple[str, Any]],
+    specs: dict[type, LayerSpec],
+    replacements: dict[int, Any],
+    min_speedup: float,
+    batch_size: int,
+) -> list[Entry]:
+    """Takes what is not fast enough out of the replacements, and says so."""
+    entries, seen = [], set()
+    for path, value in tree.references(model, lambda value: id(value) in replacements):
+        new = replacements.get(id(value))
+        if not isinstance(new, (QuantLinear, QuantMatrix)) or id(value) in seen:
+            continue
+        seen.add(id(value))
+        speedup = measured(value, new, specs.get(type(value)), random_rows(new, batch_size)).speedup
+        if speedup < min_speedup:
+            del replacements[id(value)]
+            array = value if isinstance(value, np.ndarray) else read_layer(value, specs[type(value)])[0]
+            why = f"{speedup:.2f} times as fast with {batch_size} rows"
+            entries.append(Entry(canonical(path) or "(model)", array.shape, "float", why, array.nbytes, array.nbytes))
+    return entries
 
 
 def _check_first(

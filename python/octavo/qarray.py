@@ -29,10 +29,10 @@ SHAPE_FUNCTIONS: frozenset[Any] = frozenset([np.shape, np.ndim, np.size])
 LAYOUT_METHODS = frozenset({"reshape", "ravel", "flatten", "transpose", "swapaxes", "squeeze", "copy"})
 _JOINING_FUNCTIONS: frozenset[Any] = frozenset([np.concatenate, np.stack, np.vstack, np.hstack])
 # Functions that write to their first argument, and methods that write to their array.
-_WRITING_FUNCTIONS: frozenset[Any] = frozenset(
+WRITING_FUNCTIONS: frozenset[Any] = frozenset(
     [np.copyto, np.put, np.place, np.putmask, np.put_along_axis, np.fill_diagonal]
 )
-_WRITING_METHODS = frozenset({"fill", "put", "sort", "partition", "resize", "setfield", "setflags", "itemset"})
+WRITING_METHODS = frozenset({"fill", "put", "sort", "partition", "resize", "setfield", "setflags", "itemset"})
 
 
 def relu_operand(ufunc: np.ufunc, method: str, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -274,7 +274,7 @@ class QuantizedArray(NDArrayOperatorsMixin):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         first = args[0] if args else next(iter(kwargs.values()), None)
-        if type(kwargs.get("out")) is QuantizedArray or (func in _WRITING_FUNCTIONS and type(first) is QuantizedArray):
+        if type(kwargs.get("out")) is QuantizedArray or (func in WRITING_FUNCTIONS and type(first) is QuantizedArray):
             _refuse_to_write()
         if func in SHAPE_FUNCTIONS and type(first) is QuantizedArray:
             return func(first._q, *args[1:], **kwargs)
@@ -298,7 +298,7 @@ class QuantizedArray(NDArrayOperatorsMixin):
         """The attributes and methods of ndarray that are not above, of the dequantized values."""
         if name.startswith("_") or not hasattr(np.ndarray, name):
             raise AttributeError(f"'QuantizedArray' object has no attribute {name!r}")
-        if name in _WRITING_METHODS:
+        if name in WRITING_METHODS:
             _refuse_to_write()
         if name == "ctypes":
             raise TypeError("a QuantizedArray has no float memory to point to; take x = q.dequantize() and x.ctypes")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from octavo.observers import Observer, per_channel_symmetric, per_tensor_affine
 from octavo.observers_minmax import MinMaxObserver, PerChannelMinMaxObserver
+from octavo.paths import canonical, is_within, matches
 
 __all__ = ["QConfig", "QConfigMapping", "as_mapping", "default_qconfig"]
 
@@ -129,18 +129,18 @@ class QConfigMapping:
             raise ValueError("name must not be empty; set_global sets the default")
         entries = self._patterns if "*" in name or "?" in name else self._names
         # One entry for each spelling, and the place of the first one kept.
-        spelt = next((known for known in entries if _canonical(known) == _canonical(name)), name)
+        spelt = next((known for known in entries if canonical(known) == canonical(name)), name)
         entries[spelt] = _valid_qconfig(qconfig, repr(name))
         return self
 
     def resolve(self, path: str, layer_type: type) -> QConfig | None:
         """The QConfig of the layer at `path`; None leaves it in float."""
-        path = _canonical(path)
-        names = [name for name in self._names if _is_within(path, name)]
+        path = canonical(path)
+        names = [name for name in self._names if is_within(path, name)]
         if names:
-            return self._names[max(names, key=lambda name: len(_canonical(name)))]
+            return self._names[max(names, key=lambda name: len(canonical(name)))]
         for pattern, qconfig in self._patterns.items():
-            if _matches(path, pattern):
+            if matches(path, pattern):
                 return qconfig
         return self._types.get(layer_type, self._default)
 
@@ -159,10 +159,10 @@ class QConfigMapping:
             >>> mapping.unused([("fc1", oc.nn.Linear), ("fc2", oc.nn.Linear)])
             ['fc3', '*.out']
         """
-        found = [(_canonical(path), kind) for path, kind in layers]
+        found = [(canonical(path), kind) for path, kind in layers]
         types = {kind for _, kind in found}
-        names = [name for name in self._names if not any(_is_within(path, name) for path, _ in found)]
-        patterns = [glob for glob in self._patterns if not any(_matches(path, glob) for path, _ in found)]
+        names = [name for name in self._names if not any(is_within(path, name) for path, _ in found)]
+        patterns = [glob for glob in self._patterns if not any(matches(path, glob) for path, _ in found)]
         return names + patterns + [kind.__name__ for kind in self._types if kind not in types]
 
     def _entries(self) -> dict[str | type, QConfig | None]:
@@ -229,19 +229,3 @@ def _valid_qconfig(qconfig: QConfig | None, place: str) -> QConfig | None:
     if qconfig is not None and not isinstance(qconfig, QConfig):
         raise TypeError(f"qconfig of {place} must be a QConfig, or None to leave it in float, got {qconfig!r}")
     return qconfig
-
-
-def _canonical(path: str) -> str:
-    """The spelling with dots: "blocks[3].fc1" and "heads['out']" become "blocks.3.fc1" and "heads.out"."""
-    return re.sub(r"\[(['\"]?)(.*?)\1\]", r".\2", path).removeprefix(".")
-
-
-def _is_within(path: str, name: str) -> bool:
-    """Whether `path`, in canonical spelling, is the named object or something in it."""
-    name = _canonical(name)
-    return path == name or path.startswith(name + ".")
-
-
-def _matches(path: str, pattern: str) -> bool:
-    glob = re.escape(_canonical(pattern)).replace(r"\*", ".*").replace(r"\?", ".")
-    return re.fullmatch(glob, path, re.DOTALL) is not None

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from octavo.arguments import as_activations, as_bias, as_rows, check_out, rows_in_place
-from octavo.linear import QuantLinear, check_weight_shape
+from octavo.linear import QuantLinear, check_weight_shape, empty_result
 from octavo.qarray import QuantizedArray, kernel_numbers
 from octavo.qparams import QParams, qint8, quint8
 
@@ -109,7 +109,7 @@ class StaticQuantLinear(QuantLinear):
             return self._float_result(rows, numbers, (*leading, self.out_features), dtype, out)
         if out is not None:
             raise TypeError(f"{self._label()} gives integers, which out cannot hold; leave out= away")
-        q = np.empty((rows.shape[0], self.out_features), self._output.qtype.storage)  # type: ignore[union-attr]
+        q = empty_result(rows.shape[0], self.out_features, self._output.qtype.storage)  # type: ignore[union-attr]
         if not self._packed.forward_static(rows, *numbers, q, *self._output_numbers):
             self._refuse_nan(rows)
         if len(leading) != 1:
@@ -156,7 +156,7 @@ class StaticQuantLinear(QuantLinear):
             check_out(out, shape, dtype)
             if not np.may_share_memory(out, rows):
                 target = rows_in_place(out, rows.shape[0], self.out_features)
-        y = np.empty((rows.shape[0], self.out_features), np.float32) if target is None else target
+        y = empty_result(rows.shape[0], self.out_features, np.float32) if target is None else target
         if not self._packed.forward_static(rows, *numbers, y, *_ANY_OUTPUT):
             self._refuse_nan(rows)
         if target is not None:

@@ -73,6 +73,25 @@ def _walk(
             stack.extend(reversed(parts))
 
 
+def references(root: Any, stop: Callable[[Any], bool]) -> Iterator[tuple[str, Any]]:
+    """(path, value) of the root and of every place that holds something, so that shared objects come once a place.
+
+    Args:
+        root: any object.
+        stop: told each holder; what it says yes to is not entered.
+
+    Example:
+        >>> from octavo.tree import references
+        >>> shared = (1.5,)
+        >>> [path for path, value in references([shared, shared], lambda value: False) if value is shared]
+        ['[0]', '[1]']
+    """
+    yield "", root
+    for path, holder in walk(root, stop=stop):
+        if not stop(holder):
+            yield from ((_joined(path, part.suffix), part.value) for part in _parts(holder))
+
+
 def _joined(path: str, suffix: str) -> str:
     return path + suffix if path else suffix.removeprefix(".")
 
@@ -85,30 +104,34 @@ def label(path: str) -> str:
 # What objects hold
 
 
-def _parts(value: Any) -> Iterator[_Part]:
-    """The table of containers. A new kind goes here, and into `_rebuilt` if it is immutable."""
+def _parts(value: Any, entered: Callable[[Any], Iterable[tuple[Any, Any]]] | None = None) -> Iterator[_Part]:
+    """The table of containers. A new kind goes here, and into `_rebuilt` if it is immutable.
+
+    `entered` picks from (key, item) pairs those that are wanted: by default all but leaves.
+    """
+    entered = entered or _entered
     match value:
         case types.FunctionType() | types.ModuleType():
             return
         case dict():
-            for key, item in _entered(value.items()):
+            for key, item in entered(value.items()):
                 shown = repr(key) if isinstance(key, _LEAVES) else f"<{type(key).__name__}>"
                 yield _Part(f"[{shown}]", item, partial(_put, dict.__setitem__, value, key))
         case list():
-            for i, item in _entered(enumerate(value)):
+            for i, item in entered(enumerate(value)):
                 yield _Part(f"[{i}]", item, partial(_put, list.__setitem__, value, i))
         case deque():
-            for i, item in _entered(enumerate(value)):
+            for i, item in entered(enumerate(value)):
                 yield _Part(f"[{i}]", item, partial(_put, deque.__setitem__, value, i))
         case set():
-            for _, item in _entered(enumerate(value)):
+            for _, item in entered(enumerate(value)):
                 yield _Part("{...}", item, partial(_put_into_set, value))
         case tuple():
             names = getattr(value, "_fields", None)
-            for i, item in _entered(enumerate(value)):
+            for i, item in entered(enumerate(value)):
                 yield _Part(f".{names[i]}" if names else f"[{i}]", item)
         case frozenset():
-            for _, item in _entered(enumerate(value)):
+            for _, item in entered(enumerate(value)):
                 yield _Part("{...}", item)
         case partial():
             yield _Part(".func", value.func, partial(_put, _set_in_partial, value, "func"))
@@ -119,14 +142,14 @@ def _parts(value: Any) -> Iterator[_Part]:
             yield _Part(".__func__", value.__func__)
             return
         case np.ndarray() if value.dtype == object:
-            for index, item in _entered(np.ndenumerate(value)):
+            for index, item in entered(np.ndenumerate(value)):
                 suffix = f"[{', '.join(map(str, index))}]"
                 yield _Part(suffix, item, partial(_put, np.ndarray.__setitem__, value, index))
     own = _instance_dict(value)
-    for name, item in _entered(own.items()):
+    for name, item in entered(own.items()):
         # Stored where it was found: a frozen dataclass or a __setattr__ of the class's own is no obstacle.
         yield _Part(f".{name}", item, partial(_put, dict.__setitem__, own, name))
-    for name, item in _entered(_slots(value).items()):
+    for name, item in entered(_slots(value).items()):
         yield _Part(f".{name}", item, partial(_put, _set_slot, value, name))
 
 
@@ -151,6 +174,11 @@ def _set_in_partial(holder: partial[Any], name: str, new: Any) -> None:
 
 def _entered(items: Iterable[tuple[_K, Any]]) -> Iterator[tuple[_K, Any]]:
     return ((key, item) for key, item in items if not isinstance(item, _LEAVES))
+
+
+def _entered_or_none(items: Iterable[tuple[_K, Any]]) -> Iterator[tuple[_K, Any]]:
+    """The same, and None, which may stand for an array that is still to come."""
+    return ((key, item) for key, item in items if item is None or not isinstance(item, _LEAVES))
 
 
 def _instance_dict(value: Any) -> dict[str, Any]:

@@ -71,25 +71,49 @@ inline RowQuant choose_row_quant(const float* x, const QuantizeLhs& task) {
   return choose_from_range(task, r.max_abs_bits, r.lo, r.hi);
 }
 
-// Eight floats to eight int32 of -128..127. CVTPS2DQ rounds half to even; clamping to whole numbers before it gives the
+// Eight floats to eight int32: q + `added`. CVTPS2DQ rounds half to even; clamping to whole numbers before it gives the
 // same as clamping after it.
 struct RowQuantizer {
   __m256 inverse, lo, hi;
-  __m256i zero_point;
+  __m256i offset;
 
-  explicit RowQuantizer(const RowQuant& rq)
+  explicit RowQuantizer(const RowQuant& rq, std::int32_t added = 0)
       : inverse(_mm256_set1_ps(rq.inverse)),
         lo(_mm256_set1_ps(rq.lo)),
         hi(_mm256_set1_ps(rq.hi)),
-        zero_point(_mm256_set1_epi32(rq.zero_point)) {}
+        offset(_mm256_set1_epi32(rq.zero_point + added)) {}
 
   __m256i operator()(__m256 x) const {
     const __m256 scaled = _mm256_min_ps(_mm256_max_ps(_mm256_mul_ps(x, inverse), lo), hi);
-    return _mm256_add_epi32(_mm256_cvtps_epi32(scaled), zero_point);
+    return _mm256_add_epi32(_mm256_cvtps_epi32(scaled), offset);
   }
 };
 
-// Finishes `rows` rows of sums, acc[row][16], into columns col0 .. col0 + 15 of the block, or as many as it has.
+// Sixteen int32 of 0..255 to bytes.
+inline __m128i bytes_of(__m256i first_8, __m256i last_8) {
+  const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(first_8, last_8), 0xd8);
+  return _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+}
+
+// Two vectors of eight floats at x, of which n <= 16 are there; the others are zero.
+struct Sixteen {
+  __m256 first_8, last_8;
+};
+inline Sixteen load_16(const float* x, std::int64_t n) {
+  if (n >= 16) return {_mm256_loadu_ps(x), _mm256_loadu_ps(x + 8)};
+  return {_mm256_maskload_ps(x, first_lanes(n < 8 ? n : 8)),
+          n > 8 ? _mm256_maskload_ps(x + 8, first_lanes(n - 8)) : _mm256_setzero_ps()};
+}
+
+// Sixteen bytes at x, of which n are there; the others are zero.
+inline __m128i load_16(const std::uint8_t* x, std::int64_t n) {
+  if (n >= 16) return _mm_loadu_si128(reinterpret_cast<const __m128i*>(x));
+  alignas(16) std::uint8_t tail[16] = {};
+  std::memcpy(tail, x, static_cast<std::size_t>(n));
+  return _mm_load_si128(reinterpret_cast<const __m128i*>(tail));
+}
+
+// Finishes rows of 16 sums into columns col0 .. col0 + 15 of the block, or as many as it has.
 struct Finisher {
   const GemmBlock& block;
   std::int64_t col0;
@@ -138,8 +162,7 @@ struct Finisher {
   }
 
   void store_bytes(std::uint8_t* dst, std::int64_t cols, __m256i first_8, __m256i last_8) const {
-    const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(first_8, last_8), 0xd8);
-    const __m128i bytes = _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+    const __m128i bytes = bytes_of(first_8, last_8);
     if (cols >= 16) {
       _mm_storeu_si128(reinterpret_cast<__m128i*>(dst), bytes);
     } else {
@@ -149,25 +172,30 @@ struct Finisher {
     }
   }
 
-  void operator()(const std::int32_t* acc, std::int64_t row0, std::int64_t rows) const {
+  // Row m, of which the sums are given in halves.
+  void operator()(__m256i first_8, __m256i last_8, std::int64_t m) const {
     const DstKind kind = block.epilogue.kind;
-    const std::int64_t cols = block.cols - col0;
-    for (std::int64_t r = 0; r < rows; ++r) {
-      const std::int64_t m = row0 + r, at = m * block.dst_stride + col0;
-      __m256i result[2];
+    const std::int64_t cols = block.cols - col0, at = m * block.dst_stride + col0;
+    __m256i result[2] = {corrected(first_8, m, 0), corrected(last_8, m, 1)};
+    if (kind != DstKind::kInt32) {
       for (int half = 0; half < 2; ++half) {
-        const std::int32_t* sums = acc + 16 * r + 8 * half;
-        result[half] = corrected(_mm256_load_si256(reinterpret_cast<const __m256i*>(sums)), m, half);
-        if (kind == DstKind::kInt32) continue;
         const __m256 y = rescaled(result[half], m, half);
         result[half] = kind == DstKind::kByte ? requantized(y) : _mm256_castps_si256(y);
       }
-      if (kind == DstKind::kByte) {
-        store_bytes(static_cast<std::uint8_t*>(block.dst) + at, cols, result[0], result[1]);
-      } else {
-        store_words(static_cast<int*>(block.dst) + at, cols, result[0]);
-        if (cols > 8) store_words(static_cast<int*>(block.dst) + at + 8, cols - 8, result[1]);
-      }
+    }
+    if (kind == DstKind::kByte) {
+      store_bytes(static_cast<std::uint8_t*>(block.dst) + at, cols, result[0], result[1]);
+    } else {
+      store_words(static_cast<int*>(block.dst) + at, cols, result[0]);
+      if (cols > 8) store_words(static_cast<int*>(block.dst) + at + 8, cols - 8, result[1]);
+    }
+  }
+
+  // `rows` rows from row0 on, of which the sums are acc[row][16].
+  void operator()(const std::int32_t* acc, std::int64_t row0, std::int64_t rows) const {
+    for (std::int64_t r = 0; r < rows; ++r, acc += 16) {
+      const auto* sums = reinterpret_cast<const __m256i*>(acc);
+      (*this)(_mm256_load_si256(sums), _mm256_load_si256(sums + 1), row0 + r);
     }
   }
 };

@@ -1,0 +1,262 @@
+"""What compare_peers.py makes of its figures: a table, a page, a picture."""
+
+from __future__ import annotations
+
+import platform
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+ARITHMETIC = {  # what bounds a kind: figures of limits_x86, the fastest that was measured counts
+    "int8": (
+        "TDPBSSD (AMX)",
+        "VPDPBUSD 512",
+        "VPDPBUSD 256 (EVEX)",
+        "VPDPBUSD 256 (AVX-VNNI)",
+        "VPMADDWD + VPADDD 256",
+    ),
+    "float32": ("float32 FMA 512", "float32 FMA 256"),
+}
+
+
+def sizes(shape: str) -> tuple[int, int, int]:
+    m, k, n = map(int, shape.split("x"))
+    return m, k, n
+
+
+def arithmetic_limit(limits: dict[str, Any], kind: str, threads: int) -> float | None:
+    """Operations a second, or None where nothing was measured for this kind."""
+    names = ARITHMETIC.get("int8" if kind == "int4" else kind, ())
+    found = [f["median"] for f in limits["figures"] if f["name"] in names and f["threads"] == threads]
+    return 1e12 * max(found) if found else None
+
+
+def read_limit(limits: dict[str, Any], size_bytes: float, threads: int) -> float | None:
+    """Bytes a second: of the measured sizes of data, the nearest one by ratio."""
+    found = [
+        f for f in limits["figures"] if f["group"] == "read" and f["threads"] == threads and "each" not in f["name"]
+    ]
+    if not found:
+        return None
+    nearest = min(found, key=lambda f: max(f["bytes"] / size_bytes, size_bytes / f["bytes"]))
+    return 1e9 * float(nearest["median"])
+
+
+def least_seconds(limits: dict[str, Any], shape: str, contender: dict[str, Any], threads: int) -> float | None:
+    """The roofline: what arithmetic or reading the weights takes at least."""
+    m, k, n = sizes(shape)
+    weight_bytes = k * n * contender["weight_bits"] / 8
+    peak, read = (
+        arithmetic_limit(limits, contender["kind"], threads),
+        read_limit(limits, weight_bytes, threads),
+    )
+    if peak is None or read is None:
+        return None
+    return max(2 * m * k * n / peak, weight_bytes / read)
+
+
+def best_peer(run: dict[str, Any], shape: str, *, kinds: tuple[str, ...] = ("float32", "bf16", "int8")) -> str | None:
+    """The fastest contender from floats to floats that is not octavo and whose answer is right."""
+    figures = run["shapes"][shape]
+    peers = [
+        name
+        for name, c in run["contenders"].items()
+        if not c["is_octavo"] and not c["integers_only"] and c["kind"] in kinds
+        if "seconds" in figures.get(name, {}) and not figures[name]["wrong"]
+    ]
+    return min(peers, key=lambda name: figures[name]["seconds"], default=None)
+
+
+def milliseconds(figures: dict[str, Any]) -> str:
+    if "seconds" not in figures:
+        return "failed" if "failed" in figures else "-"
+    return f"{1e3 * figures['seconds']:.3g}" + ("!" if figures["wrong"] else "")
+
+
+def fraction(run: dict[str, Any], limits: dict[str, Any], shape: str, name: str) -> str:
+    figures = run["shapes"][shape].get(name, {})
+    least = least_seconds(limits, shape, run["contenders"].get(name, {"kind": "", "weight_bits": 8}), run["threads"])
+    return "-" if least is None or "seconds" not in figures else f"{100 * least / figures['seconds']:.0f} %"
+
+
+def rows(run: dict[str, Any], limits: dict[str, Any]) -> list[list[str]]:
+    """Shape; every contender's milliseconds; octavo's spread, rate, share of the limit, ratio to the best peer."""
+    found = []
+    for shape, figures in run["shapes"].items():
+        row = [shape, *(milliseconds(figures.get(name, {})) for name in run["contenders"])]
+        ours = figures.get("octavo int8", {})
+        best = best_peer(run, shape)
+        m, k, n = sizes(shape)
+        if "seconds" in ours:
+            rate = 2 * m * k * n / ours["seconds"] / 1e12
+            row += [f"{100 * ours['spread']:.0f} %", f"{rate:.3f}", fraction(run, limits, shape, "octavo int8")]
+            row.append("-" if best is None else f"{figures[best]['seconds'] / ours['seconds']:.2f}x {best}")
+        else:
+            row += ["-"] * 4
+        found.append(row)
+    return found
+
+
+def heads(run: dict[str, Any]) -> list[str]:
+    return ["M x K x N", *run["contenders"], "spread", "TOPS", "of limit", "best peer takes"]
+
+
+def complaints(run: dict[str, Any]) -> list[str]:
+    """Who is wrong, and who failed, a line each."""
+    found = []
+    for name, contender in run["contenders"].items():
+        saturation = contender["saturation"]
+        if saturation.get("wrong"):
+            found.append(f"{name} is wrong on data all ones, K = {saturation['expected']}: {saturation['got']:.6g}")
+        if "failed" in saturation:
+            found.append(f"{name} failed on data all ones: {saturation['failed']}")
+        wrong = [shape for shape, figures in run["shapes"].items() if figures.get(name, {}).get("wrong")]
+        if wrong:
+            worst = max(run["shapes"][shape][name]["error"] for shape in wrong)
+            found.append(f"{name} is wrong (!) at {', '.join(wrong)}: relative error up to {worst:.2g}")
+        failures = {f[name]["failed"]: s for s, f in run["shapes"].items() if "failed" in f.get(name, {})}
+        found += [f"{name} failed, last at {shape}: {message}" for message, shape in failures.items()]
+    return found
+
+
+def table(run: dict[str, Any], limits: dict[str, Any]) -> str:
+    """Milliseconds in columns, for a terminal."""
+    names = list(run["contenders"])
+    lines = [f"{run['cpu']}, kernel {run['kernel']}, threads {run['threads']}; milliseconds a call"]
+    lines += [f"  ({chr(ord('a') + i)}) {name}" for i, name in enumerate(names)]
+    letters = [f"({chr(ord('a') + i)})" for i in range(len(names))]
+    lines.append(
+        f"{'M x K x N':>16} " + "".join(f"{a:>9}" for a in letters) + "  spread   TOPS of limit  best peer takes"
+    )
+    for shape, *cells in rows(run, limits):
+        times, (spread, rate, limit, ratio) = cells[: len(names)], cells[len(names) :]
+        lines.append(f"{shape:>16} " + "".join(f"{t:>9}" for t in times) + f"{spread:>8} {rate:>6} {limit:>8}  {ratio}")
+    return "\n".join([*lines, *(complaints(run) or ["all answers are right"])])
+
+
+def markdown_table(head: list[str], body: list[list[str]]) -> str:
+    return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *body])
+
+
+def limits_table(limits: dict[str, Any]) -> str:
+    counts = sorted({f["threads"] for f in limits["figures"]})
+    named: dict[str, dict[int, str]] = {}
+    for f in limits["figures"]:
+        named.setdefault(f["name"], {})[f["threads"]] = f"{f['median']:.3g} {f['unit']}"
+    head = ["what", *(f"{n} thread{'s' if n > 1 else ''}" for n in counts)]
+    return markdown_table(head, [[name, *(cells.get(n, "") for n in counts)] for name, cells in named.items()])
+
+
+def command_of(comparison: dict[str, Any], markdown: Path, picture: Path | None) -> str:
+    threads = " ".join(str(run["threads"]) for run in comparison["runs"])
+    drawn = f" --plot {picture}" if picture is not None else ""
+    return f"python bench/compare_peers.py --threads {threads} --markdown {markdown}{drawn}"
+
+
+def what_bounds(run: dict[str, Any], limits: dict[str, Any]) -> list[list[str]]:
+    """Of each layer of the run: the batch from which arithmetic, not reading the weights, is the limit."""
+    found = []
+    peak = arithmetic_limit(limits, "int8", run["threads"])
+    for k, n in dict.fromkeys(sizes(shape)[1:] for shape in run["shapes"]):
+        read = read_limit(limits, k * n, run["threads"])
+        if peak is None or read is None:
+            continue
+        turning = peak / read / 2
+        found.append([f"{k} x {n}", f"{k * n / 1e6:.2g} MB", f"{read / 1e9:.0f} GB/s", f"{turning:.1f}"])
+    return found
+
+
+def page(comparison: dict[str, Any], path: Path, picture: Path | None) -> str:
+    """docs/benchmarks.md."""
+    runs, limits = comparison["runs"], comparison["limits"]
+    versions = ", ".join(f"{name} {version}" for name, version in runs[0]["versions"].items())
+    parts = [
+        "# Benchmarks",
+        "Written by a program; do not edit. To write it anew, on a machine that does nothing else "
+        f"(this took {sum(run['seconds'] for run in runs) / 60:.0f} minutes):",
+        f"```\n{command_of(comparison, path, picture)}\n```",
+        f"{date.today():%B %Y}, {runs[0]['cpu']}, {platform.system()} {platform.release()}, octavo's kernel "
+        f"`{runs[0]['kernel']}`. {versions}.",
+        "float32 in, float32 out, dynamic quantization included, but for contenders marked (ints), which multiply "
+        "integers alone. Milliseconds a call, median of interleaved rounds in one process; `!` marks a wrong answer. "
+        "*TOPS*: 2 M K N operations over octavo int8's time. *Of limit*: against the larger of operations over the "
+        "best integer instruction's measured rate and bytes of weights over the read bandwidth measured for about as "
+        "many bytes. *Best peer takes*: the time of the fastest right contender from floats to floats, octavo and int4 "
+        "aside, over octavo int8's.",
+    ]
+    if picture is not None:
+        parts.append(f"![Roofline, and the time of the best peer over octavo's]({picture.name})")
+    for run in runs:
+        parts.append(f"## {run['threads']} thread{'s' if run['threads'] > 1 else ''}")
+        parts.append(markdown_table(heads(run), rows(run, limits)))
+        parts.append("\n".join(f"- {line}" for line in complaints(run)) or "All answers are right.")
+    if limits["figures"]:
+        parts += [
+            "## The machine's limits",
+            "`bench/limits_x86.cpp`, right before the runs above. Reads and writes go over as many bytes as named.",
+            limits_table(limits),
+            "## What bounds each layer",
+            "Weights are read once a call, and 2 M operations are done with each byte. From this many rows on the "
+            "arithmetic is the limit, below it the reading (one thread):",
+            markdown_table(["K x N", "int8 weights", "read at", "rows"], what_bounds(runs[0], limits)),
+        ]
+    return "\n\n".join(parts) + "\n"
+
+
+def plot(comparison: dict[str, Any], path: Path) -> None:
+    """Left: octavo int8 and the best peer under the roofline. Right: the best peer's time over octavo's."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    runs, limits = comparison["runs"], comparison["limits"]
+    figure, axes = plt.subplots(len(runs), 2, figsize=(14, 6 * len(runs)), squeeze=False, width_ratios=(2, 3))
+    for run, (roof, bars) in zip(runs, axes, strict=True):
+        draw_roofline(roof, run, limits)
+        draw_bars(bars, run)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def draw_roofline(axis: Any, run: dict[str, Any], limits: dict[str, Any]) -> None:
+    threads = run["threads"]
+    batches = [2**i for i in range(12)]
+    peak = arithmetic_limit(limits, "int8", threads)
+    layers = list(dict.fromkeys(sizes(shape)[1:] for shape in run["shapes"]))
+    if peak is not None:
+        for size_bytes, style in ((768 * 768, ":"), (768 * 3072, "--"), (4096 * 4096, "-."), (4096 * 11008, "-")):
+            read = read_limit(limits, size_bytes, threads)
+            roof = [min(peak, 2 * m * (read or 0)) / 1e12 for m in batches]
+            axis.plot(batches, roof, style, color="gray", lw=1, label=f"limit, {size_bytes / 1e6:.2g} MB of weights")
+    for colour, (k, n) in zip([f"C{i % 10}" for i in range(len(layers))], layers, strict=True):
+        here = [(sizes(shape)[0], shape) for shape in run["shapes"] if sizes(shape)[1:] == (k, n)]
+        for pick, marker, label in (
+            (lambda shape: "octavo int8", "o-", f"octavo {k}x{n}"),
+            (lambda shape: best_peer(run, shape), "x", None),
+        ):
+            points = [
+                (m, 2 * m * k * n / run["shapes"][shape][name]["seconds"] / 1e12)
+                for m, shape in sorted(here)
+                if (name := pick(shape)) is not None and "seconds" in run["shapes"][shape].get(name, {})
+            ]
+            axis.plot(*zip(*points, strict=True), marker, color=colour, ms=4, lw=1, label=label) if points else None
+    axis.set(xscale="log", yscale="log", xlabel="rows (M)", ylabel="TOPS (crosses: best peer)")
+    axis.set_xscale("log", base=2)
+    axis.set_title(f"{run['cpu']}, {threads} thread{'s' if threads > 1 else ''}, {run['kernel']}", fontsize=9)
+    axis.legend(fontsize=7)
+
+
+def draw_bars(axis: Any, run: dict[str, Any]) -> None:
+    ratios, labels = [], []
+    for shape, figures in run["shapes"].items():
+        best, ours = best_peer(run, shape), figures.get("octavo int8", {})
+        if best is not None and "seconds" in ours:
+            ratios.append(figures[best]["seconds"] / ours["seconds"])
+            labels.append(f"{shape}  {best}")
+    positions = range(len(ratios))
+    axis.bar(positions, ratios, color=["C0" if r >= 1 else "C3" for r in ratios])
+    axis.axhline(1, color="black", lw=0.8)
+    axis.set_xticks(positions, labels, rotation=90, fontsize=6)
+    axis.set_ylabel("best peer's time / octavo's")

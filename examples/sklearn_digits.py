@@ -1,0 +1,22 @@
+"""A fitted scikit-learn classifier, quantized by one call: its own code multiplies integers from then on.
+
+pip install "octavo[demo]"
+python examples/sklearn_digits.py
+"""
+
+import pickle
+
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from sklearn.neural_network import MLPClassifier
+
+import octavo as oc
+
+x, y = load_digits(return_X_y=True)
+x_train, x_test, y_train, y_test = train_test_split(x / 16, y, random_state=0)
+classifier = MLPClassifier((256, 128), max_iter=100, random_state=0).fit(x_train, y_train)
+quantized = oc.quantize_dynamic(classifier, report=print)
+
+print(f"{'':12} {'accuracy':>9} {'pickled':>9}")
+for name, model in {"float": classifier, "int8": quantized}.items():
+    print(f"{name:12} {model.score(x_test, y_test):9.2%} {len(pickle.dumps(model)):9,}")

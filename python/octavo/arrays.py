@@ -1,0 +1,164 @@
+"""Which arrays of a model are quantized where there are no layers: chosen by path, shape and size; and the report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from octavo import tree
+from octavo.paths import canonical, matches
+from octavo.qmatrix import QuantMatrix
+
+__all__ = ["Arrays", "Entry", "QuantizationReport", "chosen_arrays", "is_estimator", "unwrapped"]
+
+Layout = Literal["in_out", "out_in"]
+Arrays = bool | str | Collection[str] | Mapping[str, Layout]
+
+# Elements from which an array is quantized where no pattern names it. Below it a product takes about a microsecond,
+# which is the call and not the arithmetic, and a few KiB are not worth their rounding.
+MIN_SIZE = 4096
+
+# Where scikit-learn's estimators keep matrices: neural networks x @ coefs_[i], linear models x @ coef_.T.
+_ESTIMATOR: dict[str, Layout] = {"*coefs_.*": "in_out", "*coef_": "out_in"}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One array or layer of the report. `became` is "int8", "int4" or "float", and `why` says why."""
+
+    path: str
+    shape: tuple[int, ...]
+    became: str
+    why: str
+    bytes_before: int
+    bytes_after: int
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizationReport:
+    """What was quantized, what was left in float, and why: print it, or read `entries`."""
+
+    entries: tuple[Entry, ...]
+
+    def __str__(self) -> str:
+        width = max([4, *(len(e.path) for e in self.entries)])
+        shapes = ["x".join(map(str, e.shape)) for e in self.entries]
+        wide = max([5, *map(len, shapes)])
+        lines = [f"{'path':<{width}}  {'shape':>{wide}}  {'became':<6} {'bytes':>12} {'from':>12}  why"]
+        lines += [
+            f"{e.path:<{width}}  {s:>{wide}}  {e.became:<6} {e.bytes_after:12,} {e.bytes_before:12,}  {e.why}".rstrip()
+            for e, s in zip(self.entries, shapes, strict=True)
+        ]
+        before, after = (sum(getattr(e, name) for e in self.entries) for name in ("bytes_before", "bytes_after"))
+        lines.append(f"{'(all)':<{width}}  {'':>{wide}}  {'':<6} {after:12,} {before:12,}")
+        return "\n".join(lines)
+
+
+def unwrapped(model: Any) -> Any:
+    """A mapping that is no dict, such as what np.load gives for an .npz file, as a dict; anything else as it is."""
+    if isinstance(model, Mapping) and not isinstance(model, dict):
+        return {key: model[key] for key in model}
+    return model
+
+
+def is_estimator(model: Any) -> bool:
+    """Whether the model is scikit-learn's, so that it is known where its matrices are."""
+    return type(model).__module__.partition(".")[0] == "sklearn"
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Arrays to quantize, by id, with the axis of their outputs; and the entries of those that stay."""
+
+    arrays: dict[int, tuple[str, NDArray[Any], Literal[0, 1]]]
+    left: list[Entry]
+
+
+def chosen_arrays(
+    model: Any, arrays: Arrays, layout: Layout, min_size: int | None, inside: Callable[[Any], bool]
+) -> Chosen:
+    """Looks through the model, but not into what `inside` says is replaced as a whole.
+
+    Raises:
+        TypeError, ValueError: arrays is of no such kind, a pattern matches nothing, or a name without * or ? leads to
+            something that cannot be quantized. The path is named.
+    """
+    if layout not in ("in_out", "out_in"):
+        raise ValueError(f'layout must be "in_out" (x @ w) or "out_in" (x @ w.T), got {layout!r}')
+    patterns = _ESTIMATOR if arrays is True and is_estimator(model) else _as_patterns(arrays, layout)
+    least = (MIN_SIZE if patterns is None else 0) if min_size is None else min_size
+    places = [(canonical(path), value) for path, value in tree.references(model, inside) if _is_array(value)]
+    chosen: dict[int, tuple[str, NDArray[Any], Literal[0, 1]]] = {}
+    left: dict[int, Entry] = {}
+    matched: set[str] = set()
+    for path, value in places:
+        hits = [] if patterns is None else [p for p in patterns if matches(path, p)]
+        matched.update(hits)
+        if id(value) in chosen:
+            continue
+        exact = [p for p in hits if "*" not in p and "?" not in p]
+        why = _why_not(value, least) or ("" if patterns is None or hits else "named by no pattern")
+        if not why and not np.isfinite(value).all():
+            why = "holds NaN or infinity, or what is beyond float32"
+        if why:
+            if exact:
+                raise ValueError(f"{tree.label(path)} cannot be quantized: {why}")
+            left[id(value)] = _left(path, value, why)
+            continue
+        wanted = layout if patterns is None else patterns[hits[0]]
+        chosen[id(value)] = (path, value, 1 if wanted == "in_out" else 0)
+        left.pop(id(value), None)
+    missing = [] if patterns is None or patterns is _ESTIMATOR else [p for p in patterns if p not in matched]
+    if missing:
+        there = [path or "(model)" for path, value in places if value.ndim == 2 and value.dtype.kind == "f"]
+        raise ValueError(
+            f"arrays: {', '.join(map(repr, missing))} names no array of the model; "
+            f"its 2-D float arrays: {', '.join(there[:20]) or 'none'}{', ...' if len(there) > 20 else ''}"
+        )
+    return Chosen(chosen, list(left.values()))
+
+
+def entry(path: str, before: NDArray[Any], after: QuantMatrix) -> Entry:
+    return Entry(path or "(model)", before.shape, after.qtype.name[1:], "", before.nbytes, after.nbytes)
+
+
+def _left(path: str, value: NDArray[Any], why: str) -> Entry:
+    return Entry(path or "(model)", value.shape, "float" if value.dtype.kind == "f" else str(value.dtype), why,
+                 value.nbytes, value.nbytes)  # fmt: skip
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype != object
+
+
+def _why_not(value: NDArray[Any], least: int) -> str:
+    if type(value) is not np.ndarray:
+        return f"is a {type(value).__name__}, whose behaviour a QuantMatrix does not have"
+    if value.dtype.kind != "f":
+        return f"dtype {value.dtype}"
+    if value.ndim != 2:
+        return f"{value.ndim}-D"
+    return "" if value.size >= least else f"fewer than {least} elements"
+
+
+def _as_patterns(arrays: Arrays, layout: Layout) -> dict[str, Layout] | None:
+    """From pattern to layout; None: no pattern, every array that is large enough."""
+    if arrays is True:
+        return None
+    if isinstance(arrays, str):
+        arrays = [arrays]
+    if isinstance(arrays, bool) or not isinstance(arrays, (Mapping, Sequence, set, frozenset)):
+        raise TypeError(f"arrays must be True, patterns of paths, or a dict from pattern to layout, got {arrays!r}")
+    found = dict(arrays) if isinstance(arrays, Mapping) else dict.fromkeys(arrays, layout)
+    if not found:
+        raise ValueError("arrays must name at least one array, got none; arrays=True takes every large one")
+    for pattern, kind in found.items():
+        if not isinstance(pattern, str):
+            raise TypeError(f'arrays must hold paths such as "blocks.*.w", got {pattern!r}')
+        if kind not in ("in_out", "out_in"):
+            raise ValueError(f'arrays: the layout of {pattern!r} must be "in_out" or "out_in", got {kind!r}')
+    return found

@@ -1,0 +1,82 @@
+"""How fast and how exact a quantized layer or matrix is beside the float one it stands for: measured here and now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from octavo.layers import LayerSpec
+from octavo.linear import QuantLinear
+from octavo.qmatrix import QuantMatrix
+from octavo.timing import interleaved
+
+__all__ = ["Measured", "measured", "random_rows"]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Seconds of a call, medians of interleaved rounds; and the signal to quantization noise ratio, in dB."""
+
+    float_seconds: float
+    quantized_seconds: float
+    sqnr_db: float
+
+    @property
+    def speedup(self) -> float:
+        """How many times as fast as the float one the quantized one is."""
+        return self.float_seconds / self.quantized_seconds
+
+
+def random_rows(quantized: QuantLinear | QuantMatrix, rows: int) -> NDArray[np.float32]:
+    """Standard normal inputs (rows, inputs)."""
+    width = quantized._layer.in_features if isinstance(quantized, QuantMatrix) else quantized.in_features
+    return np.random.default_rng(0).standard_normal((rows, width), dtype=np.float32)
+
+
+def measured(
+    original: Any,
+    quantized: QuantLinear | QuantMatrix,
+    spec: LayerSpec | None,
+    x: NDArray[Any],
+    *,
+    rounds: int = 5,
+    round_seconds: float = 0.004,
+) -> Measured:
+    """Runs both on x.
+
+    Args:
+        original: the float layer, called as its spec says, or the array.
+        quantized: what stands for it.
+        spec: of the layer; None for an array.
+        x: (rows, inputs).
+        rounds, round_seconds: as for `octavo.timing.interleaved`.
+
+    Example:
+        >>> import numpy as np, octavo as oc
+        >>> w = np.random.default_rng(0).standard_normal((512, 256), dtype=np.float32)
+        >>> Q = oc.QuantMatrix(w)
+        >>> measured(w, Q, None, random_rows(Q, 8)).sqnr_db > 30
+        True
+    """
+    run, run_quantized = _runs(original, quantized, spec, x)
+    with np.errstate(over="ignore", invalid="ignore"):
+        exact, rough = (np.asarray(f(), np.float64) for f in (run, run_quantized))
+        signal, noise = float(np.sum(exact * exact)), float(np.sum((rough - exact) ** 2))
+    sqnr = 10 * np.log10(signal / noise) if signal > 0 and noise > 0 else np.inf
+    timings = interleaved({"float": run, "quantized": run_quantized}, rounds=rounds, round_seconds=round_seconds)
+    return Measured(timings["float"].median, timings["quantized"].median, float(sqnr))
+
+
+def _runs(
+    original: Any, quantized: QuantLinear | QuantMatrix, spec: LayerSpec | None, x: NDArray[Any]
+) -> tuple[Callable[[], Any], Callable[[], Any]]:
+    if isinstance(quantized, QuantMatrix):
+        w, q = (original, quantized) if quantized.axis == 1 else (original.T, quantized.T)
+        x = x.astype(w.dtype, copy=False)
+        return lambda: x @ w, lambda: x @ q
+    call = getattr(original, "__call__" if spec is None else spec.call)
+    return lambda: call(x), lambda: quantized(x)

@@ -1,0 +1,431 @@
+"""QuantMatrix: integers in the place of a 2-D float array, in code that has arrays and no layers.
+
+    x @ Q, x @ Q.T, Q @ x; np.matmul, np.dot, np.inner, np.einsum of the same products     integer products
+    Q[ids]                                                                                 rows, dequantized
+    all else                                                                               on the dequantized values
+
+It is a `QuantLinear` that is spelt as a matrix: results are that layer's, to the bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, NoReturn, SupportsIndex
+
+import numpy as np
+from numpy.lib.mixins import NDArrayOperatorsMixin
+from numpy.typing import ArrayLike, NDArray
+
+from octavo.arguments import read_only
+from octavo.einsum import as_product
+from octavo.int4 import GroupedWeight, ScaleDtype
+from octavo.linear import ActivationScheme, QuantLinear, Rounding
+from octavo.linear import _from_state as _layer_from_state
+from octavo.qarray import WRITING_FUNCTIONS, WRITING_METHODS
+from octavo.qparams import QType, QTypeLike, qint8
+
+__all__ = ["QuantMatrix"]
+
+# Elements that a product along the scaled axis dequantizes at a time.
+_BLOCK_ELEMENTS = 1 << 18
+
+
+class QuantMatrix(NDArrayOperatorsMixin):
+    """x' = q * s, (rows, columns): stands where a 2-D float array stood, and multiplies with integers.
+
+    A product sums along one axis of the matrix; scales run along the other, the axis of the outputs, so that they can
+    be taken out of the sum. `axis` says which one that is:
+
+        axis=1 (default)   one scale a column:  x @ Q and Q.T @ x are integer products
+        axis=0             one scale a row:     x @ Q.T and Q @ x are, and the rows Q[ids] of an embedding are finest
+
+    A matrix that is used both ways (a tied embedding: wte[ids] and x @ wte.T) takes axis=0. A product along the other
+    axis is right too: it takes dequantized values, a block at a time, and so as long as the float product and the
+    unpacking, which for a single row of x is many times the float product alone.
+
+    Args:
+        w: (rows, columns), float16, float32 or float64, finite.
+        dtype: "int8" or "int4".
+        axis: 1 or 0: the axis of the products' outputs, which scales run along.
+        group_size, symmetric, scale_dtype, rounding: of int4, as for `QuantLinear`; groups lie along the other axis.
+        activation: how the other operand's rows are quantized, as for `QuantLinear`.
+
+    Raises:
+        TypeError: w does not hold real floats.
+        ValueError: w is not 2-D, holds NaN or infinity, or an option is unknown.
+
+    NumPy lets nobody take over the method x.dot(Q), which multiplies the dequantized values; np.dot(x, Q) multiplies
+    integers. Results of products have the dtype that `QuantLinear` gives: that of a float16, float32 or float64
+    operand, else float32. The matrix is immutable, any number of threads may use it, and it pickles and deep-copies.
+
+    Example:
+        >>> import numpy as np, octavo as oc
+        >>> w = np.float32([[127, 1], [0, -254]])
+        >>> Q = oc.QuantMatrix(w)
+        >>> np.float32([[127, 0]]) @ Q
+        array([[16129.,     0.]], dtype=float32)
+        >>> oc.QuantMatrix(w, axis=0)[1], Q.shape, Q.dtype
+        (array([   0., -254.], dtype=float32), (2, 2), dtype('float32'))
+    """
+
+    __slots__ = ("_axis", "_layer")
+
+    _layer: QuantLinear  # x W^T with W (outputs, inputs)
+    _axis: Literal[0, 1]  # of the outputs
+
+    def __init__(
+        self,
+        w: ArrayLike,
+        *,
+        dtype: QTypeLike = "int8",
+        axis: int = 1,
+        group_size: int | None = None,
+        symmetric: bool = True,
+        scale_dtype: ScaleDtype = "float32",
+        rounding: Rounding | None = None,
+        activation: ActivationScheme = "symmetric",
+    ) -> None:
+        a = np.asarray(w)
+        if a.ndim != 2:
+            raise ValueError(f"w must be 2-D, got shape {a.shape}")
+        if a.dtype.kind != "f":
+            raise TypeError(f"w must hold floats, got dtype {a.dtype}; integers and indices stay what they are")
+        if axis not in (0, 1):
+            raise ValueError(f"axis must be 1 (one scale a column) or 0 (one scale a row), got {axis!r}")
+        self._axis = 1 if axis else 0
+        self._layer = QuantLinear(
+            a.T if self._axis == 1 else a,
+            dtype=dtype,
+            group_size=group_size,
+            symmetric=symmetric,
+            scale_dtype=scale_dtype,
+            rounding=rounding,
+            activation=activation,
+        )
+
+    @classmethod
+    def _made(cls, layer: QuantLinear, axis: Literal[0, 1]) -> QuantMatrix:
+        q = cls.__new__(cls)
+        q._layer, q._axis = layer, axis
+        return q
+
+    # what it is
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        n, k = self._layer.out_features, self._layer.in_features
+        return (k, n) if self._axis == 1 else (n, k)
+
+    @property
+    def ndim(self) -> int:
+        return 2
+
+    @property
+    def size(self) -> int:
+        return self.shape[0] * self.shape[1]
+
+    @property
+    def dtype(self) -> np.dtype[np.float32]:
+        """That of the values it stands for: float32."""
+        return np.dtype(np.float32)
+
+    @property
+    def qtype(self) -> QType:
+        """Type of the integers: `qint8` or `qint4`."""
+        return self._layer.dtype
+
+    @property
+    def axis(self) -> int:
+        """The axis that scales run along: 1, one a column, or 0, one a row."""
+        return self._axis
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it holds, padding included."""
+        return self._layer.nbytes
+
+    def dequantize(self) -> NDArray[np.float32]:
+        """The values q * s: a new array."""
+        w = self._layer.weight
+        return np.ascontiguousarray(w.T) if self._axis == 1 else w.copy()
+
+    @property
+    def T(self) -> QuantMatrix:  # noqa: N802 - NumPy's name
+        """The same integers as the transposed matrix: nothing is copied."""
+        return QuantMatrix._made(self._layer, 0 if self._axis == 1 else 1)
+
+    mT = T  # noqa: N815 - NumPy's name
+
+    def transpose(self, *axes: Any) -> Any:
+        order = axes[0] if len(axes) == 1 and not isinstance(axes[0], SupportsIndex) else axes
+        if order in ((), None) or tuple(a % 2 for a in order) == (1, 0):
+            return self.T
+        return self if tuple(a % 2 for a in order) == (0, 1) else self._values().transpose(*axes)
+
+    # products
+
+    def __matmul__(self, other: Any) -> Any:
+        return np.matmul(self, other)
+
+    def __rmatmul__(self, other: Any) -> Any:
+        return np.matmul(other, self)
+
+    def _times_from_left(self, x: Any, out: Any = None) -> Any:
+        """x @ self."""
+        a = np.asanyarray(x)
+        k = self.shape[0]
+        if a.ndim == 0 or a.shape[-1] != k:
+            raise ValueError(f"x @ Q needs x of shape (..., {k}) for Q {self.shape}, got {a.shape}")
+        if a.dtype.kind not in "fiub":  # complex numbers, objects
+            return np.matmul(a, self._values(), out=out)
+        if self._axis == 1:
+            return self._layer(a, out=out)
+        y = _blockwise(a, self)
+        if out is None:
+            return y
+        np.copyto(out, y)
+        return out
+
+    def _times_from_right(self, x: Any, out: Any = None) -> Any:
+        """self @ x: the transpose of x^T @ self^T."""
+        a = np.asanyarray(x)
+        if a.ndim == 0 or a.shape[-2 if a.ndim > 1 else 0] != self.shape[1]:
+            needed = f"({self.shape[1]},) or (..., {self.shape[1]}, n)"
+            raise ValueError(f"Q @ x needs x of shape {needed} for Q {self.shape}, got {a.shape}")
+        if a.ndim == 1:
+            return self.T._times_from_left(a, out)
+        y = np.swapaxes(self.T._times_from_left(np.swapaxes(a, -1, -2)), -1, -2)
+        if out is None:
+            return y
+        np.copyto(out, y)
+        return out
+
+    def _product(self, a: Any, b: Any, out: Any = None) -> Any:
+        """np.matmul(a, b), where self is one of them."""
+        if type(b) is QuantMatrix:
+            return b._times_from_left(_values_of(a), out)
+        return self._times_from_right(b, out)
+
+    # rows
+
+    def __getitem__(self, index: Any) -> Any:
+        """Rows, dequantized: Q[i], Q[ids] with integers of any shape, Q[2:5]; other indices as in the float array."""
+        if isinstance(index, slice):
+            return self._rows(np.arange(self.shape[0])[index])
+        ids = np.asarray(index) if not isinstance(index, tuple) else None
+        if ids is not None and ids.dtype.kind in "iu":
+            return self._rows(ids)
+        return self._values()[index]
+
+    def _rows(self, ids: NDArray[Any]) -> NDArray[np.float32]:
+        length = self.shape[0]
+        flat = ids.astype(np.int64, copy=False).ravel()
+        outside = (flat < -length) | (flat >= length)
+        if outside.any():
+            raise IndexError(f"index {int(flat[outside.argmax()])} is out of bounds for axis 0 with size {length}")
+        take = _outputs if self._axis == 0 else _inputs
+        return take(self._layer, np.where(flat < 0, flat + length, flat)).reshape(*ids.shape, self.shape[1])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[NDArray[np.float32]]:
+        return iter(self._values())
+
+    # what computes with the values
+
+    def _values(self) -> NDArray[np.float32]:
+        return read_only(self.dequantize())
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        if copy is False:
+            raise ValueError("a QuantMatrix has no float array to share: ask for copy=None or copy=True")
+        x = self.dequantize()
+        x = x if dtype is None else x.astype(dtype, copy=False)
+        x.flags.writeable = copy is True  # what is written to a copy that nobody asked for would be lost
+        return x
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        if ufunc is np.matmul and method == "__call__" and not kwargs:
+            a, b = inputs
+            if type(b) is QuantMatrix and b._axis == 1:  # the shortest way for what nearly every call is
+                y = b._layer._packed.try_call(a)
+                if y is not None:
+                    return y
+            return self._product(a, b)
+        out = kwargs.get("out", ())
+        if any(type(array) is QuantMatrix for array in (inputs[:1] if method == "at" else out)):
+            _refuse_to_write()
+        if ufunc is np.matmul and method == "__call__" and kwargs.keys() <= {"out"}:
+            return self._product(*inputs, *out)
+        return getattr(ufunc, method)(*_values_of(inputs), **_values_of(kwargs))
+
+    def __array_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        first = args[0] if args else next(iter(kwargs.values()), None)
+        if type(kwargs.get("out")) is QuantMatrix or (func in WRITING_FUNCTIONS and type(first) is QuantMatrix):
+            _refuse_to_write()
+        special = _FUNCTIONS.get(func)
+        if special is not None:
+            result = special(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
+        try:
+            return func(*_values_of(args), **_values_of(kwargs))
+        except ValueError as error:
+            if type(first) is QuantMatrix and "read-only" in str(error):  # as np.nan_to_num(Q, copy=False) does
+                _refuse_to_write(error)
+            raise
+
+    def __getattr__(self, name: str) -> Any:
+        """The attributes and methods of ndarray that are not above, of the dequantized values."""
+        if name.startswith("_") or not hasattr(np.ndarray, name):
+            raise AttributeError(f"'QuantMatrix' object has no attribute {name!r}")
+        if name in WRITING_METHODS:
+            _refuse_to_write()
+        if name == "ctypes":
+            raise TypeError("a QuantMatrix has no float memory to point to; take x = Q.dequantize() and x.ctypes")
+        return getattr(self._values(), name)
+
+    def dot(self, other: Any, out: Any = None) -> Any:
+        return np.dot(self, other) if out is None else np.dot(self, other, out=out)
+
+    def take(self, indices: Any, axis: Any = None, out: Any = None, mode: Any = "raise") -> Any:
+        return np.take(self, indices, axis=axis, out=out, mode=mode)
+
+    def __setitem__(self, index: Any, value: Any) -> NoReturn:
+        _refuse_to_write()
+
+    def __pow__(self, other: Any) -> Any:
+        return self._values() ** _values_of(other)  # not np.power: an array squares where it can
+
+    def __bool__(self) -> bool:
+        return bool(self._values())
+
+    def __float__(self) -> float:
+        return float(self._values().item())
+
+    def __int__(self) -> int:
+        return int(self._values().item())
+
+    def __contains__(self, value: Any) -> bool:
+        return value in self._values()
+
+    def __repr__(self) -> str:
+        options = repr(self._layer).split(", ", 1)[1].removesuffix(")")
+        return f"QuantMatrix({self.shape[0]} x {self.shape[1]}, {options}, axis={self._axis})"
+
+    def __copy__(self) -> QuantMatrix:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> QuantMatrix:
+        return self  # immutable
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _from_state, (self._state(),)
+
+    def _state(self) -> dict[str, Any]:
+        """The state of the layer, and the axis."""
+        return self._layer._state() | {"axis": self._axis}
+
+
+def _from_state(state: dict[str, Any]) -> QuantMatrix:
+    """What a pickle calls."""
+    state = dict(state)
+    axis = state.pop("axis")
+    return QuantMatrix._made(_layer_from_state(state), axis)
+
+
+def _outputs(layer: QuantLinear, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Rows of the layer's weight, dequantized: (len(ids), inputs)."""
+    q, scale = layer._packed.int_rows(ids), layer.scale[ids]
+    if layer.dtype == qint8:
+        return q * scale[:, None]
+    zero_point = None if layer.symmetric else layer.zero_point[ids].astype(np.int8)
+    return GroupedWeight(q, scale, zero_point, layer.group_size).dequantize()
+
+
+def _inputs(layer: QuantLinear, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Columns of the layer's weight, dequantized: (len(ids), outputs)."""
+    q = layer._packed.int_columns(ids)
+    if layer.dtype == qint8:
+        return q * layer.scale
+    group = np.zeros_like(ids) if layer.group_size is None else ids // layer.group_size
+    values = q.astype(np.float32)
+    if not layer.symmetric:
+        values -= layer.zero_point[:, group].T
+    return values * layer.scale[:, group].T
+
+
+def _blockwise(x: NDArray[Any], q: QuantMatrix) -> NDArray[Any]:
+    """x @ q on dequantized values, a block of q's rows at a time, summed in ascending order."""
+    k, n = q.shape
+    dtype = x.dtype if x.dtype.kind == "f" else np.dtype(np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        a = x.astype(np.float32, copy=False)
+        y = np.zeros((*a.shape[:-1], n), np.float32)
+        step = max(1, _BLOCK_ELEMENTS // max(n, 1))
+        for first in range(0, k, step):
+            y += a[..., first : first + step] @ q[first : first + step]
+        return y.astype(dtype, copy=False)
+
+
+def _values_of(value: Any) -> Any:
+    """`value` with every QuantMatrix in its tuples, lists and dicts replaced by its values."""
+    if type(value) is QuantMatrix:
+        return value._values()
+    if type(value) in (tuple, list):
+        return type(value)(_values_of(part) for part in value)
+    if type(value) is dict:
+        return {key: _values_of(part) for key, part in value.items()}
+    return value
+
+
+def _refuse_to_write(cause: Exception | None = None) -> NoReturn:
+    raise TypeError(
+        "a QuantMatrix cannot be written to: its values are integers with fixed scales; "
+        "compute a new array (Q + 1, not Q += 1), or take w = Q.dequantize(), write to w, and quantize it again"
+    ) from cause
+
+
+# NumPy functions that keep to the integers, for the calls they are meant for; NotImplemented hands the call on.
+
+
+def _dot(a: Any, b: Any, out: Any = None) -> Any:
+    if np.ndim(a) == 0 or np.ndim(b) not in (1, 2):
+        return NotImplemented  # scaling, or a sum over the last but one axis of more dimensions
+    return np.matmul(a, b) if out is None else np.matmul(a, b, out=out)
+
+
+def _inner(a: Any, b: Any) -> Any:
+    return np.matmul(a, b.T) if type(b) is QuantMatrix and np.ndim(a) in (1, 2) else NotImplemented
+
+
+def _einsum(*operands: Any, **kwargs: Any) -> Any:
+    product = as_product(operands, kwargs, QuantMatrix)
+    if product is None:
+        return NotImplemented
+    x, q, transposed = product
+    return np.matmul(x, q.T if transposed else q)
+
+
+def _transpose(a: Any, axes: Any = None) -> Any:
+    return a.transpose(axes) if type(a) is QuantMatrix else NotImplemented
+
+
+def _take(a: Any, indices: Any, axis: Any = None, out: Any = None, mode: Any = "raise") -> Any:
+    plain = type(a) is QuantMatrix and axis == 0 and out is None and mode == "raise"
+    return a[np.asarray(indices)] if plain and np.asarray(indices).dtype.kind in "iu" else NotImplemented
+
+
+_FUNCTIONS: dict[Any, Callable[..., Any]] = {
+    np.dot: _dot,
+    np.inner: _inner,
+    np.einsum: _einsum,
+    np.transpose: _transpose,
+    np.take: _take,
+    np.shape: lambda a: a.shape,
+    np.ndim: lambda a: 2,
+    np.size: lambda a, axis=None: a.size if axis is None else a.shape[axis],
+}

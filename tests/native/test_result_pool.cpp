@@ -1,0 +1,97 @@
+// The pool of large results without Python, whose lock would keep these threads apart: many takers at once, and forks
+// in the middle of it.
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstring>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "base/result_pool.h"
+#include "check.h"
+
+namespace octavo::test {
+namespace {
+
+constexpr std::size_t kMiB = std::size_t{1} << 20;
+
+// Takes blocks, writes its mark all over them, and looks whether it is still there when they go back.
+bool churn(unsigned char mark, int times) {
+  bool ok = true;
+  std::vector<ResultBlock> held;
+  for (int i = 0; i < times; ++i) {
+    ResultBlock block = take_result_block(kSmallestPooledBytes + static_cast<std::size_t>(i % 3) * kMiB / 8);
+    std::memset(block->as<void>(), mark, kSmallestPooledBytes);
+    held.push_back(std::move(block));
+    if (held.size() == 3) {
+      const auto* bytes = held.front()->as<const unsigned char>();
+      for (std::size_t at = 0; at < kSmallestPooledBytes; at += 4096) ok = ok && bytes[at] == mark;
+      held.erase(held.begin());
+    }
+  }
+  return ok;
+}
+
+void check_takers_at_once() {
+  std::vector<std::thread> takers;
+  std::atomic<bool> ok{true};
+  for (int t = 0; t < 8; ++t) {
+    takers.emplace_back([&, t] {
+      if (!churn(static_cast<unsigned char>(t), 200)) ok = false;
+    });
+  }
+  for (int i = 0; i < 50; ++i) {
+    set_result_pool_bytes((1 + static_cast<std::size_t>(i) % 4) * kMiB);
+    if (i % 8 == 0) clear_result_pool();
+  }
+  for (std::thread& t : takers) t.join();
+  check(ok, "eight takers at once");
+  set_result_pool_bytes(2 * kMiB);
+  check(result_pool_state().idle_bytes <= 2 * kMiB, "the limit after eight takers");
+}
+
+#if !defined(__SANITIZE_THREAD__)  // which does not follow threads started in the child of a threaded process
+void check_fork() {
+  set_result_pool_bytes(8 * kMiB);
+  std::atomic<bool> stop{false};
+  std::thread other([&] {
+    while (!stop) set_result_pool_bytes(8 * kMiB);  // holds the pool's lock about half of the time
+  });
+  bool ok = true;
+  for (int repeat = 0; repeat < 100; ++repeat) {
+    const pid_t child = fork();
+    if (child == 0) {
+      alarm(2);  // a lock that nobody will open ends the child, and the check fails
+      const bool good = churn(2, 5);
+      clear_result_pool();
+      _exit(good && result_pool_state().idle_blocks == 0 ? 0 : 1);
+    }
+    int status = -1;
+    waitpid(child, &status, 0);
+    ok = ok && WIFEXITED(status) && WEXITSTATUS(status) == 0;
+    if (!ok) break;
+  }
+  stop = true;
+  other.join();
+  check(ok, "forks while another thread is in the pool");
+}
+#else
+void check_fork() { std::printf("fork: not run under ThreadSanitizer\n"); }
+#endif
+
+}  // namespace
+}  // namespace octavo::test
+
+// --no-fork: for emulators, which do not survive the fork of a process with threads.
+int main(int argc, char** argv) {
+  using namespace octavo::test;
+  check_takers_at_once();
+  if (argc < 2 || std::string(argv[1]) != "--no-fork") {
+    check_fork();
+  } else {
+    std::printf("fork: not run, as asked by --no-fork\n");
+  }
+  return finish();
+}

@@ -1,0 +1,87 @@
+"""advise: it measures what it says it measures, on the rows that layers get."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import octavo as oc
+
+F = np.float32
+rng = np.random.default_rng(0)
+
+
+def model() -> dict[str, Any]:
+    return {"fc": oc.nn.Linear.init(64, 96, rng=rng), "w": rng.standard_normal((96, 64), dtype=F)}
+
+
+def forward(m: dict[str, Any], x: np.ndarray) -> np.ndarray:
+    y: np.ndarray = m["fc"](x) @ m["w"]
+    return y
+
+
+def test_each_layer_and_array_has_a_row_for_each_batch_size() -> None:
+    x = rng.standard_normal((3, 64), dtype=F)
+    advice = oc.advise(model(), x, layers={oc.nn.Linear}, arrays=["w"], batch_sizes=[1, 7], forward=forward)
+    assert [(r.path, r.shape, r.batch_size) for r in advice.rows] == [
+        ("fc", (96, 64), 1), ("fc", (96, 64), 7), ("w", (64, 96), 1), ("w", (64, 96), 7),
+    ]  # fmt: skip
+    for r in advice.rows:
+        assert r.float_seconds > 0
+        assert r.quantized_seconds > 0
+        assert r.speedup == r.float_seconds / r.quantized_seconds
+        assert 30 < r.sqnr_db < 60
+        assert r.recommendation == ("int8" if r.speedup >= 1 else "float")
+    text = str(advice)
+    assert "SQNR" in text
+    assert len(text.splitlines()) == 5
+
+
+def test_layers_are_measured_on_the_rows_that_they_get() -> None:
+    # One large value in a row leaves the others a coarse step: the error is that of these rows, not of random ones.
+    m, x = {"fc": oc.nn.Linear(np.eye(64, dtype=F))}, np.full((2, 64), 1e-3, F)
+    x[:, 0] = 1
+    given = oc.advise(m, x, layers=oc.nn.Linear, batch_sizes=[2], forward=lambda m, x: m["fc"](x)).rows[0]
+    random = oc.advise(m, layers=oc.nn.Linear, batch_sizes=[2]).rows[0]
+    expected = oc.QuantLinear(np.eye(64, dtype=F))(x).astype(np.float64) - x
+    assert given.sqnr_db == pytest.approx(10 * np.log10(np.sum(x.astype(float) ** 2) / np.sum(expected**2)), abs=0.01)
+    assert abs(given.sqnr_db - random.sqnr_db) > 3
+
+
+def test_a_poor_answer_is_left_in_float_however_fast() -> None:
+    w = rng.standard_normal((512, 512), dtype=F)
+    w[0] *= 1e4  # int4, one group a column: all other weights of the column become zero
+    row = oc.advise({"w": w}, dtype="int4", batch_sizes=[1]).rows[0]
+    assert row.sqnr_db > 20  # random inputs all meet the large weight
+    m = {"fc": oc.nn.Linear(w.T)}
+    x = rng.standard_normal((4, 512), dtype=F)
+    x[:, 0] = 0
+    row = oc.advise(m, x, layers=oc.nn.Linear, dtype="int4", batch_sizes=[4], forward=lambda m, x: m["fc"](x)).rows[0]
+    assert row.sqnr_db < 20
+    assert row.recommendation == "float"
+
+
+def test_the_model_is_left_as_it_is() -> None:
+    m = model()
+    weight = m["fc"].weight.copy()
+    oc.advise(m, np.ones((1, 64), F), layers=oc.nn.Linear, arrays=True, batch_sizes=[1], forward=forward)
+    assert isinstance(m["fc"], oc.nn.Linear)
+    assert type(m["w"]) is np.ndarray
+    np.testing.assert_array_equal(m["fc"].weight, weight)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_sizes": []}, "batch_sizes must hold numbers of rows from 1 on"),
+        ({"batch_sizes": [0]}, "from 1 on"),
+        ({"layers": {oc.nn.ReLU}}, "no layer of type ReLU"),
+        ({"arrays": ["v"]}, "names no array"),
+        ({"x": np.ones((1, 64), F), "layers": oc.nn.Linear, "forward": lambda m, x: x}, "was not called with x"),
+    ],
+)
+def test_advise_refuses(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        oc.advise(model(), **options)
