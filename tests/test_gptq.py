@@ -99,6 +99,7 @@ def test_activation_order_helps_where_inputs_differ_in_size() -> None:
     w = np.random.default_rng(2).standard_normal((48, 256), dtype=F)
     ordered, plain = (round_gptq(w, x, group_size=64, activation_order=order) for order in (True, False))
     assert output_error(w, ordered, fresh) < 0.8 * output_error(w, plain, fresh)
+    np.testing.assert_array_equal(round_gptq(w, x, group_size=64).q, ordered.q)  # the default
 
 
 @pytest.mark.parametrize("size", [32, 128, None])
