@@ -4,7 +4,8 @@
 //     build/default/tests/native/kernel_share [M K N ...]
 //
 // The limit is measured in the same run, with nothing loaded or stored: 24 or 12 accumulators in registers, as the
-// kernels have them. Limits, layers and kernels take turns; the figures are medians of nine rounds. The kernel avxvnni
+// kernels have them. Limits, layers and kernels take turns; the figures are medians of nine rounds, and beside them the
+// best round: neighbours on a shared machine take cache and memory, which only ever lowers a rate. The kernel avxvnni
 // runs as the tests build it where the CPU has AVX512-VNNI: the same code with the same number of registers, on the
 // EVEX form of its instruction, whose limit at 256 bits is what it is held against.
 #include <time.h>
@@ -97,8 +98,9 @@ void measure(const Shape& s) {
       if (!missing_features(*find_kernel(c.kernel)).empty()) continue;
       force_kernel(find_kernel(c.kernel));
       const double at_most = seconds(c.registers_only), taken = seconds([&] {
-                             for (int call = 0; call < calls; ++call) layer(x.data(), s.m, s.k, y.data(), s.n);
-                           });
+                                                          for (int call = 0; call < calls; ++call)
+                                                            layer(x.data(), s.m, s.k, y.data(), s.n);
+                                                        });
       if (round < 0) continue;  // warms up
       limits[i].push_back(c.operations_per_step * kSteps / at_most / 1e12);
       rates[i].push_back(operations * calls / taken / 1e12);
@@ -107,8 +109,10 @@ void measure(const Shape& s) {
   for (std::size_t i = 0; i < std::size(kContenders); ++i) {
     if (rates[i].empty()) continue;
     const double limit = median(limits[i]), rate = median(rates[i]);
-    std::printf("| %ld x %ld x %ld | %s | %.3f | %.3f | %.0f %% |\n", static_cast<long>(s.m), static_cast<long>(s.k),
-                static_cast<long>(s.n), kContenders[i].kernel, rate, limit, 100 * rate / limit);
+    const double best = *std::max_element(rates[i].begin(), rates[i].end());
+    std::printf("| %ld x %ld x %ld | %s | %.3f | %.3f | %.0f %% | %.0f %% |\n", static_cast<long>(s.m),
+                static_cast<long>(s.k), static_cast<long>(s.n), kContenders[i].kernel, rate, limit, 100 * rate / limit,
+                100 * best / limit);
   }
 }
 
@@ -123,7 +127,7 @@ int main(int argc, char** argv) {
   if (shapes.empty()) {
     shapes = {{128, 768, 768}, {128, 768, 3072}, {512, 768, 3072}, {512, 3072, 768}, {512, 4096, 4096}};
   }
-  std::printf("| M x K x N | kernel | TOPS | limit | share |\n|---|---|---|---|---|\n");
+  std::printf("| M x K x N | kernel | TOPS | limit | share | best round |\n|---|---|---|---|---|---|\n");
   for (const Shape& shape : shapes) measure(shape);
   return 0;
 }

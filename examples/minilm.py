@@ -4,8 +4,7 @@
     python examples/minilm.py [--limit 3000] [--query "read a file line by line"]
 
 Embeds sentences from the docstrings of the standard library and prints what quantizing costs and saves. The functions
-know nothing of octavo: other arrays stand in the dict. Sentences of one length share a batch, so nothing is padded;
-batches run side by side, each on one thread, because softmax, GELU and layer norm in NumPy use one. About a minute.
+know nothing of octavo: other arrays stand in the dict. Batches of one length run side by side, on a thread each.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from typing import Any
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when NumPy is imported
 
 import numpy as np
-from minilm_data import batches, docstrings, model_folder, tokenized
+from minilm_data import batches, docstrings, held_out, model_folder, tokenized
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 from tqdm import tqdm
@@ -30,7 +29,7 @@ from octavo.tree import walk
 
 HEADS, BATCH = 12, 32
 WEIGHTS: Any = {"words": "out_in"} | {f"layers.*.{name}": "in_out" for name in ("qkv", "out", "up", "down")}
-VARIANTS: dict[str, dict[str, Any]] = {"int8": {"dtype": "int8"}, "int4 g64": {"dtype": "int4", "group_size": 64}}
+VARIANTS: dict[str, dict[str, Any]] = {"int8": {}, "int4": {"dtype": "int4", "group_size": 64, "rounding": "gptq"}}
 Array = NDArray[np.float32]
 
 
@@ -124,20 +123,21 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     args = parser.parse_args()
     oc.set_num_threads(1)
-    folder, sentences = model_folder(), docstrings(args.limit)
-    tokens, params, exact = tokenized(folder, sentences), load(folder), np.empty(0)
+    folder, sentences, exact = model_folder(), docstrings(args.limit), np.empty(0)
+    tokens, params = tokenized(folder, sentences), load(folder)
     print(f"{'':8} {'bytes':>12} {'sentences/s':>12} {'mean cosine':>12} {'same top 10':>12}")
     for name, options in {"float32": None, **VARIANTS}.items():
         model = params
         if options is not None:
-            model = oc.quantize_dynamic(params, arrays=WEIGHTS, activation="asymmetric", **options)
+            seen = {"calibration": held_out(folder, args.limit, BATCH), "forward": embed} if options else {}
+            model = oc.quantize_dynamic(params, arrays=WEIGHTS, activation="asymmetric", **options, **seen)
         start = time.perf_counter()
         y = embed_all(model, tokens, args.threads, name)
         speed = len(y) / (time.perf_counter() - start)
         size = sum(v.nbytes for _, v in walk(model, stop=lambda v: hasattr(v, "nbytes")) if hasattr(v, "nbytes"))
         exact = y if options is None else exact
-        near, exact_near = (np.argsort(-(e @ e.T), axis=1)[:, 1:11] for e in (y, exact))
-        same = np.mean([len({*a} & {*b}) / 10 for a, b in zip(near, exact_near, strict=True)])
+        near = (np.argsort(-(e @ e.T), axis=1)[:, 1:11] for e in (y, exact))
+        same = np.mean([len({*a} & {*b}) / 10 for a, b in zip(*near, strict=True)])
         print(f"{name:8} {size:12,} {speed:12,.0f} {(y * exact).sum(axis=1).mean():12.5f} {same:12.1%}")
         if args.query is not None:
             cosines = y @ embed(model, np.array(tokenized(folder, [args.query])))[0]

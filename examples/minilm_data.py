@@ -9,6 +9,9 @@ from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 _LEFT_OUT = {"site-packages", "test", "tests", "idle_test", "lib2to3"}
 
 
@@ -52,3 +55,10 @@ def docstrings(limit: int | None = None) -> dict[str, str]:
         if limit is not None and len(found) >= limit:
             break
     return dict(list(found.items())[:limit])
+
+
+def held_out(folder: Path, limit: int, size: int, count: int = 500) -> list[NDArray[np.intp]]:
+    """Batches of sentences that `docstrings(limit)` does not hold, or where there are none of the last that it does."""
+    sentences = list(docstrings(limit + count))
+    tokens = tokenized(folder, sentences[limit:] or sentences[-count:])
+    return [np.array([tokens[i] for i in places]) for places in batches(tokens, size)]

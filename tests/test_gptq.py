@@ -258,6 +258,20 @@ def test_refused_inputs_leave_the_statistics_as_they_were() -> None:
     assert (statistics.hessian == 2).all()
 
 
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("activation_order", [False, True])
+def test_gptq_leaves_the_weight_as_it_is(transposed: bool, activation_order: bool) -> None:
+    stored = np.random.default_rng(3).standard_normal((64, 64), dtype=F)
+    w = stored.T if transposed else stored
+    before = stored.copy()
+    first = round_gptq(w, correlated(100, 64), group_size=32, activation_order=activation_order)
+    np.testing.assert_array_equal(stored, before)
+    stored.flags.writeable = False
+    np.testing.assert_array_equal(
+        round_gptq(w, correlated(100, 64), group_size=32, activation_order=activation_order).q, first.q
+    )
+
+
 def test_inputs_that_are_all_zero_leave_the_plain_search() -> None:
     w = np.random.default_rng(3).standard_normal((4, 64), dtype=F)
     rounded = round_gptq(w, np.zeros((3, 64)), group_size=32)

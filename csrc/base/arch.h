@@ -29,7 +29,8 @@ FeatureList known_features();
 
 std::uint32_t cpu_features();
 
-// Why the operating system keeps back a feature that the CPU has: amx_int8, in words. Empty where it keeps nothing back.
+// Why the operating system keeps back a feature that the CPU has: amx_int8, in words. Empty where it keeps nothing
+// back.
 const std::string& feature_refusal();
 std::string cpu_brand();
 

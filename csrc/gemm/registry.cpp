@@ -89,7 +89,8 @@ std::atomic<const Kernel*> g_forced{nullptr};
 std::atomic<bool> g_environment_read{false};
 std::mutex g_environment_mutex;
 
-// OCTAVO_ISA and OCTAVO_MIN_ROWS are read at the first use of a kernel, not at import: a bad value must leave `octavo info` usable.
+// OCTAVO_ISA and OCTAVO_MIN_ROWS are read at the first use of a kernel, not at import: a bad value must leave `octavo
+// info` usable.
 void read_environment() {
   if (g_environment_read.load(std::memory_order_acquire)) return;
   const std::lock_guard<std::mutex> lock(g_environment_mutex);

@@ -139,17 +139,24 @@ struct Sums {
 
   // Adds up or finishes the next `count` rows, as far as there are any.
   void take_rows(int count) {
-    for (const int end = row + count < rows ? row + count : rows; row < end; ++row) {
+    for (int left = count < rows - row ? count : rows - row; left > 0;) {
+      const int in_tile = kTileRows - row % kTileRows, now = left < in_tile ? left : in_tile;
       for (int p = 0; p < panels; ++p) {
         const int at = (row / kTileRows * panels + p) * kTileSums + row % kTileRows * kNr;
-        __m512i sums = _mm512_load_si512(leaving + at);
-        if (!first) sums = _mm512_add_epi32(sums, _mm512_load_si512(partial + at));
+        if (!first) add_up(leaving + at, partial + at, now);
         if (last) {
-          Finisher{block, col0 + kNr * p}(sums, row0 + row);
+          finish_rows(block, leaving + at, kNr, row0 + row, now, col0 + kNr * p);
         } else {
-          _mm512_store_si512(partial + at, sums);
+          std::memcpy(partial + at, leaving + at, static_cast<std::size_t>(now) * kNr * sizeof(std::int32_t));
         }
       }
+      row += now;
+      left -= now;
+    }
+  }
+  static void add_up(std::int32_t* sums, const std::int32_t* more, int count) {
+    for (int i = 0; i < count * kNr; i += kNr) {
+      _mm512_store_si512(sums + i, _mm512_add_epi32(_mm512_load_si512(sums + i), _mm512_load_si512(more + i)));
     }
   }
   void take_all() { take_rows(rows - row); }

@@ -164,7 +164,6 @@ void gemm(const GemmBlock& block) {
   const std::int16_t* lhs = static_cast<const std::int16_t*>(block.lhs);
   const std::int8_t* panel = block.rhs;
   for (std::int64_t n0 = 0; n0 < block.cols; n0 += kNr, panel += groups * kLineBytes) {
-    const Finisher finish{block, n0};
     for (std::int64_t g = 0; g < groups; g += groups_per_piece) {
       const std::int64_t count = groups - g < groups_per_piece ? groups - g : groups_per_piece;
       const bool first = g == 0, last = g + count == groups;
@@ -172,7 +171,7 @@ void gemm(const GemmBlock& block) {
         const std::int64_t rows = block.rows - m < kMr ? block.rows - m : kMr;
         std::int32_t* acc = block.scratch + (first && last ? 0 : m * kNr);
         multiply_rows(rows, lhs + m * a_stride + g * kKr, a_stride, panel + g * kLineBytes, count, acc, first);
-        if (last) finish(acc, m, rows);
+        if (last) finish_rows(block, acc, kNr, m, rows, n0);
       }
     }
   }
@@ -189,7 +188,7 @@ void gemv(const GemmBlock& block) {
     } else {
       multiply_tile<2, 4, true>(lhs, a_stride, panel, 0, groups, block.scratch, true);
     }
-    Finisher{block, n0}(block.scratch, 0, block.rows);
+    finish_rows(block, block.scratch, kNr, 0, block.rows, n0);
   }
 }
 

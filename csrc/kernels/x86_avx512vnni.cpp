@@ -30,9 +30,6 @@ struct Avx512Vnni {
   static Vec start(const std::int32_t* column_sums) {
     return _mm512_sub_epi32(zero(), _mm512_slli_epi32(_mm512_loadu_si512(column_sums), 7));
   }
-  static void finish(const GemmBlock& block, std::int64_t col0, const Vec* line, std::int64_t m) {
-    Finisher{block, col0}(line[0], m);
-  }
 };
 
 void quantize_lhs(const QuantizeLhs& task) {

@@ -30,7 +30,7 @@ __m256i dpbusd(__m256i sum, __m256i lhs, __m256i rhs) { return _mm256_dpbusd_epi
 struct AvxVnni {
   using Vec = __m256i;
   static constexpr int kVecs = 2, kMr = 6, kPanels = 1;
-  static constexpr int kGemvLines[4] = {4, 2, 2, 1};
+  static constexpr int kGemvLines[4] = {4, 2, 1, 1};
 
   static Vec zero() { return _mm256_setzero_si256(); }
   static Vec load(const void* at) { return _mm256_load_si256(static_cast<const __m256i*>(at)); }
@@ -42,9 +42,6 @@ struct AvxVnni {
   static Vec start(const std::int32_t* column_sums) {
     const Vec sums = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(column_sums));
     return _mm256_sub_epi32(zero(), _mm256_slli_epi32(sums, 7));
-  }
-  static void finish(const GemmBlock& block, std::int64_t col0, const Vec* line, std::int64_t m) {
-    Finisher{block, col0}(line[0], line[1], m);
   }
 };
 

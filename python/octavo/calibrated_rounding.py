@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -16,12 +16,16 @@ from octavo import tree
 from octavo.counterparts import counterpart
 from octavo.gptq import InputStatistics, as_statistics, round_gptq
 from octavo.int4 import GroupedWeight, ScaleDtype
-from octavo.layers import Layers, LayerSpec, as_specs, find_layers, nothing_found, read_layer
+from octavo.layers import Layers, LayerSpec, as_specs, find_layers, nothing_found, read_layer, refusal
 from octavo.progress import with_bar
+from octavo.qmatrix import watched_matrix
 from octavo.rounding import as_weight, round_nearest, round_search
 from octavo.watched import Watched
 
-__all__ = ["RoundingComparison", "RoundingErrors", "compare_rounding", "rounded_layers", "rounding_error"]
+__all__ = [
+    "RoundingComparison", "RoundingErrors", "Watchable", "compare_rounding", "rounded_weights", "rounding_error",
+    "watchable_array", "watchable_layer",
+]  # fmt: skip
 
 CalibratedRounding = Literal["search", "gptq"]
 Forward = Callable[[Any, Any], Any]
@@ -32,10 +36,44 @@ Report = Callable[["RoundingErrors"], object]
 _MAX_STATISTICS_BYTES = 2 << 30
 
 
-def rounded_layers(
+@dataclass(frozen=True, slots=True)
+class Watchable:
+    """Something that multiplies its inputs by a weight: where it is, W (out, in), and what stands in for it.
+
+    `watched(update)` gives a stand-in that computes the same and hands its inputs to `update`. `may_be_idle`: that no
+    batch reaches it is nothing to warn of.
+    """
+
+    path: str
+    original: Any
+    weight: npt.NDArray[Any]
+    watched: Callable[[Callable[[Any], None]], Any]
+    may_be_idle: bool = False
+
+
+def watchable_layer(path: str, layer: Any, spec: LayerSpec) -> Watchable:
+    def watched(update: Callable[[Any], None]) -> Watched:
+        # What the layer sets in itself stays in the copy, which shares the weight.
+        kept = copy.deepcopy(layer, {id(held): held})
+        return Watched(kept, spec.call, update, lambda before, y: None)
+
+    try:
+        weight = read_layer(layer, spec)[0]
+    except (TypeError, ValueError) as error:
+        raise refusal(path, layer, spec, error, hint=False) from error
+    held = getattr(layer, spec.weight)
+    return Watchable(path, layer, weight, watched)
+
+
+def watchable_array(path: str, array: npt.NDArray[Any], axis: Literal[0, 1]) -> Watchable:
+    """`axis` as for `QuantMatrix`. Rows may be looked up without any product."""
+    weight = array.T if axis == 1 else array
+    return Watchable(path, array, weight, lambda update: watched_matrix(weight, axis, update), may_be_idle=True)
+
+
+def rounded_weights(
     model: Any,
-    found: list[tuple[str, Any]],
-    specs: Mapping[type, LayerSpec],
+    watchables: list[Watchable],
     batches: Iterable[Any],
     *,
     rounding: CalibratedRounding,
@@ -46,32 +84,32 @@ def rounded_layers(
     symmetric: bool,
     scale_dtype: ScaleDtype,
 ) -> dict[int, GroupedWeight]:
-    """The rounded weights of the layers in `found`, by the id of the layer. The model is left as it is.
+    """The rounded weights, by the id of the layer or array. The model is left as it is.
 
-    rounding="search" weighs the search with the inputs' mean squares; "gptq" is `octavo.gptq.round_gptq`.
+    rounding="search" weighs the search with the inputs' mean squares; "gptq" is `octavo.gptq.round_gptq`. What no batch
+    reaches is rounded by the plain search.
     """
     rounded: dict[int, GroupedWeight] = {}
     options: dict[str, Any] = {"group_size": group_size, "symmetric": symmetric, "scale_dtype": scale_dtype}
     products = rounding == "gptq" or report is not None
-    layers: Iterable[tuple[str, Any, npt.NDArray[Any], InputStatistics]] = _statistics(
-        model, found, specs, batches, forward, products=products, progress=progress
-    )
-    for path, layer, weight, statistics in _barred(layers, "rounding", "layer", progress, total=len(found)):
+    known = _statistics(model, watchables, batches, forward, products=products, progress=progress)
+    for item, statistics in _barred(known, "rounding", "weight", progress, total=len(watchables)):
         if statistics.rows == 0:
-            warnings.warn(
-                f"{tree.label(path)} was given no row by the calibration batches; its weights are rounded by the plain "
-                "search",
-                stacklevel=3,
-            )
-            way, rounded[id(layer)] = "search", round_search(weight, **options)
+            if not item.may_be_idle:
+                warnings.warn(
+                    f"{tree.label(item.path)} was given no row by the calibration batches; its weights are rounded by "
+                    "the plain search",
+                    stacklevel=3,
+                )
+            way, new = "search", round_search(item.weight, **options)
         elif rounding == "gptq":
-            way, rounded[id(layer)] = "gptq", round_gptq(weight, statistics, **options)
+            way, new = "gptq", round_gptq(item.weight, statistics, **options)
         else:
-            way = "search, weighted"
-            rounded[id(layer)] = round_search(weight, importance=statistics.importance, **options)
+            way, new = "search, weighted", round_search(item.weight, importance=statistics.importance, **options)
+        rounded[id(item.original)] = new
         if report is not None:
             seen = statistics if statistics.rows else None
-            report(RoundingErrors(path or "(model)", way, *_errors(weight, rounded[id(layer)], seen)))
+            report(RoundingErrors(item.path or "(model)", way, *_errors(item.weight, new, seen)))
     return rounded
 
 
@@ -79,29 +117,24 @@ def _barred(items: Iterable[_T], what: str, unit: str, progress: bool, *, total:
     return with_bar(items, what, unit, total=total) if progress else items
 
 
-_Run = list[tuple[str, Any, npt.NDArray[Any]]]
-
-
 def _statistics(
     model: Any,
-    found: list[tuple[str, Any]],
-    specs: Mapping[type, LayerSpec],
+    watchables: list[Watchable],
     batches: Iterable[Any],
     forward: Forward,
     *,
     products: bool,
     progress: bool,
-) -> Iterator[tuple[str, Any, npt.NDArray[Any], InputStatistics]]:
-    """(path, layer, its weight (out, in), statistics of its inputs): as many layers a run of the model as fit."""
-    runs: list[_Run] = []
+) -> Iterator[tuple[Watchable, InputStatistics]]:
+    """Each with the statistics of its inputs: as many a run of the model as fit the memory allowed."""
+    runs: list[list[Watchable]] = []
     room = 0
-    for path, layer in found:
-        weight = read_layer(layer, specs[type(layer)])[0]
-        needed = _statistics_bytes(path, weight.shape[1]) if products else 0
+    for item in watchables:
+        needed = _statistics_bytes(item.path, item.weight.shape[1]) if products else 0
         if not runs or needed > room:
             runs.append([])
             room = _MAX_STATISTICS_BYTES
-        runs[-1].append((path, layer, weight))
+        runs[-1].append(item)
         room -= needed
     if len(runs) > 1 and iter(batches) is batches:
         raise ValueError(
@@ -109,31 +142,21 @@ def _statistics(
             f"layers do not fit {_MAX_STATISTICS_BYTES >> 30} GiB at once; got the iterator {type(batches).__name__}"
         )
     for run in runs:
-        gathered = _gathered(model, run, specs, batches, forward, products=products, progress=progress)
-        for path, layer, weight in run:
-            yield path, layer, weight, gathered.pop(path)
+        gathered = _gathered(model, run, batches, forward, products=products, progress=progress)
+        for item in run:
+            yield item, gathered.pop(0)
 
 
 def _gathered(
-    model: Any,
-    run: _Run,
-    specs: Mapping[type, LayerSpec],
-    batches: Iterable[Any],
-    forward: Forward,
-    *,
-    products: bool,
-    progress: bool,
-) -> dict[str, InputStatistics]:
-    """Statistics of the inputs of the layers in `run`, by path: a copy of the model runs on each batch once."""
-    watched: dict[int, Watched] = {}
-    gathered: dict[str, InputStatistics] = {}
-    for path, layer, weight in run:
-        spec = specs[type(layer)]
-        gathered[path] = InputStatistics(weight.shape[1], products=products)
-        held = getattr(layer, spec.weight)
-        kept = copy.deepcopy(layer, {id(held): held})  # what the layer sets in itself stays in the copy
-        watched[id(layer)] = Watched(kept, spec.call, _named(gathered[path].update, path), lambda before, y: None)
-    running, count = tree.copy_with(model, watched), 0
+    model: Any, run: list[Watchable], batches: Iterable[Any], forward: Forward, *, products: bool, progress: bool
+) -> list[InputStatistics]:
+    """Statistics of the inputs of those in `run`: a copy of the model runs on each batch once."""
+    gathered = [InputStatistics(item.weight.shape[1], products=products) for item in run]
+    stand_ins = {
+        id(item.original): item.watched(_named(statistics.update, item.path))
+        for item, statistics in zip(run, gathered, strict=True)
+    }
+    running, count = tree.copy_with(model, stand_ins), 0
     for count, batch in enumerate(_barred(batches, "calibrating", "batch", progress), start=1):
         try:
             forward(running, batch)
@@ -245,15 +268,16 @@ def compare_rounding(
         raise ValueError(nothing_found(model, specs))
     options: dict[str, Any] = {"group_size": group_size, "symmetric": symmetric, "scale_dtype": scale_dtype}
     rows = []
-    known = _statistics(model, found, specs, calibration, forward, products=True, progress=progress)
-    for path, _layer, given, statistics in _barred(known, "rounding", "layer", progress, total=len(found)):
-        weight = np.asarray(given, np.float32)
+    watchables = [watchable_layer(path, layer, specs[type(layer)]) for path, layer in found]
+    known = _statistics(model, watchables, calibration, forward, products=True, progress=progress)
+    for item, statistics in _barred(known, "rounding", "weight", progress, total=len(watchables)):
+        weight = np.asarray(item.weight, np.float32)
         ways = {"nearest": round_nearest(weight, **options), "search": round_search(weight, **options)}
         if statistics.rows:
             ways["search, weighted"] = round_search(weight, importance=statistics.importance, **options)
             ways["gptq"] = round_gptq(weight, statistics, **options)
         seen = statistics if statistics.rows else None
-        rows += [RoundingErrors(path or "(model)", way, *_errors(weight, q, seen)) for way, q in ways.items()]
+        rows += [RoundingErrors(item.path or "(model)", way, *_errors(weight, q, seen)) for way, q in ways.items()]
     return RoundingComparison(tuple(rows))
 
 

@@ -6,10 +6,17 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from octavo import tree
 from octavo.arrays import Arrays, Entry, Layout, QuantizationReport, chosen_arrays, entry, unwrapped
-from octavo.calibrated_rounding import RoundingErrors, rounded_layers
+from octavo.calibrated_rounding import (
+    RoundingErrors,
+    Watchable,
+    rounded_weights,
+    watchable_array,
+    watchable_layer,
+)
 from octavo.counterparts import counterpart
 from octavo.int4 import GroupedWeight, ScaleDtype
 from octavo.layers import (
@@ -84,11 +91,11 @@ def quantize_dynamic(
         calibration: batches that the float model is run on first, for int4 weights: rounding="search" then weighs each
             input by its mean square. "gptq" takes 8 K^2 bytes a layer of K inputs (K = 4096: 134 MB, 11008: 970 MB), at
             most 2 GiB at a time: where that does not hold all layers, the batches are run several times, so they must
-            be a list or the like. A layer that no batch reaches is rounded by the plain search, with a warning.
-            Recurrent layers, embeddings and arrays are always rounded by the plain search.
+            be a list or the like. A layer that no batch reaches is rounded by the plain search, with a warning;
+            recurrent layers and embeddings always are.
         forward: how to run the model on a batch of calibration.
-        progress: show a bar of the batches of calibration, then of the layers as they are rounded (needs tqdm).
-        rounding_report: called with the `RoundingErrors` of each layer as soon as it is rounded with calibration, as in
+        progress: show a bar of the batches of calibration, then of the weights as they are rounded (needs tqdm).
+        rounding_report: called with the `RoundingErrors` of each weight as soon as it is rounded with calibration:
             rounding_report=print. Takes the memory of "gptq" with "search" too. `compare_rounding` compares all ways.
         activation: how `QuantLinear` quantizes its input: "symmetric" or "asymmetric".
         inplace: change the model itself, after every replacement has been built. Otherwise a copy.deepcopy is made in
@@ -129,17 +136,25 @@ def quantize_dynamic(
         raise ValueError(nothing_found(model, specs))
     groups: dict[str, Any] = {"group_size": group_size, "symmetric": symmetric, "scale_dtype": scale_dtype}
     options = groups | {"rounding": rounding, "activation": activation, "dtype": dtype}
+    entries: list[Entry] = []
+    matrices: list[tuple[str, NDArray[Any], Literal[0, 1]]] = []
+    if arrays is not None or layers is None:
+        wanted = True if arrays is None else arrays
+        chosen = chosen_arrays(model, wanted, layout, min_size, lambda value: type(value) in specs)
+        matrices, entries = list(chosen.arrays.values()), chosen.left
+        if not matrices and not found:
+            raise ValueError(_no_array(chosen.left))
     rounded: dict[int, GroupedWeight] = {}
     if calibration is not None:
         way = _calibrated(dtype, rounding)
-        linear = [(path, layer) for path, layer in found if counterpart(type(layer)) is None]
-        if not linear:
-            raise ValueError("calibration rounds linear layers, and layers names none; arrays and others need none")
-        _check_first(linear, specs, options | {"rounding": "nearest"}, check)
-        rounded = rounded_layers(
+        watchables = [watchable_layer(p, v, specs[type(v)]) for p, v in found if counterpart(type(v)) is None]
+        watchables += [watchable_array(*matrix) for matrix in matrices]
+        if not watchables:
+            raise ValueError("calibration is for linear layers and arrays, and neither is named; others need none")
+        _check_first(watchables, specs, options | {"rounding": "nearest"}, check)
+        rounded = rounded_weights(
             model,
-            linear,
-            specs,
+            watchables,
             calibration,
             rounding=way,
             forward=forward,
@@ -147,12 +162,11 @@ def quantize_dynamic(
             report=rounding_report,
             **groups,
         )
-        options["rounding"] = "search"  # of recurrent layers, embeddings and arrays
+        options["rounding"] = "search"  # of what has no inputs of its own: recurrent layers, embeddings
     elif rounding == "gptq":
         raise ValueError('rounding="gptq" needs calibration=batches, which the layers\' inputs are taken from')
     elif rounding_report is not None:
         raise ValueError("rounding_report needs calibration=batches, which the errors are measured on")
-    entries: list[Entry] = []
     replacements: dict[int, Any] = {}
     for path, layer in found:
         spec = specs[type(layer)]
@@ -166,17 +180,15 @@ def quantize_dynamic(
                 check_layer(layer, spec)
         except (TypeError, ValueError) as error:
             raise refusal(path, layer, spec, error, hint=check) from error
-    if arrays is not None or layers is None:
-        wanted = True if arrays is None else arrays
-        chosen = chosen_arrays(model, wanted, layout, min_size, lambda value: type(value) in specs)
-        for path, array, axis in chosen.arrays.values():
-            try:
+    for path, array, axis in matrices:
+        try:
+            grouped = rounded.get(id(array))
+            if grouped is not None:
+                replacements[id(array)] = QuantMatrix.from_grouped(grouped, axis=axis, activation=activation)
+            else:
                 replacements[id(array)] = QuantMatrix(array, axis=axis, **options)
-            except ValueError as error:
-                raise ValueError(f"{tree.label(path)}: {error}") from error
-        entries += chosen.left
-        if not chosen.arrays and not found:
-            raise ValueError(_no_array(chosen.left))
+        except ValueError as error:
+            raise ValueError(f"{tree.label(path)}: {error}") from error
     if min_speedup is not None:
         entries += _without_losers(model, found, specs, replacements, min_speedup, batch_size)
     if report is not None:
@@ -245,18 +257,20 @@ def _without_losers(
 
 
 def _check_first(
-    found: list[tuple[str, Any]], specs: Mapping[type, LayerSpec], options: dict[str, Any], check: bool
+    watchables: list[Watchable], specs: Mapping[type, LayerSpec], options: dict[str, Any], check: bool
 ) -> None:
     """Refuses, before batches are run for long, what would be refused afterwards."""
-    for path, layer in found:
-        spec = specs[type(layer)]
+    for item in watchables:
+        spec = specs.get(type(item.original))
         try:
-            weight = as_weight(read_layer(layer, spec)[0])
+            weight = as_weight(item.weight)
             QuantLinear(np.zeros((1, weight.shape[1]), np.float32), **options)
-            if check:
-                check_layer(layer, spec)
+            if check and spec is not None:
+                check_layer(item.original, spec)
         except (TypeError, ValueError) as error:
-            raise refusal(path, layer, spec, error, hint=check) from error
+            if spec is None:
+                raise type(error)(f"{tree.label(item.path)}: {error}") from error
+            raise refusal(item.path, item.original, spec, error, hint=check) from error
 
 
 def _calibrated(dtype: QTypeLike, rounding: str | None) -> Literal["search", "gptq"]:

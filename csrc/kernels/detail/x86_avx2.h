@@ -113,92 +113,88 @@ inline __m128i load_16(const std::uint8_t* x, std::int64_t n) {
   return _mm_load_si128(reinterpret_cast<const __m128i*>(tail));
 }
 
-// Finishes rows of 16 sums into columns col0 .. col0 + 15 of the block, or as many as it has.
-struct Finisher {
-  const GemmBlock& block;
-  std::int64_t col0;
+inline void store_words(int* dst, std::int64_t cols, __m256i result) {
+  if (cols >= 8) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(dst), result);
+  } else {
+    _mm256_maskstore_epi32(dst, first_lanes(cols), result);
+  }
+}
 
-  __m256i columns_i32(const std::int32_t* array, int half) const {
+inline void store_bytes(std::uint8_t* dst, std::int64_t cols, __m128i bytes) {
+  if (cols >= 16) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(dst), bytes);
+  } else {
+    alignas(16) std::uint8_t all[16];
+    _mm_store_si128(reinterpret_cast<__m128i*>(all), bytes);
+    std::memcpy(dst, all, static_cast<std::size_t>(cols));
+  }
+}
+
+// Eight results as int32: whole numbers of -128..255, of which the low bytes are wanted.
+inline __m256i requantized(__m256 y, const Epilogue& e) {
+  const __m256 raised = _mm256_max_ps(_mm256_mul_ps(y, _mm256_set1_ps(e.dst_inverse)), _mm256_set1_ps(e.dst_lo));
+  const __m256i q = _mm256_cvtps_epi32(_mm256_min_ps(raised, _mm256_set1_ps(e.dst_hi)));
+  return _mm256_and_si256(_mm256_add_epi32(q, _mm256_set1_epi32(e.dst_zero_point)), _mm256_set1_epi32(0xff));
+}
+
+// Finishes `rows` rows of 16 sums, acc[row * acc_stride], into columns col0 .. col0 + 15 of the block, or as many as it
+// has. What belongs to the columns is read once.
+template <DstKind kKind>
+void finish_rows_as(const GemmBlock& block, const std::int32_t* acc, std::int64_t acc_stride, std::int64_t row0,
+                    std::int64_t rows, std::int64_t col0) {
+  const Epilogue e = block.epilogue;
+  const std::int64_t cols = block.cols - col0;
+  const auto words = [&](const std::int32_t* array, int half) {
+    if (array == nullptr) return _mm256_setzero_si256();
     return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(array + col0 + 8 * half));
-  }
-  __m256 columns_f32(const float* array, int half) const { return _mm256_loadu_ps(array + col0 + 8 * half); }
-
-  __m256i corrected(__m256i acc, std::int64_t m, int half) const {
-    const Epilogue& e = block.epilogue;
-    if (e.lhs_zero_point != nullptr) {
-      const __m256i z = _mm256_set1_epi32(e.lhs_zero_point[m]);
-      acc = _mm256_sub_epi32(acc, _mm256_mullo_epi32(z, columns_i32(e.rhs_sum, half)));
-    }
-    if (e.rhs_zero_point != nullptr) {
-      const __m256i sum = _mm256_set1_epi32(e.lhs_sum[m]);
-      acc = _mm256_sub_epi32(acc, _mm256_mullo_epi32(sum, columns_i32(e.rhs_zero_point, half)));
-    }
-    return acc;
-  }
-
-  __m256 rescaled(__m256i sum, std::int64_t m, int half) const {
-    const Epilogue& e = block.epilogue;
-    const __m256 scale = _mm256_mul_ps(_mm256_set1_ps(e.lhs_scale[m]), columns_f32(e.rhs_scale, half));
-    __m256 y = _mm256_mul_ps(_mm256_cvtepi32_ps(sum), scale);
-    if (e.bias != nullptr) y = _mm256_add_ps(y, columns_f32(e.bias, half));
-    if (e.relu) y = _mm256_andnot_ps(_mm256_cmp_ps(y, _mm256_setzero_ps(), _CMP_LE_OQ), y);  // NaN stays, -0 becomes +0
-    return y;
-  }
-
-  // Eight results as int32: whole numbers of -128..255, of which the low bytes are wanted.
-  __m256i requantized(__m256 y) const {
-    const Epilogue& e = block.epilogue;
-    const __m256 raised = _mm256_max_ps(_mm256_mul_ps(y, _mm256_set1_ps(e.dst_inverse)), _mm256_set1_ps(e.dst_lo));
-    const __m256i q = _mm256_cvtps_epi32(_mm256_min_ps(raised, _mm256_set1_ps(e.dst_hi)));
-    return _mm256_and_si256(_mm256_add_epi32(q, _mm256_set1_epi32(e.dst_zero_point)), _mm256_set1_epi32(0xff));
-  }
-
-  void store_words(int* dst, std::int64_t cols, __m256i result) const {
-    if (cols >= 8) {
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(dst), result);
-    } else {
-      _mm256_maskstore_epi32(dst, first_lanes(cols), result);
-    }
-  }
-
-  void store_bytes(std::uint8_t* dst, std::int64_t cols, __m256i first_8, __m256i last_8) const {
-    const __m128i bytes = bytes_of(first_8, last_8);
-    if (cols >= 16) {
-      _mm_storeu_si128(reinterpret_cast<__m128i*>(dst), bytes);
-    } else {
-      alignas(16) std::uint8_t all[16];
-      _mm_store_si128(reinterpret_cast<__m128i*>(all), bytes);
-      std::memcpy(dst, all, static_cast<std::size_t>(cols));
-    }
-  }
-
-  // Row m, of which the sums are given in halves.
-  void operator()(__m256i first_8, __m256i last_8, std::int64_t m) const {
-    const DstKind kind = block.epilogue.kind;
-    const std::int64_t cols = block.cols - col0, at = m * block.dst_stride + col0;
-    __m256i result[2] = {corrected(first_8, m, 0), corrected(last_8, m, 1)};
-    if (kind != DstKind::kInt32) {
-      for (int half = 0; half < 2; ++half) {
-        const __m256 y = rescaled(result[half], m, half);
-        result[half] = kind == DstKind::kByte ? requantized(y) : _mm256_castps_si256(y);
+  };
+  const auto floats = [&](const float* array, int half) {
+    return array == nullptr ? _mm256_setzero_ps() : _mm256_loadu_ps(array + col0 + 8 * half);
+  };
+  const __m256i rhs_sum[2] = {words(e.rhs_sum, 0), words(e.rhs_sum, 1)};
+  const __m256i rhs_zero_point[2] = {words(e.rhs_zero_point, 0), words(e.rhs_zero_point, 1)};
+  const __m256 rhs_scale[2] = {floats(e.rhs_scale, 0), floats(e.rhs_scale, 1)};
+  const __m256 bias[2] = {floats(e.bias, 0), floats(e.bias, 1)};
+  std::int64_t at = row0 * block.dst_stride + col0;
+  for (std::int64_t m = row0; m < row0 + rows; ++m, acc += acc_stride, at += block.dst_stride) {
+    __m256i result[2];
+    for (int half = 0; half < 2; ++half) {
+      __m256i sum = _mm256_load_si256(reinterpret_cast<const __m256i*>(acc + 8 * half));
+      if (e.lhs_zero_point != nullptr) {
+        sum = _mm256_sub_epi32(sum, _mm256_mullo_epi32(_mm256_set1_epi32(e.lhs_zero_point[m]), rhs_sum[half]));
       }
+      if (e.rhs_zero_point != nullptr) {
+        sum = _mm256_sub_epi32(sum, _mm256_mullo_epi32(_mm256_set1_epi32(e.lhs_sum[m]), rhs_zero_point[half]));
+      }
+      result[half] = sum;
+      if constexpr (kKind == DstKind::kInt32) continue;
+      const __m256 scale = _mm256_mul_ps(_mm256_set1_ps(e.lhs_scale[m]), rhs_scale[half]);
+      __m256 y = _mm256_mul_ps(_mm256_cvtepi32_ps(sum), scale);
+      if (e.bias != nullptr) y = _mm256_add_ps(y, bias[half]);
+      if (e.relu) y = _mm256_andnot_ps(_mm256_cmp_ps(y, _mm256_setzero_ps(), _CMP_LE_OQ), y);  // NaN stays, -0 is +0
+      result[half] = kKind == DstKind::kByte ? requantized(y, e) : _mm256_castps_si256(y);
     }
-    if (kind == DstKind::kByte) {
-      store_bytes(static_cast<std::uint8_t*>(block.dst) + at, cols, result[0], result[1]);
+    if constexpr (kKind == DstKind::kByte) {
+      store_bytes(static_cast<std::uint8_t*>(block.dst) + at, cols, bytes_of(result[0], result[1]));
     } else {
       store_words(static_cast<int*>(block.dst) + at, cols, result[0]);
       if (cols > 8) store_words(static_cast<int*>(block.dst) + at + 8, cols - 8, result[1]);
     }
   }
+}
 
-  // `rows` rows from row0 on, of which the sums are acc[row][16].
-  void operator()(const std::int32_t* acc, std::int64_t row0, std::int64_t rows) const {
-    for (std::int64_t r = 0; r < rows; ++r, acc += 16) {
-      const auto* sums = reinterpret_cast<const __m256i*>(acc);
-      (*this)(_mm256_load_si256(sums), _mm256_load_si256(sums + 1), row0 + r);
-    }
+[[gnu::noinline]] inline void finish_rows(const GemmBlock& block, const std::int32_t* acc, std::int64_t acc_stride,
+                                          std::int64_t row0, std::int64_t rows, std::int64_t col0) {
+  switch (block.epilogue.kind) {
+    case DstKind::kInt32:
+      return finish_rows_as<DstKind::kInt32>(block, acc, acc_stride, row0, rows, col0);
+    case DstKind::kFloat32:
+      return finish_rows_as<DstKind::kFloat32>(block, acc, acc_stride, row0, rows, col0);
+    case DstKind::kByte:
+      return finish_rows_as<DstKind::kByte>(block, acc, acc_stride, row0, rows, col0);
   }
-};
+}
 
 }  // namespace
 }  // namespace octavo

@@ -16,8 +16,8 @@
 // accumulators for each of several lines in flight.
 //
 // An Isa gives: Vec; kVecs, the registers of a line; kMr, kPanels; kGemvLines[4], lines in flight for 1 to 4 rows;
-// zero, load, store, broadcast, add, dot(sum, unsigned lhs, signed rhs), start(column sums), and finish(block, col0,
-// line, m), which takes the kVecs registers of a row's 16 sums. Included per kernel file.
+// zero, load, store, broadcast, add, dot(sum, unsigned lhs, signed rhs) and start(column sums). finish_rows is that of
+// x86_avx2.h or x86_avx512.h, whichever the kernel file has included before.
 #pragma once
 
 #include <immintrin.h>
@@ -61,7 +61,7 @@ struct Tile {
   std::int64_t lhs_stride;
   const std::int8_t* line[Isa::kPanels];
   std::int64_t groups;
-  std::int32_t* acc;  // R rows of kPanels * kNr, for sums between pieces
+  std::int32_t* acc;  // R rows of kPanels * kNr: the sums between pieces, and those to finish
   bool first, last;
   std::int64_t row0, col0;
 };
@@ -93,12 +93,12 @@ void multiply_tile(const GemmBlock& block, const Tile<Isa>& tile) {
     });
   }
   unrolled<R>([&](auto r) {
-    if (tile.last) {
-      unrolled<kUsed>([&](auto p) { Isa::finish(block, tile.col0 + kNr * p, sums[r] + kVecs * p, tile.row0 + r); });
-    } else {
-      unrolled<kUsed * kVecs>([&](auto v) { Isa::store(tile.acc + kAccStride * r + kLanes * v, sums[r][v]); });
-    }
+    unrolled<kUsed * kVecs>([&](auto v) { Isa::store(tile.acc + kAccStride * r + kLanes * v, sums[r][v]); });
   });
+  if (!tile.last) return;
+  for (int p = 0; p < kUsed; ++p) {
+    finish_rows(block, tile.acc + kNr * p, kAccStride, tile.row0, R, tile.col0 + kNr * p);
+  }
 }
 
 // The tile of `rows` rows, 1 <= rows <= R.
@@ -191,8 +191,9 @@ void stream_panel(const GemmBlock& block, const std::uint8_t* lhs, std::int64_t 
       Vec& total = sums[r][i % kVecs];
       total = Isa::add(total, sums[r][i + kVecs]);
     });
-    Isa::finish(block, n0, sums[r], r);
+    unrolled<kVecs>([&](auto v) { Isa::store(block.scratch + kNr * r + kLanes * v, sums[r][v]); });
   });
+  finish_rows(block, block.scratch, kNr, 0, R, n0);
 }
 
 template <class Isa>
