@@ -119,3 +119,35 @@ def get_num_threads() -> int: ...
 def max_exact_k(lhs_wide: bool, rhs_wide: bool) -> int: ...
 def max_exact_group_k(lhs_wide: bool, rhs_wide: bool) -> int: ...
 def build_info() -> dict[str, str]: ...
+def fake_quantize(
+    x: NDArray[np.float32],
+    scale: NDArray[np.float32],
+    inverse: NDArray[np.float32],
+    lo: NDArray[np.float32],
+    hi: NDArray[np.float32],
+    *,
+    outer: int,
+    inner: int,
+) -> NDArray[np.float32]: ...
+def fake_quantize_backward(
+    grad: NDArray[np.float32],
+    x: NDArray[np.float32],
+    scale: NDArray[np.float32],
+    inverse: NDArray[np.float32],
+    lo: NDArray[np.float32],
+    hi: NDArray[np.float32],
+    *,
+    outer: int,
+    inner: int,
+) -> NDArray[np.float32]: ...
+def learnable_backward(
+    grad: NDArray[np.float32],
+    x: NDArray[np.float32],
+    scale: NDArray[np.float32],
+    inverse: NDArray[np.float32],
+    lo: NDArray[np.float32],
+    hi: NDArray[np.float32],
+    *,
+    outer: int,
+    inner: int,
+) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.float64]]: ...
