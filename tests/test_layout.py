@@ -47,6 +47,7 @@ NUMPY_ALONE = {
     "paths": set(),
     "einsum": set(),
     "timing": set(),
+    "progress": set(),
     "checkpoint": set(),
     "places": {"tree"},
 }

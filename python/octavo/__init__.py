@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from octavo import nn, ops
 from octavo.advise import Advice, LayerAdvice, advise
 from octavo.arrays import QuantizationReport
-from octavo.calibrated_rounding import RoundingComparison, RoundingErrors, compare_rounding
+from octavo.calibrated_rounding import RoundingComparison, RoundingErrors, compare_rounding, rounding_error
 from octavo.compare import Comparison, LayerComparison, compare
 from octavo.convert import Quantize, convert
 from octavo.embedding import QuantEmbedding
@@ -83,7 +83,7 @@ __all__ = [
     "QParams", "QType", "as_qtype", "choose_qparams", "quantize", "dequantize", "fake_quantize",
     "qint8", "quint8", "qint4", "quint4", "GroupedWeight", "pack_int4", "unpack_int4",
     "round_nearest", "round_search", "round_gptq", "InputStatistics",
-    "compare_rounding", "RoundingComparison", "RoundingErrors",
+    "compare_rounding", "rounding_error", "RoundingComparison", "RoundingErrors",
     # operators
     "ops",
     # what runs

@@ -24,6 +24,7 @@ from octavo.layers import (
     read_layer,
     refusal,
 )
+from octavo.progress import with_bar
 from octavo.qarray import QuantizedArray
 from octavo.qconfig import QConfig, QConfigLike, QConfigMapping, as_mapping
 from octavo.qparams import QParams
@@ -415,7 +416,7 @@ def calibrate(
     """
     tracers = {id(layer.tracer): layer.tracer for _, layer in observed_layers(prepared)}.values()
     count = 0
-    for count, batch in enumerate(_with_bar(batches) if progress else batches, start=1):
+    for count, batch in enumerate(with_bar(batches, "calibrating", "batch") if progress else batches, start=1):
         try:
             _run(prepared, batch, forward, list(tracers))
         except Exception as error:
@@ -472,12 +473,3 @@ def finite_reals(x: Any, name: str) -> NDArray[Any]:
         at = tuple(int(i) for i in np.argwhere(~finite)[0])
         raise ValueError(f"{name} must be finite for calibration, got {values[at]} at {list(at)}; leave this batch out")
     return values
-
-
-def _with_bar(batches: Iterable[Any]) -> Iterable[Any]:
-    try:
-        from tqdm import tqdm
-    except ImportError as error:
-        raise ImportError("progress=True needs tqdm: pip install 'octavo[cli]'") from error
-    bar: Iterable[Any] = tqdm(batches, desc="calibrating", unit="batch")
-    return bar
