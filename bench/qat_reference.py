@@ -214,8 +214,10 @@ class Contender:
         self.seconds.append(float(line[2]))
 
     def notes(self) -> list[str]:
-        rest, _ = self.process.communicate()
-        return [line.removeprefix("note ") for line in rest.splitlines()]
+        # Not communicate(), which would miss lines that came along with the last step's.
+        with self.process:
+            assert self.process.stdout is not None
+            return [line.removeprefix("note ").rstrip() for line in self.process.stdout]
 
 
 def main() -> None:
