@@ -19,6 +19,7 @@ from octavo.int4 import GroupedWeight, ScaleDtype, pack_int4, unpack_int4
 from octavo.linear import QuantLinear
 from octavo.prepare import DeQuantStub, QuantStub
 from octavo.qarray import QuantizedArray
+from octavo.qmatrix import QuantMatrix
 from octavo.qparams import SMALLEST_SCALE, QParams, as_qtype, first_place, qint4
 from octavo.static_linear import StaticQuantLinear
 
@@ -248,6 +249,19 @@ def _read_quant_linear(fields: Fields) -> QuantLinear:
     return QuantLinear.from_quantized(*_read_int8(fields), **options)
 
 
+def _write_quant_matrix(matrix: QuantMatrix) -> tuple[Options, Parts]:
+    options, parts = _write_quant_linear(matrix._layer)
+    return options | {"axis": matrix.axis}, parts
+
+
+def _read_quant_matrix(fields: Fields) -> QuantMatrix:
+    axis: Literal[0, 1] = fields.choice("axis", 0, 1)
+    layer = _read_quant_linear(fields)
+    if layer.relu or layer.bias is not None:
+        raise ValueError("a QuantMatrix has neither a bias nor a ReLU, got relu or bias true")
+    return QuantMatrix._made(layer, axis)
+
+
 def _read_int8(fields: Fields) -> tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.float32] | None]:
     n, k = _read_shape(fields)
     weight = fields.tensor("weight", "I8", (n, k))
@@ -384,6 +398,7 @@ def _kinds() -> Mapping[str, Kind]:
     """The table: every class that files know."""
     rows = [
         Kind(QuantLinear, _write_quant_linear, _read_quant_linear),
+        Kind(QuantMatrix, _write_quant_matrix, _read_quant_matrix),
         Kind(StaticQuantLinear, _write_static, _read_static),
         Kind(Quantize, _write_quantize, _read_quantize),
         Kind(QuantStub, _nothing, lambda fields: QuantStub()),
