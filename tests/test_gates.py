@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -112,3 +114,44 @@ def test_compiled_cells_refuse_what_would_not_be_safe(name: str) -> None:
     if name == "lstm":
         with pytest.raises(ValueError, match="state must be"):
             call(c=np.zeros((3, 3), F))
+
+
+def native_inputs(count: int) -> np.ndarray:
+    """Those of tests/native/test_recurrent.cpp."""
+    states, state = np.empty(count, np.uint32), 1
+    for i in range(count):
+        state = (state * 1664525 + 1013904223) % 2**32
+        states[i] = state
+    return (states.view(np.int32) >> 8).astype(F) * F(2**-17)
+
+
+def native_run(gate_count: int) -> np.ndarray:
+    steps, rows, hidden = 20, 3, 37
+    a = native_inputs(steps * rows * gate_count * hidden).reshape(steps, rows, -1) * F(2**-4)
+    h, c = np.full((rows, hidden), 0.25, F), np.full((rows, hidden), -0.5, F)
+    y = np.empty((steps, rows, hidden), F)
+    for t in range(steps):
+        b = np.tile(h, gate_count)
+        if gate_count == 4:
+            h, c = gates.lstm_cell(a[t], b, c)
+        else:
+            h = gates.gru_cell(a[t], b, h)
+        y[t] = h
+    return y
+
+
+def fnv(values: np.ndarray) -> int:
+    h = 0xCBF29CE484222325
+    for byte in values.astype("<f4").tobytes():
+        h = (h ^ byte) * 0x100000001B3 % 2**64
+    return h
+
+
+def test_native_test_has_the_hashes_of_the_definition() -> None:
+    source = Path(__file__).parent / "native" / "test_recurrent.cpp"
+    if not source.exists():
+        pytest.skip("the native tests are not there")
+    stated = dict(re.findall(r"k(\w+) = (0x[0-9a-f]+)u", source.read_text()))
+    x = native_inputs(100_000)
+    values = {"Sigmoid": gates.sigmoid(x), "Tanh": gates.tanh(x), "Lstm": native_run(4), "Gru": native_run(3)}
+    assert stated == {name: f"{fnv(v):#x}" for name, v in values.items()}

@@ -140,6 +140,10 @@ FORGERIES = {
     "matrix: axis 2": (lambda f: f.layer().update(type="QuantMatrix", axis=2), "axis must be one of"),
     "matrix: axis true": (lambda f: f.layer().update(type="QuantMatrix", axis=True), "axis must be int"),
     "matrix with a bias": (lambda f: f.layer().update(type="QuantMatrix", axis=0), "neither a bias nor a ReLU"),
+    "matrix with a ReLU": (
+        lambda f: (f.layer().update(type="QuantMatrix", axis=0, bias=False, relu=True), drop(f, "fc.bias")),
+        "neither a bias nor a ReLU",
+    ),
     "unknown option": (option("alpha", 1), "unknown option 'alpha'"),
     "option missing": (lambda f: f.layer().pop("relu"), "lacks the option 'relu'"),
     "input no object": (option("input", 3, "static"), "input must be dict"),

@@ -331,7 +331,9 @@ def test_quantize_dynamic_replaces_recurrent_layers_and_embeddings(kind: str, op
     np.testing.assert_allclose(quantized(ids), model(ids), atol=0.02 if not options else 0.4)
     float_bytes = sum(w.nbytes for w in model.rnn.weights.values())
     assert quantized.rnn.nbytes < float_bytes * 0.6  # padding counts at this size
-    same = oc.quantize_dynamic(model, {FLOAT[kind]}, inplace=True)
+    reports: list[Any] = []
+    same = oc.quantize_dynamic(model, {FLOAT[kind]}, inplace=True, report=reports.append)
+    assert [(e.path, e.became, e.bytes_before) for e in reports[0].entries] == [("rnn", "int8", float_bytes)]
     assert same is model
     assert type(model.rnn) is QUANT[kind]
     assert type(model.embedding) is nn.Embedding

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import octavo as oc
+from octavo import _core
 
 
 def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -47,6 +48,57 @@ def test_use_kernel_restores_after_an_error() -> None:
 def test_use_kernel_refuses_unknown_names() -> None:
     with pytest.raises(ValueError, match=r"no kernel is named 'avx9'; this build has .*scalar"):
         oc.use_kernel("avx9")
+
+
+def test_set_min_rows_leaves_the_bits_and_takes_effect() -> None:
+    best, *_, last = [k.name for k in oc.kernels() if k.supported]
+    if best == last:
+        pytest.skip("one kernel runs here: nothing to choose from")
+    rng = np.random.default_rng(3)
+    layer = oc.QuantLinear(rng.standard_normal((20, 30)).astype(np.float32))
+    x = rng.standard_normal((4, 30)).astype(np.float32)
+    before = layer(x)
+    kept = {k.name: k.min_rows for k in oc.kernels()}
+    try:
+        with oc.use_kernel(None):
+            for name in kept:
+                if not _core.missing_features(name):
+                    oc.set_min_rows(name, 100)
+            assert _core.kernel_for(4) == last
+            assert _core.kernel_for(100) == best
+            np.testing.assert_array_equal(layer(x), before)
+            assert next(k.min_rows for k in oc.kernels() if k.name == best) == 100
+    finally:
+        for k in oc.kernels():
+            if k.supported:
+                oc.set_min_rows(k.name, kept[k.name])
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "error", "message"),
+    [
+        ("avx9", 4, ValueError, r"no kernel is named 'avx9'; this build has .*scalar"),
+        ("scalar", 0, ValueError, r"rows must be 1 or more .*, got 0"),
+        ("scalar", 2.0, TypeError, r"rows must be an integer, got float"),
+        ("scalar", True, TypeError, r"rows must be an integer, got bool"),
+    ],
+)
+def test_set_min_rows_refuses(name: str, rows: object, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        oc.set_min_rows(name, rows)  # type: ignore[arg-type]  # wrong on purpose
+
+
+def test_octavo_min_rows_is_read() -> None:
+    code = "import octavo as oc; print([k.min_rows for k in oc.kernels() if k.name == 'scalar'])"
+    assert python(code, OCTAVO_MIN_ROWS="scalar=9").stdout.strip() == "[9]"
+    wrong = python(code, OCTAVO_MIN_ROWS="scalar:9")
+    assert 'OCTAVO_MIN_ROWS: expected NAME=ROWS,... such as amxint8=8, got "scalar:9"' in wrong.stderr
+
+
+def test_show_config_says_what_the_system_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_core, "feature_refusal", lambda: "the operating system refused the tile registers: no")
+    text = "\n".join(oc.runtime.config_lines())
+    assert "amx_int8: the CPU has it, but the operating system refused the tile registers: no" in text
 
 
 def test_cpu_info_describes_this_machine() -> None:

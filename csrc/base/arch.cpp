@@ -1,5 +1,6 @@
 #include "base/arch.h"
 
+#include <cerrno>
 #include <cstdio>
 #include <cstring>
 #include <fstream>
@@ -9,6 +10,9 @@
 #define OCTAVO_ARCH_X86 1
 #include <cpuid.h>
 #include <immintrin.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#endif
 #elif defined(__aarch64__) || defined(_M_ARM64)
 #define OCTAVO_ARCH_ARM64 1
 #if defined(__linux__)
@@ -29,6 +33,11 @@
 
 namespace octavo {
 namespace {
+
+struct Detected {
+  std::uint32_t features = 0;
+  std::string refusal;  // why a feature that the CPU has does not count
+};
 
 #if defined(OCTAVO_ARCH_X86)
 
@@ -61,20 +70,45 @@ std::uint64_t xcr0() {
   return (static_cast<std::uint64_t>(hi) << 32) | lo;
 }
 
-std::uint32_t detect() {
-  const Cpuid l1 = cpuid(1), l7 = cpuid(7), l7_1 = cpuid(7, 1);
-  if (!bit(l1.ecx, 27)) return 0;  // OSXSAVE: without it the system saves no vector state beyond SSE
-  const std::uint64_t saved = xcr0();
-  const bool ymm = (saved & 0x6) == 0x6, zmm = (saved & 0xe6) == 0xe6, tiles = (saved & 0x60000) == 0x60000;
-  std::uint32_t f = 0;
-  if (ymm && bit(l1.ecx, 28) && bit(l1.ecx, 29) && bit(l7.ebx, 5)) {
-    f |= kFeatureAvx2;
-    if (bit(l7_1.eax, 4)) f |= kFeatureAvxVnni;
+// Linux gives a process tile registers only when it asks. The call's return value is all that counts: a process may
+// have been refused by a filter, or because a signal stack is too small for the larger state.
+std::string ask_for_tiles() {
+#if defined(__linux__)
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  if (syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0) return "";
+  return std::string("the operating system refused the tile registers: ") + std::strerror(errno);
+#else
+  return "tile registers are used on Linux alone";
+#endif
+}
+
+// What CPUID and XGETBV say.
+struct CpuState {
+  Cpuid leaf_1, leaf_7, leaf_7_1;
+  std::uint64_t saved;  // XCR0: what the system saves at a context switch
+};
+
+Detected decide(const CpuState& cpu) {
+  const auto saves = [&](std::uint64_t mask) { return (cpu.saved & mask) == mask; };
+  const Cpuid& l7 = cpu.leaf_7;
+  Detected d;
+  if (saves(0x6) && bit(cpu.leaf_1.ecx, 28) && bit(cpu.leaf_1.ecx, 29) && bit(l7.ebx, 5)) {
+    d.features |= kFeatureAvx2;
+    if (bit(cpu.leaf_7_1.eax, 4)) d.features |= kFeatureAvxVnni;
   }
   const bool avx512_f_dq_bw_vl = bit(l7.ebx, 16) && bit(l7.ebx, 17) && bit(l7.ebx, 30) && bit(l7.ebx, 31);
-  if (zmm && avx512_f_dq_bw_vl && bit(l7.ecx, 11)) f |= kFeatureAvx512Vnni;
-  if (tiles && bit(l7.edx, 24) && bit(l7.edx, 25)) f |= kFeatureAmxInt8;
-  return f;
+  if (saves(0xe6) && avx512_f_dq_bw_vl && bit(l7.ecx, 11)) d.features |= kFeatureAvx512Vnni;
+  if (bit(l7.edx, 24) && bit(l7.edx, 25)) {
+    d.refusal = saves(0x60000) ? ask_for_tiles() : "the operating system does not save the tile registers";
+    if (d.refusal.empty()) d.features |= kFeatureAmxInt8;
+  }
+  return d;
+}
+
+Detected detect() {
+  const Cpuid leaf_1 = cpuid(1);
+  if (!bit(leaf_1.ecx, 27)) return {};  // OSXSAVE: without it the system saves no vector state beyond SSE
+  return decide({leaf_1, cpuid(7), cpuid(7, 1), xcr0()});
 }
 
 std::string detect_brand() {
@@ -104,7 +138,7 @@ constexpr FeatureName kFeatures[] = {
     {kFeatureI8mm, "i8mm"},
 };
 
-std::uint32_t detect() {
+Detected detect() {
   std::uint32_t f = kFeatureNeon;  // part of every AArch64 CPU
 #if defined(__linux__)
   if ((getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0) f |= kFeatureDotprod;
@@ -125,7 +159,7 @@ std::uint32_t detect() {
   if (IsProcessorFeaturePresent(kDotprodAvailable)) f |= kFeatureDotprod;
   if (IsProcessorFeaturePresent(kI8mmAvailable)) f |= kFeatureI8mm;
 #endif
-  return f;
+  return {f, ""};
 }
 
 std::string detect_brand() { return "AArch64 CPU"; }
@@ -141,7 +175,7 @@ void leave_float_environment(std::uint64_t saved) { __asm__ volatile("msr fpcr, 
 #else  // any other architecture: the portable kernel alone
 
 constexpr FeatureName kFeatures[] = {{kFeatureNeon, "neon"}};
-std::uint32_t detect() { return 0; }
+Detected detect() { return {}; }
 std::string detect_brand() { return "unknown CPU"; }
 std::uint64_t enter_float_environment() { return 0; }
 void leave_float_environment(std::uint64_t) {}
@@ -176,14 +210,18 @@ CacheSizes detect_caches() {
   return c;
 }
 
+const Detected& detected() {
+  static const Detected once = detect();
+  return once;
+}
+
 }  // namespace
 
 FeatureList known_features() { return {kFeatures, sizeof kFeatures / sizeof kFeatures[0]}; }
 
-std::uint32_t cpu_features() {
-  static const std::uint32_t features = detect();
-  return features;
-}
+std::uint32_t cpu_features() { return detected().features; }
+
+const std::string& feature_refusal() { return detected().refusal; }
 
 std::string cpu_brand() { return detect_brand(); }
 

@@ -1,7 +1,8 @@
 // What this CPU and its operating system let a program use.
 //
 // A feature counts only where both agree: CPUID (or HWCAP) reports the instructions and XGETBV reports that the
-// operating system saves the registers. Everything is read once, at first use, and never changes afterwards.
+// operating system saves the registers; tile registers also need the operating system's permission, which is asked for
+// here. Everything is read once, at first use, and never changes afterwards.
 #pragma once
 
 #include <cstddef>
@@ -27,6 +28,10 @@ struct FeatureList {
 FeatureList known_features();
 
 std::uint32_t cpu_features();
+
+// Why the operating system keeps back a feature that the CPU has: amx_int8, in words. Empty where it keeps nothing
+// back.
+const std::string& feature_refusal();
 std::string cpu_brand();
 
 // Sizes of one core's data caches; a level that the system does not report has a modest default (32 KiB, 256 KiB, 2

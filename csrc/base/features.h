@@ -10,7 +10,7 @@ enum Feature : std::uint32_t {
   kFeatureAvx2 = 1u << 0,  // with F16C
   kFeatureAvxVnni = 1u << 1,
   kFeatureAvx512Vnni = 1u << 2,  // with AVX512 F, BW, DQ and VL
-  kFeatureAmxInt8 = 1u << 3,     // CPUID and XCR0; the permission is asked for by the kernel that uses it
+  kFeatureAmxInt8 = 1u << 3,     // with the permission to use tiles
   kFeatureNeon = 1u << 4,
   kFeatureDotprod = 1u << 5,
   kFeatureI8mm = 1u << 6,

@@ -197,7 +197,15 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
       "force_kernel",
       [](const std::optional<std::string>& name) { force_kernel(name ? &require_kernel(*name) : nullptr); },
       py::arg("name").none(true));
+  m.def(
+      "min_rows", [](const std::string& kernel) { return min_rows(require_kernel(kernel)); }, py::arg("kernel"));
+  m.def(
+      "set_min_rows", [](const std::string& kernel, std::int64_t rows) { set_min_rows(require_kernel(kernel), rows); },
+      py::arg("kernel"), py::arg("rows"));
+  m.def(
+      "kernel_for", [](std::int64_t rows) { return std::string(kernel_for(rows).name); }, py::arg("rows"));
   m.def("cpu_features", &cpu_feature_dict);
+  m.def("feature_refusal", &feature_refusal);
   m.def("cpu_brand", &cpu_brand);
   m.def("cache_bytes", &cache_dict);
   m.def("set_num_threads", &set_num_threads, py::arg("n"));

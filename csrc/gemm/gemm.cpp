@@ -186,7 +186,7 @@ void split_columns(const Kernel& kernel, const Product& product, const RowSource
 
 template <class RowSource>
 void multiply(const Product& product, const RowSource& source, CallReport& report) {
-  const Kernel& kernel = active_kernel();
+  const Kernel& kernel = kernel_for(product.m);
   const int threads = plan_threads(kernel.features, product.m, product.rhs.n(), product.rhs.k());
   report.run_by(kernel.name, threads);
   if (plan_splits_rows(product.m, kernel.mr, threads)) {

@@ -1,8 +1,12 @@
 #include "gemm/registry.h"
 
+#include <algorithm>
 #include <atomic>
+#include <charconv>
 #include <cstdlib>
+#include <list>
 #include <mutex>
+#include <sstream>
 #include <stdexcept>
 
 #include "base/arch.h"
@@ -40,22 +44,58 @@ const Kernel& kernel_named(const std::string& name, const std::string& asked_by)
   return *kernel;
 }
 
-const Kernel& best_kernel() {
-  for (const Kernel* kernel : all_kernels()) {
-    if (missing_features(*kernel).empty()) return *kernel;
+// A kernel that runs here, and the fewest rows for which it is chosen.
+struct Candidate {
+  const Kernel* kernel;
+  std::atomic<std::int64_t> min_rows;
+};
+
+// Best first. A list, for its elements never move.
+std::list<Candidate>& candidates() {
+  static std::list<Candidate> list = [] {
+    std::list<Candidate> runnable;
+    for (const Kernel* kernel : all_kernels()) {
+      if (missing_features(*kernel).empty()) runnable.emplace_back(kernel, kernel->min_rows);
+    }
+    return runnable;
+  }();
+  return list;
+}
+
+// "name=rows,name=rows": names of this build, of which those that do not run here are passed over.
+void read_min_rows(const std::string& text) {
+  const auto fault = [&](const std::string& what) {
+    return std::invalid_argument("OCTAVO_MIN_ROWS: expected NAME=ROWS,... such as amxint8=8, got \"" + text +
+                                 "\": " + what);
+  };
+  std::istringstream entries(text);
+  for (std::string entry; std::getline(entries, entry, ',');) {
+    const std::size_t equals = entry.find('=');
+    if (equals == std::string::npos) throw fault("no = in \"" + entry + "\"");
+    const std::string name = entry.substr(0, equals);
+    const Kernel* kernel = find_kernel(name);
+    if (kernel == nullptr) throw fault("no kernel is named \"" + name + "\"");
+    std::int64_t rows = 0;
+    const char *first = entry.data() + equals + 1, *last = entry.data() + entry.size();
+    const auto [end, error] = std::from_chars(first, last, rows);
+    if (error != std::errc{} || end != last || rows < 1) throw fault("ROWS must be a number from 1 on");
+    for (Candidate& c : candidates()) {
+      if (c.kernel == kernel) c.min_rows.store(rows, std::memory_order_relaxed);
+    }
   }
-  throw std::logic_error("the portable kernel is missing from kernels.inc");
 }
 
 std::atomic<const Kernel*> g_forced{nullptr};
 std::atomic<bool> g_environment_read{false};
 std::mutex g_environment_mutex;
 
-// OCTAVO_ISA is read at the first use of a kernel, not at import: a bad value must leave `octavo info` usable.
+// OCTAVO_ISA and OCTAVO_MIN_ROWS are read at the first use of a kernel, not at import: a bad value must leave `octavo
+// info` usable.
 void read_environment() {
   if (g_environment_read.load(std::memory_order_acquire)) return;
   const std::lock_guard<std::mutex> lock(g_environment_mutex);
   if (g_environment_read.load(std::memory_order_relaxed)) return;
+  if (const char* text = std::getenv("OCTAVO_MIN_ROWS"); text != nullptr) read_min_rows(text);
   if (const char* name = std::getenv("OCTAVO_ISA"); name != nullptr && *name != '\0') {
     g_forced.store(&kernel_named(name, "OCTAVO_ISA"), std::memory_order_release);
   }
@@ -90,9 +130,33 @@ const Kernel* find_kernel(const std::string& name) {
 }
 
 const Kernel& active_kernel() {
-  static const Kernel& best = best_kernel();
   const Kernel* forced = forced_kernel();
-  return forced != nullptr ? *forced : best;
+  return forced != nullptr ? *forced : *candidates().front().kernel;
+}
+
+const Kernel& kernel_for(std::int64_t rows) {
+  if (const Kernel* forced = forced_kernel(); forced != nullptr) return *forced;
+  for (const Candidate& c : candidates()) {
+    if (std::max<std::int64_t>(rows, 1) >= c.min_rows.load(std::memory_order_relaxed)) return *c.kernel;
+  }
+  return *candidates().back().kernel;  // the portable one takes what no other does
+}
+
+std::int64_t min_rows(const Kernel& kernel) {
+  read_environment();
+  for (const Candidate& c : candidates()) {
+    if (c.kernel == &kernel) return c.min_rows.load(std::memory_order_relaxed);
+  }
+  return kernel.min_rows;
+}
+
+void set_min_rows(const Kernel& kernel, std::int64_t rows) {
+  require_supported(kernel, "set_min_rows");
+  if (rows < 1) throw std::invalid_argument("set_min_rows: rows must be at least 1, got " + std::to_string(rows));
+  read_environment();
+  for (Candidate& c : candidates()) {
+    if (c.kernel == &kernel) c.min_rows.store(rows, std::memory_order_relaxed);
+  }
 }
 
 void force_kernel(const Kernel* kernel) {

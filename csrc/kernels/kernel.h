@@ -128,6 +128,8 @@ struct Kernel {
   void (*gemv)(const GemmBlock&);
   std::int64_t gemv_max_rows;
   const Int4Kernel* int4;
+  // Products of fewer rows go to the next kernel of the table that runs here: it is faster for them.
+  std::int64_t min_rows = 1;
 };
 
 }  // namespace octavo

@@ -60,15 +60,9 @@ void quantize_lhs(const QuantizeLhs& task) {
       continue;
     }
     const RowQuantizer quantized(rq);
-    std::int64_t i = 0;
-    for (; i + 16 <= task.k; i += 16) {
-      store_16(q + i, quantized(_mm256_loadu_ps(x + i)), quantized(_mm256_loadu_ps(x + i + 8)));
-    }
-    if (i < task.k) {
-      const std::int64_t rest = task.k - i;
-      const __m256 a = _mm256_maskload_ps(x + i, first_lanes(rest < 8 ? rest : 8));
-      const __m256 b = rest > 8 ? _mm256_maskload_ps(x + i + 8, first_lanes(rest - 8)) : _mm256_setzero_ps();
-      store_16(q + i, quantized(a), quantized(b));
+    for (std::int64_t i = 0; i < task.k; i += 16) {
+      const Sixteen v = load_16(x + i, task.k - i);
+      store_16(q + i, quantized(v.first_8), quantized(v.last_8));
     }
   }
 }
@@ -80,15 +74,7 @@ void pack_lhs(const PackLhs& task) {
     const std::uint8_t* x = task.src + m * task.src_stride;
     std::int16_t* q = static_cast<std::int16_t*>(task.dst) + m * stride;
     for (std::int64_t i = 0; i < task.k; i += 16) {
-      __m128i bytes;
-      if (i + 16 <= task.k) {
-        bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(x + i));
-      } else {
-        alignas(16) std::uint8_t tail[16] = {};
-        std::memcpy(tail, x + i, static_cast<std::size_t>(task.k - i));
-        bytes = _mm_load_si128(reinterpret_cast<const __m128i*>(tail));
-      }
-      const __m256i wide = _mm256_cvtepi8_epi16(_mm_xor_si128(bytes, flip));
+      const __m256i wide = _mm256_cvtepi8_epi16(_mm_xor_si128(load_16(x + i, task.k - i), flip));
       _mm256_storeu_si256(reinterpret_cast<__m256i*>(q + i), wide);
     }
   }
@@ -178,7 +164,6 @@ void gemm(const GemmBlock& block) {
   const std::int16_t* lhs = static_cast<const std::int16_t*>(block.lhs);
   const std::int8_t* panel = block.rhs;
   for (std::int64_t n0 = 0; n0 < block.cols; n0 += kNr, panel += groups * kLineBytes) {
-    const Finisher finish{block, n0};
     for (std::int64_t g = 0; g < groups; g += groups_per_piece) {
       const std::int64_t count = groups - g < groups_per_piece ? groups - g : groups_per_piece;
       const bool first = g == 0, last = g + count == groups;
@@ -186,7 +171,7 @@ void gemm(const GemmBlock& block) {
         const std::int64_t rows = block.rows - m < kMr ? block.rows - m : kMr;
         std::int32_t* acc = block.scratch + (first && last ? 0 : m * kNr);
         multiply_rows(rows, lhs + m * a_stride + g * kKr, a_stride, panel + g * kLineBytes, count, acc, first);
-        if (last) finish(acc, m, rows);
+        if (last) finish_rows(block, acc, kNr, m, rows, n0);
       }
     }
   }
@@ -203,7 +188,7 @@ void gemv(const GemmBlock& block) {
     } else {
       multiply_tile<2, 4, true>(lhs, a_stride, panel, 0, groups, block.scratch, true);
     }
-    Finisher{block, n0}(block.scratch, 0, block.rows);
+    finish_rows(block, block.scratch, kNr, 0, block.rows, n0);
   }
 }
 

@@ -74,6 +74,7 @@ struct Avx2 {
   static constexpr int kMr = 3;
   static constexpr int kPanels = 1;
   static constexpr int kDirectTiles = 1;
+  static constexpr std::int64_t kPieceHalves = 32;  // 16 KiB: a tile of 3 rows reads a line in 3 cycles, so from L1
   static constexpr int kGemvMaxRows = 3;
 
   static std::int32_t sum_of_32(const std::int8_t* q) {
@@ -154,7 +155,7 @@ struct Avx2 {
     __m256i shorts[R][kHalves];
     unrolled<kHalfLines>([&](auto i) {
       const std::uint8_t* line = lines + i * kLineBytes;
-      if constexpr (kPrefetch) _mm_prefetch(reinterpret_cast<const char*>(line + 4096), _MM_HINT_T0);
+      if constexpr (kPrefetch && i % 2 == 0) prefetch_stream(line);
       __m256i b[kHalves];
       unrolled<kHalves>([&](auto h) {
         b[h] = load(line + 32 * h);

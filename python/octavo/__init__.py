@@ -48,6 +48,7 @@ from octavo.runtime import (
     get_num_threads,
     kernels,
     result_pool,
+    set_min_rows,
     set_num_threads,
     set_result_pool,
     show_config,
@@ -76,6 +77,6 @@ __all__ = [
     # operators
     "ops",
     # what runs
-    "CpuInfo", "KernelInfo", "kernels", "cpu_info", "show_config", "use_kernel", "set_num_threads", "get_num_threads",
-    "ResultPoolInfo", "result_pool", "set_result_pool", "clear_result_pool",
+    "CpuInfo", "KernelInfo", "kernels", "cpu_info", "show_config", "use_kernel", "set_min_rows",
+    "set_num_threads", "get_num_threads", "ResultPoolInfo", "result_pool", "set_result_pool", "clear_result_pool",
 ]  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,10 +14,14 @@ from octavo import tree
 from octavo.gptq import InputStatistics, round_gptq
 from octavo.int4 import GroupedWeight, ScaleDtype
 from octavo.layers import Layers, LayerSpec, as_specs, find_layers, nothing_found, read_layer
+from octavo.qmatrix import watched_matrix
 from octavo.rounding import round_nearest, round_search
 from octavo.watched import Watched
 
-__all__ = ["RoundingComparison", "RoundingErrors", "compare_rounding", "rounded_layers"]
+__all__ = [
+    "RoundingComparison", "RoundingErrors", "Watchable", "compare_rounding", "rounded_weights", "watchable_array",
+    "watchable_layer",
+]  # fmt: skip
 
 CalibratedRounding = Literal["search", "gptq"]
 Forward = Callable[[Any, Any], Any]
@@ -26,10 +30,36 @@ Forward = Callable[[Any, Any], Any]
 _MAX_STATISTICS_BYTES = 2 << 30
 
 
-def rounded_layers(
+@dataclass(frozen=True, slots=True)
+class Watchable:
+    """Something that multiplies its inputs by a weight: where it is, W (out, in), and what stands in for it.
+
+    `watched(update)` gives a stand-in that computes the same and hands its inputs to `update`.
+    """
+
+    path: str
+    original: Any
+    weight: npt.NDArray[Any]
+    watched: Callable[[Callable[[Any], None]], Any]
+    must_be_called: bool = True
+
+
+def watchable_layer(path: str, layer: Any, spec: LayerSpec) -> Watchable:
+    weight, _ = read_layer(layer, spec)
+    return Watchable(
+        path, layer, weight, lambda update: Watched(copy.deepcopy(layer), spec.call, update, lambda kept, y: None)
+    )
+
+
+def watchable_array(path: str, array: npt.NDArray[Any], axis: Literal[0, 1]) -> Watchable:
+    """`axis` as for `QuantMatrix`. Rows may be looked up without any product, so it need not be called."""
+    weight = array.T if axis == 1 else array
+    return Watchable(path, array, weight, lambda update: watched_matrix(weight, axis, update), must_be_called=False)
+
+
+def rounded_weights(
     model: Any,
-    found: list[tuple[str, Any]],
-    specs: Mapping[type, LayerSpec],
+    watchables: list[Watchable],
     batches: Iterable[Any],
     *,
     rounding: CalibratedRounding,
@@ -39,24 +69,25 @@ def rounded_layers(
     symmetric: bool,
     scale_dtype: ScaleDtype,
 ) -> dict[int, GroupedWeight]:
-    """The rounded weights of the layers in `found`, by the id of the layer. The model is left as it is.
+    """The rounded weights, by the id of the layer or array. The model is left as it is.
 
-    rounding="search" weighs the search with the inputs' mean squares; "gptq" is `octavo.gptq.round_gptq`.
+    rounding="search" weighs the search with the inputs' mean squares; "gptq" is `octavo.gptq.round_gptq`. What was not
+    called and need not be is left out.
     """
     rounded: dict[int, GroupedWeight] = {}
     options: dict[str, Any] = {"group_size": group_size, "symmetric": symmetric, "scale_dtype": scale_dtype}
-    bar = _bar(len(found)) if progress else None
-    for path, layer, statistics in _statistics(model, found, specs, batches, forward):
-        weight, _ = read_layer(layer, specs[type(layer)])
+    bar = _bar(len(watchables)) if progress else None
+    for item, statistics in _statistics(model, watchables, batches, forward):
         if statistics.rows == 0:
-            raise ValueError(
-                f"{tree.label(path)} was not called with any row by the calibration batches; "
-                'leave its class out of layers, or use rounding="search" without calibration'
-            )
-        if rounding == "gptq":
-            rounded[id(layer)] = round_gptq(weight, statistics, **options)
+            if item.must_be_called:
+                raise ValueError(
+                    f"{tree.label(item.path)} was not called with any row by the calibration batches; "
+                    'leave its class out of layers, or use rounding="search" without calibration'
+                )
+        elif rounding == "gptq":
+            rounded[id(item.original)] = round_gptq(item.weight, statistics, **options)
         else:
-            rounded[id(layer)] = round_search(weight, importance=statistics.importance, **options)
+            rounded[id(item.original)] = round_search(item.weight, importance=statistics.importance, **options)
         if bar is not None:
             bar.update()
     if bar is not None:
@@ -73,21 +104,17 @@ def _bar(total: int) -> Any:
 
 
 def _statistics(
-    model: Any,
-    found: list[tuple[str, Any]],
-    specs: Mapping[type, LayerSpec],
-    batches: Iterable[Any],
-    forward: Forward,
-) -> Iterator[tuple[str, Any, InputStatistics]]:
-    """(path, layer, statistics of its inputs): as many layers a run of the model as fit the memory allowed."""
-    runs: list[list[tuple[str, Any]]] = []
+    model: Any, watchables: list[Watchable], batches: Iterable[Any], forward: Forward
+) -> Iterator[tuple[Watchable, InputStatistics]]:
+    """Each with the statistics of its inputs: as many a run of the model as fit the memory allowed."""
+    runs: list[list[Watchable]] = []
     room = 0
-    for path, layer in found:
-        needed = 8 * read_layer(layer, specs[type(layer)])[0].shape[1] ** 2
+    for item in watchables:
+        needed = 8 * item.weight.shape[1] ** 2
         if not runs or needed > room:
             runs.append([])
             room = _MAX_STATISTICS_BYTES
-        runs[-1].append((path, layer))
+        runs[-1].append(item)
         room -= needed
     if len(runs) > 1 and iter(batches) is batches:
         raise ValueError(
@@ -95,22 +122,19 @@ def _statistics(
             f"layers do not fit {_MAX_STATISTICS_BYTES >> 30} GiB at once; got the iterator {type(batches).__name__}"
         )
     for run in runs:
-        watched, statistics = {}, {}
-        for path, layer in run:
-            spec = specs[type(layer)]
-            gathered = InputStatistics(read_layer(layer, spec)[0].shape[1])
-            statistics[path] = gathered
-            watched[id(layer)] = Watched(
-                copy.deepcopy(layer), spec.call, _named(gathered.update, path), lambda kept, y: None
-            )
-        running, empty = tree.copy_with(model, watched), True
+        statistics = [InputStatistics(item.weight.shape[1]) for item in run]
+        stand_ins = {
+            id(item.original): item.watched(_named(gathered.update, item.path))
+            for item, gathered in zip(run, statistics, strict=True)
+        }
+        running, empty = tree.copy_with(model, stand_ins), True
         for batch in batches:
             forward(running, batch)
             empty = False
         if empty:
             raise ValueError("calibration must hold at least one batch, got none; a generator can be used only once")
-        for path, layer in run:
-            yield path, layer, statistics.pop(path)
+        while run:
+            yield run.pop(0), statistics.pop(0)
 
 
 def _named(update: Callable[[Any], None], path: str) -> Callable[[Any], None]:
@@ -188,8 +212,9 @@ def compare_rounding(
         raise ValueError(nothing_found(model, specs))
     options: dict[str, Any] = {"group_size": group_size, "symmetric": symmetric, "scale_dtype": scale_dtype}
     rows = []
-    for path, layer, statistics in _statistics(model, found, specs, calibration, forward):
-        weight = np.asarray(read_layer(layer, specs[type(layer)])[0], np.float32)
+    watchables = [watchable_layer(path, layer, specs[type(layer)]) for path, layer in found]
+    for item, statistics in _statistics(model, watchables, calibration, forward):
+        weight = np.asarray(item.weight, np.float32)
         ways = {
             "nearest": round_nearest(weight, **options),
             "search": round_search(weight, **options),
@@ -197,7 +222,7 @@ def compare_rounding(
             "gptq": round_gptq(weight, statistics, **options),
         }
         for name, rounded in ways.items():
-            rows.append(RoundingErrors(path or "(model)", name, *_errors(weight, rounded, statistics.hessian)))
+            rows.append(RoundingErrors(item.path or "(model)", name, *_errors(weight, rounded, statistics.hessian)))
     return RoundingComparison(tuple(rows))
 
 

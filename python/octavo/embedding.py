@@ -104,6 +104,19 @@ class QuantEmbedding:
             raise TypeError(f"layer must have a weight (rows, values), got {type(layer).__name__} without one")
         return cls(layer.weight, **options)
 
+    @classmethod
+    def _from_quantized(cls, q: NDArray[np.int8], scale: NDArray[np.float32]) -> QuantEmbedding:
+        """int8 rows (rows, values) with a scale each (rows,)."""
+        table = cls.__new__(cls)
+        table._hold(q.copy(), scale[:, None].copy(), None, None, q.shape[1])
+        return table
+
+    @classmethod
+    def _from_grouped(cls, weight: GroupedWeight) -> QuantEmbedding:
+        table = cls.__new__(cls)
+        table._set_grouped(weight)
+        return table
+
     def _set_grouped(self, weight: GroupedWeight) -> None:
         scale = weight.scale.astype(weight.scale_dtype)
         self._hold(pack_int4(weight.q), scale, weight.zero_point, weight.group_size, weight.q.shape[1])

@@ -132,7 +132,7 @@ def round_gptq(
     )
     factor = _inverse_factor(statistics.hessian, damping)
     importance = statistics.importance
-    rest = np.ascontiguousarray(w.T)  # (K, N): a column of the weight is one run of memory
+    rest = np.array(w.T, order="C")  # (K, N): a column of the weight is one run of memory; a copy, which is written to
     for g, first in enumerate(range(0, k, size)):
         columns = slice(first, min(k, first + size))
         counts = importance[columns]

@@ -21,11 +21,13 @@ from octavo.arguments import (
 from octavo.int4 import GroupedWeight, ScaleDtype, pack_int4, unpack_int4
 from octavo.qparams import QParams, QType, QTypeLike, choose_qparams, qint4, qint8
 from octavo.quantize import quantize
+from octavo.rounding import round_nearest, round_search
 
 ActivationScheme = Literal["symmetric", "asymmetric"]
 Rounding = Literal["nearest", "search"]
 
 _SCHEMES = ("symmetric", "asymmetric")
+_ROUNDERS = {"nearest": round_nearest, "search": round_search}
 _STATE_VERSION = 2
 
 
@@ -105,9 +107,7 @@ class QuantLinear:
         if is_int4(dtype, group_size=group_size, symmetric=symmetric, scale_dtype=scale_dtype, rounding=rounding):
             check_group_size(group_size)
             check_weight_shape(w, activation, int4=True, group_size=group_size, symmetric=symmetric)
-            from octavo import rounding as rounders
-
-            grouped = getattr(rounders, f"round_{rounding or 'search'}")(
+            grouped = _ROUNDERS[rounding or "search"](
                 w, group_size=group_size, symmetric=symmetric, scale_dtype=scale_dtype
             )
             self._set_grouped(grouped, as_bias(bias, w.shape[0]), activation, relu, call)

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from octavo import tree
 from octavo.arrays import Arrays, Entry, Layout, QuantizationReport, chosen_arrays, entry, unwrapped
-from octavo.calibrated_rounding import rounded_layers
+from octavo.calibrated_rounding import rounded_weights, watchable_array, watchable_layer
 from octavo.counterparts import counterpart
 from octavo.int4 import GroupedWeight, ScaleDtype
 from octavo.layers import (
@@ -122,17 +123,25 @@ def quantize_dynamic(
         raise ValueError(nothing_found(model, specs))
     groups: dict[str, Any] = {"group_size": group_size, "symmetric": symmetric, "scale_dtype": scale_dtype}
     options = groups | {"rounding": rounding, "activation": activation, "dtype": dtype}
+    entries: list[Entry] = []
+    matrices: list[tuple[str, NDArray[Any], Literal[0, 1]]] = []
+    if arrays is not None or layers is None:
+        wanted = True if arrays is None else arrays
+        chosen = chosen_arrays(model, wanted, layout, min_size, lambda value: type(value) in specs)
+        matrices, entries = list(chosen.arrays.values()), chosen.left
+        if not matrices and not found:
+            raise ValueError(_no_array(chosen.left))
     rounded: dict[int, GroupedWeight] = {}
     if calibration is not None:
         way = _calibrated(dtype, rounding)
-        linear = [(path, layer) for path, layer in found if counterpart(type(layer)) is None]
-        rounded = rounded_layers(
-            model, linear, specs, calibration, rounding=way, forward=forward, progress=progress, **groups
+        watchables = [watchable_layer(p, v, specs[type(v)]) for p, v in found if counterpart(type(v)) is None]
+        watchables += [watchable_array(*matrix) for matrix in matrices]
+        rounded = rounded_weights(
+            model, watchables, calibration, rounding=way, forward=forward, progress=progress, **groups
         )
-        options["rounding"] = "search"  # of recurrent layers, embeddings and arrays
+        options["rounding"] = "search"  # of what has no inputs of its own: recurrent layers, embeddings
     elif rounding == "gptq":
         raise ValueError('rounding="gptq" needs calibration=batches, which the layers\' inputs are taken from')
-    entries: list[Entry] = []
     replacements: dict[int, Any] = {}
     for path, layer in found:
         spec = specs[type(layer)]
@@ -146,17 +155,15 @@ def quantize_dynamic(
                 check_layer(layer, spec)
         except (TypeError, ValueError) as error:
             raise refusal(path, layer, spec, error, hint=check) from error
-    if arrays is not None or layers is None:
-        wanted = True if arrays is None else arrays
-        chosen = chosen_arrays(model, wanted, layout, min_size, lambda value: type(value) in specs)
-        for path, array, axis in chosen.arrays.values():
-            try:
+    for path, array, axis in matrices:
+        try:
+            grouped = rounded.get(id(array))
+            if grouped is not None:
+                replacements[id(array)] = QuantMatrix.from_grouped(grouped, axis=axis, activation=activation)
+            else:
                 replacements[id(array)] = QuantMatrix(array, axis=axis, **options)
-            except ValueError as error:
-                raise ValueError(f"{tree.label(path)}: {error}") from error
-        entries += chosen.left
-        if not chosen.arrays and not found:
-            raise ValueError(_no_array(chosen.left))
+        except ValueError as error:
+            raise ValueError(f"{tree.label(path)}: {error}") from error
     if min_speedup is not None:
         entries += _without_losers(model, found, specs, replacements, min_speedup, batch_size)
     if report is not None:
@@ -193,7 +200,7 @@ def _entries(model: Any, replacements: dict[int, Any]) -> list[Entry]:
         if isinstance(new, QuantMatrix):
             entries.append(entry(canonical(path), value, new))
         else:
-            before = sum(a.nbytes for a in tree.attributes(value).values() if isinstance(a, np.ndarray))
+            before = sum(a.nbytes for _, a in tree.walk(value) if isinstance(a, np.ndarray))
             shape = (new.out_features, new.in_features) if isinstance(new, QuantLinear) else ()
             kind = new.dtype.name[1:] if hasattr(new, "dtype") else as_qtype("int8").name[1:]
             entries.append(Entry(canonical(path) or "(model)", shape, kind, "", before, new.nbytes))

@@ -10,7 +10,7 @@ It is a `QuantLinear` that is spelt as a matrix: results are that layer's, to th
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, NoReturn, final
+from typing import Any, Literal, NoReturn, cast, final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,7 +23,7 @@ from octavo.linear import _from_state as _layer_from_state
 from octavo.qparams import QType, QTypeLike, qint8
 from octavo.standin import StandIn, operates_itself, values_of
 
-__all__ = ["QuantMatrix"]
+__all__ = ["QuantMatrix", "watched_matrix"]
 
 # Elements that a product along the scaled axis dequantizes at a time.
 _BLOCK_ELEMENTS = 1 << 18
@@ -108,6 +108,21 @@ class QuantMatrix(StandIn):
             rounding=rounding,
             activation=activation,
         )
+
+    @classmethod
+    def from_grouped(
+        cls, weight: GroupedWeight, *, axis: int = 1, activation: ActivationScheme = "symmetric"
+    ) -> QuantMatrix:
+        """A matrix from int4 integers, as `octavo.rounding` gives them for W (outputs, inputs).
+
+        Args:
+            weight: the matrix itself with axis=0; its transpose with axis=1.
+            axis, activation: as for ``QuantMatrix``.
+
+        Raises:
+            TypeError, ValueError: as for `QuantLinear.from_grouped`.
+        """
+        return cls._made(QuantLinear.from_grouped(weight, activation=activation), 1 if axis else 0)
 
     @classmethod
     def _made(cls, layer: QuantLinear, axis: Literal[0, 1]) -> QuantMatrix:
@@ -317,6 +332,35 @@ def _inputs(layer: QuantLinear, ids: NDArray[np.int64]) -> NDArray[np.float32]:
     if not layer.symmetric:
         values -= layer.zero_point[:, group].T
     return values * layer.scale[:, group].T
+
+
+def watched_matrix(w: NDArray[Any], axis: Literal[0, 1], before: Callable[[Any], None]) -> QuantMatrix:
+    """A stand-in for a float matrix whose layer is w (outputs, inputs): `before` is given what it multiplies."""
+    return QuantMatrix._made(cast("QuantLinear", _FloatLayer(w, before)), axis)
+
+
+class _FloatLayer:
+    """What a QuantMatrix asks of its layer, of float weights."""
+
+    dtype = qint8
+
+    def __init__(self, w: NDArray[Any], before: Callable[[Any], None]) -> None:
+        self.weight, self._before, self._packed = w, before, self
+        self.out_features, self.in_features = w.shape
+        self.scale = np.ones(len(w), w.dtype)
+
+    def __call__(self, x: NDArray[Any], out: NDArray[Any] | None = None) -> NDArray[Any]:
+        self._before(x)
+        return np.matmul(x, self.weight.T, out=out)
+
+    def try_call(self, x: Any) -> None:
+        """As the compiled layer has it: None is for the way through `__call__`."""
+
+    def int_rows(self, outputs: NDArray[np.int64]) -> NDArray[Any]:
+        return self.weight[outputs]
+
+    def int_columns(self, inputs: NDArray[np.int64]) -> NDArray[Any]:
+        return self.weight.T[inputs]
 
 
 def _blockwise(x: NDArray[Any], q: QuantMatrix) -> NDArray[Any]:

@@ -125,6 +125,16 @@ class _QuantRecurrent(RecurrentLayer):
         layer._hold(self._layers, self.batch_first)  # immutable, so the packed weights are shared
         return layer
 
+    @classmethod
+    def _from_layers(cls, layers: dict[str, QuantLinear], batch_first: bool) -> Self:
+        """A layer of these QuantLinears, by names such as "ih_l0"; ValueError where they do not fit together."""
+        zeros = {f"weight_{name}": (layer.out_features, layer.in_features) for name, layer in layers.items()}
+        shapes = zeros | {f"bias_{n}": (layer.out_features,) for n, layer in layers.items() if layer.bias is not None}
+        read_weights({name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}, "", cls.gates)
+        made = cls.__new__(cls)
+        made._hold(layers, batch_first)
+        return made
+
     def _hold(self, layers: dict[str, QuantLinear], batch_first: bool) -> None:
         shapes = {f"weight_{name}": (layer.out_features, layer.in_features) for name, layer in layers.items()}
         self._set_sizes(shapes, batch_first)

@@ -185,8 +185,7 @@ class RecurrentLayer:
         a = a[:, None] if unbatched else a
         dtype, work = self._dtypes(a)
         per_layer = 2 if self.bidirectional else 1
-        before = self._initial(state, a.shape[batch_axis], unbatched, work)
-        after = [s.copy() for s in before]
+        after = self._initial(state, a.shape[batch_axis], unbatched, work)
         for layer in range(self.num_layers):
             y = np.empty((*a.shape[:-1], per_layer * self.hidden_size), work)
             for i in range(per_layer):
@@ -204,6 +203,7 @@ class RecurrentLayer:
     forward = __call__
 
     def _initial(self, state: Any, batch: int, unbatched: bool, dtype: np.dtype[Any]) -> list[Array]:
+        """New arrays, which the run brings up to date."""
         shape = (self.num_layers * (2 if self.bidirectional else 1), batch, self.hidden_size)
         if state is None:
             return [np.zeros(shape, dtype) for _ in range(self.states)]

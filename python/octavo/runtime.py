@@ -14,11 +14,16 @@ from octavo import _core
 
 @dataclass(frozen=True, slots=True)
 class KernelInfo:
-    """A kernel of this build. ``missing`` names the CPU features it needs and this machine lacks."""
+    """A kernel of this build. ``missing`` names the CPU features it needs and this machine lacks.
+
+    ``active`` says that it is the one in use; products of fewer rows than its ``min_rows`` go to the next one that is
+    supported, unless it is forced.
+    """
 
     name: str
     missing: tuple[str, ...]
     active: bool
+    min_rows: int = 1
 
     @property
     def supported(self) -> bool:
@@ -43,7 +48,8 @@ def kernels() -> tuple[KernelInfo, ...]:
     The active one is the first that is supported, unless ``OCTAVO_ISA`` or `use_kernel` forces another.
 
     Raises:
-        ValueError: ``OCTAVO_ISA`` names a kernel that does not exist or does not run here.
+        ValueError: ``OCTAVO_ISA`` names a kernel that does not exist or does not run here, or ``OCTAVO_MIN_ROWS`` is
+            not a list such as ``amxint8=8``.
 
     Example:
         >>> import octavo as oc
@@ -53,7 +59,9 @@ def kernels() -> tuple[KernelInfo, ...]:
         1
     """
     active = _core.active_kernel()
-    return tuple(KernelInfo(n, tuple(_core.missing_features(n)), n == active) for n in _core.kernel_names())
+    return tuple(
+        KernelInfo(n, tuple(_core.missing_features(n)), n == active, _core.min_rows(n)) for n in _core.kernel_names()
+    )
 
 
 def cpu_info() -> CpuInfo:
@@ -99,6 +107,35 @@ class use_kernel:  # noqa: N801 - reads as a verb, at the call and in a with sta
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         _core.force_kernel(self._previous)
+
+
+def set_min_rows(kernel: str, rows: int) -> None:
+    """Sets the fewest rows for which a kernel is chosen; products of fewer go to the next kernel that is supported.
+
+    It starts as measured or, in ``OCTAVO_MIN_ROWS="amxint8=8"``, as given there. A kernel that is forced takes any
+    number of rows. Every kernel gives the same bits, so this is about speed alone.
+
+    Args:
+        kernel: name of a kernel that is supported here.
+        rows: 1 or more.
+
+    Raises:
+        TypeError: rows is not an integer.
+        ValueError: no kernel has this name, this CPU lacks a feature that it needs, or rows is below 1.
+
+    Example:
+        >>> import octavo as oc
+        >>> oc.set_min_rows("scalar", 1)
+        >>> oc.kernels()[-1].min_rows
+        1
+    """
+    if isinstance(rows, bool) or not isinstance(rows, int | np.integer):
+        raise TypeError(f"rows must be an integer, got {type(rows).__name__}")
+    if kernel not in _core.kernel_names():
+        raise ValueError(f"no kernel is named {kernel!r}; this build has {', '.join(_core.kernel_names())}")
+    if not 1 <= rows < 2**63:
+        raise ValueError(f"rows must be 1 or more and below 2**63, got {rows}")
+    _core.set_min_rows(kernel, int(rows))
 
 
 def _forced_or_none() -> str | None:
@@ -220,6 +257,8 @@ def config_lines() -> list[str]:
         f"caches    {caches}",
         f"features  {' '.join(have) or 'none'}" + (f"   (not: {' '.join(lack)})" if lack else ""),
     ]
+    if refusal := _core.feature_refusal():
+        lines.append(f"          amx_int8: the CPU has it, but {refusal}")
     try:
         lines += [_kernel_line(kernel) for kernel in kernels()]
     except ValueError as error:
@@ -243,7 +282,8 @@ def _kernel_line(kernel: KernelInfo) -> str:
         return f"kernel    {kernel.name:12} supported"
     if _core.forced_kernel() is not None:
         return f"kernel    {kernel.name:12} chosen: forced by OCTAVO_ISA or use_kernel"
-    return f"kernel    {kernel.name:12} chosen: the best that runs here"
+    rows = f" for {kernel.min_rows} rows or more" if kernel.min_rows > 1 else ""
+    return f"kernel    {kernel.name:12} chosen: the best that runs here{rows}"
 
 
 def show_config() -> None:

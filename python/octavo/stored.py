@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 
 from octavo.checkpoint import Reader, Tensor, dtype_code, widened
 from octavo.convert import Quantize
+from octavo.embedding import QuantEmbedding
 from octavo.int4 import GroupedWeight, ScaleDtype, pack_int4, unpack_int4
 from octavo.linear import QuantLinear
 from octavo.prepare import DeQuantStub, QuantStub
 from octavo.qarray import QuantizedArray
 from octavo.qmatrix import QuantMatrix
 from octavo.qparams import SMALLEST_SCALE, QParams, as_qtype, first_place, qint4
+from octavo.recurrent import QuantGRU, QuantLSTM
 from octavo.static_linear import StaticQuantLinear
 
 __all__ = [
@@ -244,32 +246,18 @@ def _read_quant_linear(fields: Fields) -> QuantLinear:
         "call": fields.option("call", str),
     }
     if four_bits:
-        weight, bias = _read_int4(fields)
-        return QuantLinear.from_grouped(weight, bias, **options)
-    return QuantLinear.from_quantized(*_read_int8(fields), **options)
+        weight = _read_int4(fields)
+        return QuantLinear.from_grouped(weight, _read_bias(fields, len(weight.q)), **options)
+    q, scale = _read_int8(fields)
+    return QuantLinear.from_quantized(q, scale, _read_bias(fields, len(q)), **options)
 
 
-def _write_quant_matrix(matrix: QuantMatrix) -> tuple[Options, Parts]:
-    options, parts = _write_quant_linear(matrix._layer)
-    return options | {"axis": matrix.axis}, parts
-
-
-def _read_quant_matrix(fields: Fields) -> QuantMatrix:
-    axis: Literal[0, 1] = fields.choice("axis", 0, 1)
-    layer = _read_quant_linear(fields)
-    if layer.relu or layer.bias is not None:
-        raise ValueError("a QuantMatrix has neither a bias nor a ReLU, got relu or bias true")
-    return QuantMatrix._made(layer, axis)
-
-
-def _read_int8(fields: Fields) -> tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.float32] | None]:
+def _read_int8(fields: Fields) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     n, k = _read_shape(fields)
-    weight = fields.tensor("weight", "I8", (n, k))
-    scale = _read_scale(fields, "scale", (n,))
-    return weight, scale, _read_bias(fields, n)
+    return fields.tensor("weight", "I8", (n, k)), _read_scale(fields, "scale", (n,))
 
 
-def _read_int4(fields: Fields) -> tuple[GroupedWeight, NDArray[np.float32] | None]:
+def _read_int4(fields: Fields) -> GroupedWeight:
     n, k = _read_shape(fields)
     size = fields.option("group_size", int, type(None))
     if size is not None and size < 1:
@@ -281,8 +269,7 @@ def _read_int4(fields: Fields) -> tuple[GroupedWeight, NDArray[np.float32] | Non
     if k % 2 and (found["weight"][:, -1] > 15).any():
         raise ValueError("weight must have zeros in the nibbles that fill up the last byte of a row")
     q = unpack_int4(found["weight"], k)
-    weight = GroupedWeight(q, found["scale"], found.get("zero_point"), size, scale_dtype)
-    return weight, _read_bias(fields, n)
+    return GroupedWeight(q, found["scale"], found.get("zero_point"), size, scale_dtype)
 
 
 def _read_shape(fields: Fields) -> tuple[int, int]:
@@ -324,11 +311,11 @@ def _write_static(layer: StaticQuantLinear) -> tuple[Options, Parts]:
 
 
 def _read_static(fields: Fields) -> StaticQuantLinear:
-    weight, scale, bias = _read_int8(fields)
+    weight, scale = _read_int8(fields)
     return StaticQuantLinear(
         weight,
         scale,
-        bias,
+        _read_bias(fields, len(weight)),
         input=_read_part(fields, "input"),
         output=_read_part(fields, "output") if "output" in fields.options else None,
         relu=fields.option("relu", bool),
@@ -336,6 +323,62 @@ def _read_static(fields: Fields) -> StaticQuantLinear:
         name=fields.option("name", str),
         call=fields.option("call", str),
     )
+
+
+def _write_matrix(matrix: QuantMatrix) -> tuple[Options, Parts]:
+    options, parts = _write_quant_linear(matrix._layer)
+    return options | {"axis": matrix.axis}, parts
+
+
+def _read_matrix(fields: Fields) -> QuantMatrix:
+    axis = fields.choice("axis", 0, 1)
+    layer = _read_quant_linear(fields)
+    if layer.relu or layer.bias is not None:
+        raise ValueError("a QuantMatrix has neither a bias nor a ReLU: relu and bias must be false")
+    return QuantMatrix._made(layer, axis)
+
+
+def _write_embedding(table: QuantEmbedding) -> tuple[Options, Parts]:
+    state = table._state()
+    shape, scale = (table.num_embeddings, table.embedding_dim), state["scale"]
+    weights = WeightFormat()
+    if table.dtype == qint4:
+        scale_dtype: ScaleDtype = "float16" if scale.dtype == np.float16 else "float32"
+        weights = WeightFormat("int4", table.group_size, state["zero_point"] is None, scale_dtype)
+    tensors = weights.tensors(shape, bias=False)
+    found = {suffix: state[suffix].reshape(tensor.shape) for suffix, tensor in tensors.items()}
+    return weights.options() | {"shape": list(shape)}, {suffix: _part(array) for suffix, array in found.items()}
+
+
+def _read_embedding(fields: Fields) -> QuantEmbedding:
+    if fields.choice("dtype", "int8", "int4") == "int4":
+        return QuantEmbedding._from_grouped(_read_int4(fields))
+    return QuantEmbedding._from_quantized(*_read_int8(fields))
+
+
+def _write_recurrent(layer: QuantLSTM | QuantGRU) -> tuple[Options, Parts]:
+    options: Options = {"batch_first": layer.batch_first, "parts": list(layer._layers)}
+    parts: Parts = {}
+    for key, part in layer._layers.items():
+        options[key], more = _write_quant_linear(part)
+        parts |= {f"{key}.{suffix}": tensor for suffix, tensor in more.items()}
+    return options, parts
+
+
+def _read_recurrent(cls: type[QuantLSTM | QuantGRU]) -> Callable[[Fields], QuantLSTM | QuantGRU]:
+    def read(fields: Fields) -> QuantLSTM | QuantGRU:
+        keys = fields.option("parts", list)
+        if not all(isinstance(key, str) for key in keys):
+            raise ValueError(f"parts must be names, got {keys!r}")
+        layers = {}
+        for key in keys:
+            within = fields.within(key)
+            within.choice("type", "QuantLinear")
+            layers[key] = _read_quant_linear(within)
+            within.finish()
+        return cls._from_layers(layers, fields.option("batch_first", bool))
+
+    return read
 
 
 # Parameters, and what consists of little else
@@ -398,7 +441,10 @@ def _kinds() -> Mapping[str, Kind]:
     """The table: every class that files know."""
     rows = [
         Kind(QuantLinear, _write_quant_linear, _read_quant_linear),
-        Kind(QuantMatrix, _write_quant_matrix, _read_quant_matrix),
+        Kind(QuantMatrix, _write_matrix, _read_matrix),
+        Kind(QuantEmbedding, _write_embedding, _read_embedding),
+        Kind(QuantLSTM, _write_recurrent, _read_recurrent(QuantLSTM)),
+        Kind(QuantGRU, _write_recurrent, _read_recurrent(QuantGRU)),
         Kind(StaticQuantLinear, _write_static, _read_static),
         Kind(Quantize, _write_quantize, _read_quantize),
         Kind(QuantStub, _nothing, lambda fields: QuantStub()),

@@ -7,7 +7,9 @@ without AVX2 would crash in code that is meant to be portable. So, for the build
 1. a kernel object defines no weak, unique or COMDAT symbol, exports its kernel table rows alone, and has no static
    initialiser (a sanitizer's own constructor is passed over);
 2. no other object holds an instruction on 256-bit or 512-bit registers or tiles, or an Arm dot or matrix product;
-3. each linked program or module holds exactly as many of them as the kernel objects, or none where it uses no kernel.
+3. tile instructions stand in x86_amxint8 alone, and it holds them all: configuring, loading, zeroing, multiplying,
+   storing, releasing;
+4. each linked program or module holds exactly as many of them as the kernel objects, or none where it uses no kernel.
 """
 
 import platform
@@ -18,6 +20,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 PROGRAMS = {"test_kernels", "test_int4", "test_fixture", "test_thread_pool"}
+# Linked into programs of their own: the tests' builds of kernels, and a benchmark.
+APART = {"emulated_kernels.dir", "kernel_share.dir"}
+TILES = {"ldtilecfg", "tileloadd", "tilezero", "tdpbssd", "tilestored", "tilerelease"}
 WIDE = re.compile(r"%[yz]mm\d|%tmm\d|\t(sdot|smmla)\b")
 
 
@@ -39,6 +44,14 @@ def wide_instructions(file: Path) -> int:
     )
 
 
+def tile_faults(file: Path) -> Iterable[str]:
+    text = output(tool("objdump", file), "-d", "--no-show-raw-insn", str(file))
+    found = set(re.findall(r"\t(?:\{\w+\} )?((?:ld|st)tilecfg|tile\w+|tdp\w+)\b", text))
+    expected = TILES if file.name.startswith("x86_amxint8.") else set()
+    if found != expected:
+        yield f"{file.name}: tile instructions {sorted(found)}, expected {sorted(expected)}"
+
+
 def symbol_faults(file: Path) -> Iterable[str]:
     for line in output(tool("nm", file), "-C", "--defined-only", str(file)).splitlines():
         kind, name = line.split(maxsplit=2)[1:]
@@ -54,12 +67,14 @@ def symbol_faults(file: Path) -> Iterable[str]:
 
 
 def main(build: Path) -> int:
-    objects = sorted(build.rglob("*.o"))
+    objects = sorted(o for o in build.rglob("*.o") if not APART & set(o.parts))
     kernels = [o for o in objects if "octavo_kernels.dir" in o.parts]
     linked = [p for p in build.rglob("*") if p.is_file() and (p.name in PROGRAMS or p.suffix == ".so")]
     faults = [] if kernels and linked else [f"no kernel objects or nothing linked under {build}"]
     for kernel in kernels:
         faults += symbol_faults(kernel)
+    for each in objects:
+        faults += tile_faults(each)
     wide = {o: wide_instructions(o) for o in objects}
     faults += [f"{o.name}: {wide[o]} wide instructions" for o in objects if o not in kernels and wide[o]]
     in_kernels = sum(wide[o] for o in kernels)

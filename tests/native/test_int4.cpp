@@ -125,6 +125,7 @@ void check_kernel(const Kernel& kernel) {
       check_layer(kernel, {m, ks[i], n}, options(variant * 3 + 1));
     }
   }
+  for (int v : {3, 7, 9}) check_layer(kernel, {60, 4200, 18}, options(v));  // groups longer than a piece of K
   check_layer(kernel, {3, 0, 5}, options(1));
   check_layer(kernel, {3, 0, 5}, options(3));
   check_layer(kernel, {3, 5, 0}, options(2));

@@ -2,6 +2,7 @@
 //
 // Inputs end where their memory ends and outputs stand between guard elements, so that a read or write outside the
 // caller's arrays shows (under AddressSanitizer at once). The last lines name the kernels that ran: CI reads them.
+#include <algorithm>
 #include <cfenv>
 #include <cstdint>
 #include <cstdio>
@@ -252,10 +253,13 @@ void check_kernel(const Kernel& kernel) {
 }  // namespace
 }  // namespace octavo::test
 
-int main() {
+// Arguments: names of kernels, where not all are wanted.
+int main(int argc, char** argv) {
   using namespace octavo;
+  const std::vector<std::string> wanted(argv + 1, argv + argc);
   for (const Kernel* kernel : all_kernels()) {
     const auto missing = missing_features(*kernel);
+    if (!wanted.empty() && std::find(wanted.begin(), wanted.end(), kernel->name) == wanted.end()) continue;
     if (missing.empty()) {
       test::check_kernel(*kernel);
     } else {

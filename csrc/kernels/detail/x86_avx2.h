@@ -71,106 +71,130 @@ inline RowQuant choose_row_quant(const float* x, const QuantizeLhs& task) {
   return choose_from_range(task, r.max_abs_bits, r.lo, r.hi);
 }
 
-// Eight floats to eight int32 of -128..127. CVTPS2DQ rounds half to even; clamping to whole numbers before it gives the
+// Eight floats to eight int32: q + `added`. CVTPS2DQ rounds half to even; clamping to whole numbers before it gives the
 // same as clamping after it.
 struct RowQuantizer {
   __m256 inverse, lo, hi;
-  __m256i zero_point;
+  __m256i offset;
 
-  explicit RowQuantizer(const RowQuant& rq)
+  explicit RowQuantizer(const RowQuant& rq, std::int32_t added = 0)
       : inverse(_mm256_set1_ps(rq.inverse)),
         lo(_mm256_set1_ps(rq.lo)),
         hi(_mm256_set1_ps(rq.hi)),
-        zero_point(_mm256_set1_epi32(rq.zero_point)) {}
+        offset(_mm256_set1_epi32(rq.zero_point + added)) {}
 
   __m256i operator()(__m256 x) const {
     const __m256 scaled = _mm256_min_ps(_mm256_max_ps(_mm256_mul_ps(x, inverse), lo), hi);
-    return _mm256_add_epi32(_mm256_cvtps_epi32(scaled), zero_point);
+    return _mm256_add_epi32(_mm256_cvtps_epi32(scaled), offset);
   }
 };
 
-// Finishes `rows` rows of sums, acc[row][16], into columns col0 .. col0 + 15 of the block, or as many as it has.
-struct Finisher {
-  const GemmBlock& block;
-  std::int64_t col0;
+// Sixteen int32 of 0..255 to bytes.
+inline __m128i bytes_of(__m256i first_8, __m256i last_8) {
+  const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(first_8, last_8), 0xd8);
+  return _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+}
 
-  __m256i columns_i32(const std::int32_t* array, int half) const {
+// Two vectors of eight floats at x, of which n <= 16 are there; the others are zero.
+struct Sixteen {
+  __m256 first_8, last_8;
+};
+inline Sixteen load_16(const float* x, std::int64_t n) {
+  if (n >= 16) return {_mm256_loadu_ps(x), _mm256_loadu_ps(x + 8)};
+  return {_mm256_maskload_ps(x, first_lanes(n < 8 ? n : 8)),
+          n > 8 ? _mm256_maskload_ps(x + 8, first_lanes(n - 8)) : _mm256_setzero_ps()};
+}
+
+// Sixteen bytes at x, of which n are there; the others are zero.
+inline __m128i load_16(const std::uint8_t* x, std::int64_t n) {
+  if (n >= 16) return _mm_loadu_si128(reinterpret_cast<const __m128i*>(x));
+  alignas(16) std::uint8_t tail[16] = {};
+  std::memcpy(tail, x, static_cast<std::size_t>(n));
+  return _mm_load_si128(reinterpret_cast<const __m128i*>(tail));
+}
+
+inline void store_words(int* dst, std::int64_t cols, __m256i result) {
+  if (cols >= 8) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(dst), result);
+  } else {
+    _mm256_maskstore_epi32(dst, first_lanes(cols), result);
+  }
+}
+
+inline void store_bytes(std::uint8_t* dst, std::int64_t cols, __m128i bytes) {
+  if (cols >= 16) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(dst), bytes);
+  } else {
+    alignas(16) std::uint8_t all[16];
+    _mm_store_si128(reinterpret_cast<__m128i*>(all), bytes);
+    std::memcpy(dst, all, static_cast<std::size_t>(cols));
+  }
+}
+
+// Eight results as int32: whole numbers of -128..255, of which the low bytes are wanted.
+inline __m256i requantized(__m256 y, const Epilogue& e) {
+  const __m256 raised = _mm256_max_ps(_mm256_mul_ps(y, _mm256_set1_ps(e.dst_inverse)), _mm256_set1_ps(e.dst_lo));
+  const __m256i q = _mm256_cvtps_epi32(_mm256_min_ps(raised, _mm256_set1_ps(e.dst_hi)));
+  return _mm256_and_si256(_mm256_add_epi32(q, _mm256_set1_epi32(e.dst_zero_point)), _mm256_set1_epi32(0xff));
+}
+
+// Finishes `rows` rows of 16 sums, acc[row * acc_stride], into columns col0 .. col0 + 15 of the block, or as many as it
+// has. What belongs to the columns is read once.
+template <DstKind kKind>
+void finish_rows_as(const GemmBlock& block, const std::int32_t* acc, std::int64_t acc_stride, std::int64_t row0,
+                    std::int64_t rows, std::int64_t col0) {
+  const Epilogue e = block.epilogue;
+  const std::int64_t cols = block.cols - col0;
+  const auto words = [&](const std::int32_t* array, int half) {
+    if (array == nullptr) return _mm256_setzero_si256();
     return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(array + col0 + 8 * half));
-  }
-  __m256 columns_f32(const float* array, int half) const { return _mm256_loadu_ps(array + col0 + 8 * half); }
-
-  __m256i corrected(__m256i acc, std::int64_t m, int half) const {
-    const Epilogue& e = block.epilogue;
-    if (e.lhs_zero_point != nullptr) {
-      const __m256i z = _mm256_set1_epi32(e.lhs_zero_point[m]);
-      acc = _mm256_sub_epi32(acc, _mm256_mullo_epi32(z, columns_i32(e.rhs_sum, half)));
-    }
-    if (e.rhs_zero_point != nullptr) {
-      const __m256i sum = _mm256_set1_epi32(e.lhs_sum[m]);
-      acc = _mm256_sub_epi32(acc, _mm256_mullo_epi32(sum, columns_i32(e.rhs_zero_point, half)));
-    }
-    return acc;
-  }
-
-  __m256 rescaled(__m256i sum, std::int64_t m, int half) const {
-    const Epilogue& e = block.epilogue;
-    const __m256 scale = _mm256_mul_ps(_mm256_set1_ps(e.lhs_scale[m]), columns_f32(e.rhs_scale, half));
-    __m256 y = _mm256_mul_ps(_mm256_cvtepi32_ps(sum), scale);
-    if (e.bias != nullptr) y = _mm256_add_ps(y, columns_f32(e.bias, half));
-    if (e.relu) y = _mm256_andnot_ps(_mm256_cmp_ps(y, _mm256_setzero_ps(), _CMP_LE_OQ), y);  // NaN stays, -0 becomes +0
-    return y;
-  }
-
-  // Eight results as int32: whole numbers of -128..255, of which the low bytes are wanted.
-  __m256i requantized(__m256 y) const {
-    const Epilogue& e = block.epilogue;
-    const __m256 raised = _mm256_max_ps(_mm256_mul_ps(y, _mm256_set1_ps(e.dst_inverse)), _mm256_set1_ps(e.dst_lo));
-    const __m256i q = _mm256_cvtps_epi32(_mm256_min_ps(raised, _mm256_set1_ps(e.dst_hi)));
-    return _mm256_and_si256(_mm256_add_epi32(q, _mm256_set1_epi32(e.dst_zero_point)), _mm256_set1_epi32(0xff));
-  }
-
-  void store_words(int* dst, std::int64_t cols, __m256i result) const {
-    if (cols >= 8) {
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(dst), result);
-    } else {
-      _mm256_maskstore_epi32(dst, first_lanes(cols), result);
-    }
-  }
-
-  void store_bytes(std::uint8_t* dst, std::int64_t cols, __m256i first_8, __m256i last_8) const {
-    const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(first_8, last_8), 0xd8);
-    const __m128i bytes = _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
-    if (cols >= 16) {
-      _mm_storeu_si128(reinterpret_cast<__m128i*>(dst), bytes);
-    } else {
-      alignas(16) std::uint8_t all[16];
-      _mm_store_si128(reinterpret_cast<__m128i*>(all), bytes);
-      std::memcpy(dst, all, static_cast<std::size_t>(cols));
-    }
-  }
-
-  void operator()(const std::int32_t* acc, std::int64_t row0, std::int64_t rows) const {
-    const DstKind kind = block.epilogue.kind;
-    const std::int64_t cols = block.cols - col0;
-    for (std::int64_t r = 0; r < rows; ++r) {
-      const std::int64_t m = row0 + r, at = m * block.dst_stride + col0;
-      __m256i result[2];
-      for (int half = 0; half < 2; ++half) {
-        const std::int32_t* sums = acc + 16 * r + 8 * half;
-        result[half] = corrected(_mm256_load_si256(reinterpret_cast<const __m256i*>(sums)), m, half);
-        if (kind == DstKind::kInt32) continue;
-        const __m256 y = rescaled(result[half], m, half);
-        result[half] = kind == DstKind::kByte ? requantized(y) : _mm256_castps_si256(y);
+  };
+  const auto floats = [&](const float* array, int half) {
+    return array == nullptr ? _mm256_setzero_ps() : _mm256_loadu_ps(array + col0 + 8 * half);
+  };
+  const __m256i rhs_sum[2] = {words(e.rhs_sum, 0), words(e.rhs_sum, 1)};
+  const __m256i rhs_zero_point[2] = {words(e.rhs_zero_point, 0), words(e.rhs_zero_point, 1)};
+  const __m256 rhs_scale[2] = {floats(e.rhs_scale, 0), floats(e.rhs_scale, 1)};
+  const __m256 bias[2] = {floats(e.bias, 0), floats(e.bias, 1)};
+  std::int64_t at = row0 * block.dst_stride + col0;
+  for (std::int64_t m = row0; m < row0 + rows; ++m, acc += acc_stride, at += block.dst_stride) {
+    __m256i result[2];
+    for (int half = 0; half < 2; ++half) {
+      __m256i sum = _mm256_load_si256(reinterpret_cast<const __m256i*>(acc + 8 * half));
+      if (e.lhs_zero_point != nullptr) {
+        sum = _mm256_sub_epi32(sum, _mm256_mullo_epi32(_mm256_set1_epi32(e.lhs_zero_point[m]), rhs_sum[half]));
       }
-      if (kind == DstKind::kByte) {
-        store_bytes(static_cast<std::uint8_t*>(block.dst) + at, cols, result[0], result[1]);
-      } else {
-        store_words(static_cast<int*>(block.dst) + at, cols, result[0]);
-        if (cols > 8) store_words(static_cast<int*>(block.dst) + at + 8, cols - 8, result[1]);
+      if (e.rhs_zero_point != nullptr) {
+        sum = _mm256_sub_epi32(sum, _mm256_mullo_epi32(_mm256_set1_epi32(e.lhs_sum[m]), rhs_zero_point[half]));
       }
+      result[half] = sum;
+      if constexpr (kKind == DstKind::kInt32) continue;
+      const __m256 scale = _mm256_mul_ps(_mm256_set1_ps(e.lhs_scale[m]), rhs_scale[half]);
+      __m256 y = _mm256_mul_ps(_mm256_cvtepi32_ps(sum), scale);
+      if (e.bias != nullptr) y = _mm256_add_ps(y, bias[half]);
+      if (e.relu) y = _mm256_andnot_ps(_mm256_cmp_ps(y, _mm256_setzero_ps(), _CMP_LE_OQ), y);  // NaN stays, -0 is +0
+      result[half] = kKind == DstKind::kByte ? requantized(y, e) : _mm256_castps_si256(y);
+    }
+    if constexpr (kKind == DstKind::kByte) {
+      store_bytes(static_cast<std::uint8_t*>(block.dst) + at, cols, bytes_of(result[0], result[1]));
+    } else {
+      store_words(static_cast<int*>(block.dst) + at, cols, result[0]);
+      if (cols > 8) store_words(static_cast<int*>(block.dst) + at + 8, cols - 8, result[1]);
     }
   }
-};
+}
+
+[[gnu::noinline]] inline void finish_rows(const GemmBlock& block, const std::int32_t* acc, std::int64_t acc_stride,
+                                          std::int64_t row0, std::int64_t rows, std::int64_t col0) {
+  switch (block.epilogue.kind) {
+    case DstKind::kInt32:
+      return finish_rows_as<DstKind::kInt32>(block, acc, acc_stride, row0, rows, col0);
+    case DstKind::kFloat32:
+      return finish_rows_as<DstKind::kFloat32>(block, acc, acc_stride, row0, rows, col0);
+    case DstKind::kByte:
+      return finish_rows_as<DstKind::kByte>(block, acc, acc_stride, row0, rows, col0);
+  }
+}
 
 }  // namespace
 }  // namespace octavo

@@ -58,62 +58,59 @@ struct RowQuantizer {
   }
 };
 
-// Finishes rows of 16 sums into columns col0 .. col0 + 15 of the block, or as many as it has.
-struct Finisher {
-  const GemmBlock& block;
-  std::int64_t col0;
-
-  __m512i columns_i32(const std::int32_t* array) const { return _mm512_loadu_si512(array + col0); }
-
-  __m512i corrected(__m512i acc, std::int64_t m) const {
-    const Epilogue& e = block.epilogue;
+// Finishes `rows` rows of 16 sums, acc[row * acc_stride], into columns col0 .. col0 + 15 of the block, or as many as it
+// has. What belongs to the columns is read once.
+template <DstKind kKind>
+void finish_rows_as(const GemmBlock& block, const std::int32_t* acc, std::int64_t acc_stride, std::int64_t row0,
+                    std::int64_t rows, std::int64_t col0) {
+  const Epilogue e = block.epilogue;
+  const __mmask16 lanes = first_lanes(block.cols - col0);
+  const __m512i none = _mm512_setzero_si512();
+  const __m512i rhs_sum = e.lhs_zero_point != nullptr ? _mm512_loadu_si512(e.rhs_sum + col0) : none;
+  const __m512i rhs_zero_point = e.rhs_zero_point != nullptr ? _mm512_loadu_si512(e.rhs_zero_point + col0) : none;
+  const __m512 rhs_scale = kKind != DstKind::kInt32 ? _mm512_loadu_ps(e.rhs_scale + col0) : _mm512_setzero_ps();
+  const __m512 bias = e.bias != nullptr ? _mm512_loadu_ps(e.bias + col0) : _mm512_setzero_ps();
+  std::int64_t at = row0 * block.dst_stride + col0;
+  for (std::int64_t m = row0; m < row0 + rows; ++m, acc += acc_stride, at += block.dst_stride) {
+    __m512i sum = _mm512_load_si512(acc);
     if (e.lhs_zero_point != nullptr) {
-      const __m512i z = _mm512_set1_epi32(e.lhs_zero_point[m]);
-      acc = _mm512_sub_epi32(acc, _mm512_mullo_epi32(z, columns_i32(e.rhs_sum)));
+      sum = _mm512_sub_epi32(sum, _mm512_mullo_epi32(_mm512_set1_epi32(e.lhs_zero_point[m]), rhs_sum));
     }
     if (e.rhs_zero_point != nullptr) {
-      const __m512i sum = _mm512_set1_epi32(e.lhs_sum[m]);
-      acc = _mm512_sub_epi32(acc, _mm512_mullo_epi32(sum, columns_i32(e.rhs_zero_point)));
+      sum = _mm512_sub_epi32(sum, _mm512_mullo_epi32(_mm512_set1_epi32(e.lhs_sum[m]), rhs_zero_point));
     }
-    return acc;
-  }
-
-  __m512 rescaled(__m512i sum, std::int64_t m) const {
-    const Epilogue& e = block.epilogue;
-    const __m512 scale = _mm512_mul_ps(_mm512_set1_ps(e.lhs_scale[m]), _mm512_loadu_ps(e.rhs_scale + col0));
-    __m512 y = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), scale);
-    if (e.bias != nullptr) y = _mm512_add_ps(y, _mm512_loadu_ps(e.bias + col0));
-    if (e.relu) {  // NaN stays, -0 becomes +0
-      const __mmask16 keep = _mm512_cmp_ps_mask(y, _mm512_setzero_ps(), _CMP_NLE_UQ);
-      y = _mm512_maskz_mov_ps(keep, y);
-    }
-    return y;
-  }
-
-  __m128i requantized(__m512 y) const {
-    const Epilogue& e = block.epilogue;
-    const __m512 raised = _mm512_max_ps(_mm512_mul_ps(y, _mm512_set1_ps(e.dst_inverse)), _mm512_set1_ps(e.dst_lo));
-    const __m512i q = _mm512_cvtps_epi32(_mm512_min_ps(raised, _mm512_set1_ps(e.dst_hi)));
-    return _mm512_cvtepi32_epi8(_mm512_add_epi32(q, _mm512_set1_epi32(e.dst_zero_point)));
-  }
-
-  void operator()(__m512i acc, std::int64_t m) const {
-    const __mmask16 lanes = first_lanes(block.cols - col0);
-    const std::int64_t at = m * block.dst_stride + col0;
-    const __m512i sum = corrected(acc, m);
-    switch (block.epilogue.kind) {
-      case DstKind::kInt32:
-        _mm512_mask_storeu_epi32(static_cast<std::int32_t*>(block.dst) + at, lanes, sum);
-        break;
-      case DstKind::kFloat32:
-        _mm512_mask_storeu_ps(static_cast<float*>(block.dst) + at, lanes, rescaled(sum, m));
-        break;
-      case DstKind::kByte:
-        _mm_mask_storeu_epi8(static_cast<std::uint8_t*>(block.dst) + at, lanes, requantized(rescaled(sum, m)));
-        break;
+    if constexpr (kKind == DstKind::kInt32) {
+      _mm512_mask_storeu_epi32(static_cast<std::int32_t*>(block.dst) + at, lanes, sum);
+    } else {
+      const __m512 scale = _mm512_mul_ps(_mm512_set1_ps(e.lhs_scale[m]), rhs_scale);
+      __m512 y = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), scale);
+      if (e.bias != nullptr) y = _mm512_add_ps(y, bias);
+      if (e.relu) {  // NaN stays, -0 becomes +0
+        y = _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(y, _mm512_setzero_ps(), _CMP_NLE_UQ), y);
+      }
+      if constexpr (kKind == DstKind::kFloat32) {
+        _mm512_mask_storeu_ps(static_cast<float*>(block.dst) + at, lanes, y);
+      } else {
+        const __m512 raised = _mm512_max_ps(_mm512_mul_ps(y, _mm512_set1_ps(e.dst_inverse)), _mm512_set1_ps(e.dst_lo));
+        const __m512i q = _mm512_cvtps_epi32(_mm512_min_ps(raised, _mm512_set1_ps(e.dst_hi)));
+        const __m128i bytes = _mm512_cvtepi32_epi8(_mm512_add_epi32(q, _mm512_set1_epi32(e.dst_zero_point)));
+        _mm_mask_storeu_epi8(static_cast<std::uint8_t*>(block.dst) + at, lanes, bytes);
+      }
     }
   }
-};
+}
+
+[[gnu::noinline]] inline void finish_rows(const GemmBlock& block, const std::int32_t* acc, std::int64_t acc_stride,
+                                          std::int64_t row0, std::int64_t rows, std::int64_t col0) {
+  switch (block.epilogue.kind) {
+    case DstKind::kInt32:
+      return finish_rows_as<DstKind::kInt32>(block, acc, acc_stride, row0, rows, col0);
+    case DstKind::kFloat32:
+      return finish_rows_as<DstKind::kFloat32>(block, acc, acc_stride, row0, rows, col0);
+    case DstKind::kByte:
+      return finish_rows_as<DstKind::kByte>(block, acc, acc_stride, row0, rows, col0);
+  }
+}
 
 }  // namespace
 }  // namespace octavo

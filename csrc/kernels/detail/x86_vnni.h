@@ -1,0 +1,224 @@
+// VPDPBUSD kernels of any vector width: four products of an unsigned and a signed byte are added to an int32 lane.
+//
+// The rhs is signed and lies in memory as VPDPBUSD wants it: a panel line of 64 bytes is 16 columns of 4 k. The lhs has
+// to be unsigned, so its rows are stored as q + 128, and the accumulators start at -128 times the sum of their column:
+//
+//       sum (q + 128) w - 128 sum w = sum q w
+//
+// VPDPBUSD does not saturate: four products of at most 255 * 128 fit int32 by far, and sums wrap as the contract has
+// it.
+//
+//       rhs registers   c0: k0 k1 k2 k3 | c1: k0 k1 k2 k3 | ... | c15           one line of a panel
+//       lhs broadcast       k0 k1 k2 k3 |     k0 k1 k2 k3 | ... |               one row's 4 k, 4 bytes
+//       accumulators    c0              | c1              | ... | c15           16 x int32
+//
+// A tile is Isa::kMr rows by Isa::kPanels panels. One to four rows stream the panels instead, one at a time, with
+// accumulators for each of several lines in flight.
+//
+// An Isa gives: Vec; kVecs, the registers of a line; kMr, kPanels; kGemvLines[4], lines in flight for 1 to 4 rows;
+// zero, load, store, broadcast, add, dot(sum, unsigned lhs, signed rhs) and start(column sums). finish_rows is that of
+// x86_avx2.h or x86_avx512.h, whichever the kernel file has included before.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+#include <cstring>
+
+#include "kernels/detail/unroll.h"
+#include "kernels/kernel.h"
+
+namespace octavo {
+namespace {
+
+constexpr int kNr = 16;
+constexpr int kKr = 4;
+constexpr std::int64_t kLineBytes = kNr * kKr;
+constexpr std::int64_t kGemvMaxRows = 4;
+constexpr int kOffset = 128;
+
+// Bytes from an lhs row to the next: whole lines, and never a multiple of 2 KiB, which would put the rows of a tile
+// into few sets of the L1 cache.
+inline std::int64_t lhs_stride(std::int64_t k) {
+  const std::int64_t padded = (k + 63) / 64 * 64;
+  return padded % 2048 == 0 ? padded + 64 : padded;
+}
+inline std::int64_t lhs_bytes(std::int64_t rows, std::int64_t k) { return rows * lhs_stride(k); }
+
+// A chunk of panels that the lhs meets tile by tile. Its share of the L2 cache, of which the lhs block takes half.
+constexpr std::int64_t kChunkBytes = 256 << 10;
+constexpr std::int64_t kMaxChunkPanels = 64;
+
+template <class Isa>
+std::int64_t scratch_elems(std::int64_t) {
+  return Isa::kMr * kNr * kMaxChunkPanels;
+}
+
+// Where a tile stands: its operands, its piece of K, and whether that is the first or the last.
+template <class Isa>
+struct Tile {
+  const std::uint8_t* lhs;
+  std::int64_t lhs_stride;
+  const std::int8_t* line[Isa::kPanels];
+  std::int64_t groups;
+  std::int32_t* acc;  // R rows of kPanels * kNr: the sums between pieces, and those to finish
+  bool first, last;
+  std::int64_t row0, col0;
+};
+
+template <class Isa>
+typename Isa::Vec broadcast_4k(const std::uint8_t* a) {
+  std::int32_t four;
+  std::memcpy(&four, a, sizeof four);
+  return Isa::broadcast(four);
+}
+
+template <class Isa, int R, int kUsed>
+void multiply_tile(const GemmBlock& block, const Tile<Isa>& tile) {
+  using Vec = typename Isa::Vec;
+  constexpr int kVecs = Isa::kVecs, kLanes = kNr / kVecs, kVecBytes = kLanes * kKr, kAccStride = Isa::kPanels * kNr;
+  Vec sums[R][kUsed * kVecs];
+  unrolled<kUsed * kVecs>([&](auto v) {
+    const Vec start = tile.first ? Isa::start(block.column_sums + tile.col0 + kLanes * v) : Isa::zero();
+    unrolled<R>([&](auto r) { sums[r][v] = tile.first ? start : Isa::load(tile.acc + kAccStride * r + kLanes * v); });
+  });
+  const std::uint8_t* a = tile.lhs;
+  for (std::int64_t g = 0; g < tile.groups; ++g, a += kKr) {
+    Vec b[kUsed * kVecs];
+    unrolled<kUsed * kVecs>(
+        [&](auto v) { b[v] = Isa::load(tile.line[v / kVecs] + g * kLineBytes + v % kVecs * kVecBytes); });
+    unrolled<R>([&](auto r) {
+      const Vec row = broadcast_4k<Isa>(a + r * tile.lhs_stride);
+      unrolled<kUsed * kVecs>([&](auto v) { sums[r][v] = Isa::dot(sums[r][v], row, b[v]); });
+    });
+  }
+  unrolled<R>([&](auto r) {
+    unrolled<kUsed * kVecs>([&](auto v) { Isa::store(tile.acc + kAccStride * r + kLanes * v, sums[r][v]); });
+  });
+  if (!tile.last) return;
+  for (int p = 0; p < kUsed; ++p) {
+    finish_rows(block, tile.acc + kNr * p, kAccStride, tile.row0, R, tile.col0 + kNr * p);
+  }
+}
+
+// The tile of `rows` rows, 1 <= rows <= R.
+template <class Isa, int kUsed, int R = Isa::kMr>
+void multiply_rows(std::int64_t rows, const GemmBlock& block, const Tile<Isa>& tile) {
+  if constexpr (R > 1) {
+    if (rows < R) return multiply_rows<Isa, kUsed, R - 1>(rows, block, tile);
+  }
+  multiply_tile<Isa, R, kUsed>(block, tile);
+}
+
+// For each chunk of panels that fits a share of the L2 cache: for each tile of rows, which then stays in the L1 cache
+// piece by piece: the chunk's panels. So a row of the result is written in runs as long as the chunk is wide; runs of
+// one tile's 128 bytes take twice as long.
+template <class Isa>
+void gemm(const GemmBlock& block) {
+  constexpr int kMr = Isa::kMr, kPanels = Isa::kPanels;
+  const std::int64_t stride = lhs_stride(block.k);
+  const std::int64_t groups = (block.k + kKr - 1) / kKr, panel_bytes = groups * kLineBytes;
+  const std::int64_t pieces = (block.k + block.k_block - 1) / block.k_block;
+  const std::int64_t groups_per_piece = (groups + pieces - 1) / pieces;
+  const std::uint8_t* lhs = static_cast<const std::uint8_t*>(block.lhs);
+  // Rows of tiles as even as they come: 16 rows are 8 + 8 rather than 12 + 4.
+  const std::int64_t tiles = (block.rows + kMr - 1) / kMr, tile_rows = (block.rows + tiles - 1) / tiles;
+  const std::int64_t panels = (block.cols + kNr - 1) / kNr, fitting = kChunkBytes / panel_bytes / kPanels * kPanels;
+  const std::int64_t chunk = fitting < kPanels ? kPanels : fitting > kMaxChunkPanels ? kMaxChunkPanels : fitting;
+  for (std::int64_t c0 = 0; c0 < panels; c0 += chunk) {
+    const std::int64_t c1 = c0 + chunk < panels ? c0 + chunk : panels;
+    for (std::int64_t m = 0; m < block.rows; m += tile_rows) {
+      const std::int64_t rows = block.rows - m < tile_rows ? block.rows - m : tile_rows;
+      for (std::int64_t g = 0; g < groups; g += groups_per_piece) {
+        const std::int64_t count = groups - g < groups_per_piece ? groups - g : groups_per_piece;
+        for (std::int64_t p = c0; p < c1; p += kPanels) {
+          Tile<Isa> tile{.lhs = lhs + m * stride + g * kKr,
+                         .lhs_stride = stride,
+                         .line = {},
+                         .groups = count,
+                         .acc = block.scratch + (p - c0) * kMr * kNr,
+                         .first = g == 0,
+                         .last = g + count == groups,
+                         .row0 = m,
+                         .col0 = p * kNr};
+          for (int i = 0; i < kPanels; ++i) tile.line[i] = block.rhs + (p + i) * panel_bytes + g * kLineBytes;
+          if constexpr (kPanels > 1) {
+            static_assert(kPanels == 2);
+            if (c1 - p == 1) {
+              multiply_rows<Isa, 1>(rows, block, tile);
+              continue;
+            }
+          }
+          multiply_rows<Isa, kPanels>(rows, block, tile);
+        }
+      }
+    }
+  }
+}
+
+// R rows by one panel, kLines lines at a time, each with accumulators of its own.
+template <class Isa, int R, int kLines>
+void stream_panel(const GemmBlock& block, const std::uint8_t* lhs, std::int64_t stride, const std::int8_t* line,
+                  std::int64_t groups, std::int64_t n0) {
+  using Vec = typename Isa::Vec;
+  constexpr int kVecs = Isa::kVecs, kLanes = kNr / kVecs, kVecBytes = kLanes * kKr;
+  constexpr std::int64_t kPrefetchBytes = 4096;
+  Vec sums[R][kLines * kVecs];
+  unrolled<R>([&](auto r) {
+    unrolled<kLines * kVecs>([&](auto i) {
+      sums[r][i] = i < kVecs ? Isa::start(block.column_sums + n0 + kLanes * (i % kVecs)) : Isa::zero();
+    });
+  });
+  const auto multiply_line = [&](auto i) {
+    unrolled<R>([&](auto r) {
+      const Vec row = broadcast_4k<Isa>(lhs + r * stride + i * kKr);
+      unrolled<kVecs>([&](auto v) {
+        const Vec b = Isa::load(line + i * kLineBytes + v * kVecBytes);
+        sums[r][i * kVecs + v] = Isa::dot(sums[r][i * kVecs + v], row, b);
+      });
+    });
+  };
+  std::int64_t g = 0;
+  for (; g + kLines <= groups; g += kLines, line += kLines * kLineBytes, lhs += kLines * kKr) {
+    unrolled<kLines>([&](auto i) {
+      _mm_prefetch(reinterpret_cast<const char*>(line + i * kLineBytes + kPrefetchBytes), _MM_HINT_T0);
+      multiply_line(i);
+    });
+  }
+  for (; g < groups; ++g, line += kLineBytes, lhs += kKr) multiply_line(Index<0>{});
+  unrolled<R>([&](auto r) {
+    unrolled<(kLines - 1) * kVecs>([&](auto i) {
+      Vec& total = sums[r][i % kVecs];
+      total = Isa::add(total, sums[r][i + kVecs]);
+    });
+    unrolled<kVecs>([&](auto v) { Isa::store(block.scratch + kNr * r + kLanes * v, sums[r][v]); });
+  });
+  finish_rows(block, block.scratch, kNr, 0, R, n0);
+}
+
+template <class Isa>
+void gemv(const GemmBlock& block) {
+  const std::int64_t stride = lhs_stride(block.k);
+  const std::int64_t groups = (block.k + kKr - 1) / kKr;
+  const std::uint8_t* lhs = static_cast<const std::uint8_t*>(block.lhs);
+  const std::int8_t* panel = block.rhs;
+  for (std::int64_t n0 = 0; n0 < block.cols; n0 += kNr, panel += groups * kLineBytes) {
+    switch (block.rows) {
+      case 1:
+        stream_panel<Isa, 1, Isa::kGemvLines[0]>(block, lhs, stride, panel, groups, n0);
+        break;
+      case 2:
+        stream_panel<Isa, 2, Isa::kGemvLines[1]>(block, lhs, stride, panel, groups, n0);
+        break;
+      case 3:
+        stream_panel<Isa, 3, Isa::kGemvLines[2]>(block, lhs, stride, panel, groups, n0);
+        break;
+      default:
+        stream_panel<Isa, 4, Isa::kGemvLines[3]>(block, lhs, stride, panel, groups, n0);
+        break;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace octavo

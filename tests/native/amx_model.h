@@ -1,0 +1,117 @@
+// The tile instructions in software, for kernels/x86_amxint8.cpp on CPUs without them: the functions of
+// kernels/detail/x86_amx.h, written from the operation and exception sections of Intel's SDM, volume 2 (LDTILECFG,
+// TILELOADD, TILESTORED, TILEZERO, TDPBSSD, TILERELEASE).
+//
+// Where an instruction would raise an exception the program ends and says why. One rule is the project's own: tiles are
+// configured once and released in each task, so configuring configured tiles is a fault as well.
+#pragma once
+
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+#include "kernels/detail/x86_amx_config.h"
+
+namespace octavo {
+namespace {
+
+constexpr std::uint32_t kTileFeature = 0;  // any CPU will do
+
+struct TileState {
+  TileConfig config;
+  std::uint8_t data[kTiles][kTileRows][kTileRowBytes];
+};
+
+inline TileState& tile_state() {
+  static thread_local TileState state;
+  return state;
+}
+
+inline void tile_require(bool condition, const char* exception) {
+  if (condition) return;
+  std::fprintf(stderr, "AMX model: %s\n", exception);
+  std::abort();
+}
+
+inline bool tile_is_valid(int tile) {
+  const TileConfig& config = tile_state().config;
+  return config.palette == 1 && tile >= 0 && tile < kTiles && config.rows[tile] != 0 && config.row_bytes[tile] != 0;
+}
+
+inline void tile_configure(const TileConfig& config) {
+  TileState& state = tile_state();
+  tile_require(state.config.palette == 0, "configured twice without a release");
+  tile_require(config.palette <= 1, "#GP, LDTILECFG: unknown palette");
+  for (std::uint8_t byte : config.reserved) tile_require(byte == 0, "#GP, LDTILECFG: reserved byte");
+  for (int i = 0; i < 16; ++i) {
+    const bool used = i < kTiles;
+    tile_require(config.rows[i] <= (used ? kTileRows : 0), "#GP, LDTILECFG: too many rows");
+    tile_require(config.row_bytes[i] <= (used ? kTileRowBytes : 0), "#GP, LDTILECFG: too long rows");
+    tile_require((config.rows[i] == 0) == (config.row_bytes[i] == 0), "#GP, LDTILECFG: rows without bytes");
+  }
+  state.config = config;
+  std::memset(state.data, 0, sizeof state.data);
+}
+
+inline void tile_release() {
+  tile_require(tile_state().config.palette != 0, "released without a configuration");
+  tile_state() = {};
+}
+
+template <int kTile>
+void tile_zero() {
+  tile_require(tile_is_valid(kTile), "#UD, TILEZERO: tile not configured");
+  std::memset(tile_state().data[kTile], 0, kTileBytes);
+}
+
+template <int kTile>
+void tile_load(const void* from) {
+  tile_require(tile_is_valid(kTile), "#UD, TILELOADD: tile not configured");
+  TileState& state = tile_state();
+  std::memset(state.data[kTile], 0, kTileBytes);
+  for (int row = 0; row < state.config.rows[kTile]; ++row) {
+    std::memcpy(state.data[kTile][row], static_cast<const std::uint8_t*>(from) + row * kTileRowBytes,
+                state.config.row_bytes[kTile]);
+  }
+}
+
+template <int kTile>
+void tile_store(void* to) {
+  tile_require(tile_is_valid(kTile), "#UD, TILESTORED: tile not configured");
+  const TileState& state = tile_state();
+  for (int row = 0; row < state.config.rows[kTile]; ++row) {
+    std::memcpy(static_cast<std::uint8_t*>(to) + row * kTileRowBytes, state.data[kTile][row],
+                state.config.row_bytes[kTile]);
+  }
+}
+
+template <int kSums, int kLhs, int kRhs>
+void tile_dot() {
+  TileState& state = tile_state();
+  const TileConfig& c = state.config;
+  tile_require(kSums != kLhs && kSums != kRhs && kLhs != kRhs, "#UD, TDPBSSD: the same tile twice");
+  tile_require(tile_is_valid(kSums) && tile_is_valid(kLhs) && tile_is_valid(kRhs), "#UD, TDPBSSD: not configured");
+  tile_require(c.row_bytes[kSums] % 4 == 0 && c.row_bytes[kLhs] % 4 == 0 && c.row_bytes[kRhs] % 4 == 0,
+               "#UD, TDPBSSD: rows of no whole doublewords");
+  tile_require(c.rows[kSums] == c.rows[kLhs], "#UD, TDPBSSD: rows of sums and lhs differ");
+  tile_require(c.row_bytes[kSums] == c.row_bytes[kRhs], "#UD, TDPBSSD: columns of sums and rhs differ");
+  tile_require(c.row_bytes[kLhs] / 4 == c.rows[kRhs], "#UD, TDPBSSD: depths of lhs and rhs differ");
+  for (int m = 0; m < c.rows[kSums]; ++m) {
+    std::uint32_t sums[kTileRowBytes / 4];
+    std::memcpy(sums, state.data[kSums][m], sizeof sums);
+    for (int k = 0; k < c.row_bytes[kLhs] / 4; ++k) {
+      const std::uint8_t* lhs = state.data[kLhs][m] + 4 * k;
+      for (int n = 0; n < c.row_bytes[kSums] / 4; ++n) {
+        const std::uint8_t* rhs = state.data[kRhs][k] + 4 * n;
+        for (int i = 0; i < 4; ++i) {
+          sums[n] += static_cast<std::uint32_t>(static_cast<std::int8_t>(lhs[i]) * static_cast<std::int8_t>(rhs[i]));
+        }
+      }
+    }
+    std::memcpy(state.data[kSums][m], sums, sizeof sums);
+  }
+}
+
+}  // namespace
+}  // namespace octavo

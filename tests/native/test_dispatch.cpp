@@ -1,0 +1,89 @@
+// Which kernel a product of few rows goes to. Run with the emulated kernels, of which amxint8 is the best.
+#include <cstdlib>
+#include <cstring>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "check.h"
+#include "gemm/gemm.h"
+#include "gemm/registry.h"
+
+namespace octavo::test {
+namespace {
+
+std::string kernel_of(std::int64_t rows) { return kernel_for(rows).name; }
+
+template <class Call>
+std::string error_of(const Call& call) {
+  try {
+    call();
+  } catch (const std::invalid_argument& error) {
+    return error.what();
+  }
+  return "";
+}
+
+// OCTAVO_MIN_ROWS is read once, at the first use of a kernel: by the first call here.
+void check_environment() {
+  for (const char* wrong : {"amxint8", "amx=3", "amxint8=", "amxint8=0", "amxint8=3x", "amxint8=-1"}) {
+    setenv("OCTAVO_MIN_ROWS", wrong, 1);
+    const std::string message = error_of([] { kernel_of(1); });
+    check(message.find("OCTAVO_MIN_ROWS: expected NAME=ROWS,...") == 0 && message.find(wrong) != std::string::npos,
+          std::string("environment ") + wrong + ": " + message);
+  }
+  setenv("OCTAVO_MIN_ROWS", "amxint8=7,neon=3", 1);
+  check(!error_of([] { kernel_of(1); }).empty(), "environment: neon is no kernel of this build");
+  setenv("OCTAVO_MIN_ROWS", "amxint8=7,avx2=3", 1);
+  check(kernel_of(6) == "avx512vnni" && kernel_of(7) == "amxint8", "environment: 7 rows");
+  check(min_rows(*find_kernel("avx2")) == 3, "environment: a second entry");
+}
+
+void check_rows() {
+  const Kernel& amx = *find_kernel("amxint8");
+  set_min_rows(amx, amx.min_rows);
+  check(kernel_of(0) == "avx512vnni" && kernel_of(amx.min_rows - 1) == "avx512vnni", "few rows");
+  check(kernel_of(amx.min_rows) == "amxint8" && kernel_of(4096) == "amxint8", "many rows");
+  check(active_kernel().name == std::string("amxint8"), "the best kernel, whatever the rows");
+  set_min_rows(amx, 1);
+  check(kernel_of(1) == "amxint8", "set to 1");
+  set_min_rows(*find_kernel("avx512vnni"), 100);
+  set_min_rows(amx, 1000);
+  check(kernel_of(99) == "avxvnni" && kernel_of(100) == "avx512vnni", "two kernels with thresholds");
+  check(!error_of([&] { set_min_rows(amx, 0); }).empty() && min_rows(amx) == 1000, "0 rows refused");
+  force_kernel(&amx);
+  check(kernel_of(1) == "amxint8", "forced: any number of rows");
+  force_kernel(nullptr);
+  for (const Kernel* kernel : all_kernels()) set_min_rows(*kernel, kernel->min_rows);
+}
+
+// On both sides of the threshold the same bits, and row i of a batch equals row i alone.
+void check_bits() {
+  constexpr std::int64_t k = 200, n = 70, most = 8;
+  std::vector<float> x(most * k), scale(n, 0.01f), bias(n, 1.5f), all(most * n), some(most * n);
+  std::vector<std::uint8_t> weight(n * k);
+  for (std::size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(i * i % 1009) * 0.1f - 50.0f;
+  for (std::size_t i = 0; i < weight.size(); ++i) weight[i] = static_cast<std::uint8_t>(i * 37);
+  const PackedLinear layer({weight.data(), n, k, k, 1, false}, scale.data(), bias.data(), {});
+  layer(x.data(), most, k, all.data(), n);
+  for (std::int64_t m = 1; m <= most; ++m) {
+    layer(x.data(), m, k, some.data(), n);
+    check(std::memcmp(all.data(), some.data(), static_cast<std::size_t>(m * n) * sizeof(float)) == 0,
+          std::to_string(m) + " rows by " + kernel_of(m));
+  }
+}
+
+}  // namespace
+}  // namespace octavo::test
+
+int main() {
+  using namespace octavo;
+  if (const auto missing = missing_features(*find_kernel("amxint8")); !missing.empty()) {
+    std::printf("not run: the emulated kernels need %s, which this CPU lacks\n", missing[0].c_str());
+    return 0;
+  }
+  test::check_environment();
+  test::check_rows();
+  test::check_bits();
+  return test::finish();
+}

@@ -1,0 +1,105 @@
+// The gates' bits, on whatever this was compiled for: hashes that tests/test_gates.py computes from the NumPy
+// definition.
+#include <bit>
+#include <cfenv>
+#include <cstdint>
+#include <vector>
+
+#include "check.h"
+#include "gemm/gates.h"
+#include "gemm/recurrent.h"
+
+namespace octavo::test {
+namespace {
+
+constexpr std::uint64_t kSigmoid = 0x5135efb2fa735c10u;
+constexpr std::uint64_t kTanh = 0x1098f93c53f78776u;
+constexpr std::uint64_t kLstm = 0xe438798b6772456eu;
+constexpr std::uint64_t kGru = 0x6d9ed3673c078bc8u;
+
+// FNV-1a over the bits, least significant byte first.
+std::uint64_t hash(const std::vector<float>& values) {
+  std::uint64_t h = 0xcbf29ce484222325u;
+  for (const float v : values) {
+    for (int shift = 0; shift < 32; shift += 8)
+      h = (h ^ (std::bit_cast<std::uint32_t>(v) >> shift & 255)) * 0x100000001b3u;
+  }
+  return h;
+}
+
+// Multiples of 2^-17 from -64 to 64, the same on every machine.
+std::vector<float> inputs(std::size_t count) {
+  std::vector<float> values(count);
+  std::uint32_t state = 1;
+  for (float& v : values) {
+    state = state * 1664525u + 1013904223u;
+    v = static_cast<float>(static_cast<std::int32_t>(state) >> 8) * 0x1p-17f;
+  }
+  return values;
+}
+
+// Stands for a layer: each gate's product is the state itself.
+struct Repeat {
+  std::int64_t gate_count, hidden;
+  void operator()(const float* x, std::int64_t m, std::int64_t x_stride, float* y, std::int64_t y_stride) const {
+    for (std::int64_t i = 0; i < m; ++i) {
+      for (std::int64_t j = 0; j < gate_count * hidden; ++j) y[i * y_stride + j] = x[i * x_stride + j % hidden];
+    }
+  }
+};
+
+std::vector<float> run(std::int64_t gate_count) {
+  constexpr std::int64_t kSteps = 20, kRows = 3, kHidden = 37;
+  const std::int64_t width = gate_count * kHidden;
+  std::vector<float> a = inputs(static_cast<std::size_t>(kSteps * kRows * width));
+  for (float& v : a) v *= 0x1p-4f;
+  const std::vector<float> h0(kRows * kHidden, 0.25f);
+  std::vector<float> c(kRows * kHidden, -0.5f), y(kSteps * kRows * kHidden);
+  const Repeat layer{gate_count, kHidden};
+  const RecurrentRun steps{RowProduct(layer),
+                           kSteps,
+                           kRows,
+                           kHidden,
+                           {a.data(), kRows * width, width},
+                           h0.data(),
+                           {y.data(), kRows * kHidden, kHidden},
+                           false};
+  if (gate_count == 4) {
+    run_lstm(steps, c.data());
+  } else {
+    run_gru(steps);
+  }
+  return y;
+}
+
+void check_hash(const char* name, const std::vector<float>& values, std::uint64_t expected) {
+  const std::uint64_t found = hash(values);
+  check(found == expected, std::string(name) + " has other bits, hash " + std::to_string(found));
+}
+
+void check_gates() {
+  std::vector<float> sigmoids = inputs(100000), tanhs = sigmoids;
+  for (float& v : sigmoids) v = gates::sigmoid(v);
+  for (float& v : tanhs) v = gates::tanh(v);
+  check_hash("sigmoid", sigmoids, kSigmoid);
+  check_hash("tanh", tanhs, kTanh);
+}
+
+void check_runs() {
+  for (const int mode : {FE_TONEAREST, FE_UPWARD}) {  // what another library left behind does not matter
+    std::fesetround(mode);
+    const std::vector<float> lstm = run(4), gru = run(3);
+    std::fesetround(FE_TONEAREST);
+    check_hash("lstm", lstm, kLstm);
+    check_hash("gru", gru, kGru);
+  }
+}
+
+}  // namespace
+}  // namespace octavo::test
+
+int main() {
+  octavo::test::check_gates();
+  octavo::test::check_runs();
+  return octavo::test::finish();
+}
