@@ -432,8 +432,8 @@ def _einsum(*operands: Any, **kwargs: Any) -> Any:
     product = as_product(operands, kwargs, QuantMatrix)
     if product is None:
         return NotImplemented
-    x, q, transposed = product
-    return np.matmul(x, q.T if transposed else q)
+    x, q, transposed, order = product
+    return np.matmul(x, q.T if transposed else q).transpose(order)
 
 
 def _layout(function: Callable[..., Any]) -> Callable[..., Any]:
