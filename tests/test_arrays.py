@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -201,6 +202,110 @@ def test_subclasses_of_ndarray_stay() -> None:
     assert [e.why for e in reports[0].entries if e.path == "m"] == [
         "is a Subclass, whose behaviour a QuantMatrix does not have"
     ]
+
+
+def reported(model: Any, **options: Any) -> tuple[Any, dict[str, oc.arrays.Entry]]:
+    reports: list[oc.QuantizationReport] = []
+    quantized = oc.quantize_dynamic(model, report=reports.append, **options)
+    return quantized, {e.path: e for e in reports[0].entries}
+
+
+UNFIT: dict[str, tuple[Any, str]] = {
+    "too many inputs": (np.zeros((140_000, 2), F), 'int32 sums are exact up to 131071 .* has layout="out_in"'),
+    "beyond float32": (np.full((64, 64), -1e300), "beyond float32"),
+    "one infinity": (np.diag(np.full(64, np.inf)), "NaN or infinity"),
+    "long double": (np.ones((64, 64), np.longdouble), "dtype float128|dtype longdouble|dtype float96"),
+    "complex": (np.ones((64, 64), complex), "dtype complex128"),
+    "masked": (np.ma.array(matrix(64, 64)), "is a MaskedArray"),
+}
+
+
+@pytest.mark.parametrize("kind", UNFIT)
+def test_what_cannot_be_quantized_stays_unless_it_is_named(kind: str) -> None:
+    array, why = UNFIT[kind]
+    model = {"a": array, "w": matrix(64, 64)}
+    for wanted in (True, ["*"], ["?"]):
+        quantized, entries = reported(model, arrays=wanted)
+        assert type(quantized["a"]) is type(array)
+        assert isinstance(quantized["w"], oc.QuantMatrix)
+        assert re.search(why, entries["a"].why)
+    with pytest.raises(ValueError, match=f"model.a cannot be quantized: .*({why})"):
+        oc.quantize_dynamic(model, arrays=["a"])
+
+
+def test_number_of_inputs_is_that_of_the_layout_and_type() -> None:
+    w = np.zeros((140_000, 2), F)
+    assert isinstance(oc.quantize_dynamic({"wte": w}, layout="out_in")["wte"], oc.QuantMatrix)
+    assert isinstance(oc.quantize_dynamic({"wte": w}, dtype="int4", group_size=32)["wte"], oc.QuantMatrix)
+    with pytest.raises(ValueError, match="up to 65793"):
+        oc.quantize_dynamic({"wte": w[:70_000]}, activation="asymmetric")
+
+
+def test_arrays_in_mapped_files_are_quantized(tmp_path: Path) -> None:
+    w = matrix(64, 64)
+    np.save(tmp_path / "w.npy", w)
+    quantized = oc.quantize_dynamic({"w": np.load(tmp_path / "w.npy", mmap_mode="r")})
+    np.testing.assert_array_equal(quantized["w"], oc.QuantMatrix(w))
+
+
+@pytest.mark.parametrize("kind", ["view", "fortran", "big endian", "read-only", "float16", "float64"])
+def test_arrays_of_any_memory_layout(kind: str) -> None:
+    w = matrix(64, 64)
+    w = {"view": w[::-1].T, "fortran": np.asfortranarray(w), "big endian": w.astype(">f4"), "read-only": w.copy(),
+         "float16": w.astype(np.float16), "float64": w.astype(np.float64)}[kind]  # fmt: skip
+    w.flags.writeable = kind != "read-only"
+    np.testing.assert_array_equal(oc.quantize_dynamic({"w": w})["w"], oc.QuantMatrix(np.array(w)))
+
+
+def test_views_of_one_array_are_quantized_each_by_itself() -> None:
+    w = matrix(64, 64)
+    quantized = oc.quantize_dynamic({"w": w, "t": w.T}, arrays={"w": "in_out", "t": "out_in"})
+    np.testing.assert_array_equal(np.asarray(quantized["w"]), np.asarray(quantized["t"]).T)
+
+
+def test_what_is_quantized_already_stays() -> None:
+    once = oc.quantize_dynamic({"w": matrix(64, 64)})
+    twice, entries = reported(once | {"v": matrix(64, 64)})
+    assert twice["w"] is once["w"]
+    assert list(entries) == ["v"]
+    with pytest.raises(ValueError, match="no array to quantize"):
+        oc.quantize_dynamic(once)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"min_size": "1"}, TypeError, "min_size must be a number of elements, got '1'"),
+        ({"min_speedup": float("nan")}, ValueError, "min_speedup must be a factor such as 1.0, got nan"),
+        ({"min_speedup": -1}, ValueError, "min_speedup must be a factor"),
+        ({"min_speedup": 1, "batch_size": 0}, ValueError, "batch_size must be a number of rows from 1 on, got 0"),
+    ],
+)
+def test_wrong_limits_are_refused(options: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        oc.quantize_dynamic({"w": matrix(64, 64)}, **options)
+
+
+class Remembering:
+    """A layer that keeps what it was called with, as training code does."""
+
+    def __init__(self) -> None:
+        self.weight, self.inputs = matrix(64, 64), [np.zeros(1)]
+        self.last: Any = None
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        self.last = x
+        self.inputs.append(x)
+        return x @ self.weight.T
+
+
+@pytest.mark.parametrize("least", [0.0, np.inf])
+def test_measuring_leaves_layers_as_they_were(least: float) -> None:
+    layer = Remembering()
+    oc.quantize_dynamic([layer], {Remembering}, min_speedup=least)
+    oc.advise([layer], layers={Remembering}, batch_sizes=[2])
+    assert layer.last is None
+    assert len(layer.inputs) == 1
 
 
 @pytest.mark.parametrize("least", [0.0, np.inf])

@@ -120,3 +120,14 @@ def test_models_that_do_not_belong_together_are_named() -> None:
         ValueError, match=r"layer model\.layers\[2\] gives results of shapes \[\(32, 5\)\] in the float"
     ):
         oc.compare(other, converted, x)
+
+
+def test_models_of_matrices_have_a_row_for_the_result() -> None:
+    rng = np.random.default_rng(0)
+    params = {"w": rng.standard_normal((64, 64), dtype=F)}
+    quantized, x = oc.quantize_dynamic(params), rng.standard_normal((3, 64), dtype=F)
+    rows = oc.compare(params, quantized, x, forward=lambda p, x: x @ p["w"]).rows
+    assert [row.path for row in rows] == ["(result)"]
+    np.testing.assert_allclose(
+        (rows[0].sqnr, rows[0].cosine, rows[0].largest_error), measures(x @ params["w"], x @ quantized["w"]), rtol=1e-9
+    )

@@ -38,6 +38,7 @@ NUMPY_ALONE = {
     "counterparts": set(),
     "tree": set(),
     "qarray": {"qparams", "quantize"},
+    "standin": {"qarray"},
     "tracing": {"qarray"},
     "observers": {"qparams"},
     "observers_minmax": {"observers", "qparams"},

@@ -116,6 +116,42 @@ def test_out_is_filled_and_returned() -> None:
     left = np.empty((50, 6), F)
     assert np.matmul(q.T, np.ascontiguousarray(X.T), out=left) is left
     same(left, q.T @ np.ascontiguousarray(X.T))
+    wide = np.empty((6, 50))
+    assert np.matmul(X, q, out=wide) is wide  # as NumPy has it: any dtype that the result can be cast to
+    same(wide, (X @ q).astype(np.float64))
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_out_of_another_shape_or_kind_is_refused(axis: int) -> None:
+    q, wrong = oc.QuantMatrix(W, axis=axis), np.zeros((6, 50), F)
+    with pytest.raises(ValueError, match=r"out must have shape \(1, 50\), as the result has, got \(6, 50\)"):
+        np.matmul(X[:1], q, out=wrong)
+    with pytest.raises(ValueError, match=r"out must have shape"):
+        np.matmul(q.T, X.T, out=wrong)
+    with pytest.raises(TypeError, match="Cannot cast"):
+        np.matmul(X, q, out=np.zeros((6, 50), int))
+    assert not wrong.any()
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_masked_operands_are_refused(axis: int) -> None:
+    q = oc.QuantMatrix(W, axis=axis)
+    for product in (lambda: np.ma.array(X) @ q, lambda: q.T @ np.ma.array(X.T), lambda: q @ np.ma.array(X[:, :50].T)):
+        with pytest.raises(TypeError, match="whose mask would be lost"):
+            product()
+
+
+@pytest.mark.parametrize("value", [1.0, 1e300, -1e300, np.inf, np.nan])
+@pytest.mark.parametrize("shape", [(70,), (3, 70), (2, 3, 70)])
+def test_float64_operands_are_rounded_to_float32_without_warnings(value: float, shape: tuple[int, ...]) -> None:
+    x = rng.standard_normal(shape)
+    x[..., 5] = value
+    q = oc.QuantMatrix(W)
+    with np.errstate(all="ignore"):
+        expected = oc.QuantLinear(W.T)(x.astype(F)).astype(np.float64)
+    same(x @ q, expected)
+    same(x[..., ::-1][..., ::-1] @ q, expected)
+    same(np.asarray(x, ">f8") @ q, expected)
 
 
 def test_two_matrices_multiply() -> None:
@@ -145,7 +181,12 @@ INDICES: list[Any] = [
     0, -1, np.int64(3), [1, 1, -70], np.array([[2, 3], [69, 0]]), np.zeros((0,), int), slice(2, 9, 3),
     slice(None, None, -1), np.array([5, 6], np.uint8),
     # on the values
-    (3, 4), (slice(None), 2), ..., None, np.arange(70) % 2 == 0, ([1, 2], [3, 4]),
+    (3, slice(None)), ([4, 2], slice(None)), (np.array([[1], [3]]), ...), (slice(5, 1, -2), ...), ([1, 2],),
+    (slice(None), 2), (slice(None), [3, 0, 3]), (slice(None), np.array([[1, 2], [3, 4]])), (..., 3),
+    (slice(None), slice(4, None, 2)), np.array(3), range(3),
+    # on the values
+    (3, 4), ..., (), None, (slice(None), None), (2, slice(None), None), True, [], (slice(None), ..., 1),
+    np.arange(70) % 2 == 0, ([1, 2], [3, 4]),
 ]  # fmt: skip
 
 
@@ -158,10 +199,65 @@ def test_indexing_gives_what_the_values_give(index: Any, options: dict[str, Any]
         same(np.take(q, ids, axis=0), np.asarray(q)[ids])
 
 
+@pytest.mark.parametrize("index", INDICES, ids=str)
+def test_what_stands_for_a_view_cannot_be_written_to(index: Any) -> None:
+    floats, q = W.copy(), oc.QuantMatrix(W)
+    expected, rows = floats[index], q[index]
+    if isinstance(expected, np.ndarray):
+        assert rows.flags.writeable is (not np.shares_memory(expected, floats))
+
+
 @pytest.mark.parametrize("index", [70, -71, [0, 70], np.array([[-71]])])
 def test_row_out_of_range_is_an_index_error(index: Any) -> None:
     with pytest.raises(IndexError, match="out of bounds for axis 0 with size 70"):
         oc.QuantMatrix(W)[index]
+
+
+@pytest.mark.parametrize("index", [(0, 0, 0), (slice(None), 1, slice(None)), (slice(None), 50), "a", 1.5])
+def test_other_indices_fail_as_those_of_an_array(index: Any) -> None:
+    with pytest.raises(IndexError):
+        W[index]
+    with pytest.raises(IndexError):
+        oc.QuantMatrix(W)[index]
+
+
+def test_rows_alone_are_dequantized(monkeypatch: pytest.MonkeyPatch) -> None:
+    q = oc.QuantMatrix(W)
+    monkeypatch.setattr(oc.QuantMatrix, "dequantize", lambda self: pytest.fail("all of it was dequantized"))
+    for index in (3, [1, 2], slice(3), ([1, 2], slice(None)), (slice(None), [1, 2]), (..., 3)):
+        q[index]
+    np.take(q, [1, 2], axis=0)
+
+
+LAYOUTS: list[Callable[[Any], Any]] = [
+    lambda a: a.T, lambda a: a.transpose(), lambda a: a.transpose(None), lambda a: a.transpose(1, 0),
+    lambda a: a.transpose((-1, -2)), lambda a: a.transpose([0, 1]), np.transpose, lambda a: np.transpose(a, (1, 0)),
+    lambda a: np.transpose(a, np.array([1, 0])), lambda a: a.swapaxes(0, 1), lambda a: a.swapaxes(0, 0),
+    lambda a: np.swapaxes(a, -1, -2), lambda a: np.swapaxes(a, axis1=0, axis2=1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", range(len(LAYOUTS)))
+def test_transposing_keeps_the_integers(layout: int) -> None:
+    square = oc.QuantMatrix(W[:50])
+    assert type(LAYOUTS[layout](square)) is oc.QuantMatrix
+    np.testing.assert_array_equal(LAYOUTS[layout](square), LAYOUTS[layout](np.asarray(square)))
+
+
+@pytest.mark.parametrize(
+    "layout", [lambda a: a.transpose(2, 1), lambda a: a.transpose(0), lambda a: a.transpose(0, 0),
+               lambda a: a.transpose(1.0, 0), lambda a: a.swapaxes(0, 2), lambda a: np.transpose(a, (0, 1, 2))],
+)  # fmt: skip
+def test_axes_that_are_not_there_fail_as_those_of_an_array(layout: Callable[[Any], Any]) -> None:
+    with pytest.raises((ValueError, TypeError)) as expected:
+        layout(W)
+    with pytest.raises(expected.type, match=str(expected.value).replace("(", r"\(")[:20]):
+        layout(oc.QuantMatrix(W))
+
+
+def test_it_cannot_be_subclassed() -> None:
+    with pytest.raises(TypeError, match="cannot be subclassed"):
+        type("Mine", (oc.QuantMatrix,), {})
 
 
 def test_rows_are_each_within_half_a_step_with_scales_of_their_own() -> None:
@@ -193,8 +289,7 @@ def operations(draw: st.DrawFn) -> Callable[[Any, Any], Any]:
                 lambda q, x: q == x, lambda q, x: np.shape(q), lambda q, x: np.size(q, 1), lambda q, x: np.ndim(q),
                 lambda q, x: len(q), lambda q, x: list(q)[3], lambda q, x: np.vstack([x, q])[3],
                 lambda q, x: q.T.copy(), lambda q, x: divmod(q, 2)[0], lambda q, x: np.transpose(q) + 0,
-                lambda q, x: q.transpose(0, 1) + 0, lambda q, x: q.mT + 0,
-                lambda q, x: np.linalg.inv(q[:50] + np.eye(50)),
+                lambda q, x: q.transpose(0, 1) + 0, lambda q, x: np.linalg.inv(q[:50] + np.eye(50)),
                 lambda q, x: x.T.dot(q),  # a method that NumPy lets nobody take over
             ]
         )
@@ -218,6 +313,7 @@ def test_attributes_are_those_of_the_float_array(options: dict[str, Any]) -> Non
     q = oc.QuantMatrix(W, **options)
     assert (q.shape, q.ndim, q.size, q.dtype, len(q)) == (W.shape, 2, W.size, F, 70)
     assert q.T.shape == (50, 70)
+    assert (q.mT.shape, type(q.mT)) == ((50, 70), oc.QuantMatrix)
     assert (q.T.axis, q.T.T.axis) == (1 - q.axis, q.axis)
     np.testing.assert_array_equal(np.asarray(q.T), np.asarray(q).T)
     assert np.asarray(q, np.float64).dtype == np.float64

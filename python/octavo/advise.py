@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octavo import tree
-from octavo.arrays import Arrays, Layout, chosen_arrays, unwrapped
+from octavo.arrays import Arrays, Layout, chosen_arrays, shape_check, unwrapped
 from octavo.layers import Layers, LayerSpec, as_specs, find_layers, nothing_found, read_layer
 from octavo.linear import ActivationScheme, QuantLinear
 from octavo.measure import Measured, measured, random_rows
@@ -128,7 +128,8 @@ def advise(
         add(path, layer, new, spec, inputs.get(path))
     if arrays is not None or layers is None:
         wanted = True if arrays is None else arrays
-        chosen = chosen_arrays(model, wanted, layout, None, lambda value: type(value) in specs)
+        fits = shape_check(dtype, group_size, True, activation)
+        chosen = chosen_arrays(model, wanted, layout, None, lambda value: type(value) in specs, fits)
         for path, array, axis in chosen.arrays.values():
             add(path, array, QuantMatrix(array, axis=axis, **options), None, None)
     if not rows:

@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octavo import tree
-from octavo.paths import canonical, matches
+from octavo.linear import ActivationScheme, check_weight_shape
+from octavo.paths import canonical, is_within, matches
 from octavo.qmatrix import QuantMatrix
+from octavo.qparams import QTypeLike, as_qtype, qint4
 
-__all__ = ["Arrays", "Entry", "QuantizationReport", "chosen_arrays", "is_estimator", "unwrapped"]
+__all__ = ["Arrays", "Entry", "QuantizationReport", "chosen_arrays", "entry", "shape_check", "unwrapped"]
 
 Layout = Literal["in_out", "out_in"]
 Arrays = bool | str | Collection[str] | Mapping[str, Layout]
@@ -22,8 +24,9 @@ Arrays = bool | str | Collection[str] | Mapping[str, Layout]
 # which is the call and not the arithmetic, and a few KiB are not worth their rounding.
 MIN_SIZE = 4096
 
-# Where scikit-learn's estimators keep matrices: neural networks x @ coefs_[i], linear models x @ coef_.T.
-_ESTIMATOR: dict[str, Layout] = {"*coefs_.*": "in_out", "*coef_": "out_in"}
+# Where scikit-learn's estimators keep what they multiply by: neural networks x @ coefs_[i], linear models x @ coef_.T.
+# Not dual_coef_, which support vector machines hand to compiled code.
+_ESTIMATOR: dict[str, Layout] = {"coefs_.*": "in_out", "coef_": "out_in"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +68,9 @@ def unwrapped(model: Any) -> Any:
     return model
 
 
-def is_estimator(model: Any) -> bool:
-    """Whether the model is scikit-learn's, so that it is known where its matrices are."""
-    return type(model).__module__.partition(".")[0] == "sklearn"
+def _is_estimator(value: Any) -> bool:
+    """Whether it is scikit-learn's or derived from that, so that it is known where its matrices are."""
+    return any(cls.__module__.partition(".")[0] == "sklearn" for cls in type(value).__mro__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,40 +82,61 @@ class Chosen:
 
 
 def chosen_arrays(
-    model: Any, arrays: Arrays, layout: Layout, min_size: int | None, inside: Callable[[Any], bool]
+    model: Any,
+    arrays: Arrays,
+    layout: Layout,
+    min_size: int | None,
+    inside: Callable[[Any], bool],
+    check: Callable[[NDArray[Any]], None],
 ) -> Chosen:
     """Looks through the model, but not into what `inside` says is replaced as a whole.
 
+    Args:
+        model, arrays, layout, min_size: as for `quantize_dynamic`.
+        inside: told each holder.
+        check: raises ValueError where a matrix (outputs, inputs) has a shape that no layer can have.
+
     Raises:
-        TypeError, ValueError: arrays is of no such kind, a pattern matches nothing, or a name without * or ? leads to
-            something that cannot be quantized. The path is named.
+        TypeError, ValueError: arrays or min_size is of no such kind, a pattern matches nothing, or a name without * or
+            ? leads to something that cannot be quantized. The path is named.
     """
+    if min_size is not None and not isinstance(min_size, (int, np.integer)):
+        raise TypeError(f"min_size must be a number of elements, got {min_size!r}")
     if layout not in ("in_out", "out_in"):
         raise ValueError(f'layout must be "in_out" (x @ w) or "out_in" (x @ w.T), got {layout!r}')
-    patterns = _ESTIMATOR if arrays is True and is_estimator(model) else _as_patterns(arrays, layout)
+    patterns = _as_patterns(arrays, layout)
     least = (MIN_SIZE if patterns is None else 0) if min_size is None else min_size
-    places = [(canonical(path), value) for path, value in tree.references(model, inside) if _is_array(value)]
+    estimators: set[str] = set()
+    places: list[tuple[str, NDArray[Any]]] = []
     chosen: dict[int, tuple[str, NDArray[Any], Literal[0, 1]]] = {}
     left: dict[int, Entry] = {}
     matched: set[str] = set()
-    for path, value in places:
+    for place, value in tree.references(model, inside):
+        path = canonical(place)
+        if _is_estimator(value):
+            estimators.add(path)
+        if not _is_array(value):
+            continue
+        places.append((path, value))
         hits = [] if patterns is None else [p for p in patterns if matches(path, p)]
         matched.update(hits)
         if id(value) in chosen:
             continue
         exact = [p for p in hits if "*" not in p and "?" not in p]
-        why = _why_not(value, least) or ("" if patterns is None or hits else "named by no pattern")
-        if not why and not np.isfinite(value).all():
-            why = "holds NaN or infinity, or what is beyond float32"
+        if patterns is None:
+            wanted, why = _by_default(path, value, layout, 0 if min_size is None else least, least, estimators)
+        else:
+            wanted, why = (patterns[hits[0]], "") if hits else (layout, "named by no pattern")
+            why = _why_not(value, least) or why
+        why = why or _why_no_matrix(value, wanted, check)
         if why:
             if exact:
                 raise ValueError(f"{tree.label(path)} cannot be quantized: {why}")
             left[id(value)] = _left(path, value, why)
             continue
-        wanted = layout if patterns is None else patterns[hits[0]]
         chosen[id(value)] = (path, value, 1 if wanted == "in_out" else 0)
         left.pop(id(value), None)
-    missing = [] if patterns is None or patterns is _ESTIMATOR else [p for p in patterns if p not in matched]
+    missing = [p for p in patterns or () if p not in matched]
     if missing:
         there = [path or "(model)" for path, value in places if value.ndim == 2 and value.dtype.kind == "f"]
         raise ValueError(
@@ -135,14 +159,51 @@ def _is_array(value: Any) -> bool:
     return isinstance(value, np.ndarray) and value.dtype != object
 
 
+def _by_default(
+    path: str, value: NDArray[Any], layout: Layout, least_known: int, least: int, estimators: set[str]
+) -> tuple[Layout, str]:
+    """(layout, why not) of an array that no pattern names; `least_known` is for those known to be multiplied by."""
+    inside = [prefix for prefix in estimators if not prefix or is_within(path, prefix)]
+    if not inside:
+        return layout, _why_not(value, least)
+    name = path[len(max(inside, key=len)) :].removeprefix(".")
+    wanted = next((kind for pattern, kind in _ESTIMATOR.items() if matches(name, pattern)), None)
+    why = _why_not(value, least_known)
+    if why or wanted is None:
+        return layout, why or "not what scikit-learn multiplies by"
+    outputs = value.shape[0 if wanted == "out_in" else 1]
+    return wanted, "" if outputs > 1 else "one output, which a product of integers is no faster for"
+
+
 def _why_not(value: NDArray[Any], least: int) -> str:
-    if type(value) is not np.ndarray:
+    if type(value) not in (np.ndarray, np.memmap):
         return f"is a {type(value).__name__}, whose behaviour a QuantMatrix does not have"
-    if value.dtype.kind != "f":
+    if value.dtype.kind != "f" or value.dtype.itemsize > 8:
         return f"dtype {value.dtype}"
     if value.ndim != 2:
         return f"{value.ndim}-D"
     return "" if value.size >= least else f"fewer than {least} elements"
+
+
+def _why_no_matrix(value: NDArray[Any], layout: Layout, check: Callable[[NDArray[Any]], None]) -> str:
+    """Why the values or the shape are none that can be quantized."""
+    limit = np.finfo(np.float32).max
+    if not (value.min(initial=0) >= -limit and value.max(initial=0) <= limit):  # NaN is neither
+        return "holds NaN or infinity, or what is beyond float32"
+    try:
+        check(value if layout == "out_in" else value.T)
+    except ValueError as error:
+        use = "x @ w" if layout == "out_in" else "w[ids] or x @ w.T"
+        return f'{error}; an array used as {use} has layout="{"in_out" if layout == "out_in" else "out_in"}"'
+    return ""
+
+
+def shape_check(
+    dtype: QTypeLike, group_size: int | None, symmetric: bool, activation: ActivationScheme
+) -> Callable[[NDArray[Any]], None]:
+    """`check` of `chosen_arrays` for matrices that are quantized so."""
+    four_bits = as_qtype(dtype) == qint4
+    return lambda w: check_weight_shape(w, activation, int4=four_bits, group_size=group_size, symmetric=symmetric)
 
 
 def _as_patterns(arrays: Arrays, layout: Layout) -> dict[str, Layout] | None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from octavo import tree
 from octavo.linear import QuantLinear
 from octavo.qarray import QuantizedArray
+from octavo.qmatrix import QuantMatrix
 from octavo.qparams import QParams
 from octavo.quantize import dequantize
 from octavo.recurrent_layer import RecurrentLayer
@@ -122,8 +123,8 @@ def compare(
             a layer a different number of times or get results of different shapes. The layer is named.
 
     Notes:
-        A layer that has taken ReLU in is compared behind ReLU. A QuantLSTM, QuantGRU or QuantEmbedding has no row of
-        its own; its error shows in what comes behind it. All of x's results are held at once.
+        A layer that has taken ReLU in is compared behind ReLU. A QuantLSTM, QuantGRU, QuantEmbedding or QuantMatrix
+        has no row of its own; its error shows in what comes behind it. All of x's results are held at once.
 
     Example:
         >>> import numpy as np, octavo as oc
@@ -133,9 +134,9 @@ def compare(
         layers[0]     53.84  0.999998              1    0.000%
         (result)      53.84  0.999998              1    0.000%
     """
-    found = tree.walk(quantized_model, stop=lambda value: isinstance(value, RecurrentLayer))
+    found = list(tree.walk(quantized_model, stop=lambda value: isinstance(value, (RecurrentLayer, QuantMatrix))))
     layers = {path: layer for path, layer in found if isinstance(layer, QuantLinear)}
-    if not layers:
+    if not layers and not any(isinstance(value, QuantMatrix) for _, value in found):
         raise ValueError("quantized_model has no quantized layer; pass what quantize_dynamic or convert returned")
     originals = dict(tree.walk(float_model))
     missing = [tree.label(path) for path in layers if path not in originals]

@@ -5,49 +5,70 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 __all__ = ["as_product"]
 
+# What stands for one axis: a letter, or a number for each of those that "..." stands for.
+_Axes = list[str | int]
 
-def as_product(operands: tuple[Any, ...], options: dict[str, Any], matrix: type) -> tuple[Any, Any, bool] | None:
-    """(x, Q, transposed) where np.einsum(*operands) is x @ Q or x @ Q.T with Q of the class `matrix`; else None.
 
-    That is "...k,kn->...n" or "...k,nk->...n", with any letters, with or without the dots and with the operands in
-    either order.
+def as_product(
+    operands: tuple[Any, ...], options: dict[str, Any], matrix: type
+) -> tuple[NDArray[Any], Any, bool, list[int]] | None:
+    """(x, Q, transposed, order) where np.einsum(*operands) is (x @ Q or x @ Q.T).transpose(order); else None.
+
+    That is every sum over one axis of an array and one of a matrix of the class `matrix`: "...k,kn->...n",
+    "...k,nk->...n", with the operands in either order, the array's axes in any order, and with or without "->".
 
     Example:
         >>> import numpy as np, octavo as oc
         >>> x, Q = np.ones((2, 5, 3), np.float32), oc.QuantMatrix(np.ones((3, 4), np.float32))
-        >>> as_product(("bsi,io->bso", x, Q), {}, oc.QuantMatrix)[2]
-        False
-        >>> as_product(("oi,...i->...o", Q.T, x), {}, oc.QuantMatrix)[2]
-        True
-        >>> as_product(("bsi,io->bos", x, Q), {}, oc.QuantMatrix) is None
+        >>> as_product(("bsi,io->bso", x, Q), {}, oc.QuantMatrix)[2:]
+        (False, [0, 1, 2])
+        >>> as_product(("oi,...i->o...", Q.T, x), {}, oc.QuantMatrix)[2:]
+        (True, [2, 0, 1])
+        >>> as_product(("bsi,bi->bs", x, Q), {}, oc.QuantMatrix) is None
         True
     """
     if len(operands) != 3 or not isinstance(operands[0], str) or options.keys() - {"optimize"}:
         return None
-    text = operands[0].replace(" ", "")
-    inputs, arrow, result = text.partition("->")
-    parts = inputs.split(",")
-    if not arrow or len(parts) != 2:
+    inputs, arrow, result = operands[0].replace(" ", "").partition("->")
+    pairs = list(zip(inputs.split(","), operands[1:], strict=False))
+    if len(pairs) != 2 or inputs.count(",") != 1:
         return None
-    pairs = list(zip(parts, operands[1:], strict=True))
     if type(pairs[1][1]) is not matrix:
         pairs.reverse()
-    (x_axes, x), (q_axes, q) = pairs
-    if type(q) is not matrix or type(x) is matrix or not isinstance(x, np.ndarray):
+    (x_text, x), (q_text, q) = pairs
+    if type(q) is not matrix or type(x) is matrix or len(q_text) != 2 or not q_text.isalpha():
         return None
-    letters = x_axes.replace("...", "")
-    if len(q_axes) != 2 or "." in letters + q_axes or len(set(letters)) != len(letters) or not letters:
+    a = np.asanyarray(x)
+    x_axes = _axes(x_text, a.ndim)
+    result_axes = _axes(result if arrow else _implied(inputs), a.ndim)
+    if x_axes is None or result_axes is None:
         return None
-    if "..." in x_axes and not x_axes.startswith("..."):
+    transposed = q_text[0] not in x_axes
+    summed, kept = (q_text[1], q_text[0]) if transposed else (q_text[0], q_text[1])
+    rest: _Axes = [axis for axis in x_axes if axis != summed]
+    given: _Axes = [*rest, kept]
+    if kept in x_axes or len(rest) == len(x_axes) or len(set(given)) != len(given) or len(x_axes) != a.ndim:
         return None
-    summed = x_axes[-1]
-    if q_axes.count(summed) != 1:
+    if set(result_axes) != set(given) or len(result_axes) != len(given):
         return None
-    transposed = q_axes[1] == summed
-    kept = q_axes[0] if transposed else q_axes[1]
-    if kept in letters or result != x_axes[:-1] + kept or ("..." not in x_axes and x.ndim != len(letters)):
+    order = [given.index(axis) for axis in result_axes]
+    return np.moveaxis(a, x_axes.index(summed), -1), q, transposed, order
+
+
+def _axes(text: str, ndim: int) -> _Axes | None:
+    """The axes of an operand of ndim axes, or of a result with one other letter; None where it is no such text."""
+    before, dots, after = text.partition("...")
+    if not (before + after).isascii() or not all(c.isalpha() for c in before + after):
         return None
-    return x, q, transposed
+    unnamed = ndim - len(before + after) if dots else 0
+    return [*before, *range(unnamed), *after]
+
+
+def _implied(inputs: str) -> str:
+    """The result that np.einsum takes where there is no "->": "..." and each letter that stands once, sorted."""
+    letters = sorted(c for c in set(inputs) - set(",.") if inputs.count(c) == 1)
+    return ("..." if "..." in inputs else "") + "".join(letters)

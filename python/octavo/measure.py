@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from octavo import tree
 from octavo.layers import LayerSpec
 from octavo.linear import QuantLinear
 from octavo.qmatrix import QuantMatrix
 from octavo.timing import interleaved
 
-__all__ = ["Measured", "measured", "random_rows"]
+__all__ = ["Measured", "check_measuring", "measured", "random_rows"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ def measured(
     rounds: int = 5,
     round_seconds: float = 0.004,
 ) -> Measured:
-    """Runs both on x.
+    """Runs both on x. What a float layer keeps in itself on the way (a cached input) is put back as it was.
 
     Args:
         original: the float layer, called as its spec says, or the array.
@@ -62,7 +63,23 @@ def measured(
         >>> measured(w, Q, None, random_rows(Q, 8)).sqnr_db > 30
         True
     """
-    run, run_quantized = _runs(original, quantized, spec, x)
+    before = None if spec is None else tree.snapshot(original)
+    try:
+        return _measured(*_runs(original, quantized, spec, x), rounds, round_seconds)
+    finally:
+        if before is not None:
+            tree.restore(original, before)
+
+
+def check_measuring(min_speedup: float, batch_size: int) -> None:
+    """Raises ValueError where there is nothing to measure, or nothing to hold it against."""
+    if not min_speedup >= 0:
+        raise ValueError(f"min_speedup must be a factor such as 1.0, got {min_speedup!r}")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be a number of rows from 1 on, got {batch_size!r}")
+
+
+def _measured(run: Callable[[], Any], run_quantized: Callable[[], Any], rounds: int, round_seconds: float) -> Measured:
     with np.errstate(over="ignore", invalid="ignore"):
         exact, rough = (np.asarray(f(), np.float64) for f in (run, run_quantized))
         signal, noise = float(np.sum(exact * exact)), float(np.sum((rough - exact) ** 2))

@@ -338,6 +338,8 @@ def _misfit(old: Any, new: Any) -> str | None:
         if not isinstance(old, np.ndarray):
             return f"the model has a {type(old).__name__}, the file an array of shape {new.shape}"
         return None if old.shape == new.shape else f"the model has shape {old.shape}, the file {new.shape}"
+    if hasattr(new, "shape") and hasattr(old, "shape") and old.shape != new.shape:
+        return f"the model has shape {old.shape}, the file a {type(new).__name__} of shape {new.shape}"
     features = getattr(new, "out_features", None), getattr(new, "in_features", None)
     if None in features:
         return None

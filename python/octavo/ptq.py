@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octavo import tree
-from octavo.arrays import Arrays, Entry, Layout, QuantizationReport, chosen_arrays, entry, unwrapped
+from octavo.arrays import Arrays, Entry, Layout, QuantizationReport, chosen_arrays, entry, shape_check, unwrapped
 from octavo.calibrated_rounding import (
     RoundingErrors,
     Watchable,
@@ -31,7 +31,7 @@ from octavo.layers import (
     refusal,
 )
 from octavo.linear import ActivationScheme, QuantLinear, Rounding
-from octavo.measure import measured, random_rows
+from octavo.measure import check_measuring, measured, random_rows
 from octavo.paths import canonical
 from octavo.qmatrix import QuantMatrix
 from octavo.qparams import QTypeLike, as_qtype, qint4
@@ -70,8 +70,9 @@ def quantize_dynamic(
     replaces a layer answers to the method that the float layer was called by; what replaces an array multiplies as the
     array did (x @ w, w.T, w[ids]). The model's own code stays as it is.
 
-    Without layers and without arrays, every 2-D float array of min_size elements or more is replaced; of a fitted
-    scikit-learn estimator, the matrices that it multiplies by. A mapping that is no dict (an .npz file) becomes one.
+    Without layers and without arrays, every 2-D float array of min_size elements or more is replaced; of fitted
+    scikit-learn estimators, wherever they are, the matrices that they multiply by (coefs_, and coef_ of several
+    outputs) and nothing else. A mapping that is no dict (an .npz file) becomes one.
 
     Args:
         model: the model, or a layer itself.
@@ -83,8 +84,8 @@ def quantize_dynamic(
             to its layout; or True: every 2-D float array of min_size elements or more. Other arrays stay.
         layout: of arrays: "in_out" where code has x @ w, "out_in" where it has x @ w.T or w[ids].
         min_size: smaller arrays stay; 4096 elements where no path names them.
-        min_speedup: measure each layer and array, float and quantized, with batch_size random rows and the threads as
-            they are set; what is not faster by this factor stays in float.
+        min_speedup: measure each linear layer and array, float and quantized, with batch_size random rows and the
+            threads as they are set; what is not faster by this factor stays in float.
         report: called with the `QuantizationReport`, as in report=print.
         group_size, symmetric, scale_dtype, rounding: of int4 weights, as for `QuantLinear`. rounding="gptq" (with
             calibration) minimises the error of each layer's output instead of its weights' (`octavo.gptq`).
@@ -129,6 +130,8 @@ def quantize_dynamic(
         >>> oc.quantize_dynamic(model, {Dense: spec}, dtype="int4", group_size=32)
         {'hidden': QuantLinear(4 -> 3, int4, group_size=32, activation=symmetric, bias, relu)}
     """
+    if min_speedup is not None:
+        check_measuring(min_speedup, batch_size)
     model = unwrapped(model)
     specs = {} if layers is None else as_specs(layers)
     found = find_layers(model, specs) if specs else []
@@ -140,7 +143,8 @@ def quantize_dynamic(
     matrices: list[tuple[str, NDArray[Any], Literal[0, 1]]] = []
     if arrays is not None or layers is None:
         wanted = True if arrays is None else arrays
-        chosen = chosen_arrays(model, wanted, layout, min_size, lambda value: type(value) in specs)
+        fits = shape_check(dtype, group_size, symmetric, activation)
+        chosen = chosen_arrays(model, wanted, layout, min_size, lambda value: type(value) in specs, fits)
         matrices, entries = list(chosen.arrays.values()), chosen.left
         if not matrices and not found:
             raise ValueError(_no_array(chosen.left))

@@ -9,11 +9,10 @@ It is a `QuantLinear` that is spelt as a matrix: results are that layer's, to th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any, Literal, NoReturn, SupportsIndex, cast
+from collections.abc import Callable
+from typing import Any, Literal, NoReturn, cast, final
 
 import numpy as np
-from numpy.lib.mixins import NDArrayOperatorsMixin
 from numpy.typing import ArrayLike, NDArray
 
 from octavo.arguments import read_only
@@ -21,8 +20,8 @@ from octavo.einsum import as_product
 from octavo.int4 import GroupedWeight, ScaleDtype
 from octavo.linear import ActivationScheme, QuantLinear, Rounding
 from octavo.linear import _from_state as _layer_from_state
-from octavo.qarray import WRITING_FUNCTIONS, WRITING_METHODS
 from octavo.qparams import QType, QTypeLike, qint8
+from octavo.standin import StandIn, operates_itself, values_of
 
 __all__ = ["QuantMatrix", "watched_matrix"]
 
@@ -30,7 +29,8 @@ __all__ = ["QuantMatrix", "watched_matrix"]
 _BLOCK_ELEMENTS = 1 << 18
 
 
-class QuantMatrix(NDArrayOperatorsMixin):
+@final
+class QuantMatrix(StandIn):
     """x' = q * s, (rows, columns): stands where a 2-D float array stood, and multiplies with integers.
 
     A product sums along one axis of the matrix; scales run along the other, the axis of the outputs, so that they can
@@ -54,9 +54,11 @@ class QuantMatrix(NDArrayOperatorsMixin):
         TypeError: w does not hold real floats.
         ValueError: w is not 2-D, holds NaN or infinity, or an option is unknown.
 
-    NumPy lets nobody take over the method x.dot(Q), which multiplies the dequantized values; np.dot(x, Q) multiplies
-    integers. Results of products have the dtype that `QuantLinear` gives: that of a float16, float32 or float64
-    operand, else float32. The matrix is immutable, any number of threads may use it, and it pickles and deep-copies.
+    NumPy lets nobody take over the method x.dot(Q), nor SciPy the products of its sparse matrices: these are of the
+    dequantized values; np.dot(x, Q) multiplies integers. Q[i] and Q[2:5] are read-only, because they stand for views,
+    and writing to a view would change the matrix; Q[ids] is a copy as of any array. Results of products have the dtype
+    that `QuantLinear` gives: that of a float16, float32 or float64 operand, else float32. The matrix is immutable, any
+    number of threads may use it, and it pickles and deep-copies.
 
     Example:
         >>> import numpy as np, octavo as oc
@@ -70,6 +72,10 @@ class QuantMatrix(NDArrayOperatorsMixin):
 
     __slots__ = ("_axis", "_layer")
 
+    _remedy = (
+        "its values are integers with fixed scales; compute a new array (Q + 1, not Q += 1), or take "
+        "w = Q.dequantize(), write to w, and quantize it again"
+    )
     _layer: QuantLinear  # x W^T with W (outputs, inputs)
     _axis: Literal[0, 1]  # of the outputs
 
@@ -124,6 +130,9 @@ class QuantMatrix(NDArrayOperatorsMixin):
         q._layer, q._axis = layer, axis
         return q
 
+    def __init_subclass__(cls) -> NoReturn:
+        raise TypeError("QuantMatrix cannot be subclassed; hold one in an object of your own")
+
     # what it is
 
     @property
@@ -171,65 +180,66 @@ class QuantMatrix(NDArrayOperatorsMixin):
 
     mT = T  # noqa: N815 - NumPy's name
 
-    def transpose(self, *axes: Any) -> Any:
-        order = axes[0] if len(axes) == 1 and not isinstance(axes[0], SupportsIndex) else axes
-        if order in ((), None) or tuple(a % 2 for a in order) == (1, 0):
-            return self.T
-        return self if tuple(a % 2 for a in order) == (0, 1) else self._values().transpose(*axes)
+    def transpose(self, *axes: Any) -> QuantMatrix:
+        return self._laid_out(lambda a: a.transpose(*axes))
+
+    def swapaxes(self, axis1: int, axis2: int) -> QuantMatrix:
+        return self._laid_out(lambda a: a.swapaxes(axis1, axis2))
+
+    def _laid_out(self, change: Callable[[Any], Any]) -> QuantMatrix:
+        """The matrix with its axes in the order that `change` gives those of an array; NumPy checks its arguments."""
+        return self.T if change(np.empty((2, 3), np.bool_)).shape == (3, 2) else self
 
     # products
 
     def __matmul__(self, other: Any) -> Any:
-        return np.matmul(self, other)
+        return self._values() @ other if operates_itself(other) else np.matmul(self, other)
 
     def __rmatmul__(self, other: Any) -> Any:
-        return np.matmul(other, self)
+        return other @ self._values() if operates_itself(other) else np.matmul(other, self)
 
     def _times_from_left(self, x: Any, out: Any = None) -> Any:
         """x @ self."""
-        a = np.asanyarray(x)
+        a = _operand(x)
         k = self.shape[0]
         if a.ndim == 0 or a.shape[-1] != k:
             raise ValueError(f"x @ Q needs x of shape (..., {k}) for Q {self.shape}, got {a.shape}")
         if a.dtype.kind not in "fiub":  # complex numbers, objects
             return np.matmul(a, self._values(), out=out)
-        if self._axis == 1:
+        if self._axis == 0:
+            return _stored(_blockwise(a, self), out)
+        dtype = a.dtype.newbyteorder("=") if a.dtype.kind == "f" else np.float32
+        if out is not None and out.dtype == dtype and out.shape == (*a.shape[:-1], self.shape[1]):
             return self._layer(a, out=out)
-        y = _blockwise(a, self)
-        if out is None:
-            return y
-        np.copyto(out, y)
-        return out
+        return _stored(self._layer(a), out)
 
     def _times_from_right(self, x: Any, out: Any = None) -> Any:
         """self @ x: the transpose of x^T @ self^T."""
-        a = np.asanyarray(x)
+        a = _operand(x)
         if a.ndim == 0 or a.shape[-2 if a.ndim > 1 else 0] != self.shape[1]:
             needed = f"({self.shape[1]},) or (..., {self.shape[1]}, n)"
             raise ValueError(f"Q @ x needs x of shape {needed} for Q {self.shape}, got {a.shape}")
         if a.ndim == 1:
             return self.T._times_from_left(a, out)
-        y = np.swapaxes(self.T._times_from_left(np.swapaxes(a, -1, -2)), -1, -2)
-        if out is None:
-            return y
-        np.copyto(out, y)
-        return out
+        return _stored(np.swapaxes(self.T._times_from_left(np.swapaxes(a, -1, -2)), -1, -2), out)
 
     def _product(self, a: Any, b: Any, out: Any = None) -> Any:
         """np.matmul(a, b), where self is one of them."""
         if type(b) is QuantMatrix:
-            return b._times_from_left(_values_of(a), out)
+            return b._times_from_left(values_of(a), out)
         return self._times_from_right(b, out)
 
     # rows
 
     def __getitem__(self, index: Any) -> Any:
-        """Rows, dequantized: Q[i], Q[ids] with integers of any shape, Q[2:5]; other indices as in the float array."""
-        if isinstance(index, slice):
-            return self._rows(np.arange(self.shape[0])[index])
-        ids = np.asarray(index) if not isinstance(index, tuple) else None
-        if ids is not None and ids.dtype.kind in "iu":
-            return self._rows(ids)
+        """Rows Q[i], Q[ids], Q[2:5] and columns Q[:, ids], dequantized; other indices as in the float array."""
+        match index if type(index) is tuple else (index,):
+            case (rows,) if (ids := _as_ids(rows, self.shape[0])) is not None:
+                return _as_view(self._rows(ids), rows)
+            case (rows, rest) if _is_all(rest) and (ids := _as_ids(rows, self.shape[0])) is not None:
+                return _as_view(self._rows(ids), rows)
+            case (rest, columns) if _is_all(rest) and (ids := _as_ids(columns, self.shape[1])) is not None:
+                return _as_view(np.moveaxis(self.T._rows(ids), -1, 0), columns)
         return self._values()[index]
 
     def _rows(self, ids: NDArray[Any]) -> NDArray[np.float32]:
@@ -244,21 +254,10 @@ class QuantMatrix(NDArrayOperatorsMixin):
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __iter__(self) -> Iterator[NDArray[np.float32]]:
-        return iter(self._values())
-
     # what computes with the values
 
     def _values(self) -> NDArray[np.float32]:
         return read_only(self.dequantize())
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        if copy is False:
-            raise ValueError("a QuantMatrix has no float array to share: ask for copy=None or copy=True")
-        x = self.dequantize()
-        x = x if dtype is None else x.astype(dtype, copy=False)
-        x.flags.writeable = copy is True  # what is written to a copy that nobody asked for would be lost
-        return x
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
         if ufunc is np.matmul and method == "__call__" and not kwargs:
@@ -269,63 +268,25 @@ class QuantMatrix(NDArrayOperatorsMixin):
                     return y
             return self._product(a, b)
         out = kwargs.get("out", ())
-        if any(type(array) is QuantMatrix for array in (inputs[:1] if method == "at" else out)):
-            _refuse_to_write()
-        if ufunc is np.matmul and method == "__call__" and kwargs.keys() <= {"out"}:
+        if ufunc is np.matmul and method == "__call__" and kwargs.keys() <= {"out"} and type(out[0]) is not QuantMatrix:
             return self._product(*inputs, *out)
-        return getattr(ufunc, method)(*_values_of(inputs), **_values_of(kwargs))
+        return super().__array_ufunc__(ufunc, method, *inputs, **kwargs)
 
     def __array_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        first = args[0] if args else next(iter(kwargs.values()), None)
-        if type(kwargs.get("out")) is QuantMatrix or (func in WRITING_FUNCTIONS and type(first) is QuantMatrix):
-            _refuse_to_write()
         special = _FUNCTIONS.get(func)
         if special is not None:
             result = special(*args, **kwargs)
             if result is not NotImplemented:
                 return result
-        try:
-            return func(*_values_of(args), **_values_of(kwargs))
-        except ValueError as error:
-            if type(first) is QuantMatrix and "read-only" in str(error):  # as np.nan_to_num(Q, copy=False) does
-                _refuse_to_write(error)
-            raise
-
-    def __getattr__(self, name: str) -> Any:
-        """The attributes and methods of ndarray that are not above, of the dequantized values."""
-        if name.startswith("_") or not hasattr(np.ndarray, name):
-            raise AttributeError(f"'QuantMatrix' object has no attribute {name!r}")
-        if name in WRITING_METHODS:
-            _refuse_to_write()
-        if name == "ctypes":
-            raise TypeError("a QuantMatrix has no float memory to point to; take x = Q.dequantize() and x.ctypes")
-        return getattr(self._values(), name)
+        return super().__array_function__(func, types, args, kwargs)
 
     def dot(self, other: Any, out: Any = None) -> Any:
         return np.dot(self, other) if out is None else np.dot(self, other, out=out)
 
     def take(self, indices: Any, axis: Any = None, out: Any = None, mode: Any = "raise") -> Any:
         return np.take(self, indices, axis=axis, out=out, mode=mode)
-
-    def __setitem__(self, index: Any, value: Any) -> NoReturn:
-        _refuse_to_write()
-
-    def __pow__(self, other: Any) -> Any:
-        return self._values() ** _values_of(other)  # not np.power: an array squares where it can
-
-    def __bool__(self) -> bool:
-        return bool(self._values())
-
-    def __float__(self) -> float:
-        return float(self._values().item())
-
-    def __int__(self) -> int:
-        return int(self._values().item())
-
-    def __contains__(self, value: Any) -> bool:
-        return value in self._values()
 
     def __repr__(self) -> str:
         options = repr(self._layer).split(", ", 1)[1].removesuffix(")")
@@ -415,29 +376,50 @@ def _blockwise(x: NDArray[Any], q: QuantMatrix) -> NDArray[Any]:
         return y.astype(dtype, copy=False)
 
 
-def _values_of(value: Any) -> Any:
-    """`value` with every QuantMatrix in its tuples, lists and dicts replaced by its values."""
-    if type(value) is QuantMatrix:
-        return value._values()
-    if type(value) in (tuple, list):
-        return type(value)(_values_of(part) for part in value)
-    if type(value) is dict:
-        return {key: _values_of(part) for key, part in value.items()}
-    return value
+def _operand(x: Any) -> NDArray[Any]:
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError("x must not be a masked array, whose mask would be lost; pass x.filled(value)")
+    return np.asanyarray(x)
 
 
-def _refuse_to_write(cause: Exception | None = None) -> NoReturn:
-    raise TypeError(
-        "a QuantMatrix cannot be written to: its values are integers with fixed scales; "
-        "compute a new array (Q + 1, not Q += 1), or take w = Q.dequantize(), write to w, and quantize it again"
-    ) from cause
+def _stored(y: Any, out: Any) -> Any:
+    """y, or `out` with y in it: of y's shape, and of a dtype that np.matmul would take too."""
+    if out is None:
+        return y
+    if out.shape != y.shape:
+        raise ValueError(f"out must have shape {y.shape}, as the result has, got {out.shape}")
+    np.copyto(out, y, casting="same_kind")
+    return out
+
+
+# Indices
+
+
+def _is_all(index: Any) -> bool:
+    return index is Ellipsis or (isinstance(index, slice) and index == slice(None))
+
+
+def _as_ids(index: Any, length: int) -> NDArray[Any] | None:
+    """The integers of an index of one axis; None where it is no slice and no integers."""
+    if isinstance(index, slice):
+        return np.arange(length)[index]
+    if index is None or index is Ellipsis or isinstance(index, (bool, np.bool_)):
+        return None
+    ids = np.asarray(index)
+    return ids if ids.dtype.kind in "iu" else None
+
+
+def _as_view(rows: NDArray[np.float32], index: Any) -> NDArray[np.float32]:
+    """Read-only where a float array would give a view of itself: what is written to it would be lost here."""
+    is_view = isinstance(index, slice) or (not isinstance(index, np.ndarray) and np.ndim(index) == 0)
+    return read_only(rows) if is_view else rows
 
 
 # NumPy functions that keep to the integers, for the calls they are meant for; NotImplemented hands the call on.
 
 
 def _dot(a: Any, b: Any, out: Any = None) -> Any:
-    if np.ndim(a) == 0 or np.ndim(b) not in (1, 2):
+    if type(out) is QuantMatrix or np.ndim(a) == 0 or np.ndim(b) not in (1, 2):
         return NotImplemented  # scaling, or a sum over the last but one axis of more dimensions
     return np.matmul(a, b) if out is None else np.matmul(a, b, out=out)
 
@@ -450,12 +432,12 @@ def _einsum(*operands: Any, **kwargs: Any) -> Any:
     product = as_product(operands, kwargs, QuantMatrix)
     if product is None:
         return NotImplemented
-    x, q, transposed = product
-    return np.matmul(x, q.T if transposed else q)
+    x, q, transposed, order = product
+    return np.matmul(x, q.T if transposed else q).transpose(order)
 
 
-def _transpose(a: Any, axes: Any = None) -> Any:
-    return a.transpose(axes) if type(a) is QuantMatrix else NotImplemented
+def _layout(function: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda a, *args, **kwargs: a._laid_out(lambda b: function(b, *args, **kwargs))
 
 
 def _take(a: Any, indices: Any, axis: Any = None, out: Any = None, mode: Any = "raise") -> Any:
@@ -467,7 +449,8 @@ _FUNCTIONS: dict[Any, Callable[..., Any]] = {
     np.dot: _dot,
     np.inner: _inner,
     np.einsum: _einsum,
-    np.transpose: _transpose,
+    np.transpose: _layout(np.transpose),
+    np.swapaxes: _layout(np.swapaxes),
     np.take: _take,
     np.shape: lambda a: a.shape,
     np.ndim: lambda a: 2,

@@ -332,7 +332,10 @@ def _write_matrix(matrix: QuantMatrix) -> tuple[Options, Parts]:
 
 def _read_matrix(fields: Fields) -> QuantMatrix:
     axis = fields.choice("axis", 0, 1)
-    return QuantMatrix._made(_read_quant_linear(fields), axis)
+    layer = _read_quant_linear(fields)
+    if layer.relu or layer.bias is not None:
+        raise ValueError("a QuantMatrix has neither a bias nor a ReLU: relu and bias must be false")
+    return QuantMatrix._made(layer, axis)
 
 
 def _write_embedding(table: QuantEmbedding) -> tuple[Options, Parts]:
