@@ -63,13 +63,18 @@ def read_weights(arrays: Mapping[str, ArrayLike], prefix: str, gates: int) -> di
         raise TypeError(f"arrays must be a mapping from names to arrays, got {type(arrays).__name__}")
     found = {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
     _check_names(found, prefix, arrays)
-    layers = 1 + max(int(match[3]) for match in map(_NAME.fullmatch, found) if match)
+    numbers = {int(match[3]) for match in map(_NAME.fullmatch, found) if match}
+    layers = len(numbers)
+    if numbers != set(range(layers)):
+        raise ValueError(
+            f"arrays must number their layers from 0 on without gaps, got {sorted(numbers)[:5]} under prefix={prefix!r}"
+        )
     directions = direction_names(layers, any(name.endswith("_reverse") for name in found))
     has_bias = any(name.startswith("bias") for name in found)
     expected = [f"{kind}_{d}" for d in directions for kind in (KINDS if has_bias else KINDS[:2])]
     missing = [name for name in expected if name not in found]
     if missing:
-        raise ValueError(f"arrays must hold {prefix}{missing[0]}, as other names call for it; missing: {missing}")
+        raise ValueError(f"arrays must hold {prefix}{missing[0]}, as other names call for it; missing: {missing[:5]}")
     weights = {name: as_float(prefix + name, found[name]) for name in expected}
     _check_shapes(weights, directions, gates, prefix)
     return weights
