@@ -119,3 +119,29 @@ def get_num_threads() -> int: ...
 def max_exact_k(lhs_wide: bool, rhs_wide: bool) -> int: ...
 def max_exact_group_k(lhs_wide: bool, rhs_wide: bool) -> int: ...
 def build_info() -> dict[str, str]: ...
+def fake_quantize(
+    x: NDArray[np.float32],
+    scale: NDArray[np.float32],
+    zero_point: NDArray[np.int32],
+    qmin: int,
+    qmax: int,
+    axis: int,
+) -> NDArray[np.float32] | None: ...
+def fake_quantize_backward(
+    x: NDArray[np.float32],
+    g: NDArray[np.float32],
+    scale: NDArray[np.float32],
+    zero_point: NDArray[np.int32],
+    qmin: int,
+    qmax: int,
+    axis: int,
+) -> NDArray[np.float32]: ...
+def fake_quantize_learnable_backward(
+    x: NDArray[np.float32],
+    g: NDArray[np.float32],
+    scale: NDArray[np.float32],
+    zero_point: NDArray[np.int32],
+    qmin: int,
+    qmax: int,
+    axis: int,
+) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.float64]]: ...

@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import copy
+import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from octavo import tree
-from octavo.gptq import InputStatistics, round_gptq
+from octavo.counterparts import counterpart
+from octavo.gptq import InputStatistics, as_statistics, round_gptq
 from octavo.int4 import GroupedWeight, ScaleDtype
-from octavo.layers import Layers, LayerSpec, as_specs, find_layers, nothing_found, read_layer
+from octavo.layers import Layers, LayerSpec, as_specs, find_layers, nothing_found, read_layer, refusal
+from octavo.progress import with_bar
 from octavo.qmatrix import watched_matrix
-from octavo.rounding import round_nearest, round_search
+from octavo.rounding import as_weight, round_nearest, round_search
 from octavo.watched import Watched
 
 __all__ = [
-    "RoundingComparison", "RoundingErrors", "Watchable", "compare_rounding", "rounded_weights", "watchable_array",
-    "watchable_layer",
+    "RoundingComparison", "RoundingErrors", "Watchable", "compare_rounding", "rounded_weights", "rounding_error",
+    "watchable_array", "watchable_layer",
 ]  # fmt: skip
 
 CalibratedRounding = Literal["search", "gptq"]
 Forward = Callable[[Any, Any], Any]
+_T = TypeVar("_T")
+Report = Callable[["RoundingErrors"], object]
 
 # Statistics held at a time, 8 K^2 bytes a layer; the model is run again for the layers beyond.
 _MAX_STATISTICS_BYTES = 2 << 30
@@ -34,27 +40,35 @@ _MAX_STATISTICS_BYTES = 2 << 30
 class Watchable:
     """Something that multiplies its inputs by a weight: where it is, W (out, in), and what stands in for it.
 
-    `watched(update)` gives a stand-in that computes the same and hands its inputs to `update`.
+    `watched(update)` gives a stand-in that computes the same and hands its inputs to `update`. `may_be_idle`: that no
+    batch reaches it is nothing to warn of.
     """
 
     path: str
     original: Any
     weight: npt.NDArray[Any]
     watched: Callable[[Callable[[Any], None]], Any]
-    must_be_called: bool = True
+    may_be_idle: bool = False
 
 
 def watchable_layer(path: str, layer: Any, spec: LayerSpec) -> Watchable:
-    weight, _ = read_layer(layer, spec)
-    return Watchable(
-        path, layer, weight, lambda update: Watched(copy.deepcopy(layer), spec.call, update, lambda kept, y: None)
-    )
+    def watched(update: Callable[[Any], None]) -> Watched:
+        # What the layer sets in itself stays in the copy, which shares the weight.
+        kept = copy.deepcopy(layer, {id(held): held})
+        return Watched(kept, spec.call, update, lambda before, y: None)
+
+    try:
+        weight = read_layer(layer, spec)[0]
+    except (TypeError, ValueError) as error:
+        raise refusal(path, layer, spec, error, hint=False) from error
+    held = getattr(layer, spec.weight)
+    return Watchable(path, layer, weight, watched)
 
 
 def watchable_array(path: str, array: npt.NDArray[Any], axis: Literal[0, 1]) -> Watchable:
-    """`axis` as for `QuantMatrix`. Rows may be looked up without any product, so it need not be called."""
+    """`axis` as for `QuantMatrix`. Rows may be looked up without any product."""
     weight = array.T if axis == 1 else array
-    return Watchable(path, array, weight, lambda update: watched_matrix(weight, axis, update), must_be_called=False)
+    return Watchable(path, array, weight, lambda update: watched_matrix(weight, axis, update), may_be_idle=True)
 
 
 def rounded_weights(
@@ -65,52 +79,58 @@ def rounded_weights(
     rounding: CalibratedRounding,
     forward: Forward,
     progress: bool,
+    report: Report | None,
     group_size: int | None,
     symmetric: bool,
     scale_dtype: ScaleDtype,
 ) -> dict[int, GroupedWeight]:
     """The rounded weights, by the id of the layer or array. The model is left as it is.
 
-    rounding="search" weighs the search with the inputs' mean squares; "gptq" is `octavo.gptq.round_gptq`. What was not
-    called and need not be is left out.
+    rounding="search" weighs the search with the inputs' mean squares; "gptq" is `octavo.gptq.round_gptq`. What no batch
+    reaches is rounded by the plain search.
     """
     rounded: dict[int, GroupedWeight] = {}
     options: dict[str, Any] = {"group_size": group_size, "symmetric": symmetric, "scale_dtype": scale_dtype}
-    bar = _bar(len(watchables)) if progress else None
-    for item, statistics in _statistics(model, watchables, batches, forward):
+    products = rounding == "gptq" or report is not None
+    known = _statistics(model, watchables, batches, forward, products=products, progress=progress)
+    for item, statistics in _barred(known, "rounding", "weight", progress, total=len(watchables)):
         if statistics.rows == 0:
-            if item.must_be_called:
-                raise ValueError(
-                    f"{tree.label(item.path)} was not called with any row by the calibration batches; "
-                    'leave its class out of layers, or use rounding="search" without calibration'
+            if not item.may_be_idle:
+                warnings.warn(
+                    f"{tree.label(item.path)} was given no row by the calibration batches; its weights are rounded by "
+                    "the plain search",
+                    stacklevel=3,
                 )
+            way, new = "search", round_search(item.weight, **options)
         elif rounding == "gptq":
-            rounded[id(item.original)] = round_gptq(item.weight, statistics, **options)
+            way, new = "gptq", round_gptq(item.weight, statistics, **options)
         else:
-            rounded[id(item.original)] = round_search(item.weight, importance=statistics.importance, **options)
-        if bar is not None:
-            bar.update()
-    if bar is not None:
-        bar.close()
+            way, new = "search, weighted", round_search(item.weight, importance=statistics.importance, **options)
+        rounded[id(item.original)] = new
+        if report is not None:
+            seen = statistics if statistics.rows else None
+            report(RoundingErrors(item.path or "(model)", way, *_errors(item.weight, new, seen)))
     return rounded
 
 
-def _bar(total: int) -> Any:
-    try:
-        from tqdm import tqdm
-    except ImportError as error:
-        raise ImportError("progress=True needs tqdm: pip install 'octavo[cli]'") from error
-    return tqdm(total=total, desc="rounding", unit="layer")
+def _barred(items: Iterable[_T], what: str, unit: str, progress: bool, *, total: int | None = None) -> Iterable[_T]:
+    return with_bar(items, what, unit, total=total) if progress else items
 
 
 def _statistics(
-    model: Any, watchables: list[Watchable], batches: Iterable[Any], forward: Forward
+    model: Any,
+    watchables: list[Watchable],
+    batches: Iterable[Any],
+    forward: Forward,
+    *,
+    products: bool,
+    progress: bool,
 ) -> Iterator[tuple[Watchable, InputStatistics]]:
     """Each with the statistics of its inputs: as many a run of the model as fit the memory allowed."""
     runs: list[list[Watchable]] = []
     room = 0
     for item in watchables:
-        needed = 8 * item.weight.shape[1] ** 2
+        needed = _statistics_bytes(item.path, item.weight.shape[1]) if products else 0
         if not runs or needed > room:
             runs.append([])
             room = _MAX_STATISTICS_BYTES
@@ -122,19 +142,49 @@ def _statistics(
             f"layers do not fit {_MAX_STATISTICS_BYTES >> 30} GiB at once; got the iterator {type(batches).__name__}"
         )
     for run in runs:
-        statistics = [InputStatistics(item.weight.shape[1]) for item in run]
-        stand_ins = {
-            id(item.original): item.watched(_named(gathered.update, item.path))
-            for item, gathered in zip(run, statistics, strict=True)
-        }
-        running, empty = tree.copy_with(model, stand_ins), True
-        for batch in batches:
+        gathered = _gathered(model, run, batches, forward, products=products, progress=progress)
+        for item in run:
+            yield item, gathered.pop(0)
+
+
+def _gathered(
+    model: Any, run: list[Watchable], batches: Iterable[Any], forward: Forward, *, products: bool, progress: bool
+) -> list[InputStatistics]:
+    """Statistics of the inputs of those in `run`: a copy of the model runs on each batch once."""
+    gathered = [InputStatistics(item.weight.shape[1], products=products) for item in run]
+    stand_ins = {
+        id(item.original): item.watched(_named(statistics.update, item.path))
+        for item, statistics in zip(run, gathered, strict=True)
+    }
+    running, count = tree.copy_with(model, stand_ins), 0
+    for count, batch in enumerate(_barred(batches, "calibrating", "batch", progress), start=1):
+        try:
             forward(running, batch)
-            empty = False
-        if empty:
-            raise ValueError("calibration must hold at least one batch, got none; a generator can be used only once")
-        while run:
-            yield run.pop(0), statistics.pop(0)
+        except Exception as error:
+            error.add_note(f"octavo: this was batch {count - 1} of calibration")
+            raise
+    if count == 0:
+        raise ValueError("calibration must hold at least one batch, got none; a generator can be used only once")
+    return gathered
+
+
+def _statistics_bytes(path: str, k: int) -> int:
+    """Bytes that X^T X of K inputs takes; refused where GPTQ, which needs four of them, would exceed the machine."""
+    memory = _memory_bytes()
+    if memory is not None and 32 * k * k > memory:
+        raise ValueError(
+            f"{tree.label(path)} has {k} inputs, for which GPTQ and the report of output errors take 32 K^2 = "
+            f"{32 * k * k / 1e9:.1f} GB of memory, and there are {memory / 1e9:.1f}; leave its class out, or use "
+            'rounding="search" without rounding_report, which takes 8 K bytes'
+        )
+    return 8 * k * k
+
+
+def _memory_bytes() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # not told on this operating system
+        return None
 
 
 def _named(update: Callable[[Any], None], path: str) -> Callable[[Any], None]:
@@ -151,7 +201,8 @@ def _named(update: Callable[[Any], None], path: str) -> Callable[[Any], None]:
 class RoundingErrors:
     """What one way of rounding does to one layer, each relative to what it is an error of.
 
-    weight_error: RMS of w' - w over RMS of w. output_error: RMS of x w'^T - x w^T over RMS of x w^T, on the inputs.
+    weight_error: RMS of w' - w over RMS of w. output_error: RMS of x w'^T - x w^T over RMS of x w^T, on the inputs; NaN
+    where there were none.
     """
 
     layer: str
@@ -185,6 +236,7 @@ def compare_rounding(
     symmetric: bool = True,
     scale_dtype: ScaleDtype = "float32",
     forward: Forward = lambda model, batch: model(batch),
+    progress: bool = False,
 ) -> RoundingComparison:
     """Rounds each float layer to four bits in every way there is, and says how large the errors are.
 
@@ -195,9 +247,13 @@ def compare_rounding(
         calibration: batches, which the model is run on. Errors of the output are those on these inputs.
         group_size, symmetric, scale_dtype: as for `octavo.rounding.round_nearest`.
         forward: how to run the model on a batch.
+        progress: show a bar of the batches, then of the layers (needs tqdm).
 
     Raises:
-        ValueError: no layer matches, a layer was not called, inputs are not finite.
+        ValueError: no layer matches, or inputs are not finite.
+
+    A layer that was not called has no output error and no rounding by its inputs. octavo's own recurrent layers and
+    embeddings are left out, which no calibration changes.
 
     Example:
         >>> import numpy as np, octavo as oc
@@ -207,33 +263,72 @@ def compare_rounding(
         ['nearest', 'search', 'search, weighted', 'gptq']
     """
     specs = as_specs(layers)
-    found = find_layers(model, specs)
+    found = [(path, layer) for path, layer in find_layers(model, specs) if counterpart(type(layer)) is None]
     if not found:
         raise ValueError(nothing_found(model, specs))
     options: dict[str, Any] = {"group_size": group_size, "symmetric": symmetric, "scale_dtype": scale_dtype}
     rows = []
     watchables = [watchable_layer(path, layer, specs[type(layer)]) for path, layer in found]
-    for item, statistics in _statistics(model, watchables, calibration, forward):
+    known = _statistics(model, watchables, calibration, forward, products=True, progress=progress)
+    for item, statistics in _barred(known, "rounding", "weight", progress, total=len(watchables)):
         weight = np.asarray(item.weight, np.float32)
-        ways = {
-            "nearest": round_nearest(weight, **options),
-            "search": round_search(weight, **options),
-            "search, weighted": round_search(weight, importance=statistics.importance, **options),
-            "gptq": round_gptq(weight, statistics, **options),
-        }
-        for name, rounded in ways.items():
-            rows.append(RoundingErrors(item.path or "(model)", name, *_errors(weight, rounded, statistics.hessian)))
+        ways = {"nearest": round_nearest(weight, **options), "search": round_search(weight, **options)}
+        if statistics.rows:
+            ways["search, weighted"] = round_search(weight, importance=statistics.importance, **options)
+            ways["gptq"] = round_gptq(weight, statistics, **options)
+        seen = statistics if statistics.rows else None
+        rows += [RoundingErrors(item.path or "(model)", way, *_errors(weight, q, seen)) for way, q in ways.items()]
     return RoundingComparison(tuple(rows))
 
 
+def rounding_error(
+    weight: npt.ArrayLike,
+    rounded: GroupedWeight,
+    inputs: npt.ArrayLike | InputStatistics | None = None,
+    *,
+    layer: str = "",
+    rounding: str = "",
+) -> RoundingErrors:
+    """RMS(w' - w) / RMS(w), and on inputs x RMS(x w'^T - x w^T) / RMS(x w^T).
+
+    Args:
+        weight: (N, K), what was rounded.
+        rounded: what it was rounded to.
+        inputs: (..., K) of the layer, or their `InputStatistics`.
+        layer, rounding: names for the report.
+
+    Raises:
+        TypeError, ValueError: weight and rounded differ in shape, inputs do not fit, or something is not finite.
+
+    Where the denominator is zero an error is 0 if there is none, and infinite otherwise.
+
+    Example:
+        >>> import numpy as np, octavo as oc
+        >>> w = np.array([[7.0, 0.5]])
+        >>> rounding_error(w, oc.round_nearest(w), np.array([[1.0, 0.0]])).output_error
+        0.0
+    """
+    w = as_weight(weight)
+    if rounded.q.shape != w.shape:
+        raise ValueError(f"rounded must have the shape of weight, {w.shape}, got {rounded.q.shape}")
+    statistics = None if inputs is None else as_statistics(inputs, w.shape[1])
+    return RoundingErrors(layer, rounding, *_errors(w, rounded, statistics))
+
+
 def _errors(
-    weight: npt.NDArray[np.float32], rounded: GroupedWeight, hessian: npt.NDArray[np.float64]
+    weight: npt.NDArray[Any], rounded: GroupedWeight, statistics: InputStatistics | None
 ) -> tuple[float, float]:
-    w, e = weight.astype(np.float64), rounded.dequantize() - weight.astype(np.float64)
+    w = weight.astype(np.float64)
+    e = rounded.dequantize() - w
 
     def ratio(wrong: float, right: float) -> float:
-        return float(np.sqrt(wrong / right)) if right > 0 else 0.0
+        if right > 0:
+            return float(np.sqrt(max(wrong, 0.0) / right))
+        return 0.0 if wrong <= 0 else float("inf")
 
+    weight_error = ratio(float(np.sum(e * e)), float(np.sum(w * w)))
+    if statistics is None:
+        return weight_error, float("nan")
     # sum over the inputs of |x e^T|^2 is the trace of e H e^T.
-    output = ratio(float(np.sum((e @ hessian) * e)), float(np.sum((w @ hessian) * w)))
-    return ratio(float(np.sum(e * e)), float(np.sum(w * w))), output
+    h = statistics.hessian
+    return weight_error, ratio(float(np.sum((e @ h) * e)), float(np.sum((w @ h) * w)))

@@ -25,9 +25,10 @@ def pack_int4(q: npt.ArrayLike) -> npt.NDArray[np.uint8]:
     """Two four-bit integers to a byte, along the last axis: byte i = (q[2i] & 15) | (q[2i + 1] & 15) << 4.
 
     The first of a pair lies in the low nibble, as ONNX stores int4 and uint4. An odd last axis is padded with a zero.
+    Each row starts at a byte of its own; ONNX flattens a tensor first, as in `pack_int4(q.reshape(-1))`.
 
     Args:
-        q: int8 array of -8..7 or uint8 array of 0..15, at least 1-D.
+        q: int8 array of -8..7, uint8 array of 0..15, or ml_dtypes' int4 or uint4; at least 1-D.
 
     Returns:
         uint8 array (..., ceil(n / 2)) for q of shape (..., n).
@@ -42,6 +43,8 @@ def pack_int4(q: npt.ArrayLike) -> npt.NDArray[np.uint8]:
         array([241,   7], dtype=uint8)
     """
     values = np.asarray(q)
+    if values.dtype.name in ("int4", "uint4"):  # of ml_dtypes, one integer a byte
+        values = values.astype(np.int8 if values.dtype.name == "int4" else np.uint8)
     if values.dtype not in (np.int8, np.uint8):
         raise TypeError(f"q must be an int8 or uint8 array, got dtype {values.dtype}")
     if values.ndim == 0:

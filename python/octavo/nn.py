@@ -1,4 +1,6 @@
-"""Small float layers, for models that have none of their own. The recurrent ones are in nn_recurrent.py."""
+"""Small float layers, for models that have none of their own. autograd can differentiate them, all but the recurrent
+ones, which are in nn_recurrent.py.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from octavo.nn_recurrent import GRU, LSTM
+from octavo.qparams import is_traced
 from octavo.recurrent_layer import as_float
 
 __all__ = ["GRU", "LSTM", "Embedding", "Linear", "ReLU", "Sequential", "Sigmoid"]
@@ -68,7 +71,7 @@ class Linear:
 
     def __call__(self, x: ArrayLike) -> NDArray[Any]:
         """x (..., in_features) -> y (..., out_features), in NumPy's common type of x, W and b."""
-        a = np.asarray(x)
+        a: Any = x if is_traced(x) else np.asarray(x)
         in_features = self.weight.shape[1]
         if a.ndim == 0 or a.shape[-1] != in_features:
             raise ValueError(f"x must have shape (..., {in_features}) to fit the layer's inputs, got {a.shape}")
@@ -90,6 +93,11 @@ class ReLU:
     """
 
     def __call__(self, x: ArrayLike) -> NDArray[Any]:
+        if is_traced(x):
+            from octavo import qat_ops
+
+            traced: NDArray[Any] = qat_ops.relu(x)
+            return traced
         y: NDArray[Any] = np.maximum(x, 0)
         return y
 
@@ -107,6 +115,11 @@ class Sigmoid:
     """
 
     def __call__(self, x: ArrayLike) -> NDArray[Any]:
+        if is_traced(x):
+            from octavo import qat_ops
+
+            traced: NDArray[Any] = qat_ops.sigmoid(x)
+            return traced
         a = np.asarray(x)
         with np.errstate(under="ignore"):
             e = np.exp(-np.abs(a))

@@ -163,7 +163,9 @@ class MovingAverageMinMaxObserver(MinMaxObserver):
         self._check_channels(lo)
         low, high = self._range()
         c = np.float32(self.averaging_constant)
-        self._set(low + c * (lo - low), high + c * (hi - high), batches=self._batches + 1, first=self._first)
+        if c != 1:  # otherwise the batch's own, to the bit
+            lo, hi = low + c * (lo - low), high + c * (hi - high)
+        self._set(lo, hi, batches=self._batches + 1, first=self._first)
 
     def _merge(self, other: Self) -> None:
         assert other._first is not None

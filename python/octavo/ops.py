@@ -4,7 +4,9 @@ These follow the ONNX specification and its reference evaluator (onnx.reference)
 of the library: QuantizeLinear divides by the scale, and QLinearMatMul adds the zero point before it rounds.
 
 Types: int8 and uint8 throughout; QuantizeLinear and DequantizeLinear also int16, uint16 and, held in int8 and uint8
-arrays, int4 and uint4. NumPy has no bfloat16 and no float8.
+arrays, int4 and uint4 (arrays of ml_dtypes' int4 and uint4, which onnx.numpy_helper gives, are taken too). ONNX stores
+four-bit tensors two integers a byte, flattened: `pack_int4(q.reshape(-1))` gives these bytes and
+`unpack_int4(stored, q.size).reshape(q.shape)` reads them. NumPy has no bfloat16 and no float8.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ _QUANTIZED: dict[str, tuple[type[np.generic], int, int]] = {
     "int4": (np.int8, -8, 7),
     "uint4": (np.uint8, 0, 15),
 }
+# What holds four-bit integers, one an element.
+_FOUR_BITS: dict[str, type[np.generic]] = {"int4": np.int8, "uint4": np.uint8}
 
 
 def quantize_linear(
@@ -46,7 +50,8 @@ def quantize_linear(
         x: float32, float16 or int32, any shape.
         y_scale: the type of x, or float32. A scalar or one element: per tensor. 1-D of x.shape[axis]: per axis. With
             block_size B: x's shape with the length n of `axis` replaced by ceil(n / B), blocked.
-        y_zero_point: the shape of y_scale; int8, uint8, int16 or uint16, which is then the type of y. Default: 0.
+        y_zero_point: the shape of y_scale; int8, uint8, int16, uint16 or ml_dtypes' int4 or uint4, which is also the
+            type of y. Default: 0.
         axis: which axis of x the scales go along; negative counts from the end.
         block_size: elements of `axis` that share a scale; 0: not blocked.
         output_dtype: the type of y where there is no zero point, "uint8" by default; "int4" and "uint4", whose values
@@ -67,14 +72,19 @@ def quantize_linear(
         >>> import numpy as np, octavo as oc
         >>> oc.ops.quantize_linear(np.float32([0.5, 1.5, 300]), np.float32(1), np.uint8(10))
         array([ 10,  12, 255], dtype=uint8)
+        >>> oc.pack_int4(oc.ops.quantize_linear(np.float32([0.5, -1, 9]), np.float32(0.5), output_dtype="int4"))
+        array([225,   7], dtype=uint8)
     """
     values = _typed(x, "x", ("float32", "float16", "int32"))
     scale = _typed(y_scale, "y_scale", ("float32", "float16", "int32"))
     zero_point = None
+    named: str | None = output_dtype
     if y_zero_point is not None:
-        zero_point = _typed(y_zero_point, "y_zero_point", ("int8", "uint8", "int16", "uint16"))
+        zero_point = _typed(y_zero_point, "y_zero_point", ("int8", "uint8", "int16", "uint16", "int4", "uint4"))
+        kind = np.asarray(y_zero_point).dtype.name
+        named = kind if named is None and kind in _FOUR_BITS else named
         _same_shape(zero_point, scale, "y_zero_point", "y_scale")
-    storage, qmin, qmax = _output_type(zero_point, output_dtype)
+    storage, qmin, qmax = _output_type(zero_point, named)
     with np.errstate(divide="ignore", over="ignore", under="ignore", invalid="ignore"):
         steps = np.divide(values, _spread(scale, values.shape, axis, block_size, "y_scale"))
     # float16 holds neither 65,535 nor every sum with a zero point; from here on all values are whole and small.
@@ -102,7 +112,7 @@ def dequantize_linear(
 
     Args:
         x: int8, uint8, int16, uint16 or (without a zero point other than 0) int32, any shape. int4 and uint4 values in
-            int8 and uint8 arrays are the same.
+            int8 and uint8 arrays (`unpack_int4` gives them), or in those of ml_dtypes, are the same.
         x_scale: float32 or float16; shapes as in `quantize_linear`.
         x_zero_point: the type of x and the shape of x_scale. Default: 0.
         axis, block_size: as in `quantize_linear`.
@@ -122,11 +132,12 @@ def dequantize_linear(
         >>> oc.ops.dequantize_linear(np.uint8([0, 10, 255]), np.float32(0.5), np.uint8(10))
         array([ -5. ,   0. , 122.5], dtype=float32)
     """
-    q = _typed(x, "x", ("int8", "uint8", "int16", "uint16", "int32"))
+    q = _typed(x, "x", ("int8", "uint8", "int16", "uint16", "int32", "int4", "uint4"))
     scale = _typed(x_scale, "x_scale", ("float32", "float16"))
     y = q.astype(np.float32)
     if x_zero_point is not None:
-        zero_point = _typed(x_zero_point, "x_zero_point", (q.dtype.name,))
+        four_bits = tuple(name for name, storage in _FOUR_BITS.items() if storage == q.dtype)
+        zero_point = _typed(x_zero_point, "x_zero_point", (q.dtype.name, *four_bits))
         _same_shape(zero_point, scale, "x_zero_point", "x_scale")
         if q.dtype == np.int32 and zero_point.any():
             raise ValueError("x_zero_point must be 0 for int32 x, as ONNX says; subtract it from x")
@@ -275,10 +286,12 @@ def qlinear_matmul(
 
 
 def _typed(x: ArrayLike, name: str, dtypes: tuple[str, ...]) -> NDArray[Any]:
-    """x as an array in native byte order, of one of the dtypes."""
+    """x as an array in native byte order, of one of the dtypes; four-bit ones as what holds them."""
     array = np.asarray(x)
     if array.dtype.name not in dtypes:
         raise TypeError(f"{name} must be {' or '.join(dtypes)}, got dtype {array.dtype}; convert it with astype")
+    if array.dtype.name in _FOUR_BITS:
+        return array.astype(_FOUR_BITS[array.dtype.name])
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Iterable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,13 +24,17 @@ from octavo.layers import (
     read_layer,
     refusal,
 )
+from octavo.progress import with_bar
 from octavo.qarray import QuantizedArray
 from octavo.qconfig import QConfig, QConfigLike, QConfigMapping, as_mapping
 from octavo.qparams import QParams
-from octavo.static_linear import require_per_tensor_8_bit
-from octavo.tracing import Source, Tracer, plain, taken
+from octavo.static_linear import in_8_bits, require_per_tensor_8_bit
+from octavo.tracing import KEPT, Source, Tracer, plain, taken
 
-__all__ = ["DeQuantStub", "ObservedLinear", "ObservedQuantStub", "QuantStub", "calibrate", "prepare"]
+__all__ = [
+    "DeQuantStub", "ObservedLinear", "ObservedQuantStub", "Prepared", "PreparedLinear", "QuantStub", "Ranges",
+    "calibrate", "choose_layers", "prepare",
+]  # fmt: skip
 
 
 class QuantStub:
@@ -86,7 +92,7 @@ class Range:
 
     def qparams(self) -> QParams:
         """The parameters found, checked to be what kernels take."""
-        params = observed_qparams(self.observer, self.name, stacklevel=5)
+        params = in_8_bits(observed_qparams(self.observer, self.name, stacklevel=6))
         require_per_tensor_8_bit(params, self.name)
         return params
 
@@ -104,40 +110,57 @@ def observed_qparams(observer: Any, name: str, *, stacklevel: int) -> QParams:
     return params
 
 
-class ObservedLinear:
-    """A float layer that observes its input and result, and how its result is used. Made by `prepare`."""
+@dataclass(frozen=True, kw_only=True)
+class Ranges:
+    """What `convert` makes of a layer: its parameters; weight None: what its observer finds; output None: float32."""
 
-    def __init__(self, layer: Any, path: str, spec: LayerSpec, qconfig: QConfig, tracer: Tracer) -> None:
-        self.layer = layer
+    input: QParams
+    weight: QParams | None = None
+    output: QParams | None = None
+    folds_relu: bool = False
+    as_float: bool = False  # of a stub: whether code uses its result as floats
+
+
+NOT_NEEDED = QParams(1.0, 0)  # in place of an input's parameters that are given otherwise
+
+
+class Prepared(ABC):
+    """Base of what `prepare` and `prepare_qat` put in place of layers and stubs, for `calibrate` and `convert`."""
+
+    is_float = False  # whether it is to become what it was before
+
+    def __init__(self, path: str, tracer: Tracer) -> None:
         self.path = path
         self.name = tree.label(path)
+        self.tracer = tracer
+
+    @property
+    @abstractmethod
+    def seen(self) -> bool:
+        """Whether there is a range for its input."""
+
+    @abstractmethod
+    def original(self) -> Any:
+        """A copy of what was there before."""
+
+    @abstractmethod
+    def ranges(self, *, needed: bool) -> Ranges:
+        """What was found; needed: whether that of the input is."""
+
+
+class PreparedLinear(Prepared):
+    """A float layer y = x W^T + b, prepared."""
+
+    def __init__(self, layer: Any, path: str, spec: LayerSpec, qconfig: QConfig | None, tracer: Tracer) -> None:
+        super().__init__(path, tracer)
+        self.layer = layer
         self.spec = spec
         self.qconfig = qconfig
-        self.tracer = tracer
-        self.input = Range(f"layer {self.name}, its input", qconfig.activation())
-        self.output, self.relu_output = (
-            Range(f"layer {self.name}, its result", qconfig.activation()) for _ in range(2)
-        )
-        self.source = Source(self.relu_output.observe)
 
-    def __call__(self, x: Any, *args: Any, **options: Any) -> Any:
-        """The float layer's result, or a stand-in for it. Extra arguments are the float layer's own."""
-        self.tracer.calls += 1
-        x = taken(x)
-        values = finite_reals(x, f"layer {self.name}")
-        weight, _ = self.read()
-        if values.ndim == 0 or values.shape[-1] != weight.shape[1]:
-            raise ValueError(f"layer {self.name}: x must have shape (..., {weight.shape[1]}), got {values.shape}")
-        y = getattr(self.layer, self.spec.call)(x, *plain(args), **plain(options))
-        result = finite_reals(y, f"layer {self.name}, its result")
-        self.input.observe(values)
-        self.output.observe(result)
-        if args or options or type(y) is not np.ndarray or y.ndim == 0:
-            self.source.mark("arguments besides x, or a result that is no array")
-            return y
-        return self.tracer.wrap(y, self.source)
+    def original(self) -> Any:
+        return copy.deepcopy(self.layer)
 
-    def read(self) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    def read_float(self) -> tuple[NDArray[Any], NDArray[Any] | None]:
         """(W as (out, in), b) of the float layer as they are now."""
         return read_layer(self.layer, self.spec)
 
@@ -149,23 +172,62 @@ class ObservedLinear:
     @property
     def weight(self) -> NDArray[Any]:
         """W (out, in) of the float layer."""
-        return self.read()[0]
+        return self.read_float()[0]
 
     @property
     def bias(self) -> NDArray[Any] | None:
         """b (out,) of the float layer, or None."""
-        return self.read()[1]
+        return self.read_float()[1]
+
+
+class ObservedLinear(PreparedLinear):
+    """A float layer that observes its input and result, and how its result is used. Made by `prepare`."""
+
+    def __init__(self, layer: Any, path: str, spec: LayerSpec, qconfig: QConfig, tracer: Tracer) -> None:
+        super().__init__(layer, path, spec, qconfig, tracer)
+        self.input = Range(f"layer {self.name}, its input", qconfig.activation())
+        self.output, self.relu_output = (
+            Range(f"layer {self.name}, its result", qconfig.activation()) for _ in range(2)
+        )
+        self.source = Source(self.relu_output.observe)
+
+    def __call__(self, x: Any, *args: Any, **options: Any) -> Any:
+        """The float layer's result, or a stand-in for it. Extra arguments are the float layer's own."""
+        self.tracer.calls += 1
+        x = taken(x)
+        values = finite_reals(x, f"layer {self.name}")
+        weight, _ = self.read_float()
+        if values.ndim == 0 or values.shape[-1] != weight.shape[1]:
+            raise ValueError(f"layer {self.name}: x must have shape (..., {weight.shape[1]}), got {values.shape}")
+        y = getattr(self.layer, self.spec.call)(x, *plain(args), **plain(options))
+        result = finite_reals(y, f"layer {self.name}, its result")
+        self.input.observe(values)
+        self.output.observe(result)
+        if args or options or type(y) is not np.ndarray or y.ndim == 0:
+            self.source.mark("arguments besides x, or a result that is no array")
+            return y
+        return self.tracer.wrap(y, self.source)
+
+    @property
+    def seen(self) -> bool:
+        return self.input.seen
+
+    def ranges(self, *, needed: bool) -> Ranges:
+        source, output = self.source, None
+        if source.gives_integers:
+            output = (self.relu_output if source.folds_relu else self.output).qparams()
+        found = self.input.qparams() if needed else NOT_NEEDED
+        return Ranges(input=found, output=output, folds_relu=source.folds_relu)
 
     def __repr__(self) -> str:
         return f"Observed({self.layer!r})"
 
 
-class ObservedQuantStub:
+class ObservedQuantStub(Prepared):
     """A QuantStub that observes what comes, and how it is used. Made by `prepare`."""
 
     def __init__(self, path: str, qconfig: QConfig, tracer: Tracer) -> None:
-        self.name = tree.label(path)
-        self.tracer = tracer
+        super().__init__(path, tracer)
         self.input = Range(f"QuantStub {self.name}", qconfig.activation())
         self.source = Source(None)
 
@@ -176,11 +238,19 @@ class ObservedQuantStub:
         self.input.observe(values)
         return self.tracer.wrap(x, self.source) if type(x) is np.ndarray and x.ndim > 0 else x
 
+    @property
+    def seen(self) -> bool:
+        return self.input.seen
+
+    def original(self) -> Any:
+        return QuantStub()
+
+    def ranges(self, *, needed: bool) -> Ranges:
+        found = self.input.qparams() if needed else NOT_NEEDED
+        return Ranges(input=found, as_float=self.source.float_use not in (None, KEPT))
+
     def __repr__(self) -> str:
         return "Observed(QuantStub())"
-
-
-Observed = ObservedLinear | ObservedQuantStub
 
 
 def prepare(
@@ -229,14 +299,43 @@ def prepare(
         True
     """
     specs = as_specs(layers)
+    model, chosen = choose_layers(model, specs, as_mapping(qconfig), inplace=inplace, check=check)
+    tracer = Tracer()
+    observed: dict[int, Prepared] = {}
+    for path, layer, config in chosen:
+        if config is None:
+            continue
+        if type(layer) is QuantStub:
+            observed[id(layer)] = ObservedQuantStub(path, config, tracer)
+        else:
+            observed[id(layer)] = ObservedLinear(layer, path, specs[type(layer)], config, tracer)
+    return tree.replace(model, observed)
+
+
+Chosen = list[tuple[str, Any, QConfig | None]]
+
+
+def choose_layers(
+    model: Any,
+    specs: Mapping[type, LayerSpec],
+    mapping: QConfigMapping,
+    *,
+    stubs: tuple[type, ...] = (QuantStub,),
+    float_layers: bool = False,
+    inplace: bool,
+    check: bool,
+) -> tuple[Any, Chosen]:
+    """The model or its copy, and (path, layer or stub, its QConfig) of what is to be replaced in it.
+
+    float_layers: also layers that the mapping leaves in float, with None.
+    """
     if others := sorted(cls.__name__ for cls in specs if counterpart(cls) is not None):
         raise ValueError(
-            f"prepare quantizes linear layers alone, got {', '.join(others)} in layers; "
+            f"prepare and prepare_qat are for linear layers alone, got {', '.join(others)} in layers; "
             "quantize_dynamic quantizes these"
         )
-    mapping = as_mapping(qconfig)
-    chosen = _chosen(model, specs, mapping)
-    layers_alone = [(path, layer) for path, layer, _ in chosen if type(layer) is not QuantStub]
+    chosen = _chosen(model, specs, mapping, stubs, float_layers)
+    layers_alone = [(path, layer) for path, layer, _ in chosen if type(layer) in specs]
     for path, layer in layers_alone if check else []:
         spec = specs[type(layer)]
         try:
@@ -249,26 +348,24 @@ def prepare(
         check_functions(model, targets, inplace)
     if not inplace:
         model = tree.copy_with(model, {})
-        chosen = _chosen(model, specs, mapping)
+        chosen = _chosen(model, specs, mapping, stubs, float_layers)
         for path, layer, _ in chosen:
             if id(layer) in targets:
                 raise ValueError(
                     f"layer {tree.label(path)} was not copied: a __deepcopy__ above it keeps the original. "
                     "Pass inplace=True, or copy the layer in that __deepcopy__"
                 )
-    tracer = Tracer()
-    observed: dict[int, Observed] = {}
-    for path, layer, config in chosen:
-        if type(layer) is QuantStub:
-            observed[id(layer)] = ObservedQuantStub(path, config, tracer)
-        else:
-            observed[id(layer)] = ObservedLinear(layer, path, specs[type(layer)], config, tracer)
-    return tree.replace(model, observed)
+    return model, chosen
 
 
-def _chosen(model: Any, specs: dict[type, LayerSpec], mapping: QConfigMapping) -> list[tuple[str, Any, QConfig]]:
-    """(path, layer or QuantStub, its QConfig) for each that has one."""
-    found = [(path, value) for path, value in tree.walk(model) if type(value) in specs or type(value) is QuantStub]
+def _chosen(
+    model: Any,
+    specs: Mapping[type, LayerSpec],
+    mapping: QConfigMapping,
+    stubs: tuple[type, ...],
+    float_layers: bool,
+) -> Chosen:
+    found = [(path, value) for path, value in tree.walk(model) if type(value) in specs or type(value) in stubs]
     matched = [path for path, value in found if type(value) in specs]
     if not matched:
         raise ValueError(nothing_found(model, specs))
@@ -277,14 +374,13 @@ def _chosen(model: Any, specs: dict[type, LayerSpec], mapping: QConfigMapping) -
             f"qconfig names {', '.join(map(repr, unused))}, but the layers are {', '.join(map(tree.label, matched))}: "
             "correct the name, or leave it out"
         )
-    configs = [(path, value, mapping.resolve(path, type(value))) for path, value in found]
-    chosen = [(path, value, config) for path, value, config in configs if config is not None]
-    if all(type(value) is QuantStub for _, value, _ in chosen):
+    chosen = [(path, value, mapping.resolve(path, type(value))) for path, value in found]
+    if all(config is None or type(value) in stubs for _, value, config in chosen):
         raise ValueError(
             f"qconfig names none of the layers {', '.join(map(tree.label, matched))}: "
             "give a default, or one of these names, a pattern or a type"
         )
-    return chosen
+    return [entry for entry in chosen if entry[2] is not None or (float_layers and type(entry[1]) in specs)]
 
 
 def calibrate(
@@ -320,7 +416,7 @@ def calibrate(
     """
     tracers = {id(layer.tracer): layer.tracer for _, layer in observed_layers(prepared)}.values()
     count = 0
-    for count, batch in enumerate(_with_bar(batches) if progress else batches, start=1):
+    for count, batch in enumerate(with_bar(batches, "calibrating", "batch") if progress else batches, start=1):
         try:
             _run(prepared, batch, forward, list(tracers))
         except Exception as error:
@@ -359,9 +455,9 @@ def _pass(
             tracer.end()
 
 
-def observed_layers(prepared: Any) -> list[tuple[str, Observed]]:
+def observed_layers(prepared: Any) -> list[tuple[str, Prepared]]:
     """(path, layer) of everything that observes."""
-    found = [(path, value) for path, value in tree.walk(prepared) if type(value) in (ObservedLinear, ObservedQuantStub)]
+    found = [(path, value) for path, value in tree.walk(prepared) if isinstance(value, Prepared)]
     if not found:
         raise ValueError("the model has no layer that observes; pass what octavo.prepare returned")
     return found
@@ -377,17 +473,3 @@ def finite_reals(x: Any, name: str) -> NDArray[Any]:
         at = tuple(int(i) for i in np.argwhere(~finite)[0])
         raise ValueError(f"{name} must be finite for calibration, got {values[at]} at {list(at)}; leave this batch out")
     return values
-
-
-def _with_bar(batches: Iterable[Any]) -> Iterable[Any]:
-    try:
-        from tqdm import tqdm
-    except ImportError as error:
-        raise ImportError("progress=True needs tqdm: pip install 'octavo[cli]'") from error
-    bar: Iterable[Any] = tqdm(batches, desc="calibrating", unit="batch")
-    return bar
-
-
-def float_layer(observed: Observed) -> Any:
-    """A copy of what was there before `prepare`."""
-    return QuantStub() if isinstance(observed, ObservedQuantStub) else copy.deepcopy(observed.layer)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -10,7 +10,13 @@ from numpy.typing import NDArray
 
 from octavo import tree
 from octavo.arrays import Arrays, Entry, Layout, QuantizationReport, chosen_arrays, entry, shape_check, unwrapped
-from octavo.calibrated_rounding import rounded_weights, watchable_array, watchable_layer
+from octavo.calibrated_rounding import (
+    RoundingErrors,
+    Watchable,
+    rounded_weights,
+    watchable_array,
+    watchable_layer,
+)
 from octavo.counterparts import counterpart
 from octavo.int4 import GroupedWeight, ScaleDtype
 from octavo.layers import (
@@ -29,6 +35,7 @@ from octavo.measure import check_measuring, measured, random_rows
 from octavo.paths import canonical
 from octavo.qmatrix import QuantMatrix
 from octavo.qparams import QTypeLike, as_qtype, qint4
+from octavo.rounding import as_weight
 
 __all__ = ["quantize_dynamic"]
 
@@ -51,6 +58,7 @@ def quantize_dynamic(
     calibration: Iterable[Any] | None = None,
     forward: Callable[[Any, Any], Any] = lambda model, batch: model(batch),
     progress: bool = False,
+    rounding_report: Callable[[RoundingErrors], object] | None = None,
     activation: ActivationScheme = "symmetric",
     inplace: bool = False,
     check: bool = True,
@@ -82,9 +90,14 @@ def quantize_dynamic(
         group_size, symmetric, scale_dtype, rounding: of int4 weights, as for `QuantLinear`. rounding="gptq" (with
             calibration) minimises the error of each layer's output instead of its weights' (`octavo.gptq`).
         calibration: batches that the float model is run on first, for int4 weights: rounding="search" then weighs each
-            input by its mean square. Takes 8 K^2 bytes a layer of K inputs, at most 2 GiB at a time.
+            input by its mean square. "gptq" takes 8 K^2 bytes a layer of K inputs (K = 4096: 134 MB, 11008: 970 MB), at
+            most 2 GiB at a time: where that does not hold all layers, the batches are run several times, so they must
+            be a list or the like. A layer that no batch reaches is rounded by the plain search, with a warning;
+            recurrent layers and embeddings always are.
         forward: how to run the model on a batch of calibration.
-        progress: show a bar while layers are rounded with calibration (needs tqdm).
+        progress: show a bar of the batches of calibration, then of the weights as they are rounded (needs tqdm).
+        rounding_report: called with the `RoundingErrors` of each weight as soon as it is rounded with calibration:
+            rounding_report=print. Takes the memory of "gptq" with "search" too. `compare_rounding` compares all ways.
         activation: how `QuantLinear` quantizes its input: "symmetric" or "asymmetric".
         inplace: change the model itself, after every replacement has been built. Otherwise a copy.deepcopy is made in
             which the layers' float weights are never copied.
@@ -140,12 +153,24 @@ def quantize_dynamic(
         way = _calibrated(dtype, rounding)
         watchables = [watchable_layer(p, v, specs[type(v)]) for p, v in found if counterpart(type(v)) is None]
         watchables += [watchable_array(*matrix) for matrix in matrices]
+        if not watchables:
+            raise ValueError("calibration is for linear layers and arrays, and neither is named; others need none")
+        _check_first(watchables, specs, options | {"rounding": "nearest"}, check)
         rounded = rounded_weights(
-            model, watchables, calibration, rounding=way, forward=forward, progress=progress, **groups
+            model,
+            watchables,
+            calibration,
+            rounding=way,
+            forward=forward,
+            progress=progress,
+            report=rounding_report,
+            **groups,
         )
         options["rounding"] = "search"  # of what has no inputs of its own: recurrent layers, embeddings
     elif rounding == "gptq":
         raise ValueError('rounding="gptq" needs calibration=batches, which the layers\' inputs are taken from')
+    elif rounding_report is not None:
+        raise ValueError("rounding_report needs calibration=batches, which the errors are measured on")
     replacements: dict[int, Any] = {}
     for path, layer in found:
         spec = specs[type(layer)]
@@ -233,6 +258,23 @@ def _without_losers(
             why = f"{speedup:.2f} times as fast with {batch_size} rows"
             entries.append(Entry(canonical(path) or "(model)", array.shape, "float", why, array.nbytes, array.nbytes))
     return entries
+
+
+def _check_first(
+    watchables: list[Watchable], specs: Mapping[type, LayerSpec], options: dict[str, Any], check: bool
+) -> None:
+    """Refuses, before batches are run for long, what would be refused afterwards."""
+    for item in watchables:
+        spec = specs.get(type(item.original))
+        try:
+            weight = as_weight(item.weight)
+            QuantLinear(np.zeros((1, weight.shape[1]), np.float32), **options)
+            if check and spec is not None:
+                check_layer(item.original, spec)
+        except (TypeError, ValueError) as error:
+            if spec is None:
+                raise type(error)(f"{tree.label(item.path)}: {error}") from error
+            raise refusal(item.path, item.original, spec, error, hint=check) from error
 
 
 def _calibrated(dtype: QTypeLike, rounding: str | None) -> Literal["search", "gptq"]:

@@ -15,6 +15,7 @@ promise the same bits. NumPy is the only import.
 from __future__ import annotations
 
 import operator
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -340,8 +341,19 @@ def aligned(
             yield views, tuple(np.expand_dims(p[groups], kept + 1) for p in params)
 
 
+def is_traced(x: object) -> bool:
+    """Whether autograd is differentiating with respect to `x`. Does not import it: unless it is loaded, nothing is."""
+    tracer = sys.modules.get("autograd.tracer")
+    return tracer is not None and issubclass(type(x), tracer.Box)  # isinstance would ask a stand-in for its class
+
+
 def as_real_array(x: npt.ArrayLike, name: str) -> Array:
     """`x` as an array of float16/32/64, integers or bool, not copied; anything else is a TypeError."""
+    if is_traced(x):
+        raise TypeError(
+            f"{name} must be an array, got a value that autograd is differentiating ({type(x).__name__}): rounding has"
+            " no gradient of its own. octavo.qat.fake_quantize passes one straight through"
+        )
     array = np.asarray(x)
     if array.dtype.kind in "biu" or (array.dtype.kind == "f" and array.dtype.itemsize <= 8):
         return array

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from octavo.arguments import as_activations, as_bias, as_rows, check_out, rows_in_place
 from octavo.linear import QuantLinear, check_weight_shape, empty_result
 from octavo.qarray import QuantizedArray, kernel_numbers
-from octavo.qparams import QParams, qint8, quint8
+from octavo.qparams import QParams, qint4, qint8, quint4, quint8
 
 __all__ = ["StaticQuantLinear"]
 
@@ -248,6 +248,24 @@ def require_per_tensor_8_bit(qparams: QParams, name: str) -> None:
     if qparams.axis is not None or qparams.qtype not in (qint8, quint8):
         shape = "per tensor" if qparams.axis is None else f"along axis {qparams.axis}"
         raise TypeError(f"{name} must have int8 or uint8 parameters per tensor, got {qparams.qtype.name} {shape}")
+
+
+def in_8_bits(qparams: QParams) -> QParams:
+    """The same integers in the 8-bit type that holds them.
+
+    Example:
+        >>> import octavo as oc
+        >>> from octavo.static_linear import in_8_bits
+        >>> in_8_bits(oc.QParams(0.5, 0, "uint4"))
+        QParams(scale=0.5, zero_point=0, qtype=octavo.quint8, qmax=15)
+    """
+    if qparams.qtype not in (qint4, quint4):
+        return qparams
+    kind = qint8 if qparams.qtype == qint4 else quint8
+    scale, zero_point = qparams
+    return QParams(
+        scale, zero_point, kind, qmin=qparams.qmin, qmax=qparams.qmax, axis=qparams.axis, group_size=qparams.group_size
+    )
 
 
 def _short(qparams: QParams) -> str:

@@ -101,10 +101,10 @@ class Tracer:
         self._alive.clear()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tracer:
-        return Tracer()
+        return type(self)()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Tracer, ()
+        return type(self), ()
 
 
 class Traced(NDArrayOperatorsMixin):
@@ -258,6 +258,11 @@ def plain(value: Any, use: str = "an argument") -> Any:
     if type(value) is dict:
         return {key: plain(part, use) for key, part in value.items()}
     return value
+
+
+def source_of(value: Any) -> tuple[Source, bool] | None:
+    """(whose result a stand-in is, whether behind ReLU); None for any other value."""
+    return (value._source, value._after_relu) if type(value) is Traced else None
 
 
 def taken(value: Any) -> Any:

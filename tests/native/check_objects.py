@@ -19,7 +19,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-PROGRAMS = {"test_kernels", "test_int4", "test_fixture", "test_thread_pool"}
+PROGRAMS = {"test_kernels", "test_int4", "test_fake_quant", "test_fixture", "test_thread_pool"}
 # Linked into programs of their own: the tests' builds of kernels, and a benchmark.
 APART = {"emulated_kernels.dir", "kernel_share.dir"}
 TILES = {"ldtilecfg", "tileloadd", "tilezero", "tdpbssd", "tilestored", "tilerelease"}
