@@ -50,6 +50,54 @@ def test_layers_are_measured_on_the_rows_that_they_get() -> None:
     assert abs(given.sqnr_db - random.sqnr_db) > 3
 
 
+def tied(m: dict[str, Any], ids: Any) -> np.ndarray:
+    h = m["wte"][ids] + m["wpe"][: len(ids)]
+    h = np.einsum("si,io->so", h, m["w"])
+    y: np.ndarray = h @ m["wte"].T
+    return y
+
+
+@pytest.mark.parametrize("layout", ["in_out", "out_in"])
+def test_arrays_are_measured_on_the_rows_that_they_meet_as_the_model_uses_them(layout: str) -> None:
+    m = {name: rng.standard_normal((64, 64), dtype=F) for name in ("wte", "wpe", "w")}
+    m["wte"][3, 5] = 1e4  # what is met by the head then has a coarse step
+    copies = {name: array.copy() for name, array in m.items()}
+    advice = oc.advise(m, [3, 1], arrays=True, layout=layout, batch_sizes=[2, 5], forward=tied)  # type: ignore[arg-type]
+    assert {(r.path, r.layout, r.batch_size) for r in advice.rows} == {
+        ("wte", "out_in", 2), ("wte", "out_in", 5), ("w", "in_out", 2), ("w", "in_out", 5),  # wpe is in no product
+    }  # fmt: skip
+    h = m["wte"][[3, 1]] + m["wpe"][:2]
+    exact = (h @ m["w"]).astype(np.float64)
+    noise = np.sum((h @ oc.QuantMatrix(m["w"]) - exact) ** 2)
+    row = next(r for r in advice.rows if r.path == "w" and r.batch_size == 2)
+    assert row.sqnr_db == pytest.approx(10 * np.log10(np.sum(exact**2) / noise), abs=0.01)
+    for name, array in m.items():
+        np.testing.assert_array_equal(array, copies[name])
+    assert "out_in" in str(advice)
+
+
+def test_a_model_with_predict_runs_by_itself() -> None:
+    class Net:
+        def __init__(self) -> None:
+            self.w = rng.standard_normal((64, 96), dtype=F)
+
+        def predict(self, x: np.ndarray) -> np.ndarray:
+            return x @ self.w
+
+    x = np.full((2, 64), 1e-3, F)
+    x[:, 0] = 1
+    net = Net()
+    row = oc.advise(net, x, batch_sizes=[2]).rows[0]
+    exact = (x @ net.w).astype(np.float64)
+    assert row.sqnr_db == pytest.approx(
+        10 * np.log10(np.sum(exact**2) / np.sum((x @ oc.QuantMatrix(net.w) - exact) ** 2)), abs=0.01
+    )
+    with pytest.raises(TypeError, match=r"a dict, cannot be called; say how to run it on x: forward=lambda"):
+        oc.advise({"w": net.w}, x)
+    with pytest.raises(ValueError, match="x meets no array in a product"):
+        oc.advise({"w": net.w}, x, forward=lambda m, x: m["w"][0] + 1)
+
+
 def test_a_poor_answer_is_left_in_float_however_fast() -> None:
     w = rng.standard_normal((512, 512), dtype=F)
     w[0] *= 1e4  # int4, one group a column: all other weights of the column become zero
