@@ -66,8 +66,10 @@ def read_weights(arrays: Mapping[str, ArrayLike], prefix: str, gates: int) -> di
     numbers = {int(match[3]) for match in map(_NAME.fullmatch, found) if match}
     layers = len(numbers)
     if numbers != set(range(layers)):
+        gap = next(n for n in range(layers) if n not in numbers)
         raise ValueError(
-            f"arrays must number their layers from 0 on without gaps, got {sorted(numbers)[:5]} under prefix={prefix!r}"
+            f"arrays must hold {prefix}weight_ih_l{gap}: layers are numbered from 0 on without gaps, got "
+            f"{sorted(numbers)[:5]}"
         )
     directions = direction_names(layers, any(name.endswith("_reverse") for name in found))
     has_bias = any(name.startswith("bias") for name in found)
