@@ -403,7 +403,7 @@ def _as_ids(index: Any, length: int) -> NDArray[Any] | None:
     """The integers of an index of one axis; None where it is no slice and no integers."""
     if isinstance(index, slice):
         return np.arange(length)[index]
-    if index is None or index is Ellipsis or isinstance(index, (bool, np.bool_)):
+    if index is None or index is Ellipsis:
         return None
     ids = np.asarray(index)
     return ids if ids.dtype.kind in "iu" else None

@@ -121,8 +121,6 @@ def values_of(value: Any) -> Any:
 
 def operates_itself(other: Any) -> bool:
     """Whether an array would leave `array @ other` to `other`, as it does to sparse matrices."""
-    if isinstance(other, (np.ndarray, np.generic, list, tuple, int, float)):
-        return False
     unknown = object()
     takes = getattr(type(other), "__array_ufunc__", unknown)
     return takes is None or (takes is unknown and getattr(other, "__array_priority__", 0) > 0)
