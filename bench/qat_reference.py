@@ -43,7 +43,9 @@ class Turns:
 
     def next(self) -> None:
         if self.started:
-            print("step", self.loss, time.perf_counter() - self.started, flush=True)
+            self.finish()
+        else:
+            print("ready", flush=True)
         sys.stdin.readline()
         self.started = time.perf_counter()
 
@@ -201,17 +203,22 @@ class Contender:
         )
         self.losses: list[float] = []
         self.seconds: list[float] = []
+        self.expect("ready")  # so that no one's imports disturb the other's first step
 
     def step(self) -> None:
         assert self.process.stdin is not None
-        assert self.process.stdout is not None
         self.process.stdin.write("go\n")
         self.process.stdin.flush()
-        line = self.process.stdout.readline().split()
-        if line[:1] != ["step"]:
-            raise SystemExit(f"{self.name} ended early, see above")
+        line = self.expect("step")
         self.losses.append(float(line[1]))
         self.seconds.append(float(line[2]))
+
+    def expect(self, word: str) -> list[str]:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline().split()
+        if line[:1] != [word]:
+            raise SystemExit(f"{self.name} ended early, see above")
+        return line
 
     def notes(self) -> list[str]:
         # Not communicate(), which would miss lines that came along with the last step's.

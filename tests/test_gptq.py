@@ -276,3 +276,16 @@ def test_inputs_that_are_all_zero_leave_the_plain_search() -> None:
     w = np.random.default_rng(3).standard_normal((4, 64), dtype=F)
     rounded = round_gptq(w, np.zeros((3, 64)), group_size=32)
     np.testing.assert_array_equal(rounded.scale, round_search(w, group_size=32).scale)
+
+
+class ByKeyword:
+    def __init__(self) -> None:
+        self.fc = oc.nn.Linear.init(64, 8)
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        return self.fc(x=x)
+
+
+def test_layers_that_are_called_by_keyword_are_watched() -> None:
+    q = oc.quantize_dynamic(ByKeyword(), {oc.nn.Linear}, "int4", group_size=32, calibration=[correlated(50, 64)])
+    assert isinstance(q.fc, oc.QuantLinear)

@@ -497,30 +497,3 @@ def test_peak_of_memory_while_loading_is_near_the_packed_size(tmp_path: Path) ->
     grown, packed = run(str(tmp_path / "x"), "load")
     assert packed > 100e6
     assert grown < 1.3 * packed  # the layers, and a sixth for the one that is being read
-
-
-def other_layers() -> dict[str, Any]:
-    rng = np.random.default_rng(5)
-    w = rng.standard_normal((64, 96), dtype=np.float32)
-    four: dict[str, Any] = {"dtype": "int4", "group_size": 32}
-    lstm = oc.nn.LSTM.init(64, 32, num_layers=2, bidirectional=True, rng=rng)
-    return {
-        "columns": oc.QuantMatrix(w), "rows": oc.QuantMatrix(w, axis=0, **four, symmetric=False),
-        "table": oc.QuantEmbedding(w), "table4": oc.QuantEmbedding(w, **four, scale_dtype="float16"),
-        "lstm": oc.quantize_dynamic(lstm, {oc.nn.LSTM}),
-        "gru": oc.quantize_dynamic(oc.nn.GRU.init(64, 32, batch_first=True, rng=rng), {oc.nn.GRU}, **four),
-    }  # fmt: skip
-
-
-def test_matrices_embeddings_and_recurrent_layers_come_back_as_they_were(tmp_path: Path) -> None:
-    model, x = other_layers(), np.random.default_rng(6).standard_normal((5, 3, 64), dtype=np.float32)
-    oc.save(model, tmp_path / "m.safetensors")
-    for again in (oc.load(tmp_path / "m.safetensors"), oc.load(tmp_path / "m.safetensors", dict.fromkeys(model))):
-        assert {name: repr(value) for name, value in again.items()} == {n: repr(v) for n, v in model.items()}
-        assert {n: v.nbytes for n, v in again.items()} == {n: v.nbytes for n, v in model.items()}
-        np.testing.assert_array_equal(x @ again["columns"], x @ model["columns"])
-        np.testing.assert_array_equal(again["rows"][3:9], model["rows"][3:9])
-        for name in ("table", "table4"):
-            np.testing.assert_array_equal(again[name]([5, 0]), model[name]([5, 0]))
-        for name in ("lstm", "gru"):
-            np.testing.assert_array_equal(again[name](x)[0], model[name](x)[0])

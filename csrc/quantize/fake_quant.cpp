@@ -97,8 +97,7 @@ void for_each_piece(const Cut& cut, const Work& work) {
   });
 }
 
-// ---- forward
-// ---------------------------------------------------------------------------------------------------------
+// Forward
 
 // Whether x holds NaN.
 template <class Numbers>
@@ -112,8 +111,7 @@ bool forward(const float* x, float* y, std::int64_t n, const Numbers& of) {
   return has_nan != 0;
 }
 
-// ---- backward
-// --------------------------------------------------------------------------------------------------------
+// Backward
 
 template <class Numbers>
 void backward(const float* x, const float* g, float* dx, std::int64_t n, const Numbers& of) {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -63,8 +63,8 @@ class QuantizationReport:
 
 
 def unwrapped(model: Any) -> Any:
-    """A mapping that is no dict, such as what np.load gives for an .npz file, as a dict; anything else as it is."""
-    if isinstance(model, Mapping) and not isinstance(model, dict):
+    """A read-only mapping, such as what np.load gives for an .npz file, as a dict; anything else as it is."""
+    if isinstance(model, Mapping) and not isinstance(model, (dict, MutableMapping)) and not callable(model):
         return {key: model[key] for key in model}
     return model
 

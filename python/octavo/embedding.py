@@ -119,7 +119,9 @@ class QuantEmbedding:
 
     def _set_grouped(self, weight: GroupedWeight) -> None:
         scale = weight.scale.astype(weight.scale_dtype)
-        self._hold(pack_int4(weight.q), scale, weight.zero_point, weight.group_size, weight.q.shape[1])
+        # A copy: what is given may lie in a file that is mapped.
+        zero_point = None if weight.zero_point is None else weight.zero_point.copy()
+        self._hold(pack_int4(weight.q), scale, zero_point, weight.group_size, weight.q.shape[1])
 
     def _hold(
         self,

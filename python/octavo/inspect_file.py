@@ -14,8 +14,11 @@ from numpy.typing import NDArray
 
 from octavo.checkpoint import Reader
 from octavo.convert_checkpoint import Layout, as_rows, candidates
+from octavo.embedding import QuantEmbedding
 from octavo.io import read_header, stored_items
 from octavo.linear import QuantLinear
+from octavo.qmatrix import QuantMatrix
+from octavo.recurrent import QuantGRU, QuantLSTM
 from octavo.sizes import Shape, memory_table
 
 __all__ = ["Row", "error_against", "estimated_error", "report", "rows"]
@@ -123,15 +126,31 @@ def _measured(
         if isinstance(item, QuantLinear):
             shape = Shape(item.out_features, item.in_features, item.bias is not None)
             error = estimated_error(item) if original is None else error_against(item, name, original, layout)
-            kind = f"{type(item).__name__} {item.dtype.name.removeprefix('q')}"
             elems = math.prod(shape[:2]) + shape.bias * shape.out_features
-            yield Row(name, kind, shape[:2], elems, file_bytes, item.nbytes, shape, error)
+            yield Row(name, _kind(item), shape[:2], elems, file_bytes, item.nbytes, shape, error)
+        elif isinstance(item, QuantMatrix):
+            layer = item._layer
+            stored: Layout = "in_out" if item.axis == 1 else "out_in"
+            error = estimated_error(layer) if original is None else error_against(layer, name, original, stored)
+            shape = Shape(layer.out_features, layer.in_features, False)
+            yield Row(name, _kind(item), item.shape, item.size, file_bytes, item.nbytes, shape, error)
+        elif isinstance(item, QuantEmbedding):
+            table = (item.num_embeddings, item.embedding_dim)
+            yield Row(name, _kind(item), table, math.prod(table), file_bytes, item.nbytes)
+        elif isinstance(item, (QuantLSTM, QuantGRU)):
+            elems = sum(array.size for array in item.weights.values())
+            yield Row(name, _kind(item), (item.hidden_size, item.input_size), elems, file_bytes, item.nbytes)
         elif isinstance(item, np.ndarray):
             yield Row(name, reader.tensors[name].dtype, item.shape, item.size, file_bytes, item.nbytes)
         else:
             yield Row(
                 name, type(item).__name__, getattr(item, "shape", ()), getattr(item, "size", 0), file_bytes, file_bytes
             )
+
+
+def _kind(item: QuantLinear | QuantMatrix | QuantEmbedding | QuantLSTM | QuantGRU) -> str:
+    qtype = item.qtype if isinstance(item, QuantMatrix) else item.dtype
+    return f"{type(item).__name__} {qtype.name.removeprefix('q')}"
 
 
 def estimated_error(layer: QuantLinear) -> float:

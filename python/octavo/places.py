@@ -328,6 +328,25 @@ def _missing(skeleton: _Skeleton) -> list[str]:
     return sorted(missing + [name for name, cls in empty.items() if cls in served])
 
 
+# What embeddings and recurrent layers are told apart by: their attributes.
+_SIZES = (("num_embeddings", "embedding_dim"), ("input_size", "hidden_size", "num_layers", "bidirectional", "gates"))
+
+
+def _other_sizes(old: Any, new: Any, needed: dict[str, Any]) -> str | None:
+    stated = {name: getattr(old, name, None) for name in needed}
+    if set(stated.values()) == {None}:
+        held = [a for a in attributes(old).values() if isinstance(a, np.ndarray)]
+        weight = getattr(old, "weight", None)
+        if isinstance(weight, np.ndarray):  # an embedding of the user's own
+            stated = dict(zip(needed, weight.shape, strict=False))
+        elif not held:
+            return None
+    if stated == needed:
+        return None
+    shown = ", ".join(f"{name}={value}" for name, value in needed.items())
+    return f"the model has a {type(old).__name__}, the file a {type(new).__name__} with {shown}"
+
+
 def _misfit(old: Any, new: Any) -> str | None:
     """Why the new cannot take the place of the old; None where it can."""
     if old is None:
@@ -340,6 +359,10 @@ def _misfit(old: Any, new: Any) -> str | None:
         return None if old.shape == new.shape else f"the model has shape {old.shape}, the file {new.shape}"
     if hasattr(new, "shape") and hasattr(old, "shape") and old.shape != new.shape:
         return f"the model has shape {old.shape}, the file a {type(new).__name__} of shape {new.shape}"
+    for names in _SIZES:
+        needed = {name: getattr(new, name, None) for name in names}
+        if None not in needed.values():
+            return _other_sizes(old, new, needed)
     features = getattr(new, "out_features", None), getattr(new, "in_features", None)
     if None in features:
         return None

@@ -244,10 +244,13 @@ class QuantMatrix(StandIn):
 
     def _rows(self, ids: NDArray[Any]) -> NDArray[np.float32]:
         length = self.shape[0]
-        flat = ids.astype(np.int64, copy=False).ravel()
-        outside = (flat < -length) | (flat >= length)
+        flat = ids.ravel()
+        outside = flat >= length  # before anything is converted, which a large unsigned number would not survive
+        if flat.dtype.kind == "i":
+            outside |= flat < -length
         if outside.any():
             raise IndexError(f"index {int(flat[outside.argmax()])} is out of bounds for axis 0 with size {length}")
+        flat = flat.astype(np.int64, copy=False)
         take = _outputs if self._axis == 0 else _inputs
         return take(self._layer, np.where(flat < 0, flat + length, flat)).reshape(*ids.shape, self.shape[1])
 

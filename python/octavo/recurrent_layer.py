@@ -63,13 +63,20 @@ def read_weights(arrays: Mapping[str, ArrayLike], prefix: str, gates: int) -> di
         raise TypeError(f"arrays must be a mapping from names to arrays, got {type(arrays).__name__}")
     found = {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
     _check_names(found, prefix, arrays)
-    layers = 1 + max(int(match[3]) for match in map(_NAME.fullmatch, found) if match)
+    numbers = {int(match[3]) for match in map(_NAME.fullmatch, found) if match}
+    layers = len(numbers)
+    if numbers != set(range(layers)):
+        gap = next(n for n in range(layers) if n not in numbers)
+        raise ValueError(
+            f"arrays must hold {prefix}weight_ih_l{gap}: layers are numbered from 0 on without gaps, got "
+            f"{sorted(numbers)[:5]}"
+        )
     directions = direction_names(layers, any(name.endswith("_reverse") for name in found))
     has_bias = any(name.startswith("bias") for name in found)
     expected = [f"{kind}_{d}" for d in directions for kind in (KINDS if has_bias else KINDS[:2])]
     missing = [name for name in expected if name not in found]
     if missing:
-        raise ValueError(f"arrays must hold {prefix}{missing[0]}, as other names call for it; missing: {missing}")
+        raise ValueError(f"arrays must hold {prefix}{missing[0]}, as other names call for it; missing: {missing[:5]}")
     weights = {name: as_float(prefix + name, found[name]) for name in expected}
     _check_shapes(weights, directions, gates, prefix)
     return weights

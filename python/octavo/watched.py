@@ -34,7 +34,7 @@ class Watched:
         return self._called(self._layer, args, options)
 
     def _called(self, function: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        kept = self._before(args[0] if args else None)
+        kept = self._before(args[0] if args else next(iter(options.values()), None))
         y = function(*args, **options)
         self._after(kept, y)
         return y
