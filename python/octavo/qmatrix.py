@@ -208,10 +208,11 @@ class QuantMatrix(StandIn):
             return np.matmul(a, self._values(), out=out)
         if self._axis == 0:
             return _stored(_blockwise(a, self), out)
+        if out is None:
+            return self._layer(a)
         dtype = a.dtype.newbyteorder("=") if a.dtype.kind == "f" else np.float32
-        if out is not None and out.dtype == dtype and out.shape == (*a.shape[:-1], self.shape[1]):
-            return self._layer(a, out=out)
-        return _stored(self._layer(a), out)
+        fits = out.dtype == dtype and out.shape == (*a.shape[:-1], self.shape[1])
+        return self._layer(a, out=out) if fits else _stored(self._layer(a), out)
 
     def _times_from_right(self, x: Any, out: Any = None) -> Any:
         """self @ x: the transpose of x^T @ self^T."""
