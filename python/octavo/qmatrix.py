@@ -171,7 +171,7 @@ class QuantMatrix(StandIn):
     def dequantize(self) -> NDArray[np.float32]:
         """The values q * s: a new array."""
         w = self._layer.weight
-        return np.ascontiguousarray(w.T) if self._axis == 1 else w.copy()
+        return np.array(w.T if self._axis == 1 else w, order="C")
 
     @property
     def T(self) -> QuantMatrix:  # noqa: N802 - NumPy's name
