@@ -92,6 +92,10 @@ def test_a_model_with_predict_runs_by_itself() -> None:
     assert row.sqnr_db == pytest.approx(
         10 * np.log10(np.sum(exact**2) / np.sum((x @ oc.QuantMatrix(net.w) - exact) ** 2)), abs=0.01
     )
+    again = oc.advise(
+        net, x, batch_sizes=[2], forward=lambda m, x: (m.predict(x), m.predict(np.ones((9, 64), F)))
+    ).rows[0]
+    assert again.sqnr_db == row.sqnr_db  # the rows of the first call
     with pytest.raises(TypeError, match=r"a dict, cannot be called; say how to run it on x: forward=lambda"):
         oc.advise({"w": net.w}, x)
     with pytest.raises(ValueError, match="x meets no array in a product"):

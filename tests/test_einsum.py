@@ -19,7 +19,17 @@ SUMS = [
     "k...,kn->n...", "...k,nk", "bik,kn->bin", "bki,kn->nib", "ibk,nk->bni", "i...k,kn->n...i", "k,kn->n", "k,nk",
     "K,Kn", " ik , kn -> in ",
 ]  # fmt: skip
-OTHER_SUMS = ["ik,ik->ik", "ik,kn->i", "ik,kn->", "ik,kn->ikn", "kk,kn->kn", "ik,ik->i", "ij,kn->ijkn"]
+OTHER_SUMS = [
+    "ik,ik->ik",
+    "ik,kn->i",
+    "ik,kn->",
+    "ik,kn->ikn",
+    "kk,kn->kn",
+    "kk,kn->n",
+    "kk,kn",
+    "ik,ik->i",
+    "ij,kn->ijkn",
+]
 WRONG = ["ik,kn->im", "ik,kn->inn", "ikl,kn->in", "ik;kn->in", "ik,kn,kn->in", "i1,1n->in", ""]
 
 
@@ -76,6 +86,19 @@ def test_einsum_refuses_what_numpy_refuses(text: str) -> None:
     for matrix in (W, oc.QuantMatrix(W)):
         with pytest.raises(ValueError):  # noqa: PT011 - the messages are NumPy's
             np.einsum(text, X, matrix)
+
+
+@pytest.mark.parametrize("text", ["iik,kn->in", "iik,kn->n", "kik,kn->in", "ki...k,kn->i...n", "...iik,kn->...in"])
+def test_diagonals_are_of_the_values(text: str) -> None:
+    q, x = oc.QuantMatrix(W), rng.standard_normal((50, 50, 50), dtype=F)
+    same(np.einsum(text, x, q), np.einsum(text, x, np.asarray(q)))
+
+
+@pytest.mark.parametrize("shape", [(50,), (2, 3, 50)])
+def test_operands_of_other_dimensions_fail_as_those_of_an_array(shape: tuple[int, ...]) -> None:
+    for matrix in (W, oc.QuantMatrix(W)):
+        with pytest.raises(ValueError, match="einstein sum"):
+            np.einsum("ik,kn->in", np.ones(shape, F), matrix)
 
 
 def test_mismatched_sizes_are_named() -> None:

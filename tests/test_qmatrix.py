@@ -410,3 +410,7 @@ def test_thin_and_empty_matrices(shape: tuple[int, int], axis: int) -> None:
     q, x = oc.QuantMatrix(w, axis=axis), rng.standard_normal((3, shape[0]), dtype=F)
     np.testing.assert_allclose(x @ q, x @ w, atol=0.1)
     same(q[:], np.asarray(q))
+    for values in (q.dequantize(), np.array(q), np.array(q.T), q.T.dequantize()):
+        values[...] = 7  # copies, whatever the shape
+    assert not np.array_equal(q, np.full(shape, 7)) or not q.size
+    assert q.dequantize().flags.c_contiguous

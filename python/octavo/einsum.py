@@ -51,9 +51,9 @@ def as_product(
     summed, kept = (q_text[1], q_text[0]) if transposed else (q_text[0], q_text[1])
     rest: _Axes = [axis for axis in x_axes if axis != summed]
     given: _Axes = [*rest, kept]
-    if kept in x_axes or len(rest) == len(x_axes) or len(set(given)) != len(given) or len(x_axes) != a.ndim:
+    if kept in x_axes or len(rest) != len(x_axes) - 1 or len(x_axes) != a.ndim:
         return None
-    if set(result_axes) != set(given) or len(result_axes) != len(given):
+    if set(result_axes) != set(given) or len(result_axes) != len(given):  # or an axis twice: a diagonal
         return None
     order = [given.index(axis) for axis in result_axes]
     return np.moveaxis(a, x_axes.index(summed), -1), q, transposed, order

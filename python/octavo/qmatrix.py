@@ -171,7 +171,7 @@ class QuantMatrix(StandIn):
     def dequantize(self) -> NDArray[np.float32]:
         """The values q * s: a new array."""
         w = self._layer.weight
-        return np.ascontiguousarray(w.T) if self._axis == 1 else w.copy()
+        return np.array(w.T if self._axis == 1 else w, order="C")
 
     @property
     def T(self) -> QuantMatrix:  # noqa: N802 - NumPy's name
@@ -208,10 +208,11 @@ class QuantMatrix(StandIn):
             return np.matmul(a, self._values(), out=out)
         if self._axis == 0:
             return _stored(_blockwise(a, self), out)
+        if out is None:
+            return self._layer(a)
         dtype = a.dtype.newbyteorder("=") if a.dtype.kind == "f" else np.float32
-        if out is not None and out.dtype == dtype and out.shape == (*a.shape[:-1], self.shape[1]):
-            return self._layer(a, out=out)
-        return _stored(self._layer(a), out)
+        fits = out.dtype == dtype and out.shape == (*a.shape[:-1], self.shape[1])
+        return self._layer(a, out=out) if fits else _stored(self._layer(a), out)
 
     def _times_from_right(self, x: Any, out: Any = None) -> Any:
         """self @ x: the transpose of x^T @ self^T."""
@@ -406,7 +407,7 @@ def _as_ids(index: Any, length: int) -> NDArray[Any] | None:
     """The integers of an index of one axis; None where it is no slice and no integers."""
     if isinstance(index, slice):
         return np.arange(length)[index]
-    if index is None or index is Ellipsis or isinstance(index, (bool, np.bool_)):
+    if index is None or index is Ellipsis:
         return None
     ids = np.asarray(index)
     return ids if ids.dtype.kind in "iu" else None

@@ -27,7 +27,7 @@ class StandIn(NDArrayOperatorsMixin):
     _remedy: ClassVar[str]  # what to do instead of writing
 
     def _values(self) -> NDArray[Any]:
-        """A read-only array."""
+        """A new array, read-only."""
         raise NotImplementedError
 
     @classmethod
@@ -39,10 +39,8 @@ class StandIn(NDArrayOperatorsMixin):
             name = type(self).__name__
             raise ValueError(f"a {name} has no float array to share: ask for copy=None or copy=True")
         values = self._values()
-        if copy is True:
-            return values.astype(values.dtype if dtype is None else dtype)
         x = values if dtype is None else values.astype(dtype, copy=False)
-        x.flags.writeable = False  # what is written to a copy that nobody asked for would be lost
+        x.flags.writeable = copy is True  # what is written to a copy that nobody asked for would be lost
         return x
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
@@ -121,8 +119,6 @@ def values_of(value: Any) -> Any:
 
 def operates_itself(other: Any) -> bool:
     """Whether an array would leave `array @ other` to `other`, as it does to sparse matrices."""
-    if isinstance(other, (np.ndarray, np.generic, list, tuple, int, float)):
-        return False
     unknown = object()
     takes = getattr(type(other), "__array_ufunc__", unknown)
     return takes is None or (takes is unknown and getattr(other, "__array_priority__", 0) > 0)
