@@ -165,6 +165,8 @@ def test_two_matrices_multiply() -> None:
     ("product", "message"),
     [
         (lambda q: X[:, :-1] @ q, r"x of shape \(\.\.\., 70\) for Q \(70, 50\), got \(6, 69\)"),
+        (lambda q: X[:, :-1].astype(float) @ q, r"x of shape \(\.\.\., 70\) for Q \(70, 50\), got \(6, 69\)"),
+        (lambda q: np.float64(2) @ q, r"got \(\)"),
         (lambda q: X @ q.T, r"x of shape \(\.\.\., 50\) for Q \(50, 70\), got \(6, 70\)"),
         (lambda q: q @ X, r"\(50,\) or \(\.\.\., 50, n\) for Q \(70, 50\), got \(6, 70\)"),
         (lambda q: np.float32(2) @ q, r"got \(\)"),

@@ -267,10 +267,12 @@ class QuantMatrix(StandIn):
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
         if ufunc is np.matmul and method == "__call__" and not kwargs:
             a, b = inputs
-            if type(b) is QuantMatrix and b._axis == 1:  # the shortest way for what nearly every call is
+            if type(b) is QuantMatrix and b._axis == 1:  # the shortest ways for what nearly every call is
                 y = b._layer._packed.try_call(a)
                 if y is not None:
                     return y
+                if type(a) is np.ndarray and a.dtype.char == "d" and a.shape[-1:] == (b._layer.in_features,):
+                    return b._layer(a)
             return self._product(a, b)
         out = kwargs.get("out", ())
         if ufunc is np.matmul and method == "__call__" and kwargs.keys() <= {"out"} and type(out[0]) is not QuantMatrix:
