@@ -65,7 +65,11 @@ __m512i low_nibbles(__m512i line) { return _mm512_and_si512(line, _mm512_set1_ep
 __m512i high_nibbles(__m512i line) { return low_nibbles(_mm512_srli_epi16(line, 4)); }
 
 struct Avx512Vnni {
+#if defined(OCTAVO_FEW_TILES)  // sanitizers make a tile's code so large that compiling all heights takes ten minutes
+  static constexpr int kMr = 3;
+#else
   static constexpr int kMr = 12;
+#endif
   static constexpr int kPanels = 2;
   // On Zen 4 unpacking in each tile anew is 3 to 5 % faster for any number of tiles, on pipes that VPDPBUSD leaves
   // free. Where it does not (Intel's ports 0 and 5), it would add an eighth: so a few tiles only. Not measured there.
