@@ -52,6 +52,8 @@ PRODUCTS: dict[str, Callable[[Any, Any], Any]] = {
     "@": lambda x, q: x @ q,
     "matmul": np.matmul,
     "dot": np.dot,
+    "tensordot": lambda x, q: np.tensordot(x, q, axes=1),
+    "tensordot from the right": lambda x, q: np.tensordot(q.T, x.T, axes=1).T if x.ndim < 3 else x @ q,
     "einsum": lambda x, q: np.einsum("...i,io->...o", x, q),
     "einsum letters": lambda x, q: np.einsum("io, ri -> ro", q, x) if x.ndim == 2 else x @ q,
     "transposed": lambda x, q: np.swapaxes(q.T @ np.swapaxes(x, -1, -2), -1, -2) if x.ndim > 1 else q.T @ x,
@@ -163,6 +165,8 @@ def test_two_matrices_multiply() -> None:
     ("product", "message"),
     [
         (lambda q: X[:, :-1] @ q, r"x of shape \(\.\.\., 70\) for Q \(70, 50\), got \(6, 69\)"),
+        (lambda q: X[:, :-1].astype(float) @ q, r"x of shape \(\.\.\., 70\) for Q \(70, 50\), got \(6, 69\)"),
+        (lambda q: np.float64(2) @ q, r"got \(\)"),
         (lambda q: X @ q.T, r"x of shape \(\.\.\., 50\) for Q \(50, 70\), got \(6, 70\)"),
         (lambda q: q @ X, r"\(50,\) or \(\.\.\., 50, n\) for Q \(70, 50\), got \(6, 70\)"),
         (lambda q: np.float32(2) @ q, r"got \(\)"),
@@ -219,6 +223,12 @@ def test_other_indices_fail_as_those_of_an_array(index: Any) -> None:
         W[index]
     with pytest.raises(IndexError):
         oc.QuantMatrix(W)[index]
+
+
+def test_column_out_of_range_is_an_index_error_of_its_axis() -> None:
+    for index in ((slice(None), 50), (..., [0, -51])):
+        with pytest.raises(IndexError, match="out of bounds for axis 1 with size 50"):
+            oc.QuantMatrix(W)[index]
 
 
 def test_rows_alone_are_dequantized(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,6 +293,8 @@ def operations(draw: st.DrawFn) -> Callable[[Any, Any], Any]:
                 lambda q, x: q.astype(np.float64), lambda q, x: np.where(q > 0, q, 0), lambda q, x: q.tolist(),
                 lambda q, x: np.einsum("ij->i", q), lambda q, x: np.einsum("ij,ij->ij", q, x),
                 lambda q, x: q.flatten(), lambda q, x: np.tensordot(q, x, axes=2),
+                lambda q, x: np.tensordot(x, q, axes=([1], [1])),
+                lambda q, x: np.tensordot(q, x[0][None, None], axes=0),
                 lambda q, x: np.add.reduce(q, axis=1), lambda q, x: q.copy(), lambda q, x: np.dot(q, 3),
                 lambda q, x: np.multiply.outer(q[0], x[0]), lambda q, x: np.pad(q, 1),
                 lambda q, x: np.argsort(q, axis=1), lambda q, x: x in q, lambda q, x: np.allclose(q, x),

@@ -1,8 +1,8 @@
 """QuantMatrix: integers in the place of a 2-D float array, in code that has arrays and no layers.
 
-    x @ Q, x @ Q.T, Q @ x; np.matmul, np.dot, np.inner, np.einsum of the same products     integer products
-    Q[ids]                                                                                 rows, dequantized
-    all else                                                                               on the dequantized values
+    x @ Q, x @ Q.T, Q @ x; np.matmul, dot, inner, tensordot, einsum of the same products     integer products
+    Q[ids], Q[:, ids]                                                                        rows, columns, dequantized
+    all else                                                                                 on the dequantized values
 
 It is a `QuantLinear` that is spelt as a matrix: results are that layer's, to the bit.
 """
@@ -240,17 +240,18 @@ class QuantMatrix(StandIn):
             case (rows, rest) if _is_all(rest) and (ids := _as_ids(rows, self.shape[0])) is not None:
                 return _as_view(self._rows(ids), rows)
             case (rest, columns) if _is_all(rest) and (ids := _as_ids(columns, self.shape[1])) is not None:
-                return _as_view(np.moveaxis(self.T._rows(ids), -1, 0), columns)
+                return _as_view(np.moveaxis(self.T._rows(ids, axis=1), -1, 0), columns)
         return self._values()[index]
 
-    def _rows(self, ids: NDArray[Any]) -> NDArray[np.float32]:
+    def _rows(self, ids: NDArray[Any], axis: int = 0) -> NDArray[np.float32]:
+        """Rows of the matrix; `axis` is what a message calls theirs."""
         length = self.shape[0]
         flat = ids.ravel()
         outside = flat >= length  # before anything is converted, which a large unsigned number would not survive
         if flat.dtype.kind == "i":
             outside |= flat < -length
         if outside.any():
-            raise IndexError(f"index {int(flat[outside.argmax()])} is out of bounds for axis 0 with size {length}")
+            raise IndexError(f"index {int(flat[outside.argmax()])} is out of bounds for axis {axis} with size {length}")
         flat = flat.astype(np.int64, copy=False)
         take = _outputs if self._axis == 0 else _inputs
         return take(self._layer, np.where(flat < 0, flat + length, flat)).reshape(*ids.shape, self.shape[1])
@@ -266,10 +267,12 @@ class QuantMatrix(StandIn):
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
         if ufunc is np.matmul and method == "__call__" and not kwargs:
             a, b = inputs
-            if type(b) is QuantMatrix and b._axis == 1:  # the shortest way for what nearly every call is
+            if type(b) is QuantMatrix and b._axis == 1:  # the shortest ways for what nearly every call is
                 y = b._layer._packed.try_call(a)
                 if y is not None:
                     return y
+                if type(a) is np.ndarray and a.dtype.char == "d" and a.shape[-1:] == (b._layer.in_features,):
+                    return b._layer(a)
             return self._product(a, b)
         out = kwargs.get("out", ())
         if ufunc is np.matmul and method == "__call__" and kwargs.keys() <= {"out"} and type(out[0]) is not QuantMatrix:
@@ -432,6 +435,11 @@ def _inner(a: Any, b: Any) -> Any:
     return np.matmul(a, b.T) if type(b) is QuantMatrix and np.ndim(a) in (1, 2) else NotImplemented
 
 
+def _tensordot(a: Any, b: Any, axes: Any = 2) -> Any:
+    one = isinstance(axes, int) and axes == 1 and np.ndim(a) > 0 and np.ndim(b) in (1, 2)
+    return np.matmul(a, b) if one else NotImplemented
+
+
 def _einsum(*operands: Any, **kwargs: Any) -> Any:
     product = as_product(operands, kwargs, QuantMatrix)
     if product is None:
@@ -452,6 +460,7 @@ def _take(a: Any, indices: Any, axis: Any = None, out: Any = None, mode: Any = "
 _FUNCTIONS: dict[Any, Callable[..., Any]] = {
     np.dot: _dot,
     np.inner: _inner,
+    np.tensordot: _tensordot,
     np.einsum: _einsum,
     np.transpose: _layout(np.transpose),
     np.swapaxes: _layout(np.swapaxes),
