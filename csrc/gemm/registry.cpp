@@ -46,6 +46,8 @@ const Kernel& kernel_named(const std::string& name, const std::string& asked_by)
 
 // A kernel that runs here, and the fewest rows for which it is chosen.
 struct Candidate {
+  explicit Candidate(const Kernel* k) : kernel(k), min_rows(k->min_rows) {}
+
   const Kernel* kernel;
   std::atomic<std::int64_t> min_rows;
 };
@@ -55,7 +57,7 @@ std::list<Candidate>& candidates() {
   static std::list<Candidate> list = [] {
     std::list<Candidate> runnable;
     for (const Kernel* kernel : all_kernels()) {
-      if (missing_features(*kernel).empty()) runnable.emplace_back(kernel, kernel->min_rows);
+      if (missing_features(*kernel).empty()) runnable.emplace_back(kernel);
     }
     return runnable;
   }();

@@ -33,15 +33,16 @@ inline constexpr std::int32_t kInt4Offset = 8;  // of a weight whose zero point 
 // Column sums are int16 where a group is no longer than this, else int32: 15 * 2,184 is the most int16 holds.
 inline constexpr std::int64_t kInt4NarrowSumK = 2176;
 
+// Functions here are always inlined: an unoptimised object would hold copies that others could share (kernel.h).
 struct Int4Groups {
   std::int64_t k;        // >= 1
   std::int64_t group_k;  // a multiple of kInt4Half; the last group may be shorter
   bool has_offsets;      // offsets of their own: else all are kInt4Offset
 
-  std::int64_t count() const { return (k + group_k - 1) / group_k; }
-  std::int64_t chunks() const { return (k + kInt4Chunk - 1) / kInt4Chunk; }
-  std::int64_t halves() const { return (k + kInt4Half - 1) / kInt4Half; }
-  std::int64_t halves_per_group() const { return group_k / kInt4Half; }
+  [[gnu::always_inline]] std::int64_t count() const { return (k + group_k - 1) / group_k; }
+  [[gnu::always_inline]] std::int64_t chunks() const { return (k + kInt4Chunk - 1) / kInt4Chunk; }
+  [[gnu::always_inline]] std::int64_t halves() const { return (k + kInt4Half - 1) / kInt4Half; }
+  [[gnu::always_inline]] std::int64_t halves_per_group() const { return group_k / kInt4Half; }
 };
 
 // One macro-block, as GemmBlock. Pointers start at its first row and first panel; arrays over groups may be null.
@@ -64,7 +65,7 @@ struct Int4Block {
   std::int64_t dst_stride;
   void* scratch;  // scratch_bytes(rows), 64-byte aligned
 
-  bool wide_sums() const { return groups.group_k > kInt4NarrowSumK; }
+  [[gnu::always_inline]] bool wide_sums() const { return groups.group_k > kInt4NarrowSumK; }
 };
 
 struct Int4Kernel {
