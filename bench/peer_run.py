@@ -26,6 +26,7 @@ from shapes import parse_shapes, shape_name
 
 ROUNDS, ROUNDS_IF_SLOW = 5, 3
 SLOW_SECONDS = 0.5  # a call
+SETTLE_SECONDS = 0.03  # OpenBLAS threads look for work for 26 ms after their last, and take a core meanwhile
 ROWS_CHECKED = 16
 
 # Root mean square of the error over that of the result, beyond which an answer counts as wrong. Rounding normal data
@@ -128,7 +129,8 @@ def measure_layer(
                 continue
             shape[contender.name] = {"error": error_size, "wrong": not error_size <= LARGEST_ERROR[contender.kind]}
             runs[contender.name] = run
-        for name, figures in time_in_turn(runs, args.round_seconds, 0.01 if args.threads > 1 else 0.0).items():
+        pause = SETTLE_SECONDS if args.threads > 1 else 0.0
+        for name, figures in time_in_turn(runs, args.round_seconds, pause).items():
             shape[name] |= figures
         results[shape_name((m, k, n))] = shape
         ours, theirs = shape.get("octavo int8", {}), shape.get("numpy float32", {})

@@ -294,10 +294,10 @@ def _openvino_int4(layer: Layer, threads: int) -> Bind:
     import openvino
 
     q, s = _four_bits(layer.weight, 7)
+    pairs = _pairs(q.view(np.uint8))  # a Tensor of it holds no reference: it has to live until the model is compiled
 
     def weight(op: Any) -> Any:
-        tensor = openvino.Tensor(_pairs(q.view(np.uint8)), list(q.shape), openvino.Type.i4)
-        packed = op.constant(tensor, shared_memory=False)
+        packed = op.constant(openvino.Tensor(pairs, list(q.shape), openvino.Type.i4), shared_memory=False)
         groups = op.multiply(op.convert(packed, "f16"), op.constant(s.astype(np.float16)))
         return op.reshape(groups, op.constant(np.array(layer.weight.shape)), False)
 
