@@ -164,13 +164,28 @@ void gemm(const GemmBlock& block) {
   }
 }
 
-// R rows by one panel, kLines lines at a time, each with accumulators of its own.
-template <class Isa, int R, int kLines>
+// Weights of which a thread reads more than this in a call come from beyond its L2 cache and are prefetched. On Zen 4:
+// for one and two rows every other line into L2 (its neighbour comes along), where a prefetch of each line into L1 took
+// a quarter of the speed, being one load more; for three and four rows, which multiply for longer than they load, each
+// line into L1. Of weights that are in L2 already any prefetch took a tenth.
+constexpr std::int64_t kNearBytes = 1 << 20;
+
+template <int R, int kLine>
+void prefetch_stream(const std::int8_t* line) {
+  const char* ahead = reinterpret_cast<const char*>(line + kLine * kLineBytes + 4096);
+  if constexpr (R > 2) {
+    _mm_prefetch(ahead, _MM_HINT_T0);
+  } else if constexpr (kLine % 2 == 0) {
+    _mm_prefetch(ahead, _MM_HINT_T1);
+  }
+}
+
+// R rows by one panel, several lines at a time, each with accumulators of its own.
+template <class Isa, int R, bool kFar>
 void stream_panel(const GemmBlock& block, const std::uint8_t* lhs, std::int64_t stride, const std::int8_t* line,
                   std::int64_t groups, std::int64_t n0) {
   using Vec = typename Isa::Vec;
-  constexpr int kVecs = Isa::kVecs, kLanes = kNr / kVecs, kVecBytes = kLanes * kKr;
-  constexpr std::int64_t kPrefetchBytes = 4096;
+  constexpr int kVecs = Isa::kVecs, kLanes = kNr / kVecs, kVecBytes = kLanes * kKr, kLines = Isa::kGemvLines[R - 1];
   Vec sums[R][kLines * kVecs];
   unrolled<R>([&](auto r) {
     unrolled<kLines * kVecs>([&](auto i) {
@@ -189,7 +204,7 @@ void stream_panel(const GemmBlock& block, const std::uint8_t* lhs, std::int64_t 
   std::int64_t g = 0;
   for (; g + kLines <= groups; g += kLines, line += kLines * kLineBytes, lhs += kLines * kKr) {
     unrolled<kLines>([&](auto i) {
-      _mm_prefetch(reinterpret_cast<const char*>(line + i * kLineBytes + kPrefetchBytes), _MM_HINT_T0);
+      if constexpr (kFar) prefetch_stream<R, i>(line);
       multiply_line(i);
     });
   }
@@ -204,28 +219,29 @@ void stream_panel(const GemmBlock& block, const std::uint8_t* lhs, std::int64_t 
   finish_rows(block, block.scratch, kNr, 0, R, n0);
 }
 
-template <class Isa>
-void gemv(const GemmBlock& block) {
-  const std::int64_t stride = lhs_stride(block.k);
-  const std::int64_t groups = (block.k + kKr - 1) / kKr;
+template <class Isa, int R, bool kFar>
+void stream_panels(const GemmBlock& block) {
+  const std::int64_t stride = lhs_stride(block.k), groups = (block.k + kKr - 1) / kKr;
   const std::uint8_t* lhs = static_cast<const std::uint8_t*>(block.lhs);
   const std::int8_t* panel = block.rhs;
   for (std::int64_t n0 = 0; n0 < block.cols; n0 += kNr, panel += groups * kLineBytes) {
-    switch (block.rows) {
-      case 1:
-        stream_panel<Isa, 1, Isa::kGemvLines[0]>(block, lhs, stride, panel, groups, n0);
-        break;
-      case 2:
-        stream_panel<Isa, 2, Isa::kGemvLines[1]>(block, lhs, stride, panel, groups, n0);
-        break;
-      case 3:
-        stream_panel<Isa, 3, Isa::kGemvLines[2]>(block, lhs, stride, panel, groups, n0);
-        break;
-      default:
-        stream_panel<Isa, 4, Isa::kGemvLines[3]>(block, lhs, stride, panel, groups, n0);
-        break;
-    }
+    stream_panel<Isa, R, kFar>(block, lhs, stride, panel, groups, n0);
   }
+}
+
+// `rows` rows, 1 <= rows <= R.
+template <class Isa, int R = kGemvMaxRows>
+void stream_rows(const GemmBlock& block) {
+  if constexpr (R > 1) {
+    if (block.rows < R) return stream_rows<Isa, R - 1>(block);
+  }
+  const bool far = block.cols * block.k > kNearBytes;
+  far ? stream_panels<Isa, R, true>(block) : stream_panels<Isa, R, false>(block);
+}
+
+template <class Isa>
+void gemv(const GemmBlock& block) {
+  stream_rows<Isa>(block);
 }
 
 }  // namespace
