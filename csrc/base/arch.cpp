@@ -129,6 +129,7 @@ std::uint64_t enter_float_environment() {
   return saved;
 }
 void leave_float_environment(std::uint64_t saved) { _mm_setcsr(static_cast<unsigned>(saved)); }
+void relax_core() { _mm_pause(); }
 
 #elif defined(OCTAVO_ARCH_ARM64)
 
@@ -171,6 +172,7 @@ std::uint64_t enter_float_environment() {
   return saved;
 }
 void leave_float_environment(std::uint64_t saved) { __asm__ volatile("msr fpcr, %0" : : "r"(saved)); }
+void relax_core() { __asm__ volatile("isb"); }  // `yield` takes no time at all on most cores
 
 #else  // any other architecture: the portable kernel alone
 
@@ -179,6 +181,7 @@ Detected detect() { return {}; }
 std::string detect_brand() { return "unknown CPU"; }
 std::uint64_t enter_float_environment() { return 0; }
 void leave_float_environment(std::uint64_t) {}
+void relax_core() {}
 
 #endif
 
@@ -229,6 +232,8 @@ const CacheSizes& cache_sizes() {
   static const CacheSizes sizes = detect_caches();
   return sizes;
 }
+
+void pause_briefly() { relax_core(); }
 
 DefaultFloatEnvironment::DefaultFloatEnvironment() : saved_(enter_float_environment()) {}
 DefaultFloatEnvironment::~DefaultFloatEnvironment() { leave_float_environment(saved_); }

@@ -41,6 +41,9 @@ struct CacheSizes {
 };
 const CacheSizes& cache_sizes();
 
+// For a loop that waits for a change in memory: some tens of nanoseconds, in which the core does less.
+void pause_briefly();
+
 // Sets the default float environment (round to nearest even, subnormals kept, exceptions masked) and puts the caller's
 // back: results must not depend on what another library left in MXCSR or FPCR.
 class DefaultFloatEnvironment {

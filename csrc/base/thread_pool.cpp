@@ -5,7 +5,6 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstdlib>
-#include <fstream>
 #include <mutex>
 #include <stdexcept>
 #include <string>
@@ -13,9 +12,9 @@
 #include <thread>
 #include <vector>
 
-#if defined(__linux__)
-#include <sched.h>
-#endif
+#include "base/arch.h"
+#include "base/cpus.h"
+
 #if defined(__unix__) || defined(__APPLE__)
 #include <pthread.h>
 #endif
@@ -27,9 +26,12 @@ namespace {
 // a small layer takes, and layers follow each other within microseconds. Weakly founded: 50 us was not swept.
 constexpr std::chrono::microseconds kSpin{50};
 
-// Looks between two clock readings while spinning. Yielding instead of a pause instruction keeps a machine with more
-// threads than cores fair, and needs no code for one architecture.
-constexpr int kLooksPerClockReading = 64;
+// Looks, a pause apart, between two clock readings while spinning. Yielding instead of pausing would be fairer to
+// others for these 50 us, and loses the core for milliseconds to whoever wants it.
+constexpr int kLooksPerClockReading = 32;
+
+// Looks of the caller for the last worker to finish before it yields, as that worker may be without a core.
+constexpr int kLooksBeforeYielding = 1000;
 
 class Pool {
  public:
@@ -40,6 +42,7 @@ class Pool {
       return;
     }
     start_workers(threads - 1);
+    placement_.keep_off_this_cpu(workers_);
     const int helpers = static_cast<int>(std::min<std::int64_t>({threads - 1, count - 1, worker_count()}));
     body_ = &body;
     count_ = count;
@@ -57,7 +60,14 @@ class Pool {
     // Places that no worker took while the iterations lasted are closed: a late worker must not touch `body`.
     const int unused = open_places_.exchange(0, std::memory_order_acq_rel);
     if (unused > 0) busy_.fetch_sub(unused, std::memory_order_acq_rel);
-    while (busy_.load(std::memory_order_acquire) != 0) std::this_thread::yield();
+    for (int looks = 0; busy_.load(std::memory_order_acquire) != 0;) {
+      if (looks < kLooksBeforeYielding) {
+        ++looks;
+        pause_briefly();
+      } else {
+        std::this_thread::yield();
+      }
+    }
   }
 
   // Held across fork, so that the child does not inherit a lock whose owner is gone.
@@ -77,6 +87,7 @@ class Pool {
   int worker_count() const { return static_cast<int>(workers_.size()); }
 
   void start_workers(int wanted) {
+    if (worker_count() < wanted) placement_.forget();
     while (worker_count() < wanted) {
       try {
         workers_.emplace_back([this, seen = round_.load(std::memory_order_relaxed)] { work(seen); });
@@ -117,7 +128,7 @@ class Pool {
       for (int look = 0; look < kLooksPerClockReading; ++look) {
         const std::uint64_t now = round_.load(std::memory_order_acquire);
         if (now != seen) return now;
-        if (look % 8 == 7) std::this_thread::yield();
+        pause_briefly();
       }
     } while (std::chrono::steady_clock::now() < give_up);
     std::unique_lock<std::mutex> lock(sleep_mutex_);
@@ -136,6 +147,7 @@ class Pool {
   std::int64_t count_ = 0;
   const IndexFunction* body_ = nullptr;
   std::vector<std::thread> workers_;
+  WakeupPlacement placement_;
 };
 
 // The pool is never destroyed: its workers may still be running while static objects are torn down at exit.
@@ -160,22 +172,6 @@ Pool& pool() {
   return *g_pool;
 }
 
-// "max 100000" or "150000 100000" in cgroup v2; two files in v1. Returns 0 where there is no limit.
-int cgroup_cpus() {
-  long long quota = 0, period = 0;
-  std::string first;
-  std::ifstream v2("/sys/fs/cgroup/cpu.max");
-  if (v2 >> first >> period) {
-    quota = first == "max" ? 0 : std::atoll(first.c_str());
-  } else {
-    std::ifstream quota_file("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"),
-        period_file("/sys/fs/cgroup/cpu/cpu.cfs_period_us");
-    if (!(quota_file >> quota) || !(period_file >> period)) return 0;
-  }
-  if (quota <= 0 || period <= 0) return 0;
-  return static_cast<int>((quota + period - 1) / period);
-}
-
 int initial_num_threads() {
   const char* text = std::getenv("OCTAVO_NUM_THREADS");
   if (text == nullptr || *text == '\0') return available_cpus();
@@ -189,17 +185,6 @@ int initial_num_threads() {
 }
 
 }  // namespace
-
-int available_cpus() {
-  int cpus = static_cast<int>(std::thread::hardware_concurrency());
-#if defined(__linux__)
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof set, &set) == 0) cpus = CPU_COUNT(&set);
-#endif
-  const int quota = cgroup_cpus();
-  if (quota > 0) cpus = std::min(cpus, quota);
-  return std::max(cpus, 1);
-}
 
 int num_threads() {
   int n = g_num_threads.load(std::memory_order_relaxed);

@@ -25,13 +25,10 @@ class IndexFunction {
   void (*call_)(const void*, std::int64_t);
 };
 
-// CPUs this process may use: affinity mask and cgroup quota (rounded up) considered; at least 1.
-int available_cpus();
-
 inline constexpr int kMaxThreads = 4096;
 
 // Threads used by parallel_for, the caller included. Starts as OCTAVO_NUM_THREADS (std::invalid_argument where that is
-// no number from 1 to kMaxThreads), else as available_cpus().
+// no number from 1 to kMaxThreads), else as available_cpus() of cpus.h.
 int num_threads();
 void set_num_threads(int n);  // 1 to kMaxThreads; takes effect with the next parallel_for
 

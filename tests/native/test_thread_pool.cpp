@@ -1,4 +1,7 @@
 // The pool alone: every iteration once, from many callers at once, nested, and on both sides of a fork.
+#if defined(__linux__)
+#include <sched.h>
+#endif
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -66,6 +69,60 @@ void check_sleeping_workers() {
   check(ok, "workers that fell asleep");
 }
 
+#if defined(__linux__)
+std::vector<int> allowed_cpus() {
+  cpu_set_t set;
+  std::vector<int> cpus;
+  if (sched_getaffinity(0, sizeof set, &set) != 0) return cpus;
+  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+    if (CPU_ISSET(cpu, &set)) cpus.push_back(cpu);
+  }
+  return cpus;
+}
+
+// A caller that may use all of its CPUs, then two of them, then one: where its worker may run then.
+void check_wakeup_placement() {
+  set_num_threads(2);
+  const std::vector<int> all = allowed_cpus();
+  if (all.size() < 2) {
+    std::printf("placement: not run, there is one CPU\n");
+    return;
+  }
+  std::vector<std::vector<int>> caller_cpus{all, {all[0], all[1]}, {all[1]}};
+  std::thread([&] {
+    std::vector<int> before_one;
+    for (const std::vector<int>& cpus : caller_cpus) {
+      cpu_set_t set;
+      CPU_ZERO(&set);
+      for (int cpu : cpus) CPU_SET(cpu, &set);
+      check(sched_setaffinity(0, sizeof set, &set) == 0, "the caller's CPUs");
+      bool joined = false;
+      for (int attempt = 0; attempt < 1000 && !joined; ++attempt) {
+        const int cpu = sched_getcpu();
+        std::vector<int> of_worker;
+        const std::thread::id caller = std::this_thread::get_id();
+        parallel_for(2, [&](std::int64_t) {
+          if (std::this_thread::get_id() != caller) of_worker = allowed_cpus();
+          std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        });
+        if (of_worker.empty() || sched_getcpu() != cpu) continue;  // it came late, or the caller moved
+        joined = true;
+        std::vector<int> expected;
+        for (int other : cpus) {
+          if (other != cpu) expected.push_back(other);
+        }
+        if (expected.empty()) expected = before_one;  // left as it was
+        check(of_worker == expected, "a worker keeps off the CPU of its caller, " + std::to_string(cpus.size()));
+        before_one = of_worker;
+      }
+      check(joined, "a worker joined a caller with CPUs: " + std::to_string(cpus.size()));
+    }
+  }).join();
+}
+#else
+void check_wakeup_placement() { std::printf("placement: left to this system\n"); }
+#endif
+
 #if !defined(__SANITIZE_THREAD__)  // ThreadSanitizer does not follow threads started in the child of a threaded process
 void check_fork() {
   set_num_threads(4);
@@ -94,6 +151,7 @@ int main(int argc, char** argv) {
   check_callers_at_once();
   check_nested();
   check_sleeping_workers();
+  check_wakeup_placement();
   if (fork_too) {
     check_fork();
   } else {
