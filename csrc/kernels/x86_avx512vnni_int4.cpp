@@ -174,7 +174,11 @@ struct Avx512Vnni {
         __m512i low[P], high[P];
         unrolled<P>([&](auto p) {
           const std::uint8_t* at = lines + p * tile.panel_bytes + line * kLineBytes;
-          if constexpr (kStream && line % 2 == 0) prefetch_stream(at);
+          if constexpr (kStream) {
+            prefetch_stream<R, line>(at);
+          } else {
+            prefetch_to_l2(at + kAheadBytes);
+          }
           const __m512i both = load_once(at);
           low[p] = low_nibbles(both);
           high[p] = high_nibbles(both);

@@ -24,6 +24,7 @@
 #include <cstdint>
 
 #include "kernels/detail/unroll.h"
+#include "kernels/detail/x86_stream.h"
 #include "kernels/int4.h"
 
 namespace octavo {
@@ -33,13 +34,6 @@ constexpr int kNr = 16;
 constexpr int kKr = 4;
 constexpr std::int64_t kLineBytes = kNr * kKr;
 constexpr std::int64_t kHalfLines = kInt4Half / kKr;  // lines of 32 k, of which a chunk of 64 k holds two in one
-
-// Called for every other line of a stream from memory; the neighbour comes along. Into L2: on Zen 4 a prefetch of every
-// line into L1 cost a fifth of the time, for weights in L3 and in memory alike, as it takes a place of a load.
-inline void prefetch_stream(const std::uint8_t* line) {
-  constexpr int kAheadBytes = 4096;
-  __builtin_prefetch(line + kAheadBytes, 0, 2);
-}
 
 // Where a tile finds its lines.
 enum class Int4Source {
@@ -152,6 +146,7 @@ void unpack_piece(const Int4Tile& piece, std::int64_t panels, std::uint8_t* dst)
     for (std::int64_t half = piece.half0; half < piece.half1; ++half) {
       const std::uint8_t* src = piece.lines + p * piece.panel_bytes + half / 2 * kHalfLines * kLineBytes;
       for (int i = 0; i < kHalfLines; ++i, dst += kLineBytes) {
+        if (half % 2 == 0) prefetch_to_l2(src + i * kLineBytes + kAheadBytes);
         Isa::unpack_line(src + i * kLineBytes, half % 2 != 0, dst);
       }
     }

@@ -26,6 +26,7 @@
 #include <cstring>
 
 #include "kernels/detail/unroll.h"
+#include "kernels/detail/x86_stream.h"
 #include "kernels/kernel.h"
 
 namespace octavo {
@@ -63,6 +64,7 @@ struct Tile {
   const std::int8_t* panel;
   std::int64_t panel_bytes, groups;
   std::int64_t row0, col0;
+  std::int64_t ahead;  // bytes from each line to the one that is prefetched with it
 };
 
 template <class Isa>
@@ -101,6 +103,7 @@ void multiply_tile(const GemmBlock& block, const Tile<Isa>& tile) {
   unrolled<kUsed>([&](auto p) { line[p] = tile.panel + p * tile.panel_bytes; });
   const auto step = [&](auto i) {
     Vec b[kUsed * kVecs];
+    unrolled<kUsed>([&](auto p) { prefetch_to_l2(line[p] + i * kLineBytes + tile.ahead); });
     unrolled<kUsed * kVecs>(
         [&](auto v) { b[v] = Isa::load(line[v / kVecs] + i * kLineBytes + v % kVecs * kVecBytes); });
     unrolled<R>([&](auto r) {
@@ -149,8 +152,10 @@ void gemm(const GemmBlock& block) {
     const std::int64_t c1 = c0 + chunk < panels ? c0 + chunk : panels;
     for (std::int64_t m = 0; m < block.rows; m += tile_rows) {
       const std::int64_t rows = block.rows - m < tile_rows ? block.rows - m : tile_rows;
+      const std::int64_t ahead = m == 0 ? kAheadBytes : 0;  // the first tile's lines may come from beyond L2
       for (std::int64_t p = c0; p < c1; p += kPanels) {
-        const Tile<Isa> tile{lhs + m * stride, stride, block.rhs + p * panel_bytes, panel_bytes, groups, m, p * kNr};
+        const std::int8_t* const panel = block.rhs + p * panel_bytes;
+        const Tile<Isa> tile{lhs + m * stride, stride, panel, panel_bytes, groups, m, p * kNr, ahead};
         if constexpr (kPanels > 1) {
           static_assert(kPanels == 2);
           if (c1 - p == 1) {
@@ -164,21 +169,9 @@ void gemm(const GemmBlock& block) {
   }
 }
 
-// Weights of which a thread reads more than this in a call come from beyond its L2 cache and are prefetched. On Zen 4:
-// for one and two rows every other line into L2 (its neighbour comes along), where a prefetch of each line into L1 took
-// a quarter of the speed, being one load more; for three and four rows, which multiply for longer than they load, each
-// line into L1. Of weights that are in L2 already any prefetch took a tenth.
+// Weights of which a thread reads more than this in a call come from beyond its L2 cache. Of those that are in it
+// already any prefetch took a tenth of the speed.
 constexpr std::int64_t kNearBytes = 1 << 20;
-
-template <int R, int kLine>
-void prefetch_stream(const std::int8_t* line) {
-  const char* ahead = reinterpret_cast<const char*>(line + kLine * kLineBytes + 4096);
-  if constexpr (R > 2) {
-    _mm_prefetch(ahead, _MM_HINT_T0);
-  } else if constexpr (kLine % 2 == 0) {
-    _mm_prefetch(ahead, _MM_HINT_T1);
-  }
-}
 
 // R rows by one panel, several lines at a time, each with accumulators of its own.
 template <class Isa, int R, bool kFar>
@@ -204,7 +197,7 @@ void stream_panel(const GemmBlock& block, const std::uint8_t* lhs, std::int64_t 
   std::int64_t g = 0;
   for (; g + kLines <= groups; g += kLines, line += kLines * kLineBytes, lhs += kLines * kKr) {
     unrolled<kLines>([&](auto i) {
-      if constexpr (kFar) prefetch_stream<R, i>(line);
+      if constexpr (kFar) prefetch_stream<R, i>(line + i * kLineBytes);
       multiply_line(i);
     });
   }
