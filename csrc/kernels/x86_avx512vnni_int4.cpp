@@ -19,6 +19,7 @@
 #include "kernels/detail/unroll.h"
 #include "kernels/detail/x86_avx512.h"
 #include "kernels/detail/x86_int4.h"
+#include "kernels/detail/x86_rows.h"
 #include "kernels/int4.h"
 
 namespace octavo {
@@ -147,13 +148,21 @@ struct Avx512Vnni {
   template <int R, int P, int kChains>
   static void add_plain(const Int4Tile& tile, const std::int8_t* a, const std::uint8_t* lines, std::int64_t count,
                         __m512i (&sums)[R][P][kChains]) {
-    for (std::int64_t i = 0; i < count; ++i, a += kKr, lines += kLineBytes) {
-      __m512i b[P];
-      unrolled<P>([&](auto p) { b[p] = _mm512_load_si512(lines + p * tile.panel_bytes); });
-      unrolled<R>([&](auto r) {
-        const __m512i row = broadcast_4k(a + r * tile.lhs_stride);
-        unrolled<P>([&](auto p) { sums[r][p][0] = _mm512_dpbusd_epi32(sums[r][p][0], b[p], row); });
+    constexpr int kUnroll = 2, kBases = kRowBases<R>;
+    static_assert(kHalfLines % kUnroll == 0, "a piece is whole halves");
+    const std::int64_t stride = tile.lhs_stride;
+    const std::int8_t* rows[kBases];
+    unrolled<kBases>([&](auto i) { rows[i] = a + kRowsPerBase * i * stride; });
+    for (std::int64_t i = 0; i < count; i += kUnroll, lines += kUnroll * kLineBytes) {
+      unrolled<kUnroll>([&](auto step) {
+        __m512i b[P];
+        unrolled<P>([&](auto p) { b[p] = _mm512_load_si512(lines + p * tile.panel_bytes + step * kLineBytes); });
+        unrolled<R>([&](auto r) {
+          const __m512i row = broadcast_4k(rows[r / kRowsPerBase] + r % kRowsPerBase * stride + step * kKr);
+          unrolled<P>([&](auto p) { sums[r][p][0] = _mm512_dpbusd_epi32(sums[r][p][0], b[p], row); });
+        });
       });
+      unrolled<kBases>([&](auto base) { rows[base] = kept_apart(rows[base] + kUnroll * kKr); });
     }
   }
 

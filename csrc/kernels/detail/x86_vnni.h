@@ -26,6 +26,7 @@
 #include <cstring>
 
 #include "kernels/detail/unroll.h"
+#include "kernels/detail/x86_rows.h"
 #include "kernels/detail/x86_stream.h"
 #include "kernels/kernel.h"
 
@@ -74,23 +75,13 @@ typename Isa::Vec broadcast_4k(const std::uint8_t* a) {
   return Isa::broadcast(four);
 }
 
-// Keeps a pointer in a register of its own: without it GCC derives all of a tile's row pointers from one and the
-// distances, which it then spills.
-template <class T>
-inline T* kept_apart(T* pointer) {
-  __asm__("" : "+r"(pointer));
-  return pointer;
-}
-
-// Rows of one base pointer: an address holds a base and none, one or two strides, so that 12 rows take 4 registers.
-constexpr int kRowsPerBase = 3;
 constexpr int kUnroll = 2;
 
 template <class Isa, int R, int kUsed>
 void multiply_tile(const GemmBlock& block, const Tile<Isa>& tile) {
   using Vec = typename Isa::Vec;
   constexpr int kVecs = Isa::kVecs, kLanes = kNr / kVecs, kVecBytes = kLanes * kKr, kAccStride = Isa::kPanels * kNr;
-  constexpr int kBases = (R + kRowsPerBase - 1) / kRowsPerBase;
+  constexpr int kBases = kRowBases<R>;
   Vec sums[R][kUsed * kVecs];
   unrolled<kUsed * kVecs>([&](auto v) {
     const Vec start = Isa::start(block.column_sums + tile.col0 + kLanes * v);
