@@ -75,6 +75,7 @@ struct Avx2 {
   static constexpr int kPanels = 1;
   static constexpr int kDirectTiles = 1;
   static constexpr std::int64_t kPieceHalves = 32;  // 16 KiB: a tile of 3 rows reads a line in 3 cycles, so from L1
+  static constexpr std::int64_t kPlainBytes = 16 << 10;  // the plain lines of a piece, or of a chunk of short strips
   static constexpr int kGemvMaxRows = 3;
 
   static std::int32_t sum_of_32(const std::int8_t* q) {

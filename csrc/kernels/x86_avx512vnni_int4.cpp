@@ -75,7 +75,8 @@ struct Avx512Vnni {
   // On Zen 4 unpacking in each tile anew is 3 to 5 % faster for any number of tiles, on pipes that VPDPBUSD leaves
   // free. Where it does not (Intel's ports 0 and 5), it would add an eighth: so a few tiles only. Not measured there.
   static constexpr int kDirectTiles = 4;
-  static constexpr std::int64_t kPieceHalves = 64;  // 64 KiB, in L2: 3 % faster than 16 KiB in L1 (256x1024x3072)
+  static constexpr std::int64_t kPieceHalves = 64;        // 64 KiB, in L2: 3 % faster than 16 KiB in L1 (256x1024x3072)
+  static constexpr std::int64_t kPlainBytes = 192 << 10;  // the plain lines of a chunk, in L2
   static constexpr int kGemvMaxRows = 4;
   static constexpr int kStride = kPanels * kNr;  // of y
 

@@ -108,10 +108,10 @@ std::int64_t lhs_bytes_int4(std::int64_t rows, const Int4Groups& groups) {
   return Int4Lhs(rows, groups).bytes();
 }
 
-// y, then the carried sums, then the piece's lines.
+// y, then the carried sums, then plain lines.
 template <class Isa>
 std::int64_t scratch_bytes_int4(std::int64_t rows) {
-  return rows * kYStride<Isa> * 8 + Isa::kPanels * Isa::kPieceHalves * kHalfLines * kLineBytes;
+  return rows * kYStride<Isa> * 8 + Isa::kPlainBytes;
 }
 
 template <class Isa>
@@ -153,10 +153,12 @@ void unpack_piece(const Int4Tile& piece, std::int64_t panels, std::uint8_t* dst)
   }
 }
 
-// Halves of a piece: whole groups where they fit.
-inline std::int64_t piece_halves(const Int4Groups& groups, std::int64_t most) {
-  const std::int64_t size = groups.halves_per_group();
-  return size >= most ? most : most / size * size;
+// Halves of a piece: all of K, or whole groups, where they fit.
+template <class Isa>
+std::int64_t piece_halves(const Int4Groups& groups) {
+  constexpr std::int64_t kMost = Isa::kPieceHalves;
+  const std::int64_t size = groups.halves_per_group(), halves = groups.halves();
+  return halves <= kMost ? halves : size >= kMost ? kMost : kMost / size * size;
 }
 
 // The block's first rows and first panel over all of K.
@@ -175,45 +177,71 @@ inline Int4Tile whole_tile(const Int4Block& block, const Int4Lhs& lhs) {
 }
 
 template <class Isa>
+void multiply_strip(const Int4Block& block, const Int4Tile& tile, std::int64_t rows, std::int64_t panels, bool direct) {
+  with_constant<Isa::kMr>(rows, [&](auto r) {
+    with_constant<Isa::kPanels>(panels, [&](auto p) {
+      direct ? Isa::template multiply<r, p, Int4Source::kPacked>(block, tile)
+             : Isa::template multiply<r, p, Int4Source::kPlain>(block, tile);
+    });
+  });
+}
+
+template <class Isa>
+void finish_strip(const Int4Block& block, const Int4Tile& tile, std::int64_t rows, std::int64_t panels) {
+  for (std::int64_t p = 0; p < panels; ++p) {
+    Isa::finish(block, tile.y + p * kNr, tile.row0, rows, (tile.panel + p) * kNr);
+  }
+}
+
+// Strips of kPanels panels. For each chunk of strips: for each tile of rows: the chunk's strips, so that a row of the
+// result is written in runs as long as the chunk is wide (a strip's 128 bytes at a time took a tenth of 512x768x3072).
+// Where K comes in pieces the tiles' sums wait in scratch for the next one, and a chunk is one strip.
+template <class Isa>
 void gemm_int4(const Int4Block& block) {
   const Int4Lhs lhs(block.rows, block.groups);
-  const std::int64_t halves = block.groups.halves(), panel_bytes = block.groups.chunks() * kHalfLines * kLineBytes;
   // Rows of tiles as even as they come: 16 rows are 8 + 8 rather than 12 + 4.
   const std::int64_t tiles = (block.rows + Isa::kMr - 1) / Isa::kMr, tile_rows = (block.rows + tiles - 1) / tiles;
   const bool direct = tiles <= Isa::kDirectTiles;
-  const std::int64_t step = direct ? halves : piece_halves(block.groups, Isa::kPieceHalves);
-  float* y = static_cast<float*>(block.scratch);
-  std::int32_t* carried = reinterpret_cast<std::int32_t*>(y + block.rows * kYStride<Isa>);
-  std::uint8_t* plain = reinterpret_cast<std::uint8_t*>(carried + block.rows * kYStride<Isa>);
-  for (std::int64_t n0 = 0; n0 < block.cols; n0 += kYStride<Isa>) {
-    const std::int64_t left = (block.cols - n0 + kNr - 1) / kNr, panels = left < Isa::kPanels ? left : Isa::kPanels;
-    const std::uint8_t* packed = block.rhs + n0 / kNr * panel_bytes;
+  const std::int64_t halves = block.groups.halves(), step = direct ? halves : piece_halves<Isa>(block.groups);
+  const bool whole = step == halves;
+
+  float* const y = static_cast<float*>(block.scratch);
+  std::int32_t* const carried = reinterpret_cast<std::int32_t*>(y + block.rows * kYStride<Isa>);
+  std::uint8_t* const plain = reinterpret_cast<std::uint8_t*>(carried + block.rows * kYStride<Isa>);
+  const std::int64_t packed_panel = block.groups.chunks() * kHalfLines * kLineBytes;
+  const std::int64_t panel_bytes = direct ? packed_panel : step * kHalfLines * kLineBytes;
+  const std::int64_t strip_bytes = Isa::kPanels * panel_bytes, fitting = Isa::kPlainBytes / strip_bytes;
+  const std::int64_t chunk = whole && fitting > 1 ? fitting : 1;
+  const std::int64_t strips = (block.cols + kYStride<Isa> - 1) / kYStride<Isa>;
+  const auto panels_of = [&](std::int64_t strip) {
+    const std::int64_t left = (block.cols + kNr - 1) / kNr - strip * Isa::kPanels;
+    return left < Isa::kPanels ? left : Isa::kPanels;
+  };
+
+  for (std::int64_t s0 = 0; s0 < strips; s0 += chunk) {
+    const std::int64_t s1 = s0 + chunk < strips ? s0 + chunk : strips;
     for (std::int64_t half = 0; half < halves; half += step) {
       Int4Tile tile = whole_tile(block, lhs);
-      tile.lines = packed;
-      tile.panel = n0 / kNr;
       tile.half0 = half;
       tile.half1 = half + step < halves ? half + step : halves;
-      if (!direct) {
-        unpack_piece<Isa>(tile, panels, plain);
-        tile.lines = plain;
-        tile.panel_bytes = (tile.half1 - tile.half0) * kHalfLines * kLineBytes;
+      for (std::int64_t s = s0; s < s1 && !direct; ++s) {
+        tile.lines = block.rhs + s * Isa::kPanels * packed_panel;
+        unpack_piece<Isa>(tile, panels_of(s), plain + (s - s0) * strip_bytes);
       }
+      tile.panel_bytes = direct ? packed_panel : (tile.half1 - half) * kHalfLines * kLineBytes;
       for (std::int64_t m = 0; m < block.rows; m += tile_rows) {
         const std::int64_t rows = block.rows - m < tile_rows ? block.rows - m : tile_rows;
         tile.lhs = lhs.row(block.lhs, m);
         tile.starts = lhs.starts(block.lhs, m);
         tile.row0 = m;
-        tile.y = y + m * kYStride<Isa>;
-        tile.carried = carried + m * kYStride<Isa>;
-        with_constant<Isa::kMr>(rows, [&](auto r) {
-          with_constant<Isa::kPanels>(panels, [&](auto p) {
-            direct ? Isa::template multiply<r, p, Int4Source::kPacked>(block, tile)
-                   : Isa::template multiply<r, p, Int4Source::kPlain>(block, tile);
-          });
-        });
-        if (tile.half1 == halves) {
-          for (std::int64_t p = 0; p < panels; ++p) Isa::finish(block, tile.y + p * kNr, m, rows, n0 + p * kNr);
+        tile.y = y + (whole ? 0 : m * kYStride<Isa>);
+        tile.carried = carried + (whole ? 0 : m * kYStride<Isa>);
+        for (std::int64_t s = s0; s < s1; ++s) {
+          const std::int64_t panels = panels_of(s);
+          tile.panel = s * Isa::kPanels;
+          tile.lines = direct ? block.rhs + tile.panel * packed_panel : plain + (s - s0) * strip_bytes;
+          multiply_strip<Isa>(block, tile, rows, panels, direct);
+          if (tile.half1 == halves) finish_strip<Isa>(block, tile, rows, panels);
         }
       }
     }
