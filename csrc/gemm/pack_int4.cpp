@@ -13,7 +13,7 @@ constexpr std::int64_t kParallelBytes = 1 << 18;
 
 Int4Groups groups_of(const Int4View& view) {
   const std::int64_t whole = std::max<std::int64_t>((view.k + kInt4Half - 1) / kInt4Half, 1) * kInt4Half;
-  return {view.k, view.group_k == 0 ? whole : view.group_k, view.zero_point != nullptr};
+  return {view.k, view.group_k == 0 ? whole : std::min(view.group_k, whole), view.zero_point != nullptr};
 }
 
 }  // namespace
