@@ -32,8 +32,7 @@ PackedLinearInt4 make_linear_int4(const CArray<std::int8_t>& weight, const py::a
   const bool is_half = scale.dtype().equal(py::dtype("e"));  // native byte order
   require(is_half || py::isinstance<py::array_t<float>>(scale), "scale must be float32 or float16");
   require((scale.flags() & py::array::c_style) != 0, "scale must be C-contiguous");
-  require(scale.size() == n * group_count(k, group_k),
-          "scale must have one element a row and group of weight");
+  require(scale.size() == n * group_count(k, group_k), "scale must have one element a row and group of weight");
   require(!zero_point || zero_point->size() == scale.size(), "zero_point must have as many elements as scale");
   require(!bias || bias->size() == n, "bias must have one element a row of weight");
   require(all_int4(weight) && (!zero_point || all_int4(*zero_point)), "weight and zero_point must be -8 to 7");
