@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import octavo as oc
+from float_environment import CAN_FLUSH, WHY_NOT, flush_to_zero
 from reference import F, assert_same_bits, expected_of, hard_rows, random_layer
 
 BATCHES = [0, 1, 2, 3, 4, 5, 15, 16, 17, 31, 32, 33, 63, 64, 65]
@@ -92,6 +93,15 @@ def test_call_ignores_flush_to_zero_of_the_caller(kernel: str) -> None:
         load(ctypes.c_uint32(0x1F80))
     assert_same_bits(y, expected)
     assert after.value & 0xFFC0 == before.value & 0xFFC0
+
+
+@pytest.mark.skipif(not CAN_FLUSH, reason=WHY_NOT)
+@pytest.mark.parametrize("relu", [False, True], ids=["linear", "relu"])
+def test_layer_without_inputs_keeps_a_subnormal_bias_under_flush_to_zero(relu: bool) -> None:
+    layer = oc.QuantLinear(np.zeros((1, 0), F), F([1e-39]), relu=relu)
+    with flush_to_zero():
+        y = layer(np.zeros((1, 0), F))
+    np.testing.assert_array_equal(y.view(np.int32), F([[1e-39]]).view(np.int32))
 
 
 def test_init_quantizes_weights_as_the_definition() -> None:

@@ -95,6 +95,11 @@ def test_octavo_min_rows_is_read() -> None:
     assert 'OCTAVO_MIN_ROWS: expected NAME=ROWS,... such as amxint8=8, got "scalar:9"' in wrong.stderr
 
 
+def test_octavo_min_rows_is_read_where_a_kernel_is_forced_first() -> None:
+    code = "from octavo import _core; _core.force_kernel('scalar'); print(_core.min_rows('scalar'))"
+    assert python(code, OCTAVO_MIN_ROWS="scalar=9").stdout.strip() == "9"
+
+
 def test_show_config_says_what_the_system_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_core, "feature_refusal", lambda: "the operating system refused the tile registers: no")
     text = "\n".join(oc.runtime.config_lines())

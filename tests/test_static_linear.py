@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import octavo as oc
+from float_environment import CAN_FLUSH, WHY_NOT, flush_to_zero
 from reference import assert_same_bits
 
 F = np.float32
@@ -216,6 +217,17 @@ def test_repr_shows_scale_and_zero_point() -> None:
     assert layer.input_qparams == UINT8
     assert layer.output_qparams == INT8
     assert layer.int_repr().dtype == np.int8
+
+
+@pytest.mark.skipif(not CAN_FLUSH, reason=WHY_NOT)
+def test_flush_to_zero_of_the_caller_changes_no_bit() -> None:
+    huge = oc.QParams(3e38, 0)  # 1 / scale is subnormal
+    for output in (None, huge):
+        layer = oc.StaticQuantLinear(np.full((1, 1), 8, np.int8), F([0.125]), None, input=huge, output=output)
+        with flush_to_zero():
+            found = layer(F([[3e38]]))
+        y = found if output is None else found.dequantize()
+        np.testing.assert_array_equal(y, F([[3e38]]))
 
 
 def test_calls_from_many_threads_give_the_same_bits() -> None:

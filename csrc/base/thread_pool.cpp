@@ -5,11 +5,13 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstdlib>
+#include <exception>
 #include <mutex>
 #include <stdexcept>
 #include <string>
 #include <system_error>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "base/arch.h"
@@ -68,6 +70,7 @@ class Pool {
         std::this_thread::yield();
       }
     }
+    if (error_ != nullptr) std::rethrow_exception(std::exchange(error_, nullptr));
   }
 
   // Held across fork, so that the child does not inherit a lock whose owner is gone.
@@ -98,9 +101,15 @@ class Pool {
   }
 
   void take_iterations() {
-    for (std::int64_t i = next_.fetch_add(1, std::memory_order_relaxed); i < count_;
-         i = next_.fetch_add(1, std::memory_order_relaxed)) {
-      (*body_)(i);
+    try {
+      for (std::int64_t i = next_.fetch_add(1, std::memory_order_relaxed); i < count_;
+           i = next_.fetch_add(1, std::memory_order_relaxed)) {
+        (*body_)(i);
+      }
+    } catch (...) {
+      next_.store(count_, std::memory_order_relaxed);  // the others begin nothing more
+      const std::lock_guard<std::mutex> lock(error_mutex_);
+      if (error_ == nullptr) error_ = std::current_exception();
     }
   }
 
@@ -146,6 +155,8 @@ class Pool {
   std::atomic<std::int64_t> next_{0};
   std::int64_t count_ = 0;
   const IndexFunction* body_ = nullptr;
+  std::mutex error_mutex_;
+  std::exception_ptr error_;  // the first of this round; the caller reads it when busy_ is 0
   std::vector<std::thread> workers_;
   WakeupPlacement placement_;
 };
@@ -189,8 +200,9 @@ int initial_num_threads() {
 int num_threads() {
   int n = g_num_threads.load(std::memory_order_relaxed);
   if (n == 0) {
-    n = initial_num_threads();
-    g_num_threads.store(n, std::memory_order_relaxed);
+    const int initial = initial_num_threads();
+    // Unless another thread has set a number meanwhile, which then stands.
+    if (g_num_threads.compare_exchange_strong(n, initial, std::memory_order_relaxed)) n = initial;
   }
   return n;
 }

@@ -32,7 +32,8 @@ inline constexpr int kMaxThreads = 4096;
 int num_threads();
 void set_num_threads(int n);  // 1 to kMaxThreads; takes effect with the next parallel_for
 
-// `body` must not throw.
+// An exception out of `body` (no memory for a thread's workspace) ends the loop: iterations that have not begun are
+// left out, and the first exception is thrown here, once no thread is inside `body`.
 void parallel_for(std::int64_t count, IndexFunction body);
 
 }  // namespace octavo

@@ -5,19 +5,15 @@
 #include <algorithm>
 #include <cstdint>
 #include <optional>
-#include <stdexcept>
 #include <vector>
 
 #include "bind/bindings.h"
+#include "bind/layer_call.h"
 #include "quantize/fake_quant.h"
-
-namespace py = pybind11;
 
 namespace octavo {
 namespace {
 
-template <class T>
-using CArray = py::array_t<T, py::array::c_style>;
 using Floats = CArray<float>;
 
 // The arguments that all three functions share. `axis` is where the channels are; negative: one channel.
@@ -28,28 +24,25 @@ struct Arguments {
   Arguments(const Floats& x, const Floats& scale, const CArray<std::int32_t>& zero_point, std::int32_t qmin,
             std::int32_t qmax, int axis)
       : shape{1, 1, x.size()}, params{scale.data(), zero_point.data(), qmin, qmax} {
-    if (axis >= x.ndim()) throw std::invalid_argument("axis must be an axis of x");
+    require(axis < x.ndim(), "axis must be an axis of x");
     if (axis >= 0) {
       shape = {1, x.shape(axis), 1};
       for (int i = 0; i < axis; ++i) shape.outer *= x.shape(i);
       for (py::ssize_t i = axis + 1; i < x.ndim(); ++i) shape.inner *= x.shape(i);
     }
-    if (scale.size() != shape.channels || zero_point.size() != shape.channels) {
-      throw std::invalid_argument("scale and zero_point must have one element a channel");
-    }
+    require(scale.size() == shape.channels && zero_point.size() == shape.channels,
+            "scale and zero_point must have one element a channel");
   }
 };
 
 Floats empty_like(const Floats& x) { return Floats(std::vector<py::ssize_t>(x.shape(), x.shape() + x.ndim())); }
 
 void require_same_shape(const Floats& x, const Floats& g) {
-  if (x.ndim() != g.ndim() || !std::equal(x.shape(), x.shape() + x.ndim(), g.shape())) {
-    throw std::invalid_argument("g must have the shape of x");
-  }
+  require(x.ndim() == g.ndim() && std::equal(x.shape(), x.shape() + x.ndim(), g.shape()), "g must have the shape of x");
 }
 
-std::optional<Floats> forward(const Floats& x, const Floats& scale, const CArray<std::int32_t>& zero_point,
-                              std::int32_t qmin, std::int32_t qmax, int axis) {
+std::optional<Floats> fake_quantize_of(const Floats& x, const Floats& scale, const CArray<std::int32_t>& zero_point,
+                                       std::int32_t qmin, std::int32_t qmax, int axis) {
   const Arguments a(x, scale, zero_point, qmin, qmax, axis);
   Floats y = empty_like(x);
   const float* in = x.data();
@@ -62,8 +55,8 @@ std::optional<Floats> forward(const Floats& x, const Floats& scale, const CArray
   return ok ? std::optional<Floats>(y) : std::nullopt;
 }
 
-Floats backward(const Floats& x, const Floats& g, const Floats& scale, const CArray<std::int32_t>& zero_point,
-                std::int32_t qmin, std::int32_t qmax, int axis) {
+Floats backward_of(const Floats& x, const Floats& g, const Floats& scale, const CArray<std::int32_t>& zero_point,
+                   std::int32_t qmin, std::int32_t qmax, int axis) {
   const Arguments a(x, scale, zero_point, qmin, qmax, axis);
   require_same_shape(x, g);
   Floats dx = empty_like(x);
@@ -74,8 +67,9 @@ Floats backward(const Floats& x, const Floats& g, const Floats& scale, const CAr
   return dx;
 }
 
-py::tuple learnable_backward(const Floats& x, const Floats& g, const Floats& scale,
-                             const CArray<std::int32_t>& zero_point, std::int32_t qmin, std::int32_t qmax, int axis) {
+py::tuple learnable_backward_of(const Floats& x, const Floats& g, const Floats& scale,
+                                const CArray<std::int32_t>& zero_point, std::int32_t qmin, std::int32_t qmax,
+                                int axis) {
   const Arguments a(x, scale, zero_point, qmin, qmax, axis);
   require_same_shape(x, g);
   Floats dx = empty_like(x);
@@ -96,9 +90,9 @@ void bind_fake_quant(py::module_& m) {
   const auto x = py::arg("x").noconvert(), g = py::arg("g").noconvert();
   const auto scale = py::arg("scale").noconvert(), zero_point = py::arg("zero_point").noconvert();
   const auto qmin = py::arg("qmin"), qmax = py::arg("qmax"), axis = py::arg("axis");
-  m.def("fake_quantize", &forward, x, scale, zero_point, qmin, qmax, axis);
-  m.def("fake_quantize_backward", &backward, x, g, scale, zero_point, qmin, qmax, axis);
-  m.def("fake_quantize_learnable_backward", &learnable_backward, x, g, scale, zero_point, qmin, qmax, axis);
+  m.def("fake_quantize", &fake_quantize_of, x, scale, zero_point, qmin, qmax, axis);
+  m.def("fake_quantize_backward", &backward_of, x, g, scale, zero_point, qmin, qmax, axis);
+  m.def("fake_quantize_learnable_backward", &learnable_backward_of, x, g, scale, zero_point, qmin, qmax, axis);
 }
 
 }  // namespace octavo

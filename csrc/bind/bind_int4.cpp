@@ -14,7 +14,8 @@ namespace octavo {
 namespace {
 
 std::int64_t group_count(std::int64_t k, std::int64_t group_k) {
-  return group_k == 0 ? 1 : (k + group_k - 1) / group_k;
+  if (group_k == 0) return 1;
+  return k / group_k + (k % group_k != 0 ? 1 : 0);  // no sum, which a huge group_k would overflow
 }
 
 bool all_int4(const CArray<std::int8_t>& values) {
@@ -28,11 +29,10 @@ PackedLinearInt4 make_linear_int4(const CArray<std::int8_t>& weight, const py::a
   require(weight.ndim() == 2, "weight must be 2-D");
   const std::int64_t n = weight.shape(0), k = weight.shape(1);
   require(group_k >= 0 && group_k % kInt4Half == 0, "group_k must be a multiple of 32, or 0 for one group");
-  const bool is_half = scale.dtype().kind() == 'f' && scale.dtype().itemsize() == 2;
+  const bool is_half = scale.dtype().equal(py::dtype("e"));  // native byte order
   require(is_half || py::isinstance<py::array_t<float>>(scale), "scale must be float32 or float16");
   require((scale.flags() & py::array::c_style) != 0, "scale must be C-contiguous");
-  require(scale.size() == n * group_count(k, group_k),
-          "scale must have one element a row and group of weight");
+  require(scale.size() == n * group_count(k, group_k), "scale must have one element a row and group of weight");
   require(!zero_point || zero_point->size() == scale.size(), "zero_point must have as many elements as scale");
   require(!bias || bias->size() == n, "bias must have one element a row of weight");
   require(all_int4(weight) && (!zero_point || all_int4(*zero_point)), "weight and zero_point must be -8 to 7");

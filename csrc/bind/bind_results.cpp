@@ -1,3 +1,4 @@
+// Results as arrays over the result pool, and the pool's state and bounds.
 #include <cstddef>
 #include <cstdint>
 

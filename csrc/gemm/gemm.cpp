@@ -211,6 +211,7 @@ AlignedBuffer padded_columns(const float* values, std::int64_t n, std::int64_t p
 
 void put_empty_sums(const float* bias_or_null, bool relu, std::int64_t m, std::int64_t n, float* y,
                     std::int64_t y_stride) {
+  const DefaultFloatEnvironment environment;
   for (std::int64_t i = 0; i < m * n; ++i) {
     const float b = bias_or_null != nullptr ? bias_or_null[i % n] : 0.0f;
     y[i / n * y_stride + i % n] = relu && b <= 0.0f ? 0.0f : 0.0f + b;
@@ -245,6 +246,7 @@ bool PackedLinear::forward_static(const StaticRows& x, const StaticRows& y) cons
   const std::int64_t n = weight_.n(), k = weight_.k();
   if (x.m == 0 || n == 0) return true;
   CallReport report("static linear", x.m, k, n);
+  const DefaultFloatEnvironment environment;  // the reciprocals below round, and may be subnormal
   Epilogue epilogue{.kind = y.type == ElementType::kFloat32 ? DstKind::kFloat32 : DstKind::kByte,
                     .relu = options_.relu};
   epilogue.rhs_scale = scale();

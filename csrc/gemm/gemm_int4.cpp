@@ -115,9 +115,10 @@ void PackedLinearInt4::operator()(const float* x, std::int64_t m, std::int64_t x
   CallReport report("int4 linear", m, k(), n());
   if (k() == 0) return put_empty_sums(bias(), options_.relu, m, n(), y, y_stride);
   const Product product{weight_, options_, bias(), x, m, x_stride, y, y_stride};
-  const Int4Kernel& kernel = *active_kernel().int4;
-  const int threads = plan_threads(active_kernel().features, m, n(), k());
-  report.run_by(active_kernel().name, threads);
+  const Kernel& active = active_kernel();  // asked once: another thread may force a kernel meanwhile
+  const Int4Kernel& kernel = *active.int4;
+  const int threads = plan_threads(active.features, m, n(), k());
+  report.run_by(active.name, threads);
   if (plan_splits_rows(m, kernel.mr, threads)) {
     split_rows(kernel, product, threads, report);
   } else {

@@ -2,26 +2,26 @@
 
 #include <algorithm>
 
-#include "base/thread_pool.h"
 #include "gemm/registry.h"
 
 namespace octavo {
 namespace {
 
-// Below this many bytes a second thread costs more than it saves. Weakly founded: a byte takes about 0.5 ns to pack.
-constexpr std::int64_t kParallelBytes = 1 << 18;
+// Below this many weights a second thread costs more than it saves. Weakly founded: a weight takes about 0.5 ns to
+// pack.
+constexpr std::int64_t kParallelWeights = 1 << 18;
 
 }  // namespace
+
+void pack_panels(std::int64_t panels, std::int64_t weights, IndexFunction pack_one) {
+  if (weights >= kParallelWeights) return parallel_for(panels, pack_one);
+  for (std::int64_t i = 0; i < panels; ++i) pack_one(i);
+}
 
 PackedRhs::PackedRhs(const RhsView& view) : n_(view.n), k_(view.k), nr_(panel_shape().nr), kr_(panel_shape().kr) {
   data_ = AlignedBuffer::zeros(static_cast<std::size_t>(panels() * panel_bytes() + kRhsSlackBytes));
   sums_ = AlignedBuffer::zeros(static_cast<std::size_t>(padded_n()) * sizeof(std::int32_t));
-  const auto pack_one = [&](std::int64_t panel) { pack_panel(view, panel); };
-  if (n_ * k_ >= kParallelBytes) {
-    parallel_for(panels(), pack_one);
-  } else {
-    for (std::int64_t i = 0; i < panels(); ++i) pack_one(i);
-  }
+  pack_panels(panels(), n_ * k_, [&](std::int64_t panel) { pack_panel(view, panel); });
 }
 
 void PackedRhs::pack_panel(const RhsView& view, std::int64_t panel) {

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "base/aligned_buffer.h"
+#include "base/thread_pool.h"
 
 namespace octavo {
 
@@ -14,6 +15,9 @@ struct RhsView {
   std::int64_t n_stride, k_stride;
   bool is_unsigned;
 };
+
+// pack_one(i) for every panel, on all threads where there are weights enough.
+void pack_panels(std::int64_t panels, std::int64_t weights, IndexFunction pack_one);
 
 class PackedRhs {
  public:

@@ -2,18 +2,15 @@
 
 #include <algorithm>
 
-#include "base/thread_pool.h"
+#include "gemm/pack.h"
 #include "gemm/registry.h"
 
 namespace octavo {
 namespace {
 
-// As in pack.cpp, and as weakly founded.
-constexpr std::int64_t kParallelBytes = 1 << 18;
-
 Int4Groups groups_of(const Int4View& view) {
   const std::int64_t whole = std::max<std::int64_t>((view.k + kInt4Half - 1) / kInt4Half, 1) * kInt4Half;
-  return {view.k, view.group_k == 0 ? whole : view.group_k, view.zero_point != nullptr};
+  return {view.k, view.group_k == 0 ? whole : std::min(view.group_k, whole), view.zero_point != nullptr};
 }
 
 }  // namespace
@@ -32,12 +29,7 @@ PackedInt4::PackedInt4(const Int4View& view, bool column_sums)
   scale_ = AlignedBuffer::zeros(bytes(group_elems * (half_scale_ ? 2 : 4)));
   if (groups_.has_offsets) offset_ = AlignedBuffer::zeros(bytes(group_elems));
   if (column_sums) sums_ = AlignedBuffer::zeros(bytes(group_elems * (wide_sums_ ? 4 : 2)));
-  const auto pack_one = [&](std::int64_t panel) { pack_panel(view, panel, column_sums); };
-  if (n_ * k() >= kParallelBytes) {
-    parallel_for(panels(), pack_one);
-  } else {
-    for (std::int64_t i = 0; i < panels(); ++i) pack_one(i);
-  }
+  pack_panels(panels(), n_ * k(), [&](std::int64_t panel) { pack_panel(view, panel, column_sums); });
 }
 
 std::size_t PackedInt4::size_bytes() const {

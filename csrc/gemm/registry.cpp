@@ -87,6 +87,10 @@ void read_min_rows(const std::string& text) {
   }
 }
 
+void read_min_rows_of_environment() {
+  if (const char* text = std::getenv("OCTAVO_MIN_ROWS"); text != nullptr) read_min_rows(text);
+}
+
 std::atomic<const Kernel*> g_forced{nullptr};
 std::atomic<bool> g_environment_read{false};
 std::mutex g_environment_mutex;
@@ -97,7 +101,7 @@ void read_environment() {
   if (g_environment_read.load(std::memory_order_acquire)) return;
   const std::lock_guard<std::mutex> lock(g_environment_mutex);
   if (g_environment_read.load(std::memory_order_relaxed)) return;
-  if (const char* text = std::getenv("OCTAVO_MIN_ROWS"); text != nullptr) read_min_rows(text);
+  read_min_rows_of_environment();
   if (const char* name = std::getenv("OCTAVO_ISA"); name != nullptr && *name != '\0') {
     g_forced.store(&kernel_named(name, "OCTAVO_ISA"), std::memory_order_release);
   }
@@ -164,8 +168,9 @@ void set_min_rows(const Kernel& kernel, std::int64_t rows) {
 void force_kernel(const Kernel* kernel) {
   if (kernel != nullptr) require_supported(*kernel, "use_kernel");
   const std::lock_guard<std::mutex> lock(g_environment_mutex);
+  if (!g_environment_read.load(std::memory_order_relaxed)) read_min_rows_of_environment();
   g_forced.store(kernel, std::memory_order_release);
-  g_environment_read.store(true, std::memory_order_release);  // a choice in code outranks the environment
+  g_environment_read.store(true, std::memory_order_release);  // a choice in code outranks OCTAVO_ISA
 }
 
 const Kernel* forced_kernel() {

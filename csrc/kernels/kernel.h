@@ -33,8 +33,8 @@ inline constexpr float kSmallestRange = 0x1p-100f;
 
 // float32 rows to packed int8 rows, and each row's scale and zero point. DESIGN: docs/design.md, "Activations".
 //   symmetric:   a = max|x|,  scale = a / 127,  q = rint(x * (127 / a)),  zero_point = 0
-//   asymmetric:  lo = min(x, 0), hi = max(x, 0), scale = (hi - lo) / 255, z = clamp(-128 - rint(lo / scale), -128,
-//   127),
+//   asymmetric:  lo = min(x, 0), hi = max(x, 0), scale = (hi - lo) / 255,
+//                z = clamp(-128 - rint(lo / scale), -128, 127),
 //                q = int(clamp(rint(x * (255 / (hi - lo))), -128 - z, 127 - z)) + z
 // A range below kSmallestRange: scale 1, q = z. NaN, infinity or an overflowing range: scale NaN (and any q).
 //   fixed:       q = int(clamp(rint(x * inverse), lo, hi)) + zero_point, parameters given; infinity saturates, and NaN
@@ -70,12 +70,10 @@ struct PackLhs {
 
 // What becomes of the sums. Arrays over columns hold a multiple of nr elements, zero-padded.
 //   kInt32:    dst = acc - lhs_zero_point[m] * rhs_sum[n] - rhs_zero_point[n] * lhs_sum[m]      modulo 2^32
-//   kFloat32:  y = float(acc - lhs_zero_point[m] * rhs_sum[n]) * (lhs_scale[m] * rhs_scale[n]); then + bias[n] where
-//   there is
-//              a bias; then, with relu, y > 0 or NaN ? y : +0
-//   kByte:     q = int(clamp(rint(y * dst_inverse), dst_lo, dst_hi)) + dst_zero_point, y as for kFloat32; its low byte
-//   is
-//              stored, which is int8 or uint8 as the caller has it
+//   kFloat32:  y = float(acc - lhs_zero_point[m] * rhs_sum[n]) * (lhs_scale[m] * rhs_scale[n]);
+//              then + bias[n] where there is a bias; then, with relu, y > 0 or NaN ? y : +0
+//   kByte:     q = int(clamp(rint(y * dst_inverse), dst_lo, dst_hi)) + dst_zero_point, y as for kFloat32;
+//              its low byte is stored, which is int8 or uint8 as the caller has it
 // A null pointer means that the term is absent, so it costs nothing.
 enum class DstKind : std::uint8_t { kInt32, kFloat32, kByte };
 

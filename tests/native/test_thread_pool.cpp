@@ -7,6 +7,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <stdexcept>
 #include <string>
 #include <thread>
 #include <vector>
@@ -57,6 +58,30 @@ void check_nested() {
   std::atomic<int> runs{0};
   parallel_for(5, [&](std::int64_t) { parallel_for(7, [&](std::int64_t) { runs.fetch_add(1); }); });
   check(runs == 35, "a loop inside a loop");
+}
+
+// Whichever thread throws, the caller gets the exception, after every body has ended, and the pool works on.
+void check_exceptions() {
+  for (int threads : {1, 2, 4}) {
+    set_num_threads(threads);
+    for (std::int64_t thrower : {0, 1, 31, 63, -1}) {  // -1: every iteration
+      std::atomic<int> inside{0};
+      bool caught = false;
+      try {
+        parallel_for(64, [&](std::int64_t i) {
+          inside.fetch_add(1);
+          std::this_thread::sleep_for(std::chrono::microseconds(20));  // long enough for the workers to join
+          inside.fetch_sub(1);
+          if (thrower < 0 || i == thrower) throw std::runtime_error("as asked");
+        });
+      } catch (const std::runtime_error&) {
+        caught = true;
+      }
+      const std::string what = std::to_string(threads) + " threads, thrown by " + std::to_string(thrower);
+      check(caught && inside == 0, what);
+      check(each_once(100), what + ": the next loop");
+    }
+  }
 }
 
 void check_sleeping_workers() {
@@ -150,6 +175,7 @@ int main(int argc, char** argv) {
   check_counts();
   check_callers_at_once();
   check_nested();
+  check_exceptions();
   check_sleeping_workers();
   check_wakeup_placement();
   if (fork_too) {
