@@ -105,7 +105,7 @@ struct GemmBlock {
   std::int64_t k_block;             // K is cut into pieces of about this many, so that a panel's piece stays in L1
   void* dst;                        // float, int32 or bytes
   std::int64_t dst_stride;          // elements from a row to the next
-  std::int32_t* scratch;            // scratch_elems(rows) elements, 64-byte aligned
+  std::int32_t* scratch;            // scratch_elems(rows, k) elements, 64-byte aligned
   Epilogue epilogue;
 };
 
@@ -120,7 +120,7 @@ struct Kernel {
   std::int32_t panels;          // panels of a register tile, and
   std::int32_t lhs_elem_bytes;  // bytes an lhs value takes when packed: for choosing blocks
   std::int64_t (*lhs_bytes)(std::int64_t rows, std::int64_t k);
-  std::int64_t (*scratch_elems)(std::int64_t rows);
+  std::int64_t (*scratch_elems)(std::int64_t rows, std::int64_t k);
   void (*quantize_lhs)(const QuantizeLhs&);
   void (*pack_lhs)(const PackLhs&);
   void (*gemm)(const GemmBlock&);

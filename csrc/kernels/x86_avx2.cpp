@@ -1,18 +1,4 @@
-// AVX2: VPMADDWD on operands widened to int16.
-//
-// Exact for every int8 value, -128 included: two products of at most 2^14 sum to at most 2^15, far inside int32.
-// (VPMADDUBSW does twice the work an instruction, and saturates at 32,767 where 255 * 127 * 2 = 64,770 is right.)
-//
-// The lhs is widened once, when it is quantized: row-major int16. The rhs stays int8 in memory; a quarter of a panel
-// line (16 bytes: 4 columns of 4 k) is widened by VPMOVSXBW on its way into a register, shared by the rows of the tile:
-//
-//       rhs register    c0: k0 k1 k2 k3 | c1: k0 k1 k2 k3 | c2: ... | c3: ...        16 x int16
-//       lhs broadcast       k0 k1 k2 k3 |     k0 k1 k2 k3 |   ...                    one row's 4 k, 8 bytes
-//       VPMADDWD        c0: k01  k23    | c1: k01  k23    |   ...                    8 x int32
-//
-// so an accumulator holds 4 columns in pairs, which VPHADDD joins once at the end. A tile is 6 rows by 8 columns: 12
-// accumulators, 2 rhs, 1 lhs and 1 product make the 16 registers. Per step of 4 k it takes 12 VPMADDWD, 12 VPADDD,
-// 2 VPMOVSXBW and 6 broadcast loads for 192 multiply-adds.
+// AVX2: VPMADDUBSW on signs taken apart, exact for every int8 value.
 #include "kernels/detail/x86_avx2.h"
 
 #include <immintrin.h>
@@ -27,170 +13,184 @@
 namespace octavo {
 namespace {
 
-constexpr int kMr = 6;
+constexpr int kMr = 9;
 constexpr int kNr = 16;
 constexpr int kKr = 4;
+constexpr int kStrip = 8;  // columns of a tile: half a panel
 constexpr std::int64_t kLineBytes = kNr * kKr;
+constexpr std::int64_t kStripBytes = kStrip * kKr;
 constexpr std::int64_t kGemvMaxRows = 2;
 
-// Elements from an lhs row to the next: whole vectors, and never a multiple of 4 KiB, which would put the rows of a
-// tile into one set of the L1 cache.
+// A chunk of panels that the lhs meets tile by tile. Its share of the L2 cache, of which the lhs block takes half.
+constexpr std::int64_t kChunkBytes = 256 << 10;
+constexpr std::int64_t kMaxChunkPanels = 64;
+
+// Bytes from an lhs row to the next: whole lines, and never a multiple of 2 KiB, which would put the rows of a tile
+// into few sets of the L1 cache.
 std::int64_t lhs_stride(std::int64_t k) {
-  const std::int64_t padded = (k + 15) / 16 * 16;
-  return padded % 1024 == 0 ? padded + 32 : padded;
+  const std::int64_t padded = (k + 63) / 64 * 64;
+  return padded % 2048 == 0 ? padded + 64 : padded;
 }
-std::int64_t lhs_bytes(std::int64_t rows, std::int64_t k) { return rows * lhs_stride(k) * 2; }
-std::int64_t scratch_elems(std::int64_t rows) { return (rows < kMr ? kMr : rows) * kNr; }
+std::int64_t lhs_bytes(std::int64_t rows, std::int64_t k) { return rows * lhs_stride(k); }
 
-void store_16(std::int16_t* dst, __m256i first_8, __m256i last_8) {
-  const __m256i packed = _mm256_permute4x64_epi64(_mm256_packs_epi32(first_8, last_8), 0xd8);
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(dst), packed);
+std::int64_t groups_of(std::int64_t k) { return (k + kKr - 1) / kKr; }
+
+std::int64_t chunk_panels(std::int64_t k) {
+  const std::int64_t fitting = kChunkBytes / (groups_of(k) * kLineBytes);
+  return fitting < 1 ? 1 : fitting > kMaxChunkPanels ? kMaxChunkPanels : fitting;
 }
 
-void quantize_lhs(const QuantizeLhs& task) {
-  const std::int64_t stride = lhs_stride(task.k);
-  for (std::int64_t m = 0; m < task.rows; ++m) {
-    const float* x = task.src + m * task.src_stride;
-    std::int16_t* q = static_cast<std::int16_t*>(task.dst) + m * stride;
-    const RowQuant rq = choose_row_quant(x, task);
-    task.scale[m] = rq.scale;
-    task.zero_point[m] = rq.zero_point;
-    if (rq.inverse == 0.0f) {
-      for (std::int64_t i = 0; i < stride; ++i) q[i] = static_cast<std::int16_t>(rq.zero_point);
-      continue;
-    }
-    const RowQuantizer quantized(rq);
-    for (std::int64_t i = 0; i < task.k; i += 16) {
-      const Sixteen v = load_16(x + i, task.k - i);
-      store_16(q + i, quantized(v.first_8), quantized(v.last_8));
-    }
+// What is known of a strip of 8 columns: the sums' start, and its pairs of lines, the fitting ones first.
+struct Notes {
+  std::int32_t start[kStrip];
+  std::int32_t fitting;  // pairs
+  std::int32_t unused[7];
+};
+constexpr std::int64_t kNotesElems = sizeof(Notes) / 4;
+
+std::int64_t notes_elems(std::int64_t k) { return kNotesElems + (groups_of(k) / 2 + 7) / 8 * 8; }
+
+std::int64_t scratch_elems(std::int64_t, std::int64_t k) {
+  return kMr * kNr + 2 * chunk_panels(k) * notes_elems(k);
+}
+
+__m256i load(const std::int8_t* at) { return _mm256_load_si256(reinterpret_cast<const __m256i*>(at)); }
+
+__m256i broadcast_4k(const std::int8_t* a) {
+  std::int32_t four;
+  std::memcpy(&four, a, sizeof four);
+  return _mm256_set1_epi32(four);
+}
+
+// Notes down what is to be known of a strip.
+void note_strip(const std::int8_t* strip, std::int64_t groups, Notes* notes) {
+  std::int32_t* pairs = reinterpret_cast<std::int32_t*>(notes + 1);
+  const __m256i ones = _mm256_set1_epi8(1), words = _mm256_set1_epi16(1), most = _mm256_set1_epi16(256);
+  const __m256i zero = _mm256_setzero_si256();
+  const auto negative_pairs = [&](__m256i w) { return _mm256_maddubs_epi16(ones, _mm256_min_epi8(w, zero)); };
+  const std::int64_t count = groups / 2;
+  __m256i negative = zero;
+  std::int64_t first = 0, last = count;
+  for (std::int64_t i = 0; i < count; ++i, strip += 2 * kLineBytes) {
+    const __m256i w0 = load(strip), w1 = load(strip + kLineBytes);
+    const __m256i sizes = _mm256_add_epi16(_mm256_maddubs_epi16(_mm256_abs_epi8(w0), ones),
+                                           _mm256_maddubs_epi16(_mm256_abs_epi8(w1), ones));
+    const bool fits = _mm256_movemask_epi8(_mm256_cmpgt_epi16(sizes, most)) == 0;
+    const __m256i both = _mm256_add_epi16(negative_pairs(w0), negative_pairs(w1));
+    negative = _mm256_sub_epi32(negative, _mm256_madd_epi16(both, words));
+    pairs[fits ? first : last - 1] = static_cast<std::int32_t>(i * 2 * kKr);
+    first += fits;
+    last -= !fits;
   }
+  if (groups % 2 != 0) negative = _mm256_sub_epi32(negative, _mm256_madd_epi16(negative_pairs(load(strip)), words));
+  _mm256_store_si256(reinterpret_cast<__m256i*>(notes->start), negative);
+  notes->fitting = static_cast<std::int32_t>(first);
 }
 
-void pack_lhs(const PackLhs& task) {
-  const std::int64_t stride = lhs_stride(task.k);
-  const __m128i flip = _mm_set1_epi8(static_cast<char>(task.flip));
-  for (std::int64_t m = 0; m < task.rows; ++m) {
-    const std::uint8_t* x = task.src + m * task.src_stride;
-    std::int16_t* q = static_cast<std::int16_t*>(task.dst) + m * stride;
-    for (std::int64_t i = 0; i < task.k; i += 16) {
-      const __m256i wide = _mm256_cvtepi8_epi16(_mm_xor_si128(load_16(x + i, task.k - i), flip));
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(q + i), wide);
-    }
-  }
-}
-
-__m256i widened_quarter(const std::int8_t* line, int quarter) {
-  return _mm256_cvtepi8_epi16(_mm_load_si128(reinterpret_cast<const __m128i*>(line + 16 * quarter)));
-}
-
-__m256i broadcast_4k(const std::int16_t* a) {
-  return _mm256_broadcastq_epi64(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(a)));
-}
-
-// Two accumulators of 4 columns in pairs to 8 columns in order.
-__m256i joined_pairs(__m256i columns_0_3, __m256i columns_4_7) {
-  return _mm256_permute4x64_epi64(_mm256_hadd_epi32(columns_0_3, columns_4_7), 0xd8);
-}
-
-// Keeps the additions in the order written. GCC 12 otherwise multiplies every row first, needs 12 products at once on
-// top of 12 accumulators, and spills half of them: 0.10 instead of 0.17 TOPS.
+// Keeps the operations in the order written.
 __m256i in_order(__m256i v) {
   __asm__ volatile("" : "+x"(v));
   return v;
 }
 
-void put_sums(std::int32_t* acc, __m256i sums, bool first) {
-  __m256i* at = reinterpret_cast<__m256i*>(acc);
-  _mm256_store_si256(at, first ? sums : _mm256_add_epi32(_mm256_load_si256(at), sums));
-}
+struct Tile {
+  const std::int8_t* lhs;
+  std::int64_t lhs_stride;
+  const std::int8_t* strip;
+  std::int64_t groups;
+  const Notes* notes;
+};
 
-// acc[r][8 * half ..] (+)= R rows by `kQuarters` quarters of `groups` panel lines, starting with quarter `quarter0`.
-template <int R, int kQuarters, bool kPrefetch>
-void multiply_tile(const std::int16_t* a, std::int64_t a_stride, const std::int8_t* line, int quarter0,
-                   std::int64_t groups, std::int32_t* acc, bool first) {
-  __m256i sums[R][kQuarters];
-  unrolled<R>([&](auto r) { unrolled<kQuarters>([&](auto c) { sums[r][c] = _mm256_setzero_si256(); }); });
-  for (std::int64_t g = 0; g < groups; ++g, line += kLineBytes, a += kKr) {
-    if constexpr (kPrefetch) _mm_prefetch(reinterpret_cast<const char*>(line + 4096), _MM_HINT_T0);
-    __m256i b[kQuarters];
-    unrolled<kQuarters>([&](auto c) { b[c] = widened_quarter(line, quarter0 + c); });
-    unrolled<R>([&](auto r) {
-      const __m256i row = broadcast_4k(a + r * a_stride);
-      unrolled<kQuarters>(
-          [&](auto c) { sums[r][c] = in_order(_mm256_add_epi32(sums[r][c], _mm256_madd_epi16(b[c], row))); });
-    });
+struct Line {
+  __m256i size, sign;
+  explicit Line(const std::int8_t* at)
+      : size(_mm256_abs_epi8(load(at))), sign(_mm256_cmpgt_epi8(_mm256_setzero_si256(), load(at))) {}
+};
+
+constexpr int kRowsPerBase = 3;
+
+template <int R>
+void multiply_tile(const Tile& tile, std::int32_t* acc) {
+  constexpr int kBases = (R + kRowsPerBase - 1) / kRowsPerBase;
+  const std::int64_t stride = tile.lhs_stride;
+  const __m256i ones = _mm256_set1_epi16(1);
+  __m256i sums[R];
+  const __m256i start = _mm256_load_si256(reinterpret_cast<const __m256i*>(tile.notes->start));
+  unrolled<R>([&](auto r) { sums[r] = start; });
+  const std::int8_t* base[kBases];
+  unrolled<kBases>([&](auto i) { base[i] = tile.lhs + kRowsPerBase * i * stride; });
+  const auto product = [&](auto r, const Line& line, std::int64_t k) {
+    const __m256i a = broadcast_4k(base[r / kRowsPerBase] + r % kRowsPerBase * stride + k);
+    return _mm256_maddubs_epi16(line.size, _mm256_xor_si256(a, line.sign));
+  };
+  const auto add = [&](auto r, __m256i products) {
+    sums[r] = in_order(_mm256_add_epi32(sums[r], _mm256_madd_epi16(products, ones)));
+  };
+  const std::int32_t* pairs = reinterpret_cast<const std::int32_t*>(tile.notes + 1);
+  const std::int64_t count = tile.groups / 2;
+  std::int64_t i = 0;
+  for (; i < tile.notes->fitting; ++i) {
+    const std::int64_t k = pairs[i];
+    const Line line0(tile.strip + k * kNr), line1(tile.strip + k * kNr + kLineBytes);
+    unrolled<R>([&](auto r) { add(r, _mm256_add_epi16(product(r, line0, k), product(r, line1, k + kKr))); });
   }
-  unrolled<R>([&](auto r) {
-    unrolled<kQuarters / 2>([&](auto pair) {
-      const __m256i columns = joined_pairs(sums[r][2 * pair], sums[r][2 * pair + 1]);
-      put_sums(acc + kNr * r + 4 * quarter0 + 8 * pair, columns, first);
-    });
-  });
-}
-
-// One tile of `rows` <= 6 rows by one panel, as two halves of 8 columns.
-void multiply_rows(std::int64_t rows, const std::int16_t* a, std::int64_t a_stride, const std::int8_t* line,
-                   std::int64_t groups, std::int32_t* acc, bool first) {
-  for (int quarter = 0; quarter < 4; quarter += 2) {
-    switch (rows) {
-      case 1:
-        multiply_tile<1, 2, false>(a, a_stride, line, quarter, groups, acc, first);
-        break;
-      case 2:
-        multiply_tile<2, 2, false>(a, a_stride, line, quarter, groups, acc, first);
-        break;
-      case 3:
-        multiply_tile<3, 2, false>(a, a_stride, line, quarter, groups, acc, first);
-        break;
-      case 4:
-        multiply_tile<4, 2, false>(a, a_stride, line, quarter, groups, acc, first);
-        break;
-      case 5:
-        multiply_tile<5, 2, false>(a, a_stride, line, quarter, groups, acc, first);
-        break;
-      default:
-        multiply_tile<6, 2, false>(a, a_stride, line, quarter, groups, acc, first);
-        break;
+  for (; i < count; ++i) {
+    const std::int64_t k = pairs[i];
+    for (std::int64_t j = k; j < k + 2 * kKr; j += kKr) {
+      const Line line(tile.strip + j * kNr);
+      unrolled<R>([&](auto r) { add(r, product(r, line, j)); });
     }
   }
+  if (tile.groups % 2 != 0) {
+    const std::int64_t k = (tile.groups - 1) * kKr;
+    const Line line(tile.strip + k * kNr);
+    unrolled<R>([&](auto r) { add(r, product(r, line, k)); });
+  }
+  unrolled<R>([&](auto r) { _mm256_store_si256(reinterpret_cast<__m256i*>(acc + kNr * r), sums[r]); });
+}
+
+// The tile of `rows` rows, 1 <= rows <= R.
+template <int R = kMr>
+void multiply_rows(std::int64_t rows, const Tile& tile, std::int32_t* acc) {
+  if constexpr (R > 1) {
+    if (rows < R) return multiply_rows<R - 1>(rows, tile, acc);
+  }
+  multiply_tile<R>(tile, acc);
 }
 
 void gemm(const GemmBlock& block) {
-  const std::int64_t a_stride = lhs_stride(block.k);
-  const std::int64_t groups = (block.k + kKr - 1) / kKr;
-  const std::int64_t pieces = (block.k + block.k_block - 1) / block.k_block;
-  const std::int64_t groups_per_piece = (groups + pieces - 1) / pieces;
-  const std::int16_t* lhs = static_cast<const std::int16_t*>(block.lhs);
-  const std::int8_t* panel = block.rhs;
-  for (std::int64_t n0 = 0; n0 < block.cols; n0 += kNr, panel += groups * kLineBytes) {
-    for (std::int64_t g = 0; g < groups; g += groups_per_piece) {
-      const std::int64_t count = groups - g < groups_per_piece ? groups - g : groups_per_piece;
-      const bool first = g == 0, last = g + count == groups;
-      for (std::int64_t m = 0; m < block.rows; m += kMr) {
-        const std::int64_t rows = block.rows - m < kMr ? block.rows - m : kMr;
-        std::int32_t* acc = block.scratch + (first && last ? 0 : m * kNr);
-        multiply_rows(rows, lhs + m * a_stride + g * kKr, a_stride, panel + g * kLineBytes, count, acc, first);
-        if (last) finish_rows(block, acc, kNr, m, rows, n0);
+  const std::int64_t stride = lhs_stride(block.k), groups = groups_of(block.k), panel_bytes = groups * kLineBytes;
+  const std::int8_t* lhs = static_cast<const std::int8_t*>(block.lhs);
+  const std::int64_t panels = (block.cols + kNr - 1) / kNr, chunk = chunk_panels(block.k);
+  const std::int64_t elems = notes_elems(block.k);
+  const auto notes_of = [&](std::int64_t strip) {
+    return reinterpret_cast<Notes*>(block.scratch + kMr * kNr + strip * elems);
+  };
+  for (std::int64_t c0 = 0; c0 < panels; c0 += chunk) {
+    const std::int64_t count = panels - c0 < chunk ? panels - c0 : chunk;
+    const std::int8_t* panel0 = block.rhs + c0 * panel_bytes;
+    for (std::int64_t s = 0; s < 2 * count; ++s) {
+      note_strip(panel0 + s / 2 * panel_bytes + s % 2 * kStripBytes, groups, notes_of(s));
+    }
+    std::int64_t tiles = (block.rows + kMr - 1) / kMr;
+    for (std::int64_t m = 0, rows; m < block.rows; m += rows, --tiles) {
+      rows = (block.rows - m + tiles - 1) / tiles;
+      for (std::int64_t p = 0; p < count; ++p) {
+        for (int half = 0; half < 2; ++half) {
+          const std::int8_t* strip = panel0 + p * panel_bytes + half * kStripBytes;
+          multiply_rows(rows, {lhs + m * stride, stride, strip, groups, notes_of(2 * p + half)},
+                        block.scratch + half * kStrip);
+        }
+        finish_rows(block, block.scratch, kNr, m, rows, (c0 + p) * kNr);
       }
     }
   }
 }
 
-void gemv(const GemmBlock& block) {
-  const std::int64_t a_stride = lhs_stride(block.k);
-  const std::int64_t groups = (block.k + kKr - 1) / kKr;
-  const std::int16_t* lhs = static_cast<const std::int16_t*>(block.lhs);
-  const std::int8_t* panel = block.rhs;
-  for (std::int64_t n0 = 0; n0 < block.cols; n0 += kNr, panel += groups * kLineBytes) {
-    if (block.rows == 1) {
-      multiply_tile<1, 4, true>(lhs, a_stride, panel, 0, groups, block.scratch, true);
-    } else {
-      multiply_tile<2, 4, true>(lhs, a_stride, panel, 0, groups, block.scratch, true);
-    }
-    finish_rows(block, block.scratch, kNr, 0, block.rows, n0);
-  }
-}
+void gemv(const GemmBlock& block) { gemm(block); }
+
+void quantize_lhs(const QuantizeLhs& task) { quantize_bytes(task, lhs_stride(task.k), 0); }
+void pack_lhs(const PackLhs& task) { pack_bytes(task, lhs_stride(task.k), 0); }
 
 }  // namespace
 
@@ -203,7 +203,7 @@ const Kernel kernel_avx2 = {
     .kr = kKr,
     .mr = kMr,
     .panels = 1,
-    .lhs_elem_bytes = 2,
+    .lhs_elem_bytes = 1,
     .lhs_bytes = lhs_bytes,
     .scratch_elems = scratch_elems,
     .quantize_lhs = quantize_lhs,
