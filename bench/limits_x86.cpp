@@ -238,8 +238,8 @@ void measure_arithmetic(const Features& f, int threads) {
   if (f.avx_vnni) measure("VPDPBUSD 256 (AVX-VNNI)", 12 * 32 * 2, dot_vex);
   if (f.avx2) measure("VPMADDUBSW + VPMADDWD + VPADDD 256", 12 * 32 * 2, maddubs);
   if (f.avx2) measure("VPMADDWD + VPADDD 256", 12 * 16 * 2, madd);
-  if (f.avx2) measure("avx2 kernel's step, from L1", 9 * 8 * 8 * 2, avx2_step_pairs);
-  if (f.avx2) measure("avx2 kernel's step, weights too large", 9 * 8 * 8 * 2, avx2_step_single);
+  if (f.avx2) measure("avx2 kernel's step, lines in pairs", 9 * 8 * 8 * 2, avx2_step_pairs);
+  if (f.avx2) measure("avx2 kernel's step, lines one by one", 9 * 8 * 8 * 2, avx2_step_single);
   if (f.avx512) measure("float32 FMA 512", 24 * 16 * 2, fma_512);
   if (f.fma) measure("float32 FMA 256", 12 * 8 * 2, fma_256);
 }
