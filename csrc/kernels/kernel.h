@@ -10,8 +10,8 @@
 //        k 0..3  of column 0 | k 0..3 of column 1 | ... | k 0..3 of column 15     <- 64 bytes, one cache line
 //        k 4..7  of column 0 | ...                                                <- the next line
 //
-// is what VPDPBUSD, a row of an AMX tile and, by halves, VPMADDUBSW all take. A panel is one contiguous run of memory, and
-// a panel follows the panel before it. kRhsSlackBytes after the last panel may be read (never used): a kernel whose
+// is what VPDPBUSD, a row of an AMX tile and, by halves, VPMADDUBSW all take. A panel is one contiguous run of memory,
+// and a panel follows the panel before it. kRhsSlackBytes after the last panel may be read (never used): a kernel whose
 // step in K is longer than kr reads on, against zeros in its own lhs.
 //
 // Packed lhs: the kernel's own business. Its rows start as float32 (quantize_lhs) or as int8 (pack_lhs); the same

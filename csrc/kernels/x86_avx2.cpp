@@ -6,7 +6,7 @@
 //       sum a w = sum |w| (a ^ s) + sum over w < 0 of |w|          |w| in 0..128, a ^ s in -128..127
 //
 // is exact for every int8 value, -128 included: a pair of products is -32,768 at the least and 32,512 at the most. The
-// last sum belongs to the column, and the accumulators start with it.
+// last sum belongs to the column, and the accumulators start with it; in int32 they wrap as the contract has it.
 //
 //       rhs registers   |w|, s   c0: k0 k1 k2 k3 | c1: k0 k1 k2 k3 | ... | c7      half a line of a panel, taken apart
 //       lhs broadcast   a            k0 k1 k2 k3 |     k0 k1 k2 k3 | ...           one row's 4 k
@@ -22,8 +22,8 @@
 //
 // A tile is 9 rows by 8 columns: 9 accumulators, |w| and s of two lines, the ones and 2 products make the 16 registers.
 //
-// One to four rows stream the panels instead. There it is the activations that are taken apart, once, and the weights
-// take part as they are: sum a w = sum |a| (w ^ s) + sum over a < 0 of |a|.
+// Up to 16 rows stream the panels instead, once and without a look at them beforehand. There it is the activations that
+// are taken apart, and the weights take part as they are: sum a w = sum |a| (w ^ s) + sum over a < 0 of |a|.
 #include "kernels/detail/x86_avx2.h"
 
 #include <immintrin.h>
@@ -44,7 +44,7 @@ constexpr int kKr = 4;
 constexpr std::int64_t kLineBytes = kNr * kKr;
 constexpr int kStripCols = 8;  // of a tile: half a panel
 constexpr std::int64_t kStripBytes = kStripCols * kKr;
-constexpr std::int64_t kGemvMaxRows = 4;
+constexpr int kMaxStreamRows = 8, kGemvMaxRows = 2 * kMaxStreamRows;
 
 // Bytes from an lhs row to the next: whole lines, and never a multiple of 2 KiB, which would put the rows of a tile
 // into few sets of the L1 cache.
@@ -242,33 +242,42 @@ void gemm(const GemmBlock& block) {
   }
 }
 
-// Takes a row apart; the sum of |a| over its negative values.
-std::int32_t split_row(const std::int8_t* a, std::int64_t groups, std::int8_t* to) {
+// Up to 8 rows that stream the panels, taken apart: [K / 4][rows][|a| and s of 4 k].
+struct SplitRows {
+  std::int64_t rows;
+  std::int8_t* data;
+  std::int32_t start[kMaxStreamRows];
+};
+
+// Takes row r apart.
+void split_row(const std::int8_t* a, std::int64_t groups, std::int64_t r, SplitRows& to) {
   const __m256i zero = _mm256_setzero_si256();
   __m256i start = zero;
-  for (std::int64_t g = 0; g < groups; g += 8, to += 64) {
+  std::int8_t* at = to.data + r * 2 * kKr;
+  const auto put_two = [&](__m128i pieces) {
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(at), pieces);
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(at + to.rows * 2 * kKr), _mm_unpackhi_epi64(pieces, pieces));
+    at += to.rows * 4 * kKr;
+  };
+  for (std::int64_t g = 0; g < groups; g += 8) {
     const __m256i there = first_lanes(groups - g < 8 ? groups - g : 8);
     const Split v(_mm256_maskload_epi32(reinterpret_cast<const int*>(a + g * kKr), there));
     const __m256i low = _mm256_unpacklo_epi32(v.size, v.sign), high = _mm256_unpackhi_epi32(v.size, v.sign);
-    store(to, _mm256_permute2x128_si256(low, high, 0x20));
-    store(to + 32, _mm256_permute2x128_si256(low, high, 0x31));
+    put_two(_mm256_castsi256_si128(low));
+    put_two(_mm256_castsi256_si128(high));
+    put_two(_mm256_extracti128_si256(low, 1));
+    put_two(_mm256_extracti128_si256(high, 1));
     start = _mm256_add_epi64(start, _mm256_sad_epu8(_mm256_and_si256(v.size, v.sign), zero));
   }
   alignas(32) std::int64_t sums[4];
   store(sums, start);
-  return static_cast<std::int32_t>(sums[0] + sums[1] + sums[2] + sums[3]);
+  to.start[r] = static_cast<std::int32_t>(sums[0] + sums[1] + sums[2] + sums[3]);
 }
-
-struct SplitRows {
-  const std::int8_t* data;
-  std::int64_t stride;
-  std::int32_t start[kGemvMaxRows];
-};
 
 // Weights of which a thread reads more than this in a call come from beyond its L2 cache and are prefetched. On Zen 4:
 // for one and two rows every other line into L2 (its neighbour comes along), where a prefetch of each line into L1 took
-// a quarter of the speed, being one load more; for three and four rows, which multiply for longer than they load, each
-// line into L1, which gave twice the speed.
+// a quarter of the speed, being one load more; for more rows, which multiply for longer than they load, each line into
+// L1, which gave four of them twice the speed.
 constexpr std::int64_t kNearBytes = 1 << 20;
 
 template <int R, int kLine>
@@ -281,59 +290,77 @@ void prefetch_stream(const std::int8_t* line) {
   }
 }
 
-// R rows by one panel, to to[row * kNr].
+// R rows by one panel, to to[row * kNr]: the whole of its lines, or one half and then the other where the accumulators
+// would not do.
 template <int R, bool kFar>
-[[gnu::flatten]] void stream_panel(const SplitRows& rows, const std::int8_t* line, std::int64_t groups,
+[[gnu::flatten]] void stream_panel(const SplitRows& rows, const std::int8_t* panel, std::int64_t groups,
                                    std::int32_t* to) {
+  constexpr int kHalves = R <= 4 ? 2 : 1;
   const __m256i one_words = _mm256_set1_epi16(1);
-  __m256i sums[R][2];
-  unrolled<R>([&](auto r) { sums[r][0] = sums[r][1] = _mm256_set1_epi32(rows.start[r]); });
-  const std::int8_t* a = rows.data;
-  const auto take_line = [&](auto i) {
-    const __m256i w[2] = {load(line + i * kLineBytes), load(line + i * kLineBytes + kStripBytes)};
-    unrolled<R>([&](auto r) {
-      const std::int8_t* at = a + r * rows.stride + i * 2 * kKr;
-      const __m256i size = broadcast_4k(at), sign = broadcast_4k(at + kKr);
-      unrolled<2>([&](auto half) {
-        const __m256i products = _mm256_maddubs_epi16(size, _mm256_xor_si256(w[half], sign));
-        sums[r][half] = in_order(_mm256_add_epi32(sums[r][half], _mm256_madd_epi16(products, one_words)));
+  unrolled<2 / kHalves>([&](auto pass) {
+    __m256i sums[R][kHalves];
+    unrolled<R>(
+        [&](auto r) { unrolled<kHalves>([&](auto half) { sums[r][half] = _mm256_set1_epi32(rows.start[r]); }); });
+    const std::int8_t *line = panel + pass * kStripBytes, *a = rows.data;
+    const auto take_line = [&](auto i) {
+      __m256i w[kHalves];
+      unrolled<kHalves>([&](auto half) { w[half] = load(line + i * kLineBytes + half * kStripBytes); });
+      unrolled<R>([&](auto r) {
+        const std::int8_t* at = a + (i * R + r) * 2 * kKr;
+        const __m256i size = broadcast_4k(at), sign = broadcast_4k(at + kKr);
+        unrolled<kHalves>([&](auto half) {
+          const __m256i products = _mm256_maddubs_epi16(size, _mm256_xor_si256(w[half], sign));
+          sums[r][half] = in_order(_mm256_add_epi32(sums[r][half], _mm256_madd_epi16(products, one_words)));
+        });
       });
+    };
+    std::int64_t g = 0;
+    for (; g + 2 <= groups; g += 2, line += 2 * kLineBytes, a += 2 * R * 2 * kKr) {
+      unrolled<2>([&](auto i) {
+        if constexpr (kFar && pass == 0) prefetch_stream<R, i>(line);
+        take_line(i);
+      });
+    }
+    if (g < groups) unrolled<1>(take_line);
+    unrolled<R>([&](auto r) {
+      unrolled<kHalves>([&](auto half) { store(to + kNr * r + kStripCols * (pass + half), sums[r][half]); });
     });
-  };
-  std::int64_t g = 0;
-  for (; g + 2 <= groups; g += 2, line += 2 * kLineBytes, a += 4 * kKr) {
-    unrolled<2>([&](auto i) {
-      if constexpr (kFar) prefetch_stream<R, i>(line);
-      take_line(i);
-    });
-  }
-  if (g < groups) unrolled<1>(take_line);
-  unrolled<R>([&](auto r) { unrolled<2>([&](auto half) { store(to + kNr * r + kStripCols * half, sums[r][half]); }); });
+  });
 }
 
-// `rows` rows, 1 <= rows <= R.
-template <int R = kGemvMaxRows>
-void stream_rows(const GemmBlock& block) {
+// rows.rows rows, 1 <= rows.rows <= R.
+template <int R = kMaxStreamRows>
+void stream_rows(const SplitRows& rows, bool far, const std::int8_t* panel, std::int64_t groups, std::int32_t* to) {
   if constexpr (R > 1) {
-    if (block.rows < R) return stream_rows<R - 1>(block);
+    if (rows.rows < R) return stream_rows<R - 1>(rows, far, panel, groups, to);
   }
-  const std::int64_t groups = groups_of(block.k), panel_bytes = groups * kLineBytes;
-  std::int8_t* split = reinterpret_cast<std::int8_t*>(block.scratch + kSumsElems);
-  SplitRows rows{split, split_bytes(block.k), {}};
-  for (int r = 0; r < R; ++r) {
-    const std::int8_t* row = static_cast<const std::int8_t*>(block.lhs) + r * lhs_stride(block.k);
-    rows.start[r] = split_row(row, groups, split + r * rows.stride);
+  far ? stream_panel<R, true>(rows, panel, groups, to) : stream_panel<R, false>(rows, panel, groups, to);
+}
+
+void gemv(const GemmBlock& block) {
+  constexpr int kTiles = kGemvMaxRows / kMaxStreamRows;
+  const std::int64_t groups = groups_of(block.k), tiles = block.rows > kMaxStreamRows ? kTiles : 1;
+  std::int8_t* data = reinterpret_cast<std::int8_t*>(block.scratch + kSumsElems);
+  SplitRows tile[kTiles];
+  std::int64_t m = 0;
+  for (std::int64_t t = 0; t < tiles; ++t) {
+    tile[t].rows = (block.rows - m + tiles - t - 1) / (tiles - t);
+    tile[t].data = data;
+    data += tile[t].rows * split_bytes(block.k);
+    for (std::int64_t r = 0; r < tile[t].rows; ++r, ++m) {
+      split_row(static_cast<const std::int8_t*>(block.lhs) + m * lhs_stride(block.k), groups, r, tile[t]);
+    }
   }
   const bool far = block.cols * block.k > kNearBytes;
   const std::int8_t* panel = block.rhs;
-  for (std::int64_t n0 = 0; n0 < block.cols; n0 += kNr, panel += panel_bytes) {
-    far ? stream_panel<R, true>(rows, panel, groups, block.scratch)
-        : stream_panel<R, false>(rows, panel, groups, block.scratch);
-    finish_rows(block, block.scratch, kNr, 0, R, n0);
+  for (std::int64_t n0 = 0; n0 < block.cols; n0 += kNr, panel += groups * kLineBytes) {
+    std::int64_t row0 = 0;
+    for (std::int64_t t = 0; t < tiles; row0 += tile[t++].rows) {
+      stream_rows(tile[t], far, panel, groups, block.scratch);
+      finish_rows(block, block.scratch, kNr, row0, tile[t].rows, n0);
+    }
   }
 }
-
-void gemv(const GemmBlock& block) { stream_rows(block); }
 
 }  // namespace
 
