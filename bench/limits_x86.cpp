@@ -181,21 +181,32 @@ LOOP(maddubs, FOR_12(MADDUBS))
 LOOP(fma_512, FOR_24(FMA_512))
 LOOP(fma_256, FOR_12(FMA_256))
 
-// A step of the avx2 kernel, 4 k of 6 rows by 8 columns: two halves of a panel's line widened, 6 activations broadcast.
-#define MADD_WITH_LOAD(r) "vpbroadcastd 4*" #r "(%0), %%ymm15\n\t" MADD(r)
-void avx2_step(int, std::int64_t steps) {
-  alignas(64) static const std::array<std::uint8_t, 128> data{};
-  __asm__ volatile("vzeroall" : : : CLOBBERED);
-  for (std::int64_t i = 0; i < steps; ++i) {
-    __asm__ volatile("vpmovsxbw (%0), %%ymm12\n\tvpmovsxbw 16(%0), %%ymm13\n\t" MADD_WITH_LOAD(0) MADD(1)
-                         MADD_WITH_LOAD(2) MADD(3) MADD_WITH_LOAD(4) MADD(5) MADD_WITH_LOAD(6) MADD(7) MADD_WITH_LOAD(8)
-                             MADD(9) MADD_WITH_LOAD(10) MADD(11)
-                     :
-                     : "r"(data.data())
-                     : CLOBBERED);
+// Steps of the avx2 kernel, 8 k of 9 rows by 8 columns, from L1: two lines are taken apart into sizes and signs, and
+// each row's products of the two are added before they are widened, or widened one by one.
+#define FOR_9(f) f(0) f(1) f(2) f(3) f(4) f(5) f(6) f(7) f(8)
+#define LOAD_LINES                                                                       \
+  "vpxor %%xmm14, %%xmm14, %%xmm14\n\tvpabsb (%0), %%ymm9\n\tvpabsb 64(%0), %%ymm10\n\t" \
+  "vpcmpgtb (%0), %%ymm14, %%ymm11\n\tvpcmpgtb 64(%0), %%ymm14, %%ymm12\n\t"
+#define ROW_PRODUCTS(r)                                                    \
+  "vpbroadcastd 8*" #r "(%1), %%ymm14\n\tvpbroadcastd 8*" #r               \
+  "+4(%1), %%ymm15\n\t"                                                    \
+  "vpxor %%ymm11, %%ymm14, %%ymm14\n\tvpxor %%ymm12, %%ymm15, %%ymm15\n\t" \
+  "vpmaddubsw %%ymm14, %%ymm9, %%ymm14\n\tvpmaddubsw %%ymm15, %%ymm10, %%ymm15\n\t"
+#define ADD_WIDENED(products, r) \
+  "vpmaddwd %%ymm13, %%" products ", %%" products "\n\tvpaddd %%" products ", %%ymm" #r ", %%ymm" #r "\n\t"
+#define ROW_IN_PAIRS(r) ROW_PRODUCTS(r) "vpaddw %%ymm15, %%ymm14, %%ymm14\n\t" ADD_WIDENED("ymm14", r)
+#define ROW_ONE_BY_ONE(r) ROW_PRODUCTS(r) ADD_WIDENED("ymm14", r) ADD_WIDENED("ymm15", r)
+#define STEPS(name, row)                                                                          \
+  void name(int, std::int64_t steps) {                                                            \
+    alignas(64) static const std::array<std::uint8_t, 128> lines{}, lhs{};                        \
+    __asm__ volatile("vzeroall" : : : CLOBBERED);                                                 \
+    for (std::int64_t i = 0; i < steps; ++i) {                                                    \
+      __asm__ volatile(LOAD_LINES FOR_9(row) : : "r"(lines.data()), "r"(lhs.data()) : CLOBBERED); \
+    }                                                                                             \
+    __asm__ volatile("vzeroupper" : : : CLOBBERED);                                               \
   }
-  __asm__ volatile("vzeroupper" : : : CLOBBERED);
-}
+STEPS(avx2_step_pairs, ROW_IN_PAIRS)
+STEPS(avx2_step_single, ROW_ONE_BY_ONE)
 
 // 2 by 2 tiles of 16 rows by 64 bytes: tiles 0 to 3 sum, 4 and 5 times 6 and 7.
 struct alignas(64) TileConfig {
@@ -227,7 +238,8 @@ void measure_arithmetic(const Features& f, int threads) {
   if (f.avx_vnni) measure("VPDPBUSD 256 (AVX-VNNI)", 12 * 32 * 2, dot_vex);
   if (f.avx2) measure("VPMADDUBSW + VPMADDWD + VPADDD 256", 12 * 32 * 2, maddubs);
   if (f.avx2) measure("VPMADDWD + VPADDD 256", 12 * 16 * 2, madd);
-  if (f.avx2) measure("avx2 kernel's step, operands in L1", 12 * 16 * 2, avx2_step);
+  if (f.avx2) measure("avx2 kernel's step, lines in pairs", 9 * 8 * 8 * 2, avx2_step_pairs);
+  if (f.avx2) measure("avx2 kernel's step, lines one by one", 9 * 8 * 8 * 2, avx2_step_single);
   if (f.avx512) measure("float32 FMA 512", 24 * 16 * 2, fma_512);
   if (f.fma) measure("float32 FMA 256", 12 * 8 * 2, fma_256);
 }

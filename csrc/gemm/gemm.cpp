@@ -129,7 +129,7 @@ void multiply_block(const Kernel& kernel, const Product& product, const RowBuffe
   advance(epilogue.rhs_sum);
   advance(epilogue.bias);
   AlignedBuffer& scratch = scratch_buffer();
-  scratch.reserve(static_cast<std::size_t>(kernel.scratch_elems(rows)) * sizeof(std::int32_t));
+  scratch.reserve(static_cast<std::size_t>(kernel.scratch_elems(rows, rhs.k())) * sizeof(std::int32_t));
   const GemmBlock block{
       .lhs = lhs.packed(),
       .rows = rows,

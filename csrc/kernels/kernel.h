@@ -10,8 +10,8 @@
 //        k 0..3  of column 0 | k 0..3 of column 1 | ... | k 0..3 of column 15     <- 64 bytes, one cache line
 //        k 4..7  of column 0 | ...                                                <- the next line
 //
-// is what VPDPBUSD, a row of an AMX tile and a widened VPMADDWD all take. A panel is one contiguous run of memory, and
-// a panel follows the panel before it. kRhsSlackBytes after the last panel may be read (never used): a kernel whose
+// is what VPDPBUSD, a row of an AMX tile and, by halves, VPMADDUBSW all take. A panel is one contiguous run of memory,
+// and a panel follows the panel before it. kRhsSlackBytes after the last panel may be read (never used): a kernel whose
 // step in K is longer than kr reads on, against zeros in its own lhs.
 //
 // Packed lhs: the kernel's own business. Its rows start as float32 (quantize_lhs) or as int8 (pack_lhs); the same
@@ -103,7 +103,7 @@ struct GemmBlock {
   std::int64_t k_block;             // K is cut into pieces of about this many, so that a panel's piece stays in L1
   void* dst;                        // float, int32 or bytes
   std::int64_t dst_stride;          // elements from a row to the next
-  std::int32_t* scratch;            // scratch_elems(rows) elements, 64-byte aligned
+  std::int32_t* scratch;            // scratch_elems(rows, k) elements, 64-byte aligned
   Epilogue epilogue;
 };
 
@@ -118,7 +118,7 @@ struct Kernel {
   std::int32_t panels;          // panels of a register tile, and
   std::int32_t lhs_elem_bytes;  // bytes an lhs value takes when packed: for choosing blocks
   std::int64_t (*lhs_bytes)(std::int64_t rows, std::int64_t k);
-  std::int64_t (*scratch_elems)(std::int64_t rows);
+  std::int64_t (*scratch_elems)(std::int64_t rows, std::int64_t k);
   void (*quantize_lhs)(const QuantizeLhs&);
   void (*pack_lhs)(const PackLhs&);
   void (*gemm)(const GemmBlock&);

@@ -18,7 +18,7 @@ constexpr std::int64_t kMaxNr = 64;   // of every nr
 
 std::int64_t lhs_stride(std::int64_t k) { return (k + kLhsPad - 1) / kLhsPad * kLhsPad; }
 std::int64_t lhs_bytes(std::int64_t rows, std::int64_t k) { return rows * lhs_stride(k); }
-std::int64_t scratch_elems(std::int64_t) { return 0; }
+std::int64_t scratch_elems(std::int64_t, std::int64_t) { return 0; }
 
 void quantize_lhs(const QuantizeLhs& task) { quantize_rows(task, lhs_stride(task.k)); }
 

@@ -63,7 +63,7 @@ std::int64_t row_tile_bytes(std::int64_t k) { return steps_of(k) * kTileBytes; }
 std::int64_t lhs_bytes(std::int64_t rows, std::int64_t k) {
   return (rows + kTileRows - 1) / kTileRows * row_tile_bytes(k);
 }
-std::int64_t scratch_elems(std::int64_t rows) {
+std::int64_t scratch_elems(std::int64_t rows, std::int64_t) {
   constexpr std::int64_t kLeaving = kSumTiles * kTileSums, kPartial = kMaxChunkPanels * 2 * kTileSums;
   return rows <= kTileRows ? kLeaving : kLeaving + kPartial;
 }

@@ -45,38 +45,8 @@ struct AvxVnni {
   }
 };
 
-void quantize_lhs(const QuantizeLhs& task) {
-  const std::int64_t stride = lhs_stride(task.k);
-  for (std::int64_t m = 0; m < task.rows; ++m) {
-    const float* x = task.src + m * task.src_stride;
-    std::uint8_t* q = static_cast<std::uint8_t*>(task.dst) + m * stride;
-    const RowQuant rq = choose_row_quant(x, task);
-    task.scale[m] = rq.scale;
-    task.zero_point[m] = rq.zero_point;
-    if (rq.inverse == 0.0f) {
-      std::memset(q, rq.zero_point + kOffset, static_cast<std::size_t>(stride));
-      continue;
-    }
-    const RowQuantizer quantized(rq, kOffset);
-    for (std::int64_t i = 0; i < task.k; i += 16) {
-      const Sixteen v = load_16(x + i, task.k - i);
-      const __m128i bytes = bytes_of(quantized(v.first_8), quantized(v.last_8));
-      _mm_store_si128(reinterpret_cast<__m128i*>(q + i), bytes);
-    }
-  }
-}
-
-void pack_lhs(const PackLhs& task) {
-  const std::int64_t stride = lhs_stride(task.k);
-  const __m128i flip = _mm_set1_epi8(static_cast<char>(task.flip ^ kOffset));  // x + 128 is x ^ 0x80
-  for (std::int64_t m = 0; m < task.rows; ++m) {
-    const std::uint8_t* x = task.src + m * task.src_stride;
-    std::uint8_t* q = static_cast<std::uint8_t*>(task.dst) + m * stride;
-    for (std::int64_t i = 0; i < task.k; i += 16) {
-      _mm_store_si128(reinterpret_cast<__m128i*>(q + i), _mm_xor_si128(load_16(x + i, task.k - i), flip));
-    }
-  }
-}
+void quantize_lhs(const QuantizeLhs& task) { quantize_bytes(task, lhs_stride(task.k), kOffset); }
+void pack_lhs(const PackLhs& task) { pack_bytes(task, lhs_stride(task.k), kOffset); }
 
 }  // namespace
 

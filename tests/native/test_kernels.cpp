@@ -62,7 +62,11 @@ void check_linear(const Kernel& kernel, const Shape& s, int variant) {
   Random random(static_cast<std::uint64_t>(s.m * 1000003 + s.k * 1009 + s.n * 31 + variant));
   const std::vector<float> x = hard_rows(random, s);
   std::vector<std::int8_t> q_w(static_cast<std::size_t>(s.n * s.k));
-  for (auto& v : q_w) v = static_cast<std::int8_t>(random.between(-128, 127));
+  for (std::size_t i = 0; i < q_w.size(); ++i) {
+    const std::int64_t k = static_cast<std::int64_t>(i) % s.k;
+    const int lowest = k / 8 % 3 == s.m % 4 ? -128 : -60;  // of the whole range, and small: kernels tell them apart
+    q_w[i] = static_cast<std::int8_t>(random.between(lowest, -1 - lowest));
+  }
   std::vector<float> s_w(static_cast<std::size_t>(s.n)), bias(static_cast<std::size_t>(s.n));
   for (float& v : s_w) v = static_cast<float>(random.between(1, 1000)) * 1e-4f;
   for (float& v : bias) v = random.real();
@@ -191,6 +195,34 @@ void check_integers(const Kernel& kernel, const Shape& s, int variant) {
   check(y.intact(), what + ": guards");
 }
 
+// Weights of 64 and, here and there, one of 65: four products with -128 just fit 16 bits, or just do not.
+void check_sums_of_four(const Kernel& kernel, const Shape& s, int variant) {
+  Random random(static_cast<std::uint64_t>(s.m * 101 + s.k * 103 + s.n * 107 + variant));
+  std::vector<std::uint8_t> a(static_cast<std::size_t>(s.m * s.k)), b(static_cast<std::size_t>(s.n * s.k));
+  for (auto& v : a) v = variant % 3 == 0 || (variant % 3 == 1 && random.between(0, 1) == 0) ? 0x80 : 0x7f;
+  for (std::size_t i = 0; i < b.size(); ++i) {
+    const bool negative = variant / 3 == 0 || (variant / 3 == 1 && random.between(0, 1) == 0);
+    const int size = random.between(0, 127) == 0 ? 65 : 64;
+    b[i] = static_cast<std::uint8_t>(negative ? -size : size);
+  }
+  const std::int32_t none = 0;
+  Guarded<std::int32_t> y(s.m, s.n, s.n);
+  matmul_integer({a.data(), s.m, s.k, s.k, false}, {b.data(), s.n, s.k, s.k, 1, false}, {&none, true}, {&none, true},
+                 y.get());
+  bool equal = true;
+  for (std::int64_t m = 0; m < s.m; ++m) {
+    for (std::int64_t n = 0; n < s.n; ++n) {
+      std::int32_t sum = 0;
+      for (std::int64_t k = 0; k < s.k; ++k) {
+        sum += value_of(a[static_cast<std::size_t>(m * s.k + k)], false) *
+               value_of(b[static_cast<std::size_t>(n * s.k + k)], false);
+      }
+      equal = equal && y.at(m, n) == sum;
+    }
+  }
+  check(equal, std::string(kernel.name) + " sums of four " + s.text() + " variant " + std::to_string(variant));
+}
+
 // Flush-to-zero and another rounding mode in the caller: same bits, and the caller's settings come back.
 void check_float_environment(const Kernel& kernel, bool relu) {
   const std::int64_t k = 64, n = 20, m = 40;
@@ -243,6 +275,12 @@ void check_kernel(const Kernel& kernel) {
       check_integers(kernel, {150, 130, 190}, v + 1);
       check_static(kernel, {150, 130, 190}, v * 4 + 3);
       check_static(kernel, {2, 1100, 1000}, v * 5);
+    }
+  }
+  set_num_threads(1);
+  for (int v = 0; v < 9; ++v) {
+    for (const Shape& s : {Shape{1, 64, 16}, {4, 100, 24}, {5, 9, 8}, {17, 300, 40}, {20, 1031, 33}}) {
+      check_sums_of_four(kernel, s, v);
     }
   }
   check_float_environment(kernel, false);

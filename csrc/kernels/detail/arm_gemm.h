@@ -87,7 +87,7 @@ std::int64_t lhs_bytes(std::int64_t rows, std::int64_t k) {
 }
 
 template <class Isa>
-std::int64_t scratch_elems(std::int64_t rows) {
+std::int64_t scratch_elems(std::int64_t rows, std::int64_t = 0) {
   return ceil_div(rows, Isa::kRowsPerVector) * Isa::kRowsPerVector * kNr;
 }
 

@@ -113,6 +113,39 @@ inline __m128i load_16(const std::uint8_t* x, std::int64_t n) {
   return _mm_load_si128(reinterpret_cast<const __m128i*>(tail));
 }
 
+// Rows as bytes of q + offset, offset 0 or 128.
+inline void quantize_bytes(const QuantizeLhs& task, std::int64_t stride, int offset) {
+  const __m128i flip = _mm_set1_epi8(static_cast<char>(offset ^ 128));  // of q + 128
+  for (std::int64_t m = 0; m < task.rows; ++m) {
+    const float* x = task.src + m * task.src_stride;
+    std::uint8_t* q = static_cast<std::uint8_t*>(task.dst) + m * stride;
+    const RowQuant rq = choose_row_quant(x, task);
+    task.scale[m] = rq.scale;
+    task.zero_point[m] = rq.zero_point;
+    if (rq.inverse == 0.0f) {
+      std::memset(q, rq.zero_point + offset, static_cast<std::size_t>(stride));
+      continue;
+    }
+    const RowQuantizer quantized(rq, 128);
+    for (std::int64_t i = 0; i < task.k; i += 16) {
+      const Sixteen v = load_16(x + i, task.k - i);
+      const __m128i bytes = bytes_of(quantized(v.first_8), quantized(v.last_8));
+      _mm_store_si128(reinterpret_cast<__m128i*>(q + i), _mm_xor_si128(bytes, flip));
+    }
+  }
+}
+
+inline void pack_bytes(const PackLhs& task, std::int64_t stride, int offset) {
+  const __m128i flip = _mm_set1_epi8(static_cast<char>(task.flip ^ offset));  // x + 128 is x ^ 0x80
+  for (std::int64_t m = 0; m < task.rows; ++m) {
+    const std::uint8_t* x = task.src + m * task.src_stride;
+    std::uint8_t* q = static_cast<std::uint8_t*>(task.dst) + m * stride;
+    for (std::int64_t i = 0; i < task.k; i += 16) {
+      _mm_store_si128(reinterpret_cast<__m128i*>(q + i), _mm_xor_si128(load_16(x + i, task.k - i), flip));
+    }
+  }
+}
+
 inline void store_words(int* dst, std::int64_t cols, __m256i result) {
   if (cols >= 8) {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(dst), result);

@@ -52,7 +52,7 @@ constexpr std::int64_t kChunkBytes = 256 << 10;
 constexpr std::int64_t kMaxChunkPanels = 64;
 
 template <class Isa>
-std::int64_t scratch_elems(std::int64_t) {
+std::int64_t scratch_elems(std::int64_t, std::int64_t) {
   return Isa::kMr * Isa::kPanels * kNr;
 }
 
