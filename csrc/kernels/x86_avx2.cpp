@@ -33,6 +33,8 @@
 
 #include "base/features.h"
 #include "kernels/detail/unroll.h"
+#include "kernels/detail/x86_rows.h"
+#include "kernels/detail/x86_stream.h"
 #include "kernels/kernel.h"
 
 namespace octavo {
@@ -154,21 +156,11 @@ struct Tile {
   Notes notes;
 };
 
-// Keeps a pointer in a register of its own: GCC otherwise derives a tile's row pointers one from the other, which takes
-// an instruction for every row.
-const std::int8_t* kept_apart(const std::int8_t* pointer) {
-  __asm__("" : "+r"(pointer));
-  return pointer;
-}
-
-// Rows of one base pointer: an address holds a base and none, one or two strides.
-constexpr int kRowsPerBase = 3;
-
 // R rows by a strip, to to[row * kNr]. Addresses are ready a step before they are used: their latency otherwise took a
 // tenth of the time.
 template <int R>
 [[gnu::flatten]] void multiply_tile(const Tile& tile, std::int32_t* to) {
-  constexpr int kBases = (R + kRowsPerBase - 1) / kRowsPerBase;
+  constexpr int kBases = kRowBases<R>;
   const std::int64_t stride = tile.lhs_stride;
   const __m256i one_words = _mm256_set1_epi16(1), start = load(tile.notes.start());
   __m256i sums[R];
@@ -274,22 +266,6 @@ void split_row(const std::int8_t* a, std::int64_t groups, std::int64_t r, SplitR
   to.start[r] = static_cast<std::int32_t>(sums[0] + sums[1] + sums[2] + sums[3]);
 }
 
-// Weights of which a thread reads more than this in a call come from beyond its L2 cache and are prefetched. On Zen 4:
-// for one row every other line into L2 (its neighbour comes along), where a prefetch of each line into L1 took a fifth
-// of the speed, being one load more; for more rows, which multiply for longer than they load, each line into L1, which
-// gave four of them twice the speed and two of them 1.3 times.
-constexpr std::int64_t kNearBytes = 1 << 20;
-
-template <int R, int kLine>
-void prefetch_stream(const std::int8_t* line) {
-  const char* ahead = reinterpret_cast<const char*>(line + kLine * kLineBytes + 4096);
-  if constexpr (R > 1) {
-    _mm_prefetch(ahead, _MM_HINT_T0);
-  } else if constexpr (kLine % 2 == 0) {
-    _mm_prefetch(ahead, _MM_HINT_T1);
-  }
-}
-
 // R rows by one panel, to to[row * kNr]: the whole of its lines, or one half and then the other where the accumulators
 // would not do.
 template <int R, bool kFar>
@@ -317,7 +293,7 @@ template <int R, bool kFar>
     std::int64_t g = 0;
     for (; g + 2 <= groups; g += 2, line += 2 * kLineBytes, a += 2 * R * 2 * kKr) {
       unrolled<2>([&](auto i) {
-        if constexpr (kFar && pass == 0) prefetch_stream<R, i>(line);
+        if constexpr (kFar && pass == 0) prefetch_stream<(R > 1), i>(line + i * kLineBytes);
         take_line(i);
       });
     }

@@ -156,7 +156,7 @@ struct Avx2 {
     __m256i shorts[R][kHalves];
     unrolled<kHalfLines>([&](auto i) {
       const std::uint8_t* line = lines + i * kLineBytes;
-      if constexpr (kPrefetch) prefetch_stream<R, i>(line);
+      if constexpr (kPrefetch) prefetch_stream<(R > 1), i>(line);
       __m256i b[kHalves];
       unrolled<kHalves>([&](auto h) {
         b[h] = load(line + 32 * h);

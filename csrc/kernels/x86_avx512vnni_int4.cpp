@@ -185,7 +185,7 @@ struct Avx512Vnni {
         unrolled<P>([&](auto p) {
           const std::uint8_t* at = lines + p * tile.panel_bytes + line * kLineBytes;
           if constexpr (kStream) {
-            prefetch_stream<R, line>(at);
+            prefetch_stream<(R > 2), line>(at);
           } else {
             prefetch_to_l2(at + kAheadBytes);
           }

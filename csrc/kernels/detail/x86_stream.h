@@ -3,23 +3,30 @@
 
 #include <immintrin.h>
 
+#include <cstdint>
+
 namespace octavo {
 namespace {
 
 constexpr int kAheadBytes = 4096;
 
+// Weights of which a thread reads more than this in a call come from beyond its L2 cache. Of those that are in it
+// already any prefetch took a tenth of the speed.
+constexpr std::int64_t kNearBytes = 1 << 20;
+
 inline void prefetch_to_l2(const void* at) { _mm_prefetch(static_cast<const char*>(at), _MM_HINT_T1); }
 
-// For a stream that kRows rows meet once, at its line number kLine. On Zen 4, for weights in L3 and in memory: with one
-// and two rows every other line into L2 (its neighbour comes along), where a prefetch of each line into L1 took a
-// quarter of the speed, being one load more. With three and four, which multiply for longer than they load, each line
-// into L1: 1.8 times as fast from memory with four-bit weights.
-template <int kRows, int kLine>
+// For a stream that some rows meet once, at its line number kLine. Few rows load as fast as they can: every other line
+// into L2, and its neighbour comes along. On Zen 4, from L3 and from memory, a prefetch of each line into L1 took them
+// a quarter of the speed, being one load more. Rows that multiply for longer than they load (kBusy; 2 and more of AVX2,
+// 3 and more of VNNI) take each line into L1: twice the speed for four of them.
+template <bool kBusy, int kLine>
 void prefetch_stream(const void* line) {
-  if constexpr (kRows > 2) {
-    _mm_prefetch(static_cast<const char*>(line) + kAheadBytes, _MM_HINT_T0);
+  const char* const ahead = static_cast<const char*>(line) + kAheadBytes;
+  if constexpr (kBusy) {
+    _mm_prefetch(ahead, _MM_HINT_T0);
   } else if constexpr (kLine % 2 == 0) {
-    prefetch_to_l2(static_cast<const char*>(line) + kAheadBytes);
+    _mm_prefetch(ahead, _MM_HINT_T1);
   }
 }
 

@@ -160,10 +160,6 @@ void gemm(const GemmBlock& block) {
   }
 }
 
-// Weights of which a thread reads more than this in a call come from beyond its L2 cache. Of those that are in it
-// already any prefetch took a tenth of the speed.
-constexpr std::int64_t kNearBytes = 1 << 20;
-
 // R rows by one panel, several lines at a time, each with accumulators of its own.
 template <class Isa, int R, bool kFar>
 void stream_panel(const GemmBlock& block, const std::uint8_t* lhs, std::int64_t stride, const std::int8_t* line,
@@ -188,7 +184,7 @@ void stream_panel(const GemmBlock& block, const std::uint8_t* lhs, std::int64_t 
   std::int64_t g = 0;
   for (; g + kLines <= groups; g += kLines, line += kLines * kLineBytes, lhs += kLines * kKr) {
     unrolled<kLines>([&](auto i) {
-      if constexpr (kFar) prefetch_stream<R, i>(line + i * kLineBytes);
+      if constexpr (kFar) prefetch_stream<(R > 2), i>(line + i * kLineBytes);
       multiply_line(i);
     });
   }
