@@ -46,7 +46,12 @@ constexpr int kKr = 4;
 constexpr std::int64_t kLineBytes = kNr * kKr;
 constexpr int kStripCols = 8;  // of a tile: half a panel
 constexpr std::int64_t kStripBytes = kStripCols * kKr;
-constexpr int kMaxStreamRows = 8, kGemvMaxRows = 2 * kMaxStreamRows;
+#if defined(OCTAVO_FEW_TILES)  // sanitizers make a tile's code so large that compiling all heights takes minutes
+constexpr int kMaxStreamRows = 4;
+#else
+constexpr int kMaxStreamRows = 8;
+#endif
+constexpr int kGemvMaxRows = 2 * kMaxStreamRows;
 
 // Bytes from an lhs row to the next: whole lines, and never a multiple of 2 KiB, which would put the rows of a tile
 // into few sets of the L1 cache.
