@@ -95,6 +95,7 @@ def test_call_refuses(layer: Any) -> None:
     [
         (np.ones(3), {}, ValueError, r"weight must be 2-D \(num_embeddings, embedding_dim\), got shape \(3,\)"),
         (np.ones((2, 2), complex), {}, TypeError, "must hold real numbers|must be real numbers"),
+        (np.ma.ones((2, 2)), {}, TypeError, "weight must not be a masked array"),
         ([[np.nan]], {}, ValueError, "finite|nan"),
         (W, {"group_size": 8}, ValueError, "group_size"),
         (W, {"dtype": "uint8"}, ValueError, "dtype"),

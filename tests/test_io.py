@@ -410,6 +410,32 @@ def test_save_refuses_and_leaves_the_old_file(case: str, tmp_path: Path) -> None
     assert os.listdir(tmp_path) == ["x"]
 
 
+@pytest.mark.parametrize("name", ["x" * 255, "\N{CJK UNIFIED IDEOGRAPH-4E00}" * 85], ids=["long", "wide"])
+def test_save_takes_every_name_that_the_file_system_takes(name: str, tmp_path: Path) -> None:
+    oc.save({"a": np.arange(3)}, tmp_path / name)
+    assert os.listdir(tmp_path) == [name]
+    assert list(oc.load(tmp_path / name)) == ["a"]
+
+
+def test_save_follows_a_link_and_keeps_the_mode(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"old")
+    (tmp_path / "x").chmod(0o640)
+    (tmp_path / "link").symlink_to("x")
+    oc.save({"a": np.arange(3)}, tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "x").stat().st_mode & 0o777 == 0o640
+    assert list(oc.load(tmp_path / "x")) == ["a"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_save_does_not_take_the_place_of_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(FileExistsError, match="device or a pipe"):
+        oc.save({"a": np.arange(3)}, tmp_path / "pipe")
+    assert (tmp_path / "pipe").is_fifo()
+    assert os.listdir(tmp_path) == ["pipe"]
+
+
 def test_full_disk_while_saving_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "x"
     oc.save({"a": np.arange(3)}, path)

@@ -33,7 +33,7 @@ NUMPY_ALONE = {
         "qat_ops",
     },  # qat_ops for values that autograd is differentiating
     "nn_recurrent": {"recurrent_layer"},
-    "recurrent_layer": set(),
+    "recurrent_layer": {"qparams"},
     "gates": set(),
     "counterparts": set(),
     "tree": set(),

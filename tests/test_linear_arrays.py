@@ -213,6 +213,8 @@ def test_call_refuses_x_that_does_not_fit(layer: oc.QuantLinear, x, error, words
         (np.ones((3, 4), complex), {}, TypeError, "complex"),
         (np.ones((3, 4), object), {}, TypeError, "object"),
         ([["a"]], {}, TypeError, "<U1"),
+        (np.ma.ones((3, 4)), {}, TypeError, r"weight must not be a masked array.*weight\.filled"),
+        (np.ones((3, 4)), {"bias": np.ma.ones(3)}, TypeError, "bias must not be a masked array"),
         ([[1.0, np.nan]], {}, ValueError, "NaN"),
         ([[np.inf, 1.0]], {}, ValueError, "inf"),
         (np.array([[1e300]]), {}, ValueError, "float32"),

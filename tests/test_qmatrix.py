@@ -143,6 +143,12 @@ def test_masked_operands_are_refused(axis: int) -> None:
             product()
 
 
+@pytest.mark.parametrize("dtype", ["int8", "int4"])
+def test_masked_matrix_is_refused(dtype: str) -> None:
+    with pytest.raises(TypeError, match=r"w must not be a masked array.*w\.filled"):
+        oc.QuantMatrix(np.ma.array(W), dtype=dtype)
+
+
 @pytest.mark.parametrize("value", [1.0, 1e300, -1e300, np.inf, np.nan])
 @pytest.mark.parametrize("shape", [(70,), (3, 70), (2, 3, 70)])
 def test_float64_operands_are_rounded_to_float32_without_warnings(value: float, shape: tuple[int, ...]) -> None:

@@ -420,6 +420,7 @@ def test_layer_needs_consistent_arrays() -> None:
         )
         refuses(r"bias_hh_l0 must have shape \(20,\)", bias_hh_l0=np.ones(21))
         refuses(r"bias_hh_l0 must be real numbers, got dtype <U1", TypeError, bias_hh_l0=np.array(["a"] * 20))
+        refuses(r"bias_hh_l0 must not be a masked array", TypeError, bias_hh_l0=np.ma.zeros(20))
         with pytest.raises(TypeError, match=r"arrays must be a mapping from names to arrays, got list"):
             cls([1])
     with pytest.raises(ValueError, match=r"weight_hh_l0 must have shape \(3 \* hidden_size"):

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from octavo.qparams import QTypeLike, as_qtype, qint4, qint8
+from octavo.qparams import QTypeLike, as_qtype, qint4, qint8, unmasked
 
 __all__ = [
     "as_activations", "as_bias", "as_rows", "check_group_size", "check_out", "is_int4", "read_only", "rows_in_place",
@@ -29,7 +29,7 @@ def as_bias(bias: ArrayLike | None, n: int) -> NDArray[np.float32] | None:
     """A layer's bias (n,) as contiguous float32; TypeError or ValueError where it is none."""
     if bias is None:
         return None
-    b = np.asarray(bias)
+    b = unmasked(bias, "bias")
     if b.dtype.kind not in "fiub":
         raise TypeError(f"bias must be real numbers, got dtype {b.dtype}")
     if b.shape != (n,):
@@ -44,9 +44,7 @@ def as_bias(bias: ArrayLike | None, n: int) -> NDArray[np.float32] | None:
 
 def as_activations(x: ArrayLike, in_features: int) -> NDArray[Any]:
     """x as an array of real numbers (..., in_features); TypeError or ValueError where it is none."""
-    if isinstance(x, np.ma.MaskedArray):
-        raise TypeError("x must not be a masked array, whose mask would be lost; pass x.filled(value)")
-    a = np.asarray(x)
+    a = unmasked(x, "x")
     if a.dtype.kind not in "fiub":
         raise TypeError(f"x must be real numbers, got dtype {a.dtype}")
     if a.ndim == 0 or a.shape[-1] != in_features:

@@ -307,6 +307,8 @@ class Writer:
         self.nbytes = self._start + end
         if self._path.is_dir():
             raise IsADirectoryError(f"{path} is a folder; give the name of a file")
+        if self._path.exists() and not self._path.is_file():
+            raise FileExistsError(f"{path} is a device or a pipe, and no file may take its place; give another name")
 
     def _header(self, crc32: dict[str, int]) -> bytes:
         entries: dict[str, Any] = {}
@@ -323,7 +325,7 @@ class Writer:
         return len(text).to_bytes(8, "little") + text
 
     def __enter__(self) -> Writer:
-        self._beside = self._path.with_name(f".{self._path.name[:100]}.{secrets.token_hex(6)}.tmp")
+        self._beside = self._path.with_name(f".octavo-{secrets.token_hex(8)}.tmp")
         self._fd = os.open(self._beside, os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_CLOEXEC", 0), 0o666)
         with contextlib.suppress(OSError):  # there was none, or the file system has no modes
             os.chmod(self._beside, stat.S_IMODE(os.stat(self._path).st_mode))

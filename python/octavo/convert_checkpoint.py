@@ -16,10 +16,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from octavo.arguments import check_group_size, is_int4
 from octavo.checkpoint import Reader, Tensor, Writer, widened
 from octavo.int4 import ScaleDtype, pack_int4
 from octavo.io import header_metadata
-from octavo.qparams import QTypeLike, as_qtype, choose_qparams, qint4, qint8
+from octavo.qparams import QTypeLike, choose_qparams, qint8
 from octavo.quantize import quantize
 from octavo.rounding import round_nearest, round_search
 from octavo.stored import WeightFormat, linear_options, tensor_name
@@ -29,13 +30,12 @@ __all__ = ["Conversion", "as_rows", "candidates", "quantize_checkpoint", "summar
 Layout = Literal["out_in", "in_out"]
 Rounder = Callable[[NDArray[Any]], dict[str, NDArray[Any]]]
 
-GROUP_STEP = 32  # what the kernels take groups in multiples of
-
 FLOATS = ("F16", "BF16", "F32", "F64")
 _INCLUDE, _EXCLUDE = ("*.weight",), ("*emb*",)
 _BLOCK_ELEMS = 1 << 20
 _MAX_IN_FEATURES = (2**31 - 1) // 128**2  # int32 sums are exact up to it
 _LAYOUTS = ("out_in", "in_out")
+_GROUP_SIZE = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ def quantize_checkpoint(
     destination: str | os.PathLike[str],
     *,
     dtype: QTypeLike = "int8",
-    group_size: int | None = 128,
+    group_size: int | None = _GROUP_SIZE,
     symmetric: bool = True,
     scale_dtype: ScaleDtype = "float32",
     rounding: Literal["nearest", "search"] | None = None,
@@ -96,8 +96,9 @@ def quantize_checkpoint(
 
     Raises:
         OSError: a file cannot be read or written.
-        ValueError: source is no usable safetensors file, or quantized already; nothing is chosen; weights hold NaN or
-            infinity; source and destination are one file. Nothing is left of the destination.
+        ValueError: an option is unknown or not for this dtype; source is no usable safetensors file, or quantized
+            already; nothing is chosen; weights hold NaN or infinity; source and destination are one file. Nothing is
+            left of the destination.
         ImportError: progress without tqdm; the message names the extra.
 
     Notes:
@@ -219,19 +220,10 @@ def _weights(
     rounding: Literal["nearest", "search"] | None,
 ) -> tuple[WeightFormat, Rounder]:
     """How weights are stored, and what makes their tensors of a block of rows."""
-    qtype = as_qtype(dtype)
-    if qtype not in (qint8, qint4):
-        raise ValueError(f"dtype must be int8 or int4, got {qtype.name}")
-    if rounding not in (None, "nearest", "search"):
-        raise ValueError(f'rounding must be "nearest" or "search", got {rounding!r}')
-    if qtype == qint8:
-        if rounding == "search":
-            raise ValueError('rounding="search" is for int4; int8 weights are rounded to nearest')
+    given = None if group_size == _GROUP_SIZE else group_size
+    if not is_int4(dtype, group_size=given, symmetric=symmetric, scale_dtype=scale_dtype, rounding=rounding):
         return WeightFormat(), _rounded_to_int8
-    if group_size is not None and (group_size < 1 or group_size % GROUP_STEP):
-        raise ValueError(f"group_size must be a multiple of {GROUP_STEP}, or None for one a row, got {group_size}")
-    if scale_dtype not in ("float32", "float16"):
-        raise ValueError(f'scale_dtype must be "float32" or "float16", got {scale_dtype!r}')
+    check_group_size(group_size)
     weights = WeightFormat("int4", group_size, symmetric, scale_dtype)
     choose = round_nearest if rounding == "nearest" else round_search
 
@@ -256,8 +248,8 @@ def _write_layer(
         if bad.any():
             row, column = np.argwhere(bad)[0]
             raise ValueError(
-                f"{layer.weight} holds {block[row, column]!s} for output {start + row}, input {column}, and integers "
-                f"have no such value; leave it as it is with --exclude {layer.weight}"
+                f"{reader.path}: {layer.weight} holds {block[row, column]!s} for output {start + row}, input {column}, "
+                f"and integers have no such value; leave it as it is with --exclude {layer.weight}"
             )
         for suffix, piece in rounder(block).items():
             writer.append(tensor_name(layer.name, suffix), piece)
@@ -266,7 +258,8 @@ def _write_layer(
     if layer.bias is not None:
         bias = reader.array(layer.bias).astype(np.float32)
         if not np.isfinite(bias).all():
-            raise ValueError(f"{layer.bias} must be finite in float32; leave it out with --exclude {layer.weight}")
+            remedy = f"leave it out with --exclude {layer.weight}"
+            raise ValueError(f"{reader.path}: {layer.bias} must be finite in float32; {remedy}")
         writer.append(tensor_name(layer.name, "bias"), bias)
         advance(reader.tensors[layer.bias].nbytes)
 

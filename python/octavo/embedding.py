@@ -12,7 +12,7 @@ from octavo.arguments import is_int4, read_only
 from octavo.counterparts import stands_for
 from octavo.int4 import GroupedWeight, ScaleDtype, pack_int4, unpack_int4
 from octavo.linear import ActivationScheme, Rounding
-from octavo.qparams import QType, QTypeLike, choose_qparams, qint4, qint8
+from octavo.qparams import QType, QTypeLike, choose_qparams, qint4, qint8, unmasked
 from octavo.quantize import quantize
 
 __all__ = ["QuantEmbedding"]
@@ -68,7 +68,7 @@ class QuantEmbedding:
         scale_dtype: ScaleDtype = "float32",
         rounding: Rounding | None = None,
     ) -> None:
-        w = np.asarray(weight)
+        w = unmasked(weight, "weight")
         int4 = is_int4(dtype, group_size=group_size, symmetric=symmetric, scale_dtype=scale_dtype, rounding=rounding)
         if w.ndim != 2:
             raise ValueError(f"weight must be 2-D (num_embeddings, embedding_dim), got shape {w.shape}")

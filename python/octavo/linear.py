@@ -19,7 +19,7 @@ from octavo.arguments import (
     rows_in_place,
 )
 from octavo.int4 import GroupedWeight, ScaleDtype, pack_int4, unpack_int4
-from octavo.qparams import QParams, QType, QTypeLike, choose_qparams, qint4, qint8
+from octavo.qparams import QParams, QType, QTypeLike, choose_qparams, qint4, qint8, unmasked
 from octavo.quantize import quantize
 from octavo.rounding import round_nearest, round_search
 
@@ -103,7 +103,7 @@ class QuantLinear:
         relu: bool = False,
         call: str = "forward",
     ) -> None:
-        w = np.asarray(weight)
+        w = unmasked(weight, "weight")
         if is_int4(dtype, group_size=group_size, symmetric=symmetric, scale_dtype=scale_dtype, rounding=rounding):
             check_group_size(group_size)
             check_weight_shape(w, activation, int4=True, group_size=group_size, symmetric=symmetric)

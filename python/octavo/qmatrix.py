@@ -20,7 +20,7 @@ from octavo.einsum import as_product
 from octavo.int4 import GroupedWeight, ScaleDtype
 from octavo.linear import ActivationScheme, QuantLinear, Rounding
 from octavo.linear import _from_state as _layer_from_state
-from octavo.qparams import QType, QTypeLike, qint8
+from octavo.qparams import QType, QTypeLike, qint8, refuse_masked, unmasked
 from octavo.standin import StandIn, operates_itself, values_of
 
 __all__ = ["QuantMatrix", "watched_matrix"]
@@ -91,7 +91,7 @@ class QuantMatrix(StandIn):
         rounding: Rounding | None = None,
         activation: ActivationScheme = "symmetric",
     ) -> None:
-        a = np.asarray(w)
+        a = unmasked(w, "w")
         if a.ndim != 2:
             raise ValueError(f"w must be 2-D, got shape {a.shape}")
         if a.dtype.kind != "f":
@@ -384,8 +384,7 @@ def _blockwise(x: NDArray[Any], q: QuantMatrix) -> NDArray[Any]:
 
 
 def _operand(x: Any) -> NDArray[Any]:
-    if isinstance(x, np.ma.MaskedArray):
-        raise TypeError("x must not be a masked array, whose mask would be lost; pass x.filled(value)")
+    refuse_masked(x, "x")
     return np.asanyarray(x)
 
 

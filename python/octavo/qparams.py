@@ -347,6 +347,18 @@ def is_traced(x: object) -> bool:
     return tracer is not None and issubclass(type(x), tracer.Box)  # isinstance would ask a stand-in for its class
 
 
+def refuse_masked(x: object, name: str) -> None:
+    """Raises TypeError for a masked array, whose mask would be lost."""
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError(f"{name} must not be a masked array, whose mask would be lost; pass {name}.filled(value)")
+
+
+def unmasked(x: npt.ArrayLike, name: str) -> Array:
+    """`x` as an array, not copied; TypeError for a masked one."""
+    refuse_masked(x, name)
+    return np.asarray(x)
+
+
 def as_real_array(x: npt.ArrayLike, name: str) -> Array:
     """`x` as an array of float16/32/64, integers or bool, not copied; anything else is a TypeError."""
     if is_traced(x):
@@ -354,7 +366,7 @@ def as_real_array(x: npt.ArrayLike, name: str) -> Array:
             f"{name} must be an array, got a value that autograd is differentiating ({type(x).__name__}): rounding has"
             " no gradient of its own. octavo.qat.fake_quantize passes one straight through"
         )
-    array = np.asarray(x)
+    array = unmasked(x, name)
     if array.dtype.kind in "biu" or (array.dtype.kind == "f" and array.dtype.itemsize <= 8):
         return array
     raise TypeError(

@@ -17,6 +17,8 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from octavo.qparams import unmasked
+
 __all__ = ["KINDS", "RecurrentLayer", "as_float", "as_real", "direction_names", "read_weights"]
 
 Array: TypeAlias = NDArray[Any]
@@ -243,7 +245,7 @@ def as_real(name: str, values: ArrayLike) -> Array:
         >>> as_real("x", [1, 2])
         array([1, 2])
     """
-    a = np.asarray(values)
+    a = unmasked(values, name)
     if a.dtype.kind not in "fiub":
         raise TypeError(f"{name} must be real numbers, got dtype {a.dtype}")
     return a
