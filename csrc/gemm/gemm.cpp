@@ -26,7 +26,7 @@ struct Product {
 };
 
 // Packed rows and what the epilogue needs of them, in memory that a thread keeps for its next call. What it keeps is
-// bounded: a block of rows is planned to fill half of the L2 cache.
+// bounded: a block of many rows is planned to fill half of the L2 cache, few rows are at most four tiles a thread.
 class RowBuffers {
  public:
   void resize(const Kernel& kernel, std::int64_t rows, std::int64_t k) {
