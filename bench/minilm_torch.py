@@ -71,7 +71,8 @@ class Embedder(torch.nn.Module):
 
 folder = model_folder()
 sentences = list(docstrings())
-tokens = tokenized(folder, sentences[:: max(1, len(sentences) // args.limit)])
+step = max(2, len(sentences) // args.limit)
+tokens, others = (tokenized(folder, sentences[start::step]) for start in (0, 1))
 places = batches(tokens, minilm.BATCH)
 params = minilm.load(folder)
 theirs = Embedder(params).eval()
@@ -79,8 +80,14 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # torch.ao.quantization announces its successor
     dynamic = torch.ao.quantization.quantize_dynamic(theirs, {torch.nn.Linear}, dtype=torch.qint8)
 models = {"numpy float32": params}
+seen = {
+    "calibration": [np.array([others[i] for i in at]) for at in batches(others[:500], minilm.BATCH)],
+    "forward": minilm.embed,
+}
 for name, options in minilm.VARIANTS.items():
-    models[f"octavo {name}"] = oc.quantize_dynamic(params, arrays=minilm.WEIGHTS, activation="asymmetric", **options)
+    models[f"octavo {name}"] = oc.quantize_dynamic(
+        params, arrays=minilm.WEIGHTS, activation="asymmetric", **options, **(seen if options else {})
+    )
 
 
 def run_torch(model: torch.nn.Module) -> np.ndarray:
