@@ -121,6 +121,14 @@ def test_objects_slots_tuples_and_dataclasses(inplace: bool, patterns: Any) -> N
     np.testing.assert_array_equal(again.predict(x), q.predict(x))
 
 
+@pytest.mark.parametrize("name", ["['b[0]'].w", "b[0].w", "b[?].w", "b*w"])
+def test_keys_with_brackets_are_named_as_the_report_prints_them(name: str) -> None:
+    params = {"a": {"w": matrix(8, 8)}, "b[0]": {"w": matrix(8, 8)}}
+    q = oc.quantize_dynamic(params, arrays=[name])
+    assert isinstance(q["b[0]"]["w"], oc.QuantMatrix)
+    assert isinstance(q["a"]["w"], np.ndarray)
+
+
 def test_npz_files_become_dicts(tmp_path: Path) -> None:
     np.savez(tmp_path / "model.npz", **{"a.w": matrix(64, 64), "b": matrix(64)})
     with np.load(tmp_path / "model.npz") as stored:

@@ -312,3 +312,19 @@ def test_arrays_are_rounded_by_what_they_multiply(rounding: Any) -> None:
     # The table was looked up and never multiplied: it is rounded for itself.
     np.testing.assert_array_equal(np.asarray(q["table"]), round_search(params["table"], group_size=32).dequantize())
     assert type(params["up"]) is np.ndarray
+
+
+def test_models_may_look_at_their_arrays_while_they_are_calibrated() -> None:
+    seen: list[str] = []
+
+    def run(params: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
+        w = params["w"]
+        seen.append(f"{w} {w!r} {w.mean():.3f} {w[0, :2]} {w.shape} {w.dtype}")
+        return x @ w
+
+    x = np.random.default_rng(0).standard_normal((16, 8), dtype=np.float32)
+    w = np.arange(64, dtype=np.float32).reshape(8, 8)
+    options: dict[str, Any] = {"dtype": "int4", "rounding": "gptq", "calibration": [x], "forward": run}
+    assert isinstance(oc.quantize_dynamic({"w": w}, arrays=["w"], **options)["w"], oc.QuantMatrix)
+    assert "watched" in seen[0]
+    assert seen[0].endswith("31.500 [0. 1.] (8, 8) float32")

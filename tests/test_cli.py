@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,3 +58,10 @@ def test_demo_names_the_extra_that_is_missing(
     monkeypatch.setitem(__import__("sys").modules, "sklearn.datasets", None)
     assert cli.main(["demo"]) == 1
     assert "pip install 'octavo[demo]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(["info"], 0), (["demo", "--plot", "/nowhere/x.png"], 1)], ids=str)
+def test_the_package_runs_as_a_module(arguments: list[str], code: int) -> None:
+    done = subprocess.run([sys.executable, "-m", "octavo", *arguments], capture_output=True, text=True, timeout=60)
+    assert done.returncode == code, done.stderr
+    assert ("kernel" in done.stdout) is (code == 0)

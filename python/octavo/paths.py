@@ -14,11 +14,15 @@ def canonical(path: str) -> str:
 
 def is_within(path: str, name: str) -> bool:
     """Whether `path`, in canonical spelling, is the named object or something in it."""
-    name = canonical(name)
-    return path == name or path.startswith(name + ".")
+    return any(path == known or path.startswith(known + ".") for known in _spellings(name))
 
 
 def matches(path: str, pattern: str) -> bool:
     """Whether all of `path`, in canonical spelling, is what the pattern describes."""
-    glob = re.escape(canonical(pattern)).replace(r"\*", ".*").replace(r"\?", ".")
-    return re.fullmatch(glob, path, re.DOTALL) is not None
+    globs = (re.escape(known).replace(r"\*", ".*").replace(r"\?", ".") for known in _spellings(pattern))
+    return any(re.fullmatch(glob, path, re.DOTALL) for glob in globs)
+
+
+def _spellings(name: str) -> set[str]:
+    """As given too: a dict's key may hold brackets of its own, which canonical paths keep."""
+    return {canonical(name), name}

@@ -360,6 +360,9 @@ class _FloatLayer:
         self._before(x)
         return np.matmul(x, self.weight.T, out=out)
 
+    def __repr__(self) -> str:
+        return f"FloatLayer({self.in_features} -> {self.out_features}, {self.weight.dtype}, watched)"
+
     def try_call(self, x: Any) -> None:
         """As the compiled layer has it: None is for the way through `__call__`."""
 

@@ -1,0 +1,7 @@
+"""`python -m octavo`: the command line, where the script is not on the path."""
+
+import sys
+
+from octavo.cli import main
+
+sys.exit(main())
