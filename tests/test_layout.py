@@ -36,7 +36,8 @@ NUMPY_ALONE = {
     "recurrent_layer": {"qparams"},
     "gates": set(),
     "counterparts": set(),
-    "tree": set(),
+    "holders": set(),
+    "tree": {"holders"},
     "qarray": {"qparams", "quantize"},
     "standin": {"qarray"},
     "tracing": {"qarray"},
@@ -50,7 +51,7 @@ NUMPY_ALONE = {
     "timing": set(),
     "progress": set(),
     "checkpoint": set(),
-    "places": {"tree"},
+    "places": {"holders", "tree"},
 }
 
 

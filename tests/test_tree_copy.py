@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from octavo.tree import attributes, copy_with, restore, snapshot, stale_references, walk
+from octavo.holders import attributes
+from octavo.tree import copy_with, restore, snapshot, stale_references, walk
 from trees import Layer, New, OneSlot, Plain, Slotted, call, held, holders, linked_list, objects, shape, state
 
 # copy_with

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octavo import tree
+from octavo.holders import attributes
 
 __all__ = [
     "LayerSpec", "Layers", "as_specs", "check_functions", "check_layer", "find_layers", "nothing_found", "read_layer",
@@ -112,7 +113,7 @@ def _matrices(layer: Any) -> list[str]:
 
 
 def _arrays(layer: Any) -> dict[str, NDArray[Any]]:
-    return {k: v for k, v in tree.attributes(layer).items() if isinstance(v, np.ndarray) and k.isidentifier()}
+    return {k: v for k, v in attributes(layer).items() if isinstance(v, np.ndarray) and k.isidentifier()}
 
 
 def read_layer(layer: Any, spec: LayerSpec) -> tuple[NDArray[Any], NDArray[Any] | None]:

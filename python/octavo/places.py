@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from octavo.tree import _IMMUTABLE, _LEAVES, _entered_or_none, _instance_dict, _parts, _rebuilt, attributes, label
+from octavo.holders import IMMUTABLE, LEAVES, attributes, entered_or_none, instance_dict, parts_of, rebuilt
+from octavo.tree import label, put_together
 
 __all__ = ["Filling", "Resolver", "fill", "holds", "survey"]
 
@@ -50,7 +51,7 @@ def _references(root: Any, stop: Callable[[str | None, Any], bool], *, none: boo
     nameless: list[tuple[str | None, str, Any]] = []
     while named or nameless:
         name, path, value = (named or nameless).pop()
-        if isinstance(value, _LEAVES):
+        if isinstance(value, LEAVES):
             if value is None:
                 yield _Reference(name, path, None, name, False)
             continue
@@ -60,7 +61,7 @@ def _references(root: Any, stop: Callable[[str | None, Any], bool], *, none: boo
         # A tuple of Nones in the source code is one object wherever it stands, so each place of it counts.
         if (again and not (none and _is_hollow(value, hollow))) or stop(name, value):
             continue
-        parts = list(_parts(value, _entered_or_none) if none else _parts(value))
+        parts = list(parts_of(value, entered_or_none) if none else parts_of(value))
         for part in reversed(parts):
             place = _joined(name, part.suffix)
             inner = path + part.suffix if path else part.suffix.removeprefix(".")
@@ -210,22 +211,22 @@ class _Skeleton:
             name = self.by_id.get(id(value))
         if name is not None:
             return self.items[name]
-        return self._rebuilt(place, value) if isinstance(value, _IMMUTABLE) else value
+        return self._rebuilt(place, value) if isinstance(value, IMMUTABLE) else value
 
     def _rebuilt(self, place: str | None, value: Any) -> Any:
-        parts = {part.suffix: part.value for part in _parts(value, _entered_or_none)}
+        parts = {part.suffix: part.value for part in parts_of(value, entered_or_none)}
         news = {suffix: self.new(_joined(place, suffix), held) for suffix, held in parts.items()}
         if all(news[suffix] is parts[suffix] for suffix in parts):
             return value
         if not isinstance(value, tuple):
             by_old = {id(parts[suffix]): news[suffix] for suffix in parts}
-            return _rebuilt(value, lambda held: by_old.get(id(held), held))
+            return rebuilt(value, lambda held: by_old.get(id(held), held))
         fields = getattr(value, "_fields", None)
         suffixes = [f".{fields[i]}" if fields else f"[{i}]" for i in range(len(value))]
         built = tuple.__new__(
             type(value), [news.get(suffix, item) for suffix, item in zip(suffixes, value, strict=True)]
         )
-        own = _instance_dict(value)
+        own = instance_dict(value)
         if own:
             vars(built).update({name: news.get(f".{name}", item) for name, item in own.items()})
         return built
@@ -281,27 +282,16 @@ def fill(
 def _put_all(skeleton: _Skeleton) -> Any:
     changes = []
     for name, path, holder, _, again in _references(skeleton.root, skeleton.taken, none=True):
-        if holder is None or again or isinstance(holder, _IMMUTABLE):
+        if holder is None or again or isinstance(holder, IMMUTABLE):
             continue
         if skeleton.taken(name, holder) or skeleton.stored(holder):
             continue
-        for part in _parts(holder, _entered_or_none):
+        for part in parts_of(holder, entered_or_none):
             new = skeleton.new(_joined(name, part.suffix), part.value)
             if new is not part.value and part.put is not None:
-                changes.append((path + part.suffix, part.put, part.value, new))
+                changes.append(((path + part.suffix).removeprefix("."), part.put, part.value, new))
     root = skeleton.new("", skeleton.root)
-    done = 0
-    try:
-        for _, put, old, new in changes:
-            put(old, new)
-            done += 1
-    except BaseException as error:
-        for _, put, old, new in reversed(changes[:done]):
-            put(new, old)
-        if not isinstance(error, Exception):
-            raise
-        where = label(changes[done][0].removeprefix("."))
-        raise ValueError(f"cannot store at {where}: {error}; nothing was changed") from error
+    put_together(changes, "store at")
     return root
 
 
