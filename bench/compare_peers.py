@@ -7,7 +7,7 @@
 About 15 minutes for the whole grid on one thread and 10 on two; `--shapes short` takes one. The machine should do
 nothing else. All contenders of a shape are checked against float64, then called in turn in one process, five rounds
 (three where a call takes over half a second): a figure is the median, its spread (slowest - fastest) / median. A limit
-is what bench/limits_x86.cpp measures right before, compiled with c++ (or --limits FILE of its --json):
+is the best that bench/limits_x86.cpp measures right before, compiled with c++ (or --limits FILE of its --json):
 
     limit = max(operations / arithmetic limit, bytes of weights / read bandwidth for as many bytes)
 

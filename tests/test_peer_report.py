@@ -63,10 +63,10 @@ RUN: dict[str, Any] = {
 }
 LIMITS = {
     "figures": [
-        {"group": "arithmetic", "name": "VPDPBUSD 512", "threads": 1, "bytes": 0, "unit": "TOPS", "median": 0.5},
-        {"group": "arithmetic", "name": "VPDPBUSD 512", "threads": 2, "bytes": 0, "unit": "TOPS", "median": 1.0},
-        {"group": "read", "name": "read 1 MB", "threads": 1, "bytes": 1 << 20, "unit": "GB/s", "median": 100},
-        {"group": "read", "name": "read 1 GB", "threads": 1, "bytes": 1 << 30, "unit": "GB/s", "median": 10},
+        {"group": "arithmetic", "name": "VPDPBUSD 512", "threads": 1, "bytes": 0, "unit": "TOPS", "high": 0.5},
+        {"group": "arithmetic", "name": "VPDPBUSD 512", "threads": 2, "bytes": 0, "unit": "TOPS", "high": 1.0},
+        {"group": "read", "name": "read 1 MB", "threads": 1, "bytes": 1 << 20, "unit": "GB/s", "high": 100},
+        {"group": "read", "name": "read 1 GB", "threads": 1, "bytes": 1 << 30, "unit": "GB/s", "high": 10},
     ]
 }
 
