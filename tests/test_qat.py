@@ -280,3 +280,45 @@ def test_original_is_left_alone_and_inplace_changes_it() -> None:
     layer = net[0]
     assert oc.prepare_qat(net, minmax(), layers=LINEAR, inplace=True) is net
     assert net[0].layer is layer
+
+
+class BehindStub:
+    def __init__(self) -> None:
+        rng = np.random.default_rng(0)
+        self.q, self.a, self.b = oc.QuantStub(), oc.nn.Linear.init(8, 4, rng=rng), oc.nn.Linear.init(8, 4, rng=rng)
+
+    def __call__(self, x: Any) -> Any:
+        h = self.q(x)
+        return self.a(h) + self.b(h)
+
+
+def test_a_learned_range_of_a_stub_is_one_parameter_and_is_stored() -> None:
+    learned = oc.FakeQuantize.with_args(learnable=True, dtype="quint8", qscheme=oc.per_tensor_affine, quant_max=15)
+    qconfig = oc.QConfig(activation=learned, weight=oc.default_qat_qconfig.weight)
+    x = np.random.default_rng(1).standard_normal((64, 8)).astype(np.float32)
+    model = oc.prepare_qat(BehindStub(), qconfig, layers={oc.nn.Linear})
+    oc.calibrate(model, [x])
+    params = oc.qat.parameters(model)
+    name = "q.input_fake_quant.scale"
+    assert [n for n in params if n.endswith("scale")] == [name]
+    params[name] = params[name] * np.float32(2)
+    expected = oc.qat.apply(model, params, x)
+    oc.qat.set_parameters(model, params)
+    assert model.q.input_fake_quant.scale == params[name]
+    np.testing.assert_array_equal(model(x), expected)
+    assert oc.convert(model).q.qparams.scale == params[name]
+
+
+def test_learning_begins_for_all_layers_or_for_none() -> None:
+    learned = oc.FakeQuantize.with_args(learnable=True, dtype="quint8", qscheme=oc.per_tensor_affine)
+    qconfig = oc.QConfig(activation=learned, weight=oc.default_qat_qconfig.weight)
+    layers = [oc.nn.Linear.init(8, 8), oc.nn.Linear.init(8, 4)]
+    model = oc.prepare_qat(oc.nn.Sequential(*layers), qconfig, layers={oc.nn.Linear})
+    first, x = model.layers[0].input_fake_quant, np.ones((4, 8), np.float32)
+    first.observe(x)
+    with pytest.raises(ValueError, match=r"layers\[1\].*has seen no data"):
+        oc.qat.parameters(model)
+    assert first.scale is None
+    oc.calibrate(model, [100 * x])
+    oc.qat.parameters(model)
+    assert first.scale * 255 == pytest.approx(0.99 * 1 + 0.01 * 100)  # of both, as the moving average has it

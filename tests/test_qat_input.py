@@ -331,3 +331,27 @@ def test_given_parameters_that_do_not_fit(given: Any, kind: type[Exception], mes
     oc.calibrate(model, [X])
     with pytest.raises(kind, match=message):
         oc.convert(model, qparams=given)
+
+
+@pytest.mark.parametrize(("dtype", "value"), [(np.float32, 1e300), (np.float64, 1e300), (np.float16, 1e5)], ids=str)
+@pytest.mark.parametrize("name", ["weight", "bias"])
+def test_values_that_overflow_in_the_layer_are_refused_and_nothing_is_stored(
+    name: str, dtype: Any, value: float
+) -> None:
+    layer = oc.nn.Linear(np.ones((2, 4), dtype), np.zeros(2, dtype))
+    model = oc.prepare_qat(layer, oc.default_qat_qconfig, layers=LINEAR)
+    params = {"weight": np.full((2, 4), 7.0), "bias": np.full(2, 7.0)}
+    params[name] = np.full_like(params[name], value)
+    with pytest.raises(ValueError, match=rf"params\['{name}'\] must be finite, .*{np.dtype(dtype)}"):
+        oc.qat.set_parameters(model, params)
+    with pytest.raises(ValueError, match="must be finite"):
+        oc.qat.apply(model, params, np.ones((1, 4), F))
+    assert (model.weight == 1).all()
+    assert (model.bias == 0).all()
+
+
+def test_masked_inputs_are_refused() -> None:
+    model = prepared()
+    oc.calibrate(model, [X])
+    with pytest.raises(TypeError, match=r"layers\[0\].*masked array"):
+        model(np.ma.masked_array(X, mask=X > 0))

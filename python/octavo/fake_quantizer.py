@@ -131,15 +131,18 @@ class FakeQuantize:
         o = self.observer
         return 0.0 if o.dtype.signed else float((o.quant_min + o.quant_max + 1) // 2)
 
-    def begin_learning(self, name: str = "FakeQuantize") -> None:
+    def begin_learning(self, start: QParams | None = None) -> None:
         """Takes the observer's scale and zero point as the learned ones' first values, once; then the observer rests.
+
+        Args:
+            start: what `qparams` gave; None asks it.
 
         Raises:
             ValueError: the observer has seen no data.
         """
         if self.scale is not None:
             return
-        params = self.qparams(name)
+        params = self.qparams("FakeQuantize") if start is None else start
         self.scale = np.array(params.scale)
         self.zero_point = None if self.observer.symmetric else params.zero_point.astype(np.float32)
 

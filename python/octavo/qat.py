@@ -18,13 +18,13 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from octavo import tree
 from octavo.fake_quantizer import FakeQuantize, default_qat_qconfig
 from octavo.qat_layers import QATLinear, Session, fake_quantized, prepare_qat, value_of, walk
 from octavo.qat_ops import fake_quantize, fake_quantize_learnable
-from octavo.qparams import is_traced
+from octavo.qparams import QParams, is_traced
 
 __all__ = [
     "FakeQuantize", "apply", "default_qat_qconfig", "disable_fake_quant", "disable_observer", "enable_fake_quant",
@@ -56,10 +56,13 @@ def parameters(model: Any) -> dict[str, NDArray[np.float32]]:
         {'weight': (2, 4), 'bias': (2,)}
     """
     found = fake_quantized(model)
+    starts: list[tuple[FakeQuantize, QParams]] = []
     for _, layer in found:
         for at, quantizer in layer.quantizers().items():
             if quantizer.learnable and not (layer.fed_by is not None and not quantizer.seen):
-                quantizer.begin_learning(f"{layer.label}, its {at}")
+                starts.append((quantizer, quantizer.qparams(f"{layer.label}, its {at}")))
+    for quantizer, start in starts:  # only now, for any of them may have had nothing to start from
+        quantizer.begin_learning(start)
     params: dict[str, NDArray[np.float32]] = {}
     for names, value, _ in _held(model):
         params[names[0]] = np.array(value, np.float32)
@@ -138,13 +141,21 @@ def _checked(params: Any, held: list[_Held]) -> dict[str, Any]:
             raise ValueError(f"params[{name!r}] must have shape {expected.shape}, got {np.shape(value)}")
         if np.result_type(value).kind != "f":
             raise TypeError(f"params[{name!r}] must be a float array, got dtype {np.result_type(value)}")
-        if not np.isfinite(value).all():
-            bad = np.asarray(value)[~np.isfinite(value)]
+        if not (finite := _finite_in(np.asarray(value), np.float32, expected.dtype)).all():
+            bad = np.asarray(value)[~finite]
             raise ValueError(
-                f"params[{name!r}] must be finite, got {bad.size} values such as {bad[0]}, of {tree.label(name)}: the "
+                f"params[{name!r}] must be finite, got {bad.size} values such as {bad[0]}, of {tree.label(name)}, a "
+                f"parameter of {expected.dtype}, computed in float32: the "
                 "loss or its gradient was NaN or infinite in the step before, or the step size is too large"
             )
     return found
+
+
+def _finite_in(value: NDArray[Any], *dtypes: DTypeLike) -> NDArray[np.bool_]:
+    """Whether each element is finite, and is so in each of the dtypes."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        finite: NDArray[np.bool_] = np.all([np.isfinite(value.astype(dtype)) for dtype in dtypes], axis=0)
+    return finite
 
 
 def apply(

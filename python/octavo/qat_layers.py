@@ -25,7 +25,7 @@ from octavo.fake_quantizer import FakeQuantize
 from octavo.layers import Layers, LayerSpec, as_specs
 from octavo.prepare import NOT_NEEDED, DeQuantStub, Prepared, PreparedLinear, QuantStub, Ranges, choose_layers
 from octavo.qconfig import QConfig, QConfigLike, as_mapping
-from octavo.qparams import QParams, is_traced
+from octavo.qparams import QParams, is_traced, refuse_masked
 from octavo.tracing import KEPT, Source, Tracer, plain, source_of
 
 __all__ = ["FakeQuantized", "QATDeQuantStub", "QATLinear", "QATQuantStub", "Session", "prepare_qat"]
@@ -123,8 +123,9 @@ class FakeQuantized(Prepared):
         return quantizer.qparams(f"{self.label}, its input") if needed else NOT_NEEDED
 
     def quantizers(self) -> dict[str, FakeQuantize]:
-        """By the name of the attribute."""
-        return {name: value for name, value in vars(self).items() if isinstance(value, FakeQuantize)}
+        """Its own, by the name of the attribute; the one of a QuantStub that feeds it is the stub's."""
+        own = {name: vars(self).get(name) for name in (INPUT, WEIGHT)}
+        return {name: value for name, value in own.items() if isinstance(value, FakeQuantize)}
 
     def learned_name(self, at: str, kind: str) -> str:
         """What `parameters` calls the scale or zero point of the quantizer in the attribute `at`."""
@@ -160,6 +161,7 @@ class FakeQuantized(Prepared):
     def checked(self, x: Any) -> Any:
         """x as float32, still differentiable."""
         if not is_traced(x):
+            refuse_masked(x, f"{self.label}: x")
             x = np.asarray(x)
         kind = np.result_type(value_of(x)).kind
         if kind not in "fiub":
