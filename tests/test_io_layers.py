@@ -1,4 +1,4 @@
-"""save and load of matrices, embeddings and recurrent layers."""
+"""save and load of matrices, embeddings and recurrent layers; names without a model."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from safetensors.numpy import save_file
 
 import octavo as oc
+from octavo import checkpoint
 from octavo.inspect_file import report, rows
 
 
@@ -57,3 +59,30 @@ def test_inspect_lists_every_kind_with_its_bytes_and_errors(tmp_path: Path) -> N
     for name in ("columns", "rows"):
         error = np.linalg.norm(np.asarray(model[name]) - w) / np.linalg.norm(w)
         assert f"{100 * error:.3f} %" in next(line for line in text.splitlines() if line.startswith(name))
+
+
+def test_holders_that_are_shared_are_found_by_every_name(tmp_path: Path) -> None:
+    shared = {"x": np.ones(1), "fc": [oc.QuantLinear(np.eye(3, dtype=np.float32))]}
+    oc.save({"a": shared, "b": shared}, tmp_path / "f")
+    loaded = oc.load(tmp_path / "f")
+    assert loaded.keys() == {"a.x", "b.x", "a.fc.0", "b.fc.0"}
+    assert loaded["a.x"] is loaded["b.x"]
+    assert loaded["a.fc.0"] is loaded["b.fc.0"]
+
+
+def test_keys_that_are_tuples_stand_as_python_writes_them(tmp_path: Path) -> None:
+    model = {(1, "a"): np.ones(1), (3, 4): np.zeros(2)}
+    oc.save(model, tmp_path / "f")
+    assert oc.load(tmp_path / "f").keys() == {"(1, 'a')", "(3, 4)"}
+    filled = oc.load(tmp_path / "f", dict.fromkeys(model))
+    for key, value in model.items():
+        np.testing.assert_array_equal(filled[key], value)
+
+
+def test_what_load_would_refuse_is_not_saved(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    oc.save({"w": np.ones(3)}, path)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="'m' must have a shape of at most 32 sizes, got 33"):
+        checkpoint.Writer(path, {"m": checkpoint.Tensor("F32", (1,) * 33)})
+    assert path.read_bytes() == before

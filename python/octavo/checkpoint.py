@@ -286,7 +286,7 @@ class Writer:
 
     Raises:
         OSError: it cannot be written.
-        ValueError: a tensor got too few or too many bytes; the header is too long.
+        ValueError: a tensor has too many axes, or got too few or too many bytes; the header is too long.
     """
 
     def __init__(
@@ -298,6 +298,10 @@ class Writer:
         self._path = Path(os.path.realpath(path))
         self._tensors, end = {}, 0
         for name, t in sorted(tensors.items(), key=lambda item: (-_BITS[item[1].dtype], item[0])):
+            if len(t.shape) > _AXES_LIMIT:
+                raise ValueError(
+                    f"tensor {name!r} must have a shape of at most {_AXES_LIMIT} sizes, got {len(t.shape)}"
+                )
             self._tensors[name] = Tensor(t.dtype, t.shape, end)
             end += t.nbytes
         self._metadata = metadata

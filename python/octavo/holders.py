@@ -53,8 +53,7 @@ def parts_of(value: Any, entered: Callable[[Any], Iterable[tuple[Any, Any]]] | N
             return
         case dict():
             for key, item in entered(value.items()):
-                shown = repr(key) if isinstance(key, LEAVES) else f"<{type(key).__name__}>"
-                yield Part(f"[{shown}]", item, partial(_put, dict.__setitem__, value, key))
+                yield Part(f"[{_shown(key)}]", item, partial(_put, dict.__setitem__, value, key))
         case list():
             for i, item in entered(enumerate(value)):
                 yield Part(f"[{i}]", item, partial(_put, list.__setitem__, value, i))
@@ -89,6 +88,11 @@ def parts_of(value: Any, entered: Callable[[Any], Iterable[tuple[Any, Any]]] | N
         yield Part(f".{name}", item, partial(_put, dict.__setitem__, own, name))
     for name, item in entered(slots(value).items()):
         yield Part(f".{name}", item, partial(_put, _set_slot, value, name))
+
+
+def _shown(key: Any) -> str:
+    plain = isinstance(key, LEAVES) or (type(key) is tuple and all(isinstance(part, LEAVES) for part in key))
+    return repr(key) if plain else f"<{type(key).__name__}>"
 
 
 def _put(setter: Callable[[Any, Any, Any], None], holder: Any, key: Any, old: Any, new: Any) -> None:

@@ -164,7 +164,12 @@ def load(path: str | os.PathLike[str], model: Any = None, *, strict: bool = True
         except ValueError as error:
             raise ValueError(f"cannot load {reader.path}: {error}") from error
     if model is None:
-        return items | {alias: items[name] for alias, name in aliases.items() if name in items}
+        return items | {
+            alias + place.removeprefix(name): item
+            for alias, name in aliases.items()
+            for place, item in items.items()
+            if place == name or place.startswith(f"{name}.")
+        }
     filled, result = fill(model, items, aliases, is_stored, strict=strict)
     complaints = [
         f"{what}: {', '.join(names)}"
