@@ -137,3 +137,22 @@ def test_the_model_is_left_as_it_is() -> None:
 def test_advise_refuses(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         oc.advise(model(), **options)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")  # NumPy's, of the float layer
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_results_that_are_not_finite_are_no_reason_to_quantize(value: float) -> None:
+    x = np.full((3, 64), value, F)
+    rows = oc.advise(
+        oc.nn.Sequential(oc.nn.Linear.init(64, 64)), x, layers=oc.nn.Linear, batch_sizes=np.array([1])
+    ).rows
+    assert np.isnan(rows[0].sqnr_db)
+    assert rows[0].recommendation == "float"
+
+
+@pytest.mark.parametrize(
+    "layer", [oc.nn.LSTM.init(64, 64), oc.nn.Embedding.init(64, 64)], ids=lambda v: type(v).__name__
+)
+def test_layers_that_are_not_linear_are_named(layer: Any) -> None:
+    with pytest.raises(ValueError, match=rf"model\['a'\] is an octavo.nn.{type(layer).__name__}.*linear layers"):
+        oc.advise({"a": layer, "b": oc.nn.Linear.init(4, 4)}, layers={type(layer), oc.nn.Linear})

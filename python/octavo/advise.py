@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from octavo import tree
 from octavo.arrays import Arrays, Layout, chosen_arrays, shape_check, unwrapped
 from octavo.calibrated_rounding import Watchable, watchable_array, watchable_layer
+from octavo.counterparts import counterpart
 from octavo.layers import Layers, LayerSpec, as_specs, find_layers, nothing_found, read_layer
 from octavo.linear import ActivationScheme, QuantLinear
 from octavo.measure import Measured, measured, random_rows
@@ -108,7 +109,8 @@ def advise(
 
     Raises:
         TypeError: the model cannot be called with x, and there is no forward.
-        ValueError: nothing matches, a batch size is below 1, or a layer was not called with x.
+        ValueError: nothing matches, a layer is recurrent or an embedding, a batch size is below 1, or a layer was not
+            called with x.
 
     Times are medians of five interleaved rounds of some milliseconds, with NumPy's and octavo's threads as they are
     set: a second or so for ten layers. A busy machine shows in them.
@@ -120,13 +122,19 @@ def advise(
         >>> [(r.path, r.layout) for r in oc.advise(model, x, batch_sizes=[4], forward=lambda m, x: x @ m["w"].T).rows]
         [('w', 'out_in')]
     """
-    if not batch_sizes or min(batch_sizes) < 1:
+    if not len(batch_sizes) or min(batch_sizes) < 1:
         raise ValueError(f"batch_sizes must hold numbers of rows from 1 on, got {list(batch_sizes)}")
     model = unwrapped(model)
     specs = {} if layers is None else as_specs(layers)
     found = find_layers(model, specs) if specs else []
     if specs and not found:
         raise ValueError(nothing_found(model, specs))
+    for path, layer in found:
+        if counterpart(type(layer)) is not None:
+            raise ValueError(
+                f"{tree.label(path)} is an octavo.nn.{type(layer).__name__}, and advise measures linear layers and "
+                "arrays alone; leave its class out of layers"
+            )
     matrices: list[_Matrix] = []
     if arrays is not None or layers is None:
         wanted = True if arrays is None else arrays
