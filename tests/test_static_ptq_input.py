@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 
 import octavo as oc
+from octavo.holders import attributes
+from octavo.tree import walk
 
 F = np.float32
 LINEAR = {oc.nn.Linear}
@@ -405,3 +407,29 @@ def test_converting_twice_gives_the_same_model() -> None:
         warnings.simplefilter("error")
         first, second = oc.convert(prepared), oc.convert(prepared)
     np.testing.assert_array_equal(first(data()), second(data()))
+
+
+def test_batches_that_are_run_again_with_arrays_count_once() -> None:
+    seen: list[int] = []
+
+    class OnlyArrays:
+        def __call__(self, h: Any) -> Any:
+            seen.append(1)
+            if type(h) is not np.ndarray:
+                raise TypeError("arrays only")
+            return h
+
+    def ranges(between: Any) -> list[Any]:
+        layers = mlp().layers
+        model = oc.nn.Sequential(layers[0], between, layers[2])
+        qconfig = oc.QConfig(activation=oc.HistogramObserver.with_args(bins=512), weight=oc.default_qconfig.weight)
+        prepared = oc.prepare(model, qconfig, layers=LINEAR)
+        oc.calibrate(prepared, [data(seed=seed) for seed in range(3)])
+        found = [value for _, value in walk(prepared) if isinstance(value, oc.HistogramObserver)]
+        return [attributes(value.histogram) for value in found]
+
+    once, again = ranges(lambda h: h), ranges(OnlyArrays())
+    assert len(seen) > 3
+    assert once
+    for a, b in zip(once, again, strict=True):
+        np.testing.assert_equal(a, b)

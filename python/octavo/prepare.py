@@ -24,6 +24,7 @@ from octavo.layers import (
     read_layer,
     refusal,
 )
+from octavo.observers import Observer
 from octavo.progress import with_bar
 from octavo.qarray import QuantizedArray
 from octavo.qconfig import QConfig, QConfigLike, QConfigMapping, as_mapping
@@ -415,10 +416,11 @@ def calibrate(
         >>> oc.calibrate(prepared, [np.ones((1, 4), np.float32)], progress=False)
     """
     tracers = {id(layer.tracer): layer.tracer for _, layer in observed_layers(prepared)}.values()
+    observers = [value for _, value in tree.walk(prepared) if isinstance(value, Observer)]
     count = 0
     for count, batch in enumerate(with_bar(batches, "calibrating", "batch") if progress else batches, start=1):
         try:
-            _run(prepared, batch, forward, list(tracers))
+            _run(prepared, batch, forward, list(tracers), observers)
         except Exception as error:
             error.add_note(f"octavo.calibrate: this was batch {count - 1}")
             raise
@@ -426,14 +428,24 @@ def calibrate(
         raise ValueError("batches must hold at least one batch, got none; a generator can be used only once")
 
 
-def _run(prepared: Any, batch: Any, forward: Callable[[Any, Any], Any], tracers: list[Tracer]) -> None:
+def _run(
+    prepared: Any,
+    batch: Any,
+    forward: Callable[[Any, Any], Any],
+    tracers: list[Tracer],
+    observers: list[Observer],
+) -> None:
+    before = [copy.deepcopy(vars(observer)) for observer in observers]
     try:
         _pass(prepared, batch, forward, tracers, stand_ins=True)
         return
     except Exception as error:
         first = error
-    # Either the batch is at fault, and fails again, or the code cannot take stand-ins. Layers before the failure then
-    # see the batch twice, which smallest and largest values do not notice.
+    # Either the batch is at fault, and fails again, or the code cannot take stand-ins. Layers before the failure have
+    # seen the batch, and must not count it twice.
+    for observer, state in zip(observers, before, strict=True):
+        vars(observer).clear()
+        vars(observer).update(state)
     reached = sum(tracer.calls for tracer in tracers)
     _pass(prepared, batch, forward, tracers, stand_ins=False)
     if sum(tracer.calls for tracer in tracers) < reached:
