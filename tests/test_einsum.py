@@ -104,3 +104,9 @@ def test_operands_of_other_dimensions_fail_as_those_of_an_array(shape: tuple[int
 def test_mismatched_sizes_are_named() -> None:
     with pytest.raises(ValueError, match=r"for Q \(50, 50\), got \(50, 49\)"):
         np.einsum("ik,kn->in", X[:, :-1], oc.QuantMatrix(W))
+
+
+@pytest.mark.parametrize("text", ["ik,kn->in", "ik,kn", "...k,kn->...n", "ik,nk->in"])
+def test_axes_of_one_element_are_stretched_as_numpy_does(text: str) -> None:
+    q = oc.QuantMatrix(W)
+    same(np.einsum(text, X[:, :1], q), np.einsum(text, X[:, :1], np.asarray(q)))

@@ -237,6 +237,8 @@ def test_a_large_triangle_is_inverted_by_halves(k: int, monkeypatch: pytest.Monk
         (np.ones((5, 4)), {"damping": 0}, ValueError, "damping must be positive and finite, got 0"),
         (np.full((5, 4), 1e300), {}, ValueError, "inputs must be finite in float32"),
         (np.ones((5, 4)), {"damping": np.inf}, ValueError, "got inf"),
+        (np.ones((5, 4)), {"damping": "much"}, TypeError, "damping must be a number, got 'much'"),
+        (np.random.default_rng(0).standard_normal((2, 4)), {"damping": 1e-18}, ValueError, "damping must be larger"),
         (np.ones((5, 4)), {"block_size": 0}, ValueError, "block_size must be at least 1, got 0"),
         (np.ones((5, 4)), {"block_size": 1.5}, TypeError, "float"),
         (np.ones((5, 4)), {"group_size": 0}, ValueError, "group_size must be at least 1, got 0"),
@@ -289,3 +291,10 @@ class ByKeyword:
 def test_layers_that_are_called_by_keyword_are_watched() -> None:
     q = oc.quantize_dynamic(ByKeyword(), {oc.nn.Linear}, "int4", group_size=32, calibration=[correlated(50, 64)])
     assert isinstance(q.fc, oc.QuantLinear)
+
+
+def test_the_hessian_cannot_be_written_to() -> None:
+    statistics = statistics_of(np.eye(4))
+    with pytest.raises(ValueError, match="read-only"):
+        statistics.hessian[0] = 1
+    np.testing.assert_array_equal(statistics.hessian, np.eye(4))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +55,8 @@ def as_product(
         return None
     if set(result_axes) != set(given) or len(result_axes) != len(given):  # or an axis twice: a diagonal
         return None
+    if a.shape[x_axes.index(summed)] == 1 != np.shape(cast("Any", q))[1 if transposed else 0]:
+        return None  # np.einsum stretches an axis of one element
     order = [given.index(axis) for axis in result_axes]
     return np.moveaxis(a, x_axes.index(summed), -1), q, transposed, order
 

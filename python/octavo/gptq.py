@@ -104,7 +104,7 @@ class InputStatistics:
 
     @property
     def hessian(self) -> Doubles:
-        """X^T X, (K, K).
+        """X^T X, (K, K), read-only; the next `update` changes it.
 
         Raises:
             ValueError: the statistics were made with products=False.
@@ -117,7 +117,9 @@ class InputStatistics:
             self._products[columns, :first] = self._products[:first, columns].T
             square = self._products[columns, columns]
             square[:] = np.triu(square) + np.triu(square, 1).T  # what a product rounds differently on either side
-        return self._products
+        view = self._products.view()
+        view.flags.writeable = False
+        return view
 
     @property
     def importance(self) -> Doubles:
@@ -154,9 +156,9 @@ def round_gptq(
         A GroupedWeight, as from `round_search`.
 
     Raises:
-        TypeError: weight or inputs are not real.
-        ValueError: inputs do not fit or hold NaN or infinity, there are none, damping is not positive, or block_size is
-            below 1.
+        TypeError: weight or inputs are not real, or damping is no number.
+        ValueError: inputs do not fit or hold NaN or infinity, there are none, damping is not positive or too small for
+            inputs that depend on each other, or block_size is below 1.
 
     Notes:
         Inputs that are always zero leave their columns to plain rounding. In float32, with U from float64. Takes about
@@ -176,6 +178,8 @@ def round_gptq(
     w = as_weight(weight)
     n, k = w.shape
     statistics = as_statistics(inputs, k)
+    if not isinstance(damping, (int, float, np.integer, np.floating)):
+        raise TypeError(f"damping must be a number, got {damping!r}")
     if not (damping > 0 and np.isfinite(damping)):
         raise ValueError(f"damping must be positive and finite, got {damping}")
     block = operator.index(block_size)
@@ -268,7 +272,13 @@ def _inverse_factor(hessian: Doubles, order: Integers, damping: float) -> Floats
     # Also what makes H invertible where inputs depend on each other or are always zero.
     h[np.diag_indices_from(h)] += damping
     # With P the reversal of the order, P H P = L L^T gives H = (P L P)(P L P)^T, P L P upper, and U its inverse.
-    lower = np.asarray(np.linalg.cholesky(h), np.float64)
+    try:
+        lower = np.asarray(np.linalg.cholesky(h), np.float64)
+    except np.linalg.LinAlgError as error:
+        raise ValueError(
+            f"damping must be larger for these inputs, whose X^T X is not positive definite with {damping}; "
+            "0.01 is usual"
+        ) from error
     del h
     _invert_lower(lower)
     return lower[::-1, ::-1].astype(np.float32)

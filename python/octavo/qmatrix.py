@@ -395,6 +395,8 @@ def _stored(y: Any, out: Any) -> Any:
     """y, or `out` with y in it: of y's shape, and of a dtype that np.matmul would take too."""
     if out is None:
         return y
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out must be an array, got {type(out).__name__}")
     if out.shape != y.shape:
         raise ValueError(f"out must have shape {y.shape}, as the result has, got {out.shape}")
     np.copyto(out, y, casting="same_kind")

@@ -63,7 +63,11 @@ def read_weights(arrays: Mapping[str, ArrayLike], prefix: str, gates: int) -> di
     """
     if not isinstance(arrays, Mapping):
         raise TypeError(f"arrays must be a mapping from names to arrays, got {type(arrays).__name__}")
-    found = {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
+    found = {
+        name.removeprefix(prefix): value
+        for name, value in arrays.items()
+        if isinstance(name, str) and name.startswith(prefix)
+    }
     _check_names(found, prefix, arrays)
     numbers = {int(match[3]) for match in map(_NAME.fullmatch, found) if match}
     layers = len(numbers)
