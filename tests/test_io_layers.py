@@ -6,11 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 from safetensors.numpy import save_file
 
 import octavo as oc
-from octavo import checkpoint
 from octavo.inspect_file import report, rows
 
 
@@ -77,12 +75,3 @@ def test_keys_that_are_tuples_stand_as_python_writes_them(tmp_path: Path) -> Non
     filled = oc.load(tmp_path / "f", dict.fromkeys(model))
     for key, value in model.items():
         np.testing.assert_array_equal(filled[key], value)
-
-
-def test_what_load_would_refuse_is_not_saved(tmp_path: Path) -> None:
-    path = tmp_path / "f"
-    oc.save({"w": np.ones(3)}, path)
-    before = path.read_bytes()
-    with pytest.raises(ValueError, match="'m' must have a shape of at most 32 sizes, got 33"):
-        checkpoint.Writer(path, {"m": checkpoint.Tensor("F32", (1,) * 33)})
-    assert path.read_bytes() == before
