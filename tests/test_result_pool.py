@@ -246,7 +246,7 @@ print(set(statuses), bool((alive == 1).all()))
 
 def test_environment_sizes_the_pool() -> None:
     show = "import octavo as oc; print(oc.result_pool().max_bytes)"
-    assert python(show).stdout.split() == [str(64 * MIB)]
+    assert python(show).stdout.split() == [str(128 * MIB)]
     assert python(show, OCTAVO_RESULT_POOL_BYTES="1000").stdout.split() == ["1000"]
     assert python(show, OCTAVO_RESULT_POOL_BYTES="0").stdout.split() == ["0"]
     for wrong in ("64M", "-1", "1" * 30):

@@ -21,7 +21,7 @@ namespace octavo {
 // mapping pages), and a few hundred KiB cost few faults.
 inline constexpr std::size_t kSmallestPooledBytes = std::size_t{256} << 10;
 
-inline constexpr std::size_t kDefaultPoolBytes = std::size_t{64} << 20;
+inline constexpr std::size_t kDefaultPoolBytes = std::size_t{128} << 20;
 
 // Gives its block back to the pool.
 struct GiveBack {

@@ -205,7 +205,7 @@ def set_result_pool(max_bytes: int) -> None:
     it. So results of 256 KiB and more live in blocks that go back to a pool when the last view of them dies, and the
     next result of about that size takes such a block. The pool holds at most `max_bytes` of idle blocks and frees the
     ones that have waited longest; blocks in use are not counted. It starts as ``OCTAVO_RESULT_POOL_BYTES``, else as
-    64 MiB. What exceeds the new limit is freed at once. A call with ``out=`` takes nothing from the pool.
+    128 MiB. What exceeds the new limit is freed at once. A call with ``out=`` takes nothing from the pool.
 
     Such a result is an ordinary array, but for ``flags.owndata``, which is False: ``resize`` in place is refused
     (``np.resize`` and ``copy`` work). A small view of it keeps all of its memory alive, as with any array.
