@@ -300,3 +300,13 @@ def test_any_arrays_give_a_result_or_a_clear_error(weight_shape, bias_shape, x_s
     else:
         assert y.shape == (*x_shape[:-1], weight_shape[0])
         assert y.dtype.kind == "f"
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+@pytest.mark.parametrize("make", [oc.QuantLinear, oc.QuantEmbedding, oc.QuantMatrix], ids=lambda make: make.__name__)
+def test_weights_that_are_not_finite_are_named(make: type, value: float) -> None:
+    weight = np.ones((4, 6), F)
+    weight[2, 3] = value
+    name = "w" if make is oc.QuantMatrix else "weight"
+    with pytest.raises(ValueError, match=rf"{name} must hold no NaN or infinity, got {value} at {name}\[2, 3\]"):
+        make(weight)

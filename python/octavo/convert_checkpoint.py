@@ -20,8 +20,8 @@ from octavo.arguments import check_group_size, is_int4
 from octavo.checkpoint import Reader, Tensor, Writer, widened
 from octavo.int4 import ScaleDtype, pack_int4
 from octavo.io import header_metadata
-from octavo.qparams import QTypeLike, choose_qparams, qint8
-from octavo.quantize import quantize
+from octavo.qparams import QTypeLike
+from octavo.quantize import quantize_weight
 from octavo.rounding import round_nearest, round_search
 from octavo.stored import WeightFormat, linear_options, tensor_name
 
@@ -236,8 +236,8 @@ def _weights(
 
 
 def _rounded_to_int8(block: NDArray[Any]) -> dict[str, NDArray[Any]]:
-    params = choose_qparams(block, qint8, axis=0, qmin=-127, qmax=127)
-    return {"weight": quantize(block, params).astype(np.int8, copy=False), "scale": params.scale}
+    q, scale = quantize_weight(block)
+    return {"weight": q, "scale": scale}
 
 
 def _write_layer(

@@ -12,8 +12,8 @@ from octavo.arguments import is_int4, read_only
 from octavo.counterparts import stands_for
 from octavo.int4 import GroupedWeight, ScaleDtype, pack_int4, unpack_int4
 from octavo.linear import ActivationScheme, Rounding
-from octavo.qparams import QType, QTypeLike, choose_qparams, qint4, qint8, unmasked
-from octavo.quantize import quantize
+from octavo.qparams import QType, QTypeLike, qint4, qint8, unmasked
+from octavo.quantize import quantize_weight
 
 __all__ = ["QuantEmbedding"]
 
@@ -81,8 +81,8 @@ class QuantEmbedding:
                 )
             )
             return
-        params = choose_qparams(w, qint8, axis=0, qmin=-127, qmax=127)
-        self._hold(quantize(w, params).astype(np.int8, copy=False), params.scale[:, None], None, None, w.shape[1])
+        q, scale = quantize_weight(w)
+        self._hold(q, scale[:, None], None, None, w.shape[1])
 
     @classmethod
     def from_float(cls, layer: Any, *, activation: ActivationScheme = "symmetric", **options: Any) -> QuantEmbedding:

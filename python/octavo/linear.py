@@ -19,8 +19,8 @@ from octavo.arguments import (
     rows_in_place,
 )
 from octavo.int4 import GroupedWeight, ScaleDtype, pack_int4, unpack_int4
-from octavo.qparams import QParams, QType, QTypeLike, choose_qparams, qint4, qint8, unmasked
-from octavo.quantize import quantize
+from octavo.qparams import QParams, QType, QTypeLike, qint4, qint8, unmasked
+from octavo.quantize import quantize_weight
 from octavo.rounding import round_nearest, round_search
 
 ActivationScheme = Literal["symmetric", "asymmetric"]
@@ -113,9 +113,8 @@ class QuantLinear:
             self._set_grouped(grouped, as_bias(bias, w.shape[0]), activation, relu, call)
             return
         check_weight_shape(w, activation)
-        params = choose_qparams(w, qint8, axis=0, qmin=-127, qmax=127)
-        q = quantize(w, params).astype(np.int8, copy=False)
-        self._set(q, params.scale, as_bias(bias, w.shape[0]), activation, relu, call)
+        q, scale = quantize_weight(w)
+        self._set(q, scale, as_bias(bias, w.shape[0]), activation, relu, call)
 
     @classmethod
     def from_quantized(

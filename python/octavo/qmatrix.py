@@ -21,6 +21,7 @@ from octavo.int4 import GroupedWeight, ScaleDtype
 from octavo.linear import ActivationScheme, QuantLinear, Rounding
 from octavo.linear import _from_state as _layer_from_state
 from octavo.qparams import QType, QTypeLike, qint8, refuse_masked, unmasked
+from octavo.quantize import require_finite
 from octavo.standin import StandIn, operates_itself, values_of
 
 __all__ = ["QuantMatrix", "watched_matrix"]
@@ -98,6 +99,7 @@ class QuantMatrix(StandIn):
             raise TypeError(f"w must hold floats, got dtype {a.dtype}; integers and indices stay what they are")
         if axis not in (0, 1):
             raise ValueError(f"axis must be 1 (one scale a column) or 0 (one scale a row), got {axis!r}")
+        require_finite(a, "w")
         self._axis = 1 if axis else 0
         self._layer = QuantLinear(
             a.T if self._axis == 1 else a,

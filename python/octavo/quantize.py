@@ -20,9 +20,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from octavo.qparams import Array, QParams, aligned, as_real_array, first_place, parameter_shape
+from octavo.qparams import (
+    Array,
+    QParams,
+    aligned,
+    as_real_array,
+    choose_qparams,
+    first_place,
+    parameter_shape,
+    qint8,
+)
 
-__all__ = ["dequantize", "fake_quantize", "quantize"]
+__all__ = ["dequantize", "fake_quantize", "quantize", "quantize_weight", "require_finite"]
 
 
 def quantize(x: npt.ArrayLike, qparams: QParams) -> Array:
@@ -164,6 +173,41 @@ def _stored_integers(q: npt.ArrayLike, qparams: QParams) -> Array:
                 f" {first_place(bad, 'q')}; check that these are the parameters q was quantized with"
             )
     return integers
+
+
+def quantize_weight(weight: Array) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+    """What layers hold: q = rint(w / scale[n]) in -127..127, scale[n] = max|w[n]| / 127 of each output n.
+
+    Args:
+        weight: (N, K), real.
+
+    Returns:
+        (q, scale) of shapes (N, K) and (N,).
+
+    Raises:
+        TypeError: the weight is not real.
+        ValueError: it holds NaN or infinity.
+
+    Example:
+        >>> quantize_weight(np.array([[1.0, -127.0], [0.5, 0.0]]))
+        (array([[   1, -127],
+               [ 127,    0]], dtype=int8), array([1.        , 0.00393701], dtype=float32))
+    """
+    require_finite(weight, "weight")
+    params = choose_qparams(weight, qint8, axis=0, qmin=-127, qmax=127)
+    return quantize(weight, params).astype(np.int8, copy=False), params.scale
+
+
+def require_finite(weight: Array, name: str) -> None:
+    """Raises ValueError for NaN or infinity, and says where it is.
+
+    Example:
+        >>> require_finite(np.array([[1.0, np.nan]]), "weight")
+        Traceback (most recent call last):
+        ValueError: weight must hold no NaN or infinity, got nan at weight[0, 1]
+    """
+    if weight.dtype.kind == "f" and (bad := ~np.isfinite(weight)).any():
+        raise ValueError(f"{name} must hold no NaN or infinity, got {weight[bad][0]} at {first_place(bad, name)}")
 
 
 def _views(
