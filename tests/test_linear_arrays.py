@@ -308,5 +308,6 @@ def test_weights_that_are_not_finite_are_named(make: type, value: float) -> None
     weight = np.ones((4, 6), F)
     weight[2, 3] = value
     name = "w" if make is oc.QuantMatrix else "weight"
-    with pytest.raises(ValueError, match=rf"{name} must hold no NaN or infinity, got {value} at {name}\[2, 3\]"):
+    message = rf"{name} must be finite, got 1 of 24 values NaN or infinite, the first \({value}\) at {name}\[2, 3\]"
+    with pytest.raises(ValueError, match=message):
         make(weight)

@@ -204,10 +204,13 @@ def require_finite(weight: Array, name: str) -> None:
     Example:
         >>> require_finite(np.array([[1.0, np.nan]]), "weight")
         Traceback (most recent call last):
-        ValueError: weight must hold no NaN or infinity, got nan at weight[0, 1]
+        ValueError: weight must be finite, got 1 of 2 values NaN or infinite, the first (nan) at weight[0, 1]
     """
     if weight.dtype.kind == "f" and (bad := ~np.isfinite(weight)).any():
-        raise ValueError(f"{name} must hold no NaN or infinity, got {weight[bad][0]} at {first_place(bad, name)}")
+        raise ValueError(
+            f"{name} must be finite, got {np.count_nonzero(bad)} of {weight.size} values NaN or infinite, "
+            f"the first ({weight[bad][0]}) at {first_place(bad, name)}"
+        )
 
 
 def _views(
