@@ -10,7 +10,7 @@ import argparse
 import numpy as np
 
 import octavo as oc
-from octavo.timing import interleaved
+from octavo._util.timing import interleaved
 from shapes import SHAPES, Case
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

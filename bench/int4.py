@@ -13,7 +13,7 @@ import functools
 import numpy as np
 
 import octavo as oc
-from octavo.timing import interleaved
+from octavo._util.timing import interleaved
 from shapes import Case
 
 SHAPES = [(1, 4096, 4096), (1, 4096, 11008), (4, 4096, 4096), (16, 768, 3072), (64, 768, 3072), (512, 768, 3072),

@@ -12,7 +12,7 @@ import warnings
 import numpy as np
 
 import octavo as oc
-from octavo.timing import interleaved
+from octavo._util.timing import interleaved
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--threads", type=int, default=2)

@@ -16,8 +16,8 @@ import numpy as np
 from safetensors.numpy import save_file
 
 import octavo as oc
-from octavo.convert_checkpoint import quantize_checkpoint
-from octavo.sizes import Shape, memory_table
+from octavo._files.conversion import quantize_checkpoint
+from octavo._files.sizes import Shape, memory_table
 
 WIDTH, HIDDEN, BLOCKS, VOCABULARY = 768, 3072, 4, 8192
 

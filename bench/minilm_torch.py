@@ -21,7 +21,7 @@ from minilm_data import batches, docstrings, model_folder, tokenized
 from torch.nn import functional
 
 import octavo as oc
-from octavo.timing import interleaved
+from octavo._util.timing import interleaved
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--threads", type=int, default=2)

@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 from sklearn.neural_network import MLPClassifier
 
 import octavo as oc
-from octavo.timing import interleaved
+from octavo._util.timing import interleaved
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--rows", type=int, default=1024, help="of a call of predict (default: %(default)s)")

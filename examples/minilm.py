@@ -25,7 +25,7 @@ from safetensors.numpy import load_file
 from tqdm import tqdm
 
 import octavo as oc
-from octavo.tree import walk
+from octavo._models.walk import walk
 
 HEADS, BATCH = 12, 32
 WEIGHTS: Any = {"words": "out_in"} | {f"layers.*.{name}": "in_out" for name in ("qkv", "out", "up", "down")}

@@ -21,7 +21,7 @@ from sklearn.neural_network import MLPClassifier
 from tqdm import trange
 
 import octavo as oc
-from octavo.timing import interleaved
+from octavo._util.timing import interleaved
 
 HIDDEN = (256, 128)
 EPOCHS = 30

@@ -6,43 +6,46 @@ model.
 
 from typing import TYPE_CHECKING, Any
 
-from octavo import nn, ops
-from octavo.advise import Advice, LayerAdvice, advise
-from octavo.arrays import QuantizationReport
-from octavo.calibrated_rounding import RoundingComparison, RoundingErrors, compare_rounding, rounding_error
-from octavo.compare import Comparison, LayerComparison, compare
-from octavo.convert import Quantize, convert
-from octavo.embedding import QuantEmbedding
-from octavo.fake_quantizer import FakeQuantize, default_qat_qconfig
-from octavo.gptq import InputStatistics, round_gptq
-from octavo.int4 import GroupedWeight, pack_int4, unpack_int4
-from octavo.io import load, save
-from octavo.layers import LayerSpec
-from octavo.linear import QuantLinear
-from octavo.observers import (
+from octavo import _pickles, nn, ops
+from octavo._analysis.advice import Advice, LayerAdvice, advise
+from octavo._analysis.comparison import Comparison, LayerComparison, compare
+from octavo._files.save_load import load, save
+from octavo._layers.arrays.quantized import QuantizedArray
+from octavo._layers.embedding import QuantEmbedding
+from octavo._layers.linear import QuantLinear
+from octavo._layers.matrix import QuantMatrix
+from octavo._layers.recurrent import QuantGRU, QuantLSTM
+from octavo._layers.static import StaticQuantLinear
+from octavo._layers.stubs import DeQuantStub, Quantize, QuantStub
+from octavo._numerics.definition import dequantize, fake_quantize, quantize
+from octavo._numerics.gptq import InputStatistics, round_gptq
+from octavo._numerics.int4 import GroupedWeight, pack_int4, unpack_int4
+from octavo._numerics.params import QParams, QType, as_qtype, choose_qparams, qint4, qint8, quint4, quint8
+from octavo._numerics.rounding import round_nearest, round_search
+from octavo._observers.base import (
     Observer,
     per_channel_affine,
     per_channel_symmetric,
     per_tensor_affine,
     per_tensor_symmetric,
 )
-from octavo.observers_histogram import EntropyObserver, HistogramObserver, MSEObserver, PercentileObserver
-from octavo.observers_minmax import (
+from octavo._observers.histogram import EntropyObserver, HistogramObserver, MSEObserver, PercentileObserver
+from octavo._observers.minmax import (
     MinMaxObserver,
     MovingAverageMinMaxObserver,
     MovingAveragePerChannelMinMaxObserver,
     PerChannelMinMaxObserver,
 )
-from octavo.prepare import DeQuantStub, QuantStub, calibrate, prepare
-from octavo.ptq import quantize_dynamic
-from octavo.qarray import QuantizedArray
-from octavo.qat_layers import prepare_qat
-from octavo.qconfig import QConfig, QConfigMapping, as_mapping, default_qconfig
-from octavo.qmatrix import QuantMatrix
-from octavo.qparams import QParams, QType, as_qtype, choose_qparams, qint4, qint8, quint4, quint8
-from octavo.quantize import dequantize, fake_quantize, quantize
-from octavo.recurrent import QuantGRU, QuantLSTM
-from octavo.rounding import round_nearest, round_search
+from octavo._quantize.calibrated import RoundingComparison, RoundingErrors, compare_rounding, rounding_error
+from octavo._quantize.dynamic import quantize_dynamic
+from octavo._quantize.qconfig import QConfig, QConfigMapping, as_mapping, default_qconfig
+from octavo._quantize.select import QuantizationReport
+from octavo._quantize.spec import LayerSpec
+from octavo._quantize.static.conversion import convert
+from octavo._quantize.static.preparing import calibrate, prepare
+from octavo._quantize.training.fake_layers import prepare_qat
+from octavo._quantize.training.fake_quantizer import FakeQuantize, default_qat_qconfig
+from octavo._util.pickling import as_of
 from octavo.runtime import (
     CpuInfo,
     KernelInfo,
@@ -58,7 +61,6 @@ from octavo.runtime import (
     show_config,
     use_kernel,
 )
-from octavo.static_linear import StaticQuantLinear
 
 if TYPE_CHECKING:
     from octavo import qat as qat
@@ -92,9 +94,17 @@ __all__ = [
 ]  # fmt: skip
 
 
+for _name in __all__:
+    if callable(globals()[_name]):
+        as_of(globals()[_name], "octavo")
+_pickles.install()
+
+
 def __getattr__(name: str) -> Any:
     if name == "qat":
         import importlib
 
         return importlib.import_module("octavo.qat")
+    if name in _pickles.PICKLED:
+        return _pickles.find(name)
     raise AttributeError(f"module 'octavo' has no attribute {name!r}")

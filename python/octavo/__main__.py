@@ -2,7 +2,7 @@
 
 import sys
 
-from octavo.cli import main
+from octavo._cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

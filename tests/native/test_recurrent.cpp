@@ -1,4 +1,4 @@
-// The gates' bits, on whatever this was compiled for: hashes that tests/test_gates.py computes from the NumPy
+// The gates' bits, on whatever this was compiled for: hashes that tests/numerics/test_gates.py computes from the NumPy
 // definition.
 #include <bit>
 #include <cfenv>

@@ -1,0 +1,1 @@
+"""Looking at models: what to quantize, and what quantization did to them."""

@@ -1,0 +1,226 @@
+"""Float against quantized, layer by layer: where a quantized model loses accuracy."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from octavo._layers.arrays.quantized import QuantizedArray
+from octavo._layers.linear import QuantLinear
+from octavo._layers.matrix import QuantMatrix
+from octavo._layers.static import StaticQuantLinear
+from octavo._models import walk as tree
+from octavo._models.hooks import Watched
+from octavo._numerics.definition import dequantize
+from octavo._numerics.params import QParams
+from octavo.nn._recurrent_base import RecurrentLayer
+
+__all__ = ["Comparison", "LayerComparison", "compare"]
+
+
+@dataclass(frozen=True, slots=True)
+class LayerComparison:
+    """One layer's result in the quantized model against the float model's.
+
+    Attributes:
+        path: of the layer; "(result)" is the model's own.
+        sqnr: signal to quantization noise, 10 log10(sum y^2 / sum (y' - y)^2), dB; infinite where y' = y.
+        cosine: sum y y' / sqrt(sum y^2 sum y'^2); 1 where both are zeros.
+        largest_error: max |y' - y|.
+        clipped: share of the values that the layer quantizes (a float input, an integer result) that lie beyond the
+            range of its integers. 0 for `QuantLinear`, whose ranges fit every row.
+    """
+
+    path: str
+    sqnr: float
+    cosine: float
+    largest_error: float
+    clipped: float
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What `compare` found: `rows`, one a layer in the order of calls, then the model's result. str() is a table."""
+
+    rows: tuple[LayerComparison, ...]
+
+    def __str__(self) -> str:
+        width = max(5, *(len(row.path) for row in self.rows))
+        lines = [f"{'layer':{width}} {'SQNR, dB':>9} {'cosine':>9} {'largest error':>14} {'clipped':>9}"]
+        for row in self.rows:
+            lines.append(
+                f"{row.path:{width}} {row.sqnr:9.2f} {row.cosine:9.6f} {row.largest_error:14.4g} {row.clipped:9.3%}"
+            )
+        return "\n".join(lines)
+
+    def plot(self, path: str | PathLike[str]) -> None:
+        """Draws SQNR, largest error and clipped share of each layer.
+
+        Args:
+            path: of the picture; its ending gives the format.
+
+        Raises:
+            ImportError: matplotlib is missing; the message names the extra.
+        """
+        try:
+            from matplotlib.backends.backend_agg import FigureCanvasAgg
+            from matplotlib.figure import Figure
+        except ImportError as error:
+            raise ImportError("plot needs matplotlib: pip install 'octavo[cli]'") from error
+        figure = Figure(figsize=(10, 1.5 + 0.3 * len(self.rows)), layout="constrained")
+        FigureCanvasAgg(figure)
+        names = [row.path for row in self.rows]
+        finite = [row.sqnr if np.isfinite(row.sqnr) else np.nan for row in self.rows]
+        panels: list[tuple[str, list[float]]] = [
+            ("SQNR, dB", finite),
+            ("Largest error", [row.largest_error for row in self.rows]),
+            ("Clipped, %", [100 * row.clipped for row in self.rows]),
+        ]
+        for axis, (title, values) in zip(figure.subplots(1, len(panels), sharey=True), panels, strict=True):
+            bars = axis.barh(range(len(names)), values, color="#1f6feb", height=0.6)
+            axis.bar_label(bars, fmt="%.3g", padding=2)
+            axis.set_title(title)
+            axis.margins(x=0.25)
+            axis.set_yticks(range(len(names)), names)
+            axis.spines[["top", "right"]].set_visible(False)
+        figure.axes[0].invert_yaxis()
+        figure.savefig(path, dpi=120)
+
+
+@dataclass(slots=True)
+class _Call:
+    x: Any
+    y: Any
+
+
+def compare(
+    float_model: Any,
+    quantized_model: Any,
+    x: Any,
+    *,
+    forward: Callable[[Any, Any], Any] = lambda model, batch: model(batch),
+) -> Comparison:
+    """Runs both models on x and compares what each quantized layer gives with what the float layer in its place gives.
+
+    Args:
+        float_model: the model before quantization.
+        quantized_model: what `quantize_dynamic` or `convert` made of it. Both are left as they are.
+        x: a batch.
+        forward: how to run a model on it.
+
+    Returns:
+        A `Comparison`: print it, or `.plot(path)`. Errors accumulate: each layer's includes those of the layers before
+        it.
+
+    Raises:
+        ValueError: quantized_model has no quantized layer; the float model has nothing in one's place; the models call
+            a layer a different number of times or get results of different shapes. The layer is named.
+
+    Notes:
+        A layer that has taken ReLU in is compared behind ReLU. A QuantLSTM, QuantGRU, QuantEmbedding or QuantMatrix
+        has no row of its own; its error shows in what comes behind it. All of x's results are held at once.
+
+    Example:
+        >>> import numpy as np, octavo as oc
+        >>> model = oc.nn.Sequential(oc.nn.Linear(np.float32([[1, 2], [3, 4]])), oc.nn.ReLU())
+        >>> print(oc.compare(model, oc.quantize_dynamic(model, {oc.nn.Linear}), np.float32([[127, 0], [0, 127]])))
+        layer      SQNR, dB    cosine  largest error   clipped
+        layers[0]     53.84  0.999998              1    0.000%
+        (result)      53.84  0.999998              1    0.000%
+    """
+    found = list(tree.walk(quantized_model, stop=lambda value: isinstance(value, (RecurrentLayer, QuantMatrix))))
+    layers = {path: layer for path, layer in found if isinstance(layer, QuantLinear)}
+    if not layers and not any(isinstance(value, QuantMatrix) for _, value in found):
+        raise ValueError("quantized_model has no quantized layer; pass what quantize_dynamic or convert returned")
+    originals = dict(tree.walk(float_model))
+    missing = [tree.label(path) for path in layers if path not in originals]
+    if missing:
+        raise ValueError(f"float_model has no layer at {', '.join(missing)}; pass the model that was quantized")
+    methods = {path: layer._call_name for path, layer in layers.items()}
+    expected, y = _recorded(float_model, originals, methods, x, forward)
+    actual, y_quantized = _recorded(quantized_model, layers, methods, x, forward)
+    rows = [_compared(path, layers[path], expected.get(path, []), calls) for path, calls in actual.items()]
+    if _is_real(y) and _is_real(y_quantized):
+        rows.append(_measured("(result)", [_as64(y)], [_as64(y_quantized)], []))
+    return Comparison(tuple(rows))
+
+
+def _recorded(
+    model: Any, layers: dict[str, Any], methods: dict[str, str], x: Any, forward: Callable[[Any, Any], Any]
+) -> tuple[dict[str, list[_Call]], Any]:
+    """The calls by path, in the order of first calls, while a copy of the model runs on x; and its result."""
+    calls: dict[str, list[_Call]] = {}
+
+    def recorder(path: str, method: str) -> Watched:
+        def note(kept: Any, y: Any) -> None:
+            calls.setdefault(path, []).append(_Call(kept, _kept(y)))
+
+        return Watched(copy.deepcopy(layers[path]), method, _kept, note)
+
+    recorders = {id(layers[path]): recorder(path, method) for path, method in methods.items()}
+    y = forward(tree.copy_with(model, recorders), x)
+    return calls, _kept(y)
+
+
+def _compared(path: str, layer: QuantLinear, expected: list[_Call], actual: list[_Call]) -> LayerComparison:
+    shapes = [call.y.shape for call in expected], [call.y.shape for call in actual]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"layer {tree.label(path)} gives results of shapes {shapes[0]} in the float model and {shapes[1]} in the "
+            "quantized one; pass the model that was quantized"
+        )
+    folded = isinstance(layer, StaticQuantLinear) and layer.relu
+    y = [_as64(call.y) for call in expected]
+    y = [np.maximum(part, 0) for part in y] if folded else y
+    beyond: list[NDArray[np.bool_]] = []
+    if isinstance(layer, StaticQuantLinear):
+        beyond += [_beyond(call.x, layer.input_qparams) for call in actual if type(call.x) is not QuantizedArray]
+        if layer.output_qparams is not None:
+            beyond += [_beyond(part, layer.output_qparams) for part in y]
+    return _measured(path, y, [_as64(call.y) for call in actual], beyond)
+
+
+def _measured(
+    path: str,
+    expected: list[NDArray[np.float64]],
+    actual: list[NDArray[np.float64]],
+    beyond: list[NDArray[np.bool_]],
+) -> LayerComparison:
+    y, z = (np.concatenate([part.ravel() for part in parts]) for parts in (expected, actual))
+    signal, noise, power = float(y @ y), float((z - y) @ (z - y)), float(z @ z)
+    with np.errstate(divide="ignore"):
+        sqnr = float(10 * (np.log10(signal) - np.log10(noise))) if noise else np.inf
+    product = float(np.sqrt(signal) * np.sqrt(power))
+    cosine = float(y @ z) / product if product else float(signal == power)
+    clipped = sum(int(part.sum()) for part in beyond) / max(1, sum(part.size for part in beyond))
+    return LayerComparison(path or "(model)", sqnr, cosine, float(np.abs(z - y).max(initial=0)), clipped)
+
+
+def _beyond(x: Any, params: QParams) -> NDArray[np.bool_]:
+    """Where x is more than half a step outside what the integers reach."""
+    steps = _as64(x) / float(params.scale)
+    zero = int(params.zero_point)
+    return np.asarray((steps < params.qmin - zero - 0.5) | (steps > params.qmax - zero + 0.5))
+
+
+def _kept(value: Any) -> Any:
+    """A copy that later in-place code does not reach."""
+    return value if type(value) is QuantizedArray else np.array(value) if _is_real(value) else value
+
+
+def _is_real(value: Any) -> bool:
+    return type(value) is QuantizedArray or (isinstance(value, np.ndarray) and value.dtype.kind in "fiub")
+
+
+def _as64(value: Any) -> NDArray[np.float64]:
+    # A layer's integers are compared as they are, behind ReLU where it was taken in: `dequantize` of the array itself
+    # refuses those.
+    if type(value) is QuantizedArray:
+        return dequantize(value.int_repr(), value.qparams).astype(np.float64)
+    return np.asarray(value, np.float64)

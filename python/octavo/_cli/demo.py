@@ -1,0 +1,151 @@
+"""`octavo demo`: a model trained on real data, quantized by one call, and what that costs and gains."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from octavo import nn
+from octavo._layers.linear import QuantLinear
+from octavo._quantize.dynamic import quantize_dynamic
+from octavo._util.timing import interleaved
+from octavo.runtime import get_num_threads, kernels
+
+HIDDEN = (1024, 1024)
+BATCHES = (1, 1024)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One model's line of the table. Seconds are medians of a call, by batch size."""
+
+    name: str
+    accuracy: float
+    parameter_bytes: int
+    seconds: dict[int, float]
+    largest_difference: float
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    rows: tuple[Row, Row]
+    kernel: str
+    threads: int
+
+
+def run(*, epochs: int = 12, seed: int = 0) -> Result:
+    """Trains 64-1024-1024-10 on scikit-learn's handwritten digits, quantizes it, and measures both.
+
+    Raises:
+        ImportError: scikit-learn or tqdm is missing; the message names the extra that brings them.
+    """
+    x_train, x_test, y_train, y_test = _digits(seed)
+    model = _train(x_train, y_train, epochs, seed)
+    quantized = quantize_dynamic(model, {nn.Linear})
+
+    everything = np.concatenate([x_train, x_test])
+    logits = model(x_test), quantized(x_test)
+    seconds: dict[int, dict[str, float]] = {}
+    for batch in BATCHES:
+        x = np.ascontiguousarray(everything[:batch])
+        contenders = {"float32": lambda x=x: model(x), "int8": lambda x=x: quantized(x)}
+        seconds[batch] = {name: t.median for name, t in interleaved(contenders).items()}
+    rows = [
+        Row(
+            name=name,
+            accuracy=float(np.mean(out.argmax(axis=1) == y_test)),
+            parameter_bytes=sum(_layer_bytes(layer) for layer in layers),
+            seconds={batch: seconds[batch][name] for batch in BATCHES},
+            largest_difference=float(np.abs(out - logits[0]).max()),
+        )
+        for name, out, layers in zip(("float32", "int8"), logits, (model, quantized), strict=True)
+    ]
+    active = next(k.name for k in kernels() if k.active)
+    return Result((rows[0], rows[1]), active, get_num_threads())
+
+
+def table(result: Result) -> str:
+    """The result as text, one line a model."""
+    base = result.rows[0]
+    head = f"{'':8} {'accuracy':>8} {'parameters':>12} {'batch 1':>19} {'batch 1024':>19} {'largest difference':>19}"
+    lines = [head]
+    for row in result.rows:
+        times = [f"{1e6 * row.seconds[b]:9.1f} us {base.seconds[b] / row.seconds[b]:5.2f}x" for b in BATCHES]
+        size = f"{row.parameter_bytes:,} B"
+        lines.append(
+            f"{row.name:8} {100 * row.accuracy:7.2f}% {size:>12} {times[0]:>19} {times[1]:>19} "
+            f"{row.largest_difference:19.4f}"
+        )
+    share = result.rows[1].parameter_bytes / base.parameter_bytes
+    lines.append(f"int8 takes {100 * share:.1f}% of the bytes; kernel {result.kernel}, {result.threads} thread(s)")
+    return "\n".join(lines)
+
+
+def plot(result: Result, path: Path) -> None:
+    """Draws the table as three bar charts. Needs matplotlib (extra ``cli``)."""
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise ImportError("--plot needs matplotlib: pip install 'octavo[cli]'") from error
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    names = [row.name for row in result.rows]
+    panels: list[tuple[str, str, list[float]]] = [
+        ("Test accuracy", "%", [100 * row.accuracy for row in result.rows]),
+        ("Parameters", "MB", [row.parameter_bytes / 1e6 for row in result.rows]),
+        *((f"Batch {b}", "us a call", [1e6 * row.seconds[b] for row in result.rows]) for b in BATCHES),
+    ]
+    figure, axes = plt.subplots(1, len(panels), figsize=(3 * len(panels), 3.2), layout="constrained")
+    for axis, (title, unit, values) in zip(axes, panels, strict=True):
+        bars = axis.bar(names, values, color=["#9aa5b1", "#1f6feb"], width=0.6)
+        axis.bar_label(bars, fmt="%.3g")
+        axis.set_title(title)
+        axis.set_ylabel(unit)
+        axis.margins(y=0.15)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(f"Digits MLP 64-1024-1024-10, kernel {result.kernel}, {result.threads} thread(s)")
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def _digits(seed: int) -> tuple[NDArray[Any], ...]:
+    """(x_train, x_test, y_train, y_test); pixels scaled to 0..1, float32."""
+    try:
+        from sklearn.datasets import load_digits
+        from sklearn.model_selection import train_test_split
+    except ImportError as error:
+        raise ImportError("octavo demo needs scikit-learn: pip install 'octavo[demo]'") from error
+    data = load_digits()
+    x = (data.data / 16).astype(np.float32)
+    return tuple(train_test_split(x, data.target, test_size=0.25, random_state=seed, stratify=data.target))
+
+
+def _train(x: NDArray[np.float32], y: NDArray[Any], epochs: int, seed: int) -> nn.Sequential:
+    try:
+        from sklearn.neural_network import MLPClassifier
+        from tqdm import trange
+    except ImportError as error:
+        raise ImportError("octavo demo needs scikit-learn and tqdm: pip install 'octavo[demo]'") from error
+    classifier = MLPClassifier(HIDDEN, batch_size=128, random_state=seed)
+    classes = np.unique(y)
+    progress = trange(epochs, desc="training", unit="epoch")
+    for _ in progress:
+        classifier.partial_fit(x, y, classes=classes)
+        progress.set_postfix(loss=f"{classifier.loss_:.4f}")
+    layers: list[Any] = []
+    for weight, bias in zip(classifier.coefs_, classifier.intercepts_, strict=True):
+        layers += [nn.Linear(np.ascontiguousarray(weight.T, np.float32), bias.astype(np.float32)), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+def _layer_bytes(layer: Any) -> int:
+    if isinstance(layer, QuantLinear):
+        return layer.nbytes
+    if isinstance(layer, nn.Linear):
+        return layer.weight.nbytes + (0 if layer.bias is None else layer.bias.nbytes)
+    return 0

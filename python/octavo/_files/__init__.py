@@ -1,0 +1,1 @@
+"""Models in files: safetensors, what each kind of object is stored as, checkpoints."""

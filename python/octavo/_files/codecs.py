@@ -1,0 +1,458 @@
+"""How each kind of object looks in a file: options, which are JSON, and tensors. docs/file_format.md is the contract.
+
+A new kind is a pair of functions and a row of `_kinds`. What is written is public state: canonical integers, scales,
+zero points, biases; packing for a CPU is done anew by whoever loads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from octavo._files.safetensors import Reader, Tensor, dtype_code, widened
+from octavo._layers.arrays.quantized import QuantizedArray
+from octavo._layers.embedding import QuantEmbedding
+from octavo._layers.linear import QuantLinear
+from octavo._layers.matrix import QuantMatrix
+from octavo._layers.recurrent import QuantGRU, QuantLSTM
+from octavo._layers.static import StaticQuantLinear
+from octavo._layers.stubs import DeQuantStub, Quantize, QuantStub
+from octavo._numerics.int4 import GroupedWeight, ScaleDtype, pack_int4, unpack_int4
+from octavo._numerics.params import SMALLEST_SCALE, QParams, as_qtype, first_place, qint4
+
+__all__ = [
+    "Fields", "Part", "WeightFormat", "is_stored", "linear_options", "packed", "tensor_name", "unpacked",
+]  # fmt: skip
+
+
+class Part(NamedTuple):
+    """A tensor that is made when it is to be written."""
+
+    tensor: Tensor
+    make: Callable[[], NDArray[Any]]
+
+
+Parts = dict[str, Part]
+Options = dict[str, Any]
+
+
+class Kind(NamedTuple):
+    """One class. write(object) gives its options, and tensors by suffix; read(fields) gives the object back."""
+
+    cls: type
+    write: Callable[[Any], tuple[Options, Parts]]
+    read: Callable[[Fields], Any]
+
+
+@dataclass
+class Fields:
+    """The options and tensors of one object in a file, taken one by one, each checked for what it must be."""
+
+    name: str
+    options: Options
+    reader: Reader
+    prefix: str = ""
+    taken: set[str] = field(default_factory=set)
+
+    def option(self, key: str, *kinds: type) -> Any:
+        """The value of an option; bool is no int here."""
+        if key not in self.options:
+            raise ValueError(f"it lacks the option {key!r}")
+        value = self.options.pop(key)
+        if type(value) not in kinds:
+            raise ValueError(f"{key} must be {' or '.join(k.__name__ for k in kinds)}, got {value!r}")
+        return value
+
+    def choice(self, key: str, *values: Any) -> Any:
+        value = self.option(key, *{type(v) for v in values})
+        if value not in values:
+            raise ValueError(f"{key} must be one of {values}, got {value!r}")
+        return value
+
+    def tensor(self, suffix: str, dtype: str, shape: tuple[int, ...] | None) -> NDArray[Any]:
+        """A view of the file, where it has this type and shape."""
+        name = tensor_name(self.name, self.prefix + suffix)
+        found = self.reader.tensors.get(name)
+        if found is None:
+            raise ValueError(f"its tensor {name!r} is missing")
+        if found.dtype != dtype or (shape is not None and found.shape != shape):
+            wanted = dtype if shape is None else f"{dtype} of shape {list(shape)}"
+            raise ValueError(f"tensor {name!r} must be {wanted}, got {found.dtype} of shape {list(found.shape)}")
+        self.taken.add(name)
+        return widened(self.reader.raw(name), dtype)
+
+    def within(self, key: str) -> Fields:
+        """The fields of a part: its options are those under the key, its tensors start with "key."."""
+        return Fields(self.name, self.option(key, dict), self.reader, f"{self.prefix}{key}.", self.taken)
+
+    def finish(self) -> None:
+        if self.options:
+            raise ValueError(f"it has the unknown option {next(iter(self.options))!r}")
+
+
+def tensor_name(name: str, suffix: str) -> str:
+    return f"{name}.{suffix}" if name else suffix
+
+
+def is_stored(value: Any) -> bool:
+    """Whether an object is stored as a whole: what has a row in the table, and arrays of numbers.
+
+    Example:
+        >>> import numpy as np
+        >>> from octavo._files.codecs import is_stored
+        >>> is_stored(np.zeros(2)), is_stored([0, 0])
+        (True, False)
+    """
+    return isinstance(value, (QuantLinear, *_CLASSES)) or (isinstance(value, np.ndarray) and value.dtype != object)
+
+
+def packed(value: Any) -> tuple[Options | None, Parts]:
+    """(options, tensors by suffix) of an object for which `is_stored` holds; of an array (None, {"": ..}).
+
+    Raises:
+        TypeError: an array or a class that files cannot hold.
+    """
+    if isinstance(value, np.ndarray):
+        return None, {"": _array(value)}
+    kind = _KINDS.get(type(value).__name__)
+    if kind is None or kind.cls is not type(value):
+        raise TypeError(
+            f"{type(value).__name__} is a class of its own, and files know {', '.join(_KINDS)}; "
+            "hold one of these in an attribute instead of deriving from it"
+        )
+    options, parts = kind.write(value)
+    return options | {"type": kind.cls.__name__}, parts
+
+
+def unpacked(fields: Fields) -> Any:
+    """The object that options and tensors stand for.
+
+    Raises:
+        ValueError: they stand for none.
+    """
+    name = fields.option("type", str)
+    if name not in _KINDS:
+        raise ValueError(f"type {name!r} is unknown to this octavo, which knows {', '.join(_KINDS)}")
+    made = _KINDS[name].read(fields)
+    fields.finish()
+    return made
+
+
+def _part(array: NDArray[Any]) -> Part:
+    code = dtype_code(array.dtype)
+    assert code is not None
+    return Part(Tensor(code, array.shape), lambda: array)
+
+
+def _array(array: NDArray[Any]) -> Part:
+    if type(array) not in (np.ndarray, np.memmap):
+        raise TypeError(f"it is a {type(array).__name__}, and would come back as a plain array; store np.asarray of it")
+    if dtype_code(array.dtype) is None:
+        raise TypeError(
+            f"it has dtype {array.dtype}; files hold bool, integers, float16, float32, float64 and complex64. "
+            "Convert it, or keep it outside the model"
+        )
+    return _part(array)
+
+
+# Layers
+
+
+@dataclass(frozen=True, slots=True)
+class WeightFormat:
+    """How the weights of a linear layer are stored. All but `dtype` is for int4 alone."""
+
+    dtype: Literal["int8", "int4"] = "int8"
+    group_size: int | None = None
+    symmetric: bool = True
+    scale_dtype: ScaleDtype = "float32"
+
+    def tensors(self, shape: tuple[int, int], *, bias: bool) -> dict[str, Tensor]:
+        """The tensors of a layer (out, in) by suffix."""
+        n, k = shape
+        found = {"weight": Tensor("I8", shape), "scale": Tensor("F32", (n,))}
+        if self.dtype == "int4":
+            groups = (n, 1 if self.group_size is None else -(-k // self.group_size))
+            found = {"weight": Tensor("U8", (n, (k + 1) // 2)), "scale": Tensor(_SCALE_CODES[self.scale_dtype], groups)}
+            if not self.symmetric:
+                found["zero_point"] = Tensor("I8", groups)
+        return found | ({"bias": Tensor("F32", (n,))} if bias else {})
+
+    def options(self) -> Options:
+        """Those that tell of the weights."""
+        if self.dtype == "int8":
+            return {"dtype": "int8"}
+        names = ("dtype", "group_size", "symmetric", "scale_dtype")
+        return {name: getattr(self, name) for name in names}
+
+
+_SCALE_CODES: dict[ScaleDtype, str] = {"float32": "F32", "float16": "F16"}
+
+
+def linear_options(
+    shape: tuple[int, int],
+    weights: WeightFormat,
+    *,
+    bias: bool,
+    activation: str = "symmetric",
+    relu: bool = False,
+    call: str = "forward",
+) -> Options:
+    """The options of a `QuantLinear`."""
+    head = {"type": "QuantLinear", **weights.options(), "shape": list(shape)}
+    return head | {"bias": bias, "activation": activation, "relu": relu, "call": call}
+
+
+def _format_of(layer: QuantLinear) -> WeightFormat:
+    if layer.dtype != qint4:
+        return WeightFormat()
+    return WeightFormat("int4", layer.group_size, layer.symmetric, layer.scale_dtype)
+
+
+def _linear_parts(layer: QuantLinear) -> Parts:
+    weights = _format_of(layer)
+    tensors = weights.tensors((layer.out_features, layer.in_features), bias=layer.bias is not None)
+    makers: dict[str, Callable[[], Any]] = {
+        "weight": lambda: pack_int4(layer.int_repr()) if weights.dtype == "int4" else layer.int_repr(),
+        "scale": lambda: layer.scale.astype(weights.scale_dtype),
+        "zero_point": lambda: layer.zero_point.astype(np.int8),
+        "bias": lambda: layer.bias,
+    }
+    return {suffix: Part(tensor, makers[suffix]) for suffix, tensor in tensors.items()}
+
+
+def _write_quant_linear(layer: QuantLinear) -> tuple[Options, Parts]:
+    options = linear_options(
+        (layer.out_features, layer.in_features),
+        _format_of(layer),
+        bias=layer.bias is not None,
+        activation=layer.activation,
+        relu=layer.relu,
+        call=layer._call_name,
+    )
+    return options, _linear_parts(layer)
+
+
+def _read_quant_linear(fields: Fields) -> QuantLinear:
+    four_bits = fields.choice("dtype", "int8", "int4") == "int4"
+    options = {
+        "activation": fields.choice("activation", "symmetric", "asymmetric"),
+        "relu": fields.option("relu", bool),
+        "call": fields.option("call", str),
+    }
+    if four_bits:
+        weight = _read_int4(fields)
+        return QuantLinear.from_grouped(weight, _read_bias(fields, len(weight.q)), **options)
+    q, scale = _read_int8(fields)
+    return QuantLinear.from_quantized(q, scale, _read_bias(fields, len(q)), **options)
+
+
+def _read_int8(fields: Fields) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    n, k = _read_shape(fields)
+    return fields.tensor("weight", "I8", (n, k)), _read_scale(fields, "scale", (n,))
+
+
+def _read_int4(fields: Fields) -> GroupedWeight:
+    n, k = _read_shape(fields)
+    size = fields.option("group_size", int, type(None))
+    if size is not None and size < 1:
+        raise ValueError(f"group_size must be at least 1 or null, got {size}")
+    symmetric = fields.option("symmetric", bool)
+    scale_dtype = fields.choice("scale_dtype", "float32", "float16")
+    own = WeightFormat("int4", size, symmetric, scale_dtype).tensors((n, k), bias=False)
+    found = {suffix: fields.tensor(suffix, tensor.dtype, tensor.shape) for suffix, tensor in own.items()}
+    if k % 2 and (found["weight"][:, -1] > 15).any():
+        raise ValueError("weight must have zeros in the nibbles that fill up the last byte of a row")
+    q = unpack_int4(found["weight"], k)
+    return GroupedWeight(q, found["scale"], found.get("zero_point"), size, scale_dtype)
+
+
+def _read_shape(fields: Fields) -> tuple[int, int]:
+    shape = fields.option("shape", list)
+    if len(shape) != 2 or not all(type(size) is int and size >= 0 for size in shape):
+        raise ValueError(f"shape must be [out, in], got {shape!r}")
+    return shape[0], shape[1]
+
+
+def _read_bias(fields: Fields, n: int) -> NDArray[np.float32] | None:
+    return fields.tensor("bias", "F32", (n,)) if fields.option("bias", bool) else None
+
+
+def _read_scale(fields: Fields, suffix: str, shape: tuple[int, ...] | None) -> NDArray[np.float32]:
+    scale = fields.tensor(suffix, "F32", shape)
+    bad = ~((scale >= SMALLEST_SCALE) & np.isfinite(scale))
+    if bad.any():
+        place = first_place(bad, suffix)
+        raise ValueError(f"{suffix} must be finite and at least 2**-126, got {scale[bad][0]!s} at {place}")
+    return scale
+
+
+def _write_static(layer: StaticQuantLinear) -> tuple[Options, Parts]:
+    options: Options = {
+        "type": "StaticQuantLinear",
+        "shape": [layer.out_features, layer.in_features],
+        "bias": layer.bias is not None,
+        "relu": layer.relu,
+        "folded": layer._folded is not None,
+        "name": layer._name,
+        "call": layer._call_name,
+    }
+    parts = _linear_parts(layer)
+    for key, params in (("input", layer.input_qparams), ("output", layer.output_qparams)):
+        if params is not None:
+            options[key], more = _write_qparams(params)
+            parts |= {f"{key}.{suffix}": part for suffix, part in more.items()}
+    return options, parts
+
+
+def _read_static(fields: Fields) -> StaticQuantLinear:
+    weight, scale = _read_int8(fields)
+    return StaticQuantLinear(
+        weight,
+        scale,
+        _read_bias(fields, len(weight)),
+        input=_read_part(fields, "input"),
+        output=_read_part(fields, "output") if "output" in fields.options else None,
+        relu=fields.option("relu", bool),
+        folded=fields.option("folded", bool),
+        name=fields.option("name", str),
+        call=fields.option("call", str),
+    )
+
+
+def _write_matrix(matrix: QuantMatrix) -> tuple[Options, Parts]:
+    options, parts = _write_quant_linear(matrix._layer)
+    return options | {"axis": matrix.axis}, parts
+
+
+def _read_matrix(fields: Fields) -> QuantMatrix:
+    axis = fields.choice("axis", 0, 1)
+    layer = _read_quant_linear(fields)
+    if layer.relu or layer.bias is not None:
+        raise ValueError("a QuantMatrix has neither a bias nor a ReLU: relu and bias must be false")
+    return QuantMatrix._made(layer, axis)
+
+
+def _write_embedding(table: QuantEmbedding) -> tuple[Options, Parts]:
+    state = table._state()
+    shape, scale = (table.num_embeddings, table.embedding_dim), state["scale"]
+    weights = WeightFormat()
+    if table.dtype == qint4:
+        scale_dtype: ScaleDtype = "float16" if scale.dtype == np.float16 else "float32"
+        weights = WeightFormat("int4", table.group_size, state["zero_point"] is None, scale_dtype)
+    tensors = weights.tensors(shape, bias=False)
+    found = {suffix: state[suffix].reshape(tensor.shape) for suffix, tensor in tensors.items()}
+    return weights.options() | {"shape": list(shape)}, {suffix: _part(array) for suffix, array in found.items()}
+
+
+def _read_embedding(fields: Fields) -> QuantEmbedding:
+    if fields.choice("dtype", "int8", "int4") == "int4":
+        return QuantEmbedding._from_grouped(_read_int4(fields))
+    return QuantEmbedding._from_quantized(*_read_int8(fields))
+
+
+def _write_recurrent(layer: QuantLSTM | QuantGRU) -> tuple[Options, Parts]:
+    options: Options = {"batch_first": layer.batch_first, "parts": list(layer._layers)}
+    parts: Parts = {}
+    for key, part in layer._layers.items():
+        options[key], more = _write_quant_linear(part)
+        parts |= {f"{key}.{suffix}": tensor for suffix, tensor in more.items()}
+    return options, parts
+
+
+def _read_recurrent(cls: type[QuantLSTM | QuantGRU]) -> Callable[[Fields], QuantLSTM | QuantGRU]:
+    def read(fields: Fields) -> QuantLSTM | QuantGRU:
+        keys = fields.option("parts", list)
+        if not all(isinstance(key, str) for key in keys):
+            raise ValueError(f"parts must be names, got {keys!r}")
+        layers = {}
+        for key in keys:
+            within = fields.within(key)
+            within.choice("type", "QuantLinear")
+            layers[key] = _read_quant_linear(within)
+            within.finish()
+        return cls._from_layers(layers, fields.option("batch_first", bool))
+
+    return read
+
+
+# Parameters, and what consists of little else
+
+
+def _write_qparams(params: QParams) -> tuple[Options, Parts]:
+    options = {"qtype": params.qtype.name, **params._options()}
+    return options, {"scale": _part(params.scale), "zero_point": _part(params.zero_point)}
+
+
+def _read_qparams(fields: Fields) -> QParams:
+    qtype = as_qtype(fields.option("qtype", str))
+    scale = _read_scale(fields, "scale", None)
+    zero_point = fields.tensor("zero_point", "I32", scale.shape)
+    numbers = {key: fields.option(key, int) for key in ("qmin", "qmax")}
+    grain = {key: fields.option(key, int, type(None)) for key in ("axis", "group_size")}
+    return QParams(scale, zero_point, qtype, **numbers, **grain)
+
+
+def _read_part(fields: Fields, key: str) -> QParams:
+    inner = fields.within(key)
+    params = _read_qparams(inner)
+    inner.finish()
+    return params
+
+
+def _with_prefix(params: QParams) -> tuple[Options, Parts]:
+    options, parts = _write_qparams(params)
+    return {"qparams": options}, {f"qparams.{suffix}": part for suffix, part in parts.items()}
+
+
+def _write_quantize(step: Quantize) -> tuple[Options, Parts]:
+    options, parts = _with_prefix(step.qparams)
+    return {"as_float": step.as_float, "name": step.name, **options}, parts
+
+
+def _read_quantize(fields: Fields) -> Quantize:
+    params = _read_part(fields, "qparams")
+    if params.axis is not None:
+        raise ValueError("qparams must be per tensor")
+    return Quantize(params, as_float=fields.option("as_float", bool), name=fields.option("name", str))
+
+
+def _write_quantized_array(array: QuantizedArray) -> tuple[Options, Parts]:
+    options, parts = _with_prefix(array.qparams)
+    return options, {"q": _part(array.int_repr()), **parts}
+
+
+def _read_quantized_array(fields: Fields) -> QuantizedArray:
+    params = _read_part(fields, "qparams")
+    q = fields.tensor("q", "I8" if params.qtype.storage == np.int8 else "U8", None)
+    return QuantizedArray(q.copy(), params)
+
+
+def _nothing(stub: Any) -> tuple[Options, Parts]:
+    return {}, {}
+
+
+def _kinds() -> Mapping[str, Kind]:
+    """The table: every class that files know."""
+    rows = [
+        Kind(QuantLinear, _write_quant_linear, _read_quant_linear),
+        Kind(QuantMatrix, _write_matrix, _read_matrix),
+        Kind(QuantEmbedding, _write_embedding, _read_embedding),
+        Kind(QuantLSTM, _write_recurrent, _read_recurrent(QuantLSTM)),
+        Kind(QuantGRU, _write_recurrent, _read_recurrent(QuantGRU)),
+        Kind(StaticQuantLinear, _write_static, _read_static),
+        Kind(Quantize, _write_quantize, _read_quantize),
+        Kind(QuantStub, _nothing, lambda fields: QuantStub()),
+        Kind(DeQuantStub, _nothing, lambda fields: DeQuantStub()),
+        Kind(QuantizedArray, _write_quantized_array, _read_quantized_array),
+        Kind(QParams, _write_qparams, _read_qparams),
+    ]
+    return {kind.cls.__name__: kind for kind in rows}
+
+
+_KINDS = _kinds()
+_CLASSES = tuple(kind.cls for kind in _KINDS.values())

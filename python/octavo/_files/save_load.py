@@ -1,0 +1,226 @@
+"""Saving quantized models and loading them: safetensors files with a header of our own. See docs/file_format.md."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+import zlib
+from collections.abc import Iterator, Mapping
+from typing import Any, overload
+
+from octavo._files.codecs import Fields, Part, is_stored, packed, tensor_name, unpacked
+from octavo._files.safetensors import Reader, Writer, parse_json
+from octavo._models.fill import fill, holds, survey
+from octavo._models.walk import label
+
+__all__ = ["header_metadata", "load", "read_header", "save", "stored_items"]
+
+_VERSION = 1
+_KEY, _CRC_KEY = "octavo", "octavo.crc32"
+
+
+def save(model: Any, path: str | os.PathLike[str]) -> None:
+    """Stores what a quantized model holds: its integer layers, its quantization steps, and every array.
+
+    The file is safetensors, with canonical integers (4-bit ones two a byte), so that it can be read by any tool, on any
+    CPU, in years. It holds no code and no pickle: of the model's own classes it knows nothing but where things are.
+    Files are written beside `path` and then renamed: if anything fails, the file that was there stays.
+
+    Args:
+        model: any tree of objects, as for `quantize_dynamic`; or a layer, or a dict of arrays.
+        path: of the file.
+
+    Raises:
+        TypeError: an array that files cannot hold (strings, complex128, masked arrays); its place is named.
+        ValueError: there is nothing to store, or two things have one name: see Notes.
+        OSError: the file cannot be written.
+
+    Notes:
+        Names are the way from the model to the thing, joined by dots: "blocks.3.fc1" for model.blocks[3].fc1, and for
+        model["blocks"][3].fc1 too. What is held in several places is stored once. Single numbers (np.float32(3)) and
+        settings are not stored: they are the model's own to set.
+
+    Example:
+        >>> import tempfile, numpy as np, octavo as oc
+        >>> layer = oc.QuantLinear(np.eye(3, dtype=np.float32))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     oc.save({"fc": layer, "table": np.arange(3)}, folder + "/model.safetensors")
+        ...     oc.load(folder + "/model.safetensors")
+        {'fc': QuantLinear(3 -> 3, int8, activation=symmetric), 'table': array([0, 1, 2])}
+    """
+    found, aliases = survey(model, is_stored)
+    if not found:
+        raise ValueError("the model holds no quantized layer and no array, so there is nothing to store")
+    layers: dict[str, Any] = {}
+    parts: dict[str, Part] = {}
+    for name, value in found.items():
+        try:
+            options, own = packed(value)
+        except TypeError as error:
+            raise TypeError(f"{label(name)}: {error}") from None
+        if options is not None:
+            layers[name] = options
+        for suffix, part in own.items():
+            full = tensor_name(name, suffix) if suffix else name
+            if full in parts:
+                raise ValueError(f"{label(name)}: its tensor {full!r} has the name of another; rename one of them")
+            parts[full] = part
+    tensors = {name: part.tensor for name, part in parts.items()}
+    with Writer(path, tensors, lambda crc32: header_metadata(layers, aliases, crc32)) as writer:
+        for name, part in parts.items():
+            writer.append(name, part.make())
+
+
+def header_metadata(layers: Mapping[str, Any], aliases: Mapping[str, str], crc32: Mapping[str, int]) -> dict[str, str]:
+    """What makes a safetensors file an octavo file. Its length does not depend on the checksums.
+
+    Example:
+        >>> from octavo._files.save_load import header_metadata
+        >>> header_metadata({}, {}, {"a": 255})["octavo"]
+        '{"version":1,"layers":{},"aliases":{},"crc32":{"a":"000000ff"}}'
+    """
+    digests = {name: f"{value:08x}" for name, value in crc32.items()}
+    header = {"version": _VERSION, "layers": layers, "aliases": aliases, "crc32": digests}
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":"))
+    return {_KEY: text, _CRC_KEY: f"{zlib.crc32(text.encode()):08x}"}
+
+
+def read_header(reader: Reader) -> tuple[dict[str, dict[str, Any]], dict[str, str], dict[str, str]]:
+    """(options by layer, first name by alias, checksum by tensor) of an octavo file, checked to be of that form.
+
+    Raises:
+        ValueError: it is not an octavo file, of another version, or damaged.
+    """
+    text = reader.metadata.get(_KEY)
+    if text is None:
+        raise ValueError(
+            "it was not written by octavo. `octavo quantize` converts a float checkpoint; safetensors.numpy.load_file "
+            "reads one as it is"
+        )
+    header = parse_json(text, "octavo header")
+    version = header.get("version")
+    if version != _VERSION:
+        raise ValueError(f"it has format version {version!r}, this octavo reads {_VERSION}; use a newer octavo")
+    if reader.metadata.get(_CRC_KEY) != f"{zlib.crc32(text.encode()):08x}":
+        raise ValueError("the octavo header does not match its checksum: the file was altered")
+    if header.keys() != {"version", "layers", "aliases", "crc32"}:
+        raise ValueError(f"the octavo header must have version, layers, aliases and crc32, got {sorted(header)}")
+    layers, aliases, crc32 = header["layers"], header["aliases"], header["crc32"]
+    if not _maps(layers, dict) or not _maps(aliases, str) or not _maps(crc32, str):
+        raise ValueError("layers must map names to objects, aliases and crc32 to text")
+    if crc32.keys() != reader.tensors.keys():
+        name = min(crc32.keys() ^ reader.tensors.keys())
+        kind = "is missing" if name in crc32 else "is not in the octavo header"
+        raise ValueError(f"tensor {name!r} {kind}")
+    return layers, aliases, crc32
+
+
+def _maps(value: Any, kind: type) -> bool:
+    return isinstance(value, dict) and all(type(item) is kind for item in value.values())
+
+
+@overload
+def load(path: str | os.PathLike[str]) -> dict[str, Any]: ...
+@overload
+def load(path: str | os.PathLike[str], model: Any, *, strict: bool = True) -> Any: ...
+
+
+def load(path: str | os.PathLike[str], model: Any = None, *, strict: bool = True) -> Any:
+    """What `save` stored, bit for bit.
+
+    Args:
+        path: of the file: from `save`, or from `octavo quantize`.
+        model: the model to fill, in place: built as it was before it was quantized, or after. Its float layers, at the
+            names of stored layers, give way to these; arrays are set. Weights may be None there.
+        strict: a name that only one of file and model has is an error; with False a UserWarning lists them.
+
+    Returns:
+        Without `model` a dict from name to layer or array; names of one thing give one object. With it the model:
+        itself, unless it is a layer or a tuple.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is damaged (every tensor has a checksum), of another version, or not octavo's; names are missing
+            or extra; shapes do not fit. All that does not match is listed, and the model is as it was.
+
+    Notes:
+        The file is read through a memory map, one layer after the other, and is closed on return. bfloat16 tensors,
+        which only converted checkpoints have, become float32.
+
+    Example:
+        >>> import tempfile, numpy as np, octavo as oc
+        >>> trained = oc.nn.Sequential(oc.nn.Linear(np.eye(3, dtype=np.float32)), oc.nn.ReLU())
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     oc.save(oc.quantize_dynamic(trained, {oc.nn.Linear}), folder + "/model.safetensors")
+        ...     oc.load(folder + "/model.safetensors", trained)
+        Sequential(QuantLinear(3 -> 3, int8, activation=symmetric), ReLU())
+    """
+    with Reader(path) as reader:
+        try:
+            layers, aliases, crc32 = read_header(reader)
+            items = {name: item for name, item, _ in stored_items(reader, layers, crc32)}
+            _check_aliases(aliases, items)
+        except ValueError as error:
+            raise ValueError(f"cannot load {reader.path}: {error}") from error
+    if model is None:
+        return items | {
+            alias + place.removeprefix(name): item
+            for alias, name in aliases.items()
+            for place, item in items.items()
+            if place == name or place.startswith(f"{name}.")
+        }
+    filled, result = fill(model, items, aliases, is_stored, strict=strict)
+    complaints = [
+        f"{what}: {', '.join(names)}"
+        for what, names in (
+            ("they do not fit", result.misfits),
+            ("names missing from the file", result.missing),
+            ("names in the file that the model has no place for", result.extra),
+        )
+        if names
+    ]
+    if complaints and (strict or result.misfits):
+        raise ValueError(f"{os.fspath(path)} does not match the model, which was not changed; {'; '.join(complaints)}")
+    if complaints:
+        warnings.warn(f"{os.fspath(path)}: {'; '.join(complaints)}", UserWarning, stacklevel=2)
+    return filled
+
+
+def stored_items(
+    reader: Reader, layers: Mapping[str, dict[str, Any]], crc32: Mapping[str, str]
+) -> Iterator[tuple[str, Any, set[str]]]:
+    """(name, object, its tensors): every layer, then every array that is no layer's. Checked, one after the other."""
+    taken: set[str] = set()
+    for name, options in layers.items():
+        fields = Fields(name, dict(options), reader)
+        try:
+            layer = unpacked(fields)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ValueError(f"layer {name!r}: {error}") from error
+        for tensor in fields.taken:
+            _verify(reader, tensor, crc32)
+        if fields.taken & taken:
+            raise ValueError(f"layer {name!r}: tensor {min(fields.taken & taken)!r} belongs to another layer too")
+        taken |= fields.taken
+        yield name, layer, fields.taken
+    for name in sorted(reader.tensors.keys() - taken):
+        if name in layers:
+            raise ValueError(f"{name!r} is the name of a layer and of a tensor")
+        array = reader.array(name)
+        _verify(reader, name, crc32)
+        yield name, array, {name}
+
+
+def _check_aliases(aliases: Mapping[str, str], items: Mapping[str, Any]) -> None:
+    names = sorted(items)
+    for alias, first in aliases.items():
+        if alias in items or not holds(names, first):
+            why = "is a stored name itself" if alias in items else "leads nowhere"
+            raise ValueError(f"alias {alias!r} of {first!r} {why}")
+
+
+def _verify(reader: Reader, name: str, crc32: Mapping[str, str]) -> None:
+    if f"{reader.crc32(name):08x}" != crc32[name]:
+        raise ValueError(f"tensor {name!r} does not match its checksum: the file was altered")
+    reader.release(name)

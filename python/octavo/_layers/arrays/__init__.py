@@ -1,0 +1,1 @@
+"""Objects that imitate a NumPy array: integers with their scale, values under observation, matrices read on demand."""

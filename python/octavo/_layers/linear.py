@@ -1,0 +1,485 @@
+"""QuantLinear: a linear layer with int8 or int4 weights, in place of a float one."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, cast
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from octavo import _core
+from octavo._numerics.checks import (
+    as_activations,
+    as_bias,
+    as_rows,
+    check_group_size,
+    check_out,
+    is_int4,
+    read_only,
+    rows_in_place,
+)
+from octavo._numerics.definition import quantize_weight
+from octavo._numerics.int4 import GroupedWeight, ScaleDtype, pack_int4, unpack_int4
+from octavo._numerics.params import QParams, QType, QTypeLike, qint4, qint8, unmasked
+from octavo._numerics.rounding import round_nearest, round_search
+from octavo._util.pickling import pickled
+
+ActivationScheme = Literal["symmetric", "asymmetric"]
+Rounding = Literal["nearest", "search"]
+
+_SCHEMES = ("symmetric", "asymmetric")
+_ROUNDERS = {"nearest": round_nearest, "search": round_search}
+_STATE_VERSION = 2
+
+
+class QuantLinear:
+    """y = float32(sum_k q_x[k] q_w[n, k]) * (s_x * s_w[n]) + b[n]: integer weights, activations quantized per row.
+
+    Stands where a float layer y = x W^T + b stood. Each row of x gets a scale (and zero point) of its own when the
+    layer is called, so row i of a batch gives the same bits as row i alone, on every CPU and with any number of
+    threads. The layer is immutable; any number of threads may call it.
+
+    int8 weights are symmetric with one scale per output channel, s_w[n] = max|W[n]| / 127. int4 weights take half the
+    memory and have a scale for each group of consecutive inputs, f_g = float32(sum over the group) * s_w[n, g]:
+    y = (((0 + f_0) + f_1) + ...) * s_x + b[n].
+
+    Args:
+        weight: (out_features, in_features), float16, float32 or float64; finite. Computed with in float32.
+        bias: (out_features,) or None; finite.
+        dtype: of the weights: "int8" or "int4", in any spelling (``oc.qint8``, ``np.int8``).
+        group_size: int4 only: inputs that share a scale, a multiple of 32; None: all of a row. Smaller groups are more
+            accurate, larger ones smaller and faster. in_features need not be a multiple of it: the last group is
+            shorter, and in memory it is filled up with zeros to a multiple of 64 inputs.
+        symmetric: int4 only: False gives each group a zero point of its own, for weights that are not centred.
+        scale_dtype: int4 only: "float16" halves the scales' memory (at group_size=32 a fifth of a layer becomes a
+            ninth) and rounds each to 11 bits: at most 2**-11 of a weight, a hundredth of what rounding it to int4 may
+            cost.
+        rounding: how int4 weights are chosen: "search" (the default) tries scales for the least squared error,
+            "nearest" takes the scale that the group's range gives. int8 weights are always rounded to nearest.
+        activation: how rows of x are quantized to int8. "symmetric": s_x = max|x| / 127, zero point 0.
+            "asymmetric": s_x = (max(x, 0) - min(x, 0)) / 255 with a zero point; half the step for rows of one sign,
+            such as a ReLU's output, at the cost of one more integer operation per output (and group).
+        relu: apply ReLU to the result, in the same pass: NaN stays NaN, y > 0 stays, all else is +0.
+        call: name of a method that calls the layer, besides ``__call__`` and ``forward``.
+
+    Raises:
+        TypeError: weight or bias is not numeric, or dtype is no type.
+        ValueError: weight is not 2-D, bias does not fit, either holds NaN or infinity, an option is unknown or not for
+            this dtype, or the inputs of a row (int4: of a group) exceed what int32 sums hold exactly: 131,071 (65,793
+            with asymmetric activations), for int4 2,097,151 and down to 561,433 where both sides have zero points.
+
+    Rounding is half to even everywhere, each float32 operation rounds once, and nothing saturates. A row of x that
+    holds NaN or infinity gives a row of NaN. A row whose range is below 2**-100 counts as zeros. The arithmetic is
+    that of docs/design.md, "Numeric contract".
+
+    Example:
+        >>> import numpy as np, octavo as oc
+        >>> rng = np.random.default_rng(0)
+        >>> W, b = rng.standard_normal((3, 256), dtype=np.float32), np.ones(3, np.float32)
+        >>> layer = oc.QuantLinear(W, b)
+        >>> x = rng.standard_normal((2, 256), dtype=np.float32)
+        >>> bool(np.abs(layer(x) - (x @ W.T + b)).max() < 0.5)
+        True
+        >>> layer
+        QuantLinear(256 -> 3, int8, activation=symmetric, bias)
+        >>> oc.QuantLinear(W, b, dtype="int4", group_size=64)
+        QuantLinear(256 -> 3, int4, group_size=64, activation=symmetric, bias)
+    """
+
+    __slots__ = ("_activation", "_call_name", "_group_size", "_packed", "_relu")
+
+    _packed: _core.PackedLinear | _core.PackedLinearInt4
+
+    def __init__(
+        self,
+        weight: ArrayLike,
+        bias: ArrayLike | None = None,
+        *,
+        dtype: QTypeLike = "int8",
+        group_size: int | None = None,
+        symmetric: bool = True,
+        scale_dtype: ScaleDtype = "float32",
+        rounding: Rounding | None = None,
+        activation: ActivationScheme = "symmetric",
+        relu: bool = False,
+        call: str = "forward",
+    ) -> None:
+        w = unmasked(weight, "weight")
+        if is_int4(dtype, group_size=group_size, symmetric=symmetric, scale_dtype=scale_dtype, rounding=rounding):
+            check_group_size(group_size)
+            check_weight_shape(w, activation, int4=True, group_size=group_size, symmetric=symmetric)
+            grouped = _ROUNDERS[rounding or "search"](
+                w, group_size=group_size, symmetric=symmetric, scale_dtype=scale_dtype
+            )
+            self._set_grouped(grouped, as_bias(bias, w.shape[0]), activation, relu, call)
+            return
+        check_weight_shape(w, activation)
+        q, scale = quantize_weight(w)
+        self._set(q, scale, as_bias(bias, w.shape[0]), activation, relu, call)
+
+    @classmethod
+    def from_quantized(
+        cls,
+        weight: NDArray[np.int8],
+        scale: ArrayLike,
+        bias: ArrayLike | None = None,
+        *,
+        activation: ActivationScheme = "symmetric",
+        relu: bool = False,
+        call: str = "forward",
+    ) -> QuantLinear:
+        """A layer from weights that are int8 already: W[n, k] = weight[n, k] * scale[n].
+
+        Args:
+            weight: int8 (out_features, in_features); every value is exact, -128 included.
+            scale: (out_features,) float32, positive and finite, or one number for all.
+            bias, activation, relu, call: as for ``QuantLinear``.
+
+        Raises:
+            TypeError: weight is not an int8 array.
+            ValueError: shapes do not fit, or a scale is zero, negative, NaN or infinite.
+
+        Example:
+            >>> import numpy as np, octavo as oc
+            >>> layer = oc.QuantLinear.from_quantized(np.array([[-128, 127]], np.int8), [0.5])
+            >>> layer.weight
+            array([[-64. ,  63.5]], dtype=float32)
+        """
+        q = np.asarray(weight)
+        if q.dtype != np.int8:
+            raise TypeError(f"weight must be an int8 array, got dtype {q.dtype}; QuantLinear(weight) quantizes floats")
+        check_weight_shape(q, activation)
+        s = np.asarray(scale)
+        if s.shape not in ((), q.shape[:1]):
+            raise ValueError(f"scale must have shape ({q.shape[0]},) for weight {q.shape}, got {s.shape}")
+        params = QParams(np.broadcast_to(s, q.shape[:1]), 0, qint8, axis=0)
+        layer = cls.__new__(cls)
+        layer._set(q, params.scale, as_bias(bias, q.shape[0]), activation, relu, call)
+        return layer
+
+    @classmethod
+    def from_grouped(
+        cls,
+        weight: GroupedWeight,
+        bias: ArrayLike | None = None,
+        *,
+        activation: ActivationScheme = "symmetric",
+        relu: bool = False,
+        call: str = "forward",
+    ) -> QuantLinear:
+        """A layer from weights that are int4 already, as the functions of `octavo.rounding` give them.
+
+        Args:
+            weight: integers (out_features, in_features) of -8..7 with scales, and perhaps zero points, of groups.
+            bias, activation, relu, call: as for ``QuantLinear``.
+
+        Raises:
+            TypeError: weight is no GroupedWeight.
+            ValueError: its group_size is not a multiple of 32, or the bias does not fit.
+
+        Example:
+            >>> import numpy as np, octavo as oc
+            >>> from octavo._numerics.rounding import round_nearest
+            >>> oc.QuantLinear.from_grouped(round_nearest(np.eye(64, dtype=np.float32), group_size=32))
+            QuantLinear(64 -> 64, int4, group_size=32, activation=symmetric)
+        """
+        if not isinstance(weight, GroupedWeight):
+            raise TypeError(
+                f"weight must be a GroupedWeight, got {type(weight).__name__}; "
+                'QuantLinear(weight, dtype="int4") quantizes floats'
+            )
+        check_group_size(weight.group_size)
+        symmetric = weight.zero_point is None
+        check_weight_shape(weight.q, activation, int4=True, group_size=weight.group_size, symmetric=symmetric)
+        layer = cls.__new__(cls)
+        layer._set_grouped(weight, as_bias(bias, weight.q.shape[0]), activation, relu, call)
+        return layer
+
+    @classmethod
+    def from_float(
+        cls,
+        layer: Any,
+        *,
+        dtype: QTypeLike = "int8",
+        activation: ActivationScheme = "symmetric",
+        relu: bool = False,
+        **options: Any,
+    ) -> QuantLinear:
+        """Quantizes a float layer that has ``weight`` (out, in) and, where it has one, ``bias`` (out,).
+
+        Options are those of ``QuantLinear``.
+
+        Raises:
+            TypeError: the layer has no ``weight``.
+            ValueError: as for ``QuantLinear``.
+
+        Example:
+            >>> import numpy as np, octavo as oc
+            >>> oc.QuantLinear.from_float(oc.nn.Linear(np.eye(4, dtype=np.float32)))
+            QuantLinear(4 -> 4, int8, activation=symmetric)
+        """
+        if not hasattr(layer, "weight"):
+            raise TypeError(
+                f"layer must have a weight (out, in), got {type(layer).__name__} without one; "
+                "pass its arrays to QuantLinear(weight, bias)"
+            )
+        bias = getattr(layer, "bias", None)
+        return cls(layer.weight, bias, dtype=dtype, activation=activation, relu=relu, **options)
+
+    def _set(
+        self,
+        q: NDArray[np.int8],
+        scale: NDArray[np.float32],
+        bias: NDArray[np.float32] | None,
+        activation: ActivationScheme,
+        relu: bool,
+        call: str,
+    ) -> None:
+        packed = _core.PackedLinear(q, scale, bias, asymmetric=activation == "asymmetric", relu=bool(relu))
+        self._hold(packed, None, activation, relu, call)
+
+    def _set_grouped(
+        self,
+        weight: GroupedWeight,
+        bias: NDArray[np.float32] | None,
+        activation: ActivationScheme,
+        relu: bool,
+        call: str,
+    ) -> None:
+        packed = _core.PackedLinearInt4(
+            weight.q,
+            np.ascontiguousarray(weight.scale, dtype=weight.scale_dtype),
+            weight.zero_point,
+            bias,
+            group_k=weight.group_size or 0,
+            asymmetric=activation == "asymmetric",
+            relu=bool(relu),
+        )
+        self._hold(packed, weight.group_size, activation, relu, call)
+
+    def _hold(
+        self,
+        packed: _core.PackedLinear | _core.PackedLinearInt4,
+        group_size: int | None,
+        activation: ActivationScheme,
+        relu: bool,
+        call: str,
+    ) -> None:
+        if not call.isidentifier():
+            raise ValueError(f"call must be the name of a method, got {call!r}")
+        self._packed = packed
+        self._group_size = group_size
+        self._activation: ActivationScheme = activation
+        self._relu = bool(relu)
+        self._call_name = call
+
+    def __call__(self, x: ArrayLike, out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """y = x W^T + b with x quantized row by row.
+
+        Args:
+            x: (..., in_features). Any real dtype, memory order and alignment; computed with in float32.
+            out: where to put the result: exactly its shape and dtype, writable, any strides. It may overlap x.
+
+        Returns:
+            (..., out_features); float16 and float64 input gives its own dtype back, all else float32. A large result
+            (256 KiB or more) may live in memory of a pool, see `set_result_pool`.
+
+        Raises:
+            TypeError: x is complex, an object, a string or masked, or out has another dtype.
+            ValueError: the last dimension of x is not in_features, or out has another shape or is read-only.
+        """
+        if out is None:
+            y = self._packed.try_call(x)
+            if y is not None:
+                return y
+        return self._call_any(x, out)
+
+    forward = __call__
+
+    def _call_any(self, x: ArrayLike, out: NDArray[Any] | None) -> NDArray[Any]:
+        if out is None and type(x) is np.ndarray and x.dtype.char == "d":  # what NumPy code has where it says nothing
+            with np.errstate(over="ignore", invalid="ignore"):
+                y = self._packed.try_call(x.astype(np.float32, order="C"))
+            if y is not None:
+                return y.astype(np.float64)
+        a = as_activations(x, self.in_features)
+        native = a.dtype.newbyteorder("=")
+        dtype = native if native.kind == "f" else np.dtype(np.float32)
+        shape = (*a.shape[:-1], self.out_features)
+        if out is not None:
+            check_out(out, shape, dtype)
+        with np.errstate(over="ignore", invalid="ignore"):  # beyond float32: infinity, so the row becomes NaN
+            rows = as_rows(a)
+            direct = out if out is not None and not np.may_share_memory(out, rows) else None
+            target = rows_in_place(direct, rows.shape[0], self.out_features) if direct is not None else None
+            if target is not None:
+                self._packed.forward(rows, target)
+                return cast("NDArray[Any]", out)
+            y = empty_result(rows.shape[0], self.out_features, np.float32)
+            self._packed.forward(rows, y)
+            result = y.reshape(shape).astype(dtype, copy=False)
+        if out is None:
+            return result
+        np.copyto(out, result)
+        return out
+
+    def __getattr__(self, name: str) -> Any:
+        if name == object.__getattribute__(self, "_call_name"):
+            return self.__call__
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    @property
+    def in_features(self) -> int:
+        return self._packed.in_features
+
+    @property
+    def out_features(self) -> int:
+        return self._packed.out_features
+
+    @property
+    def dtype(self) -> QType:
+        """Type of the weights: `qint8` or `qint4`."""
+        return qint4 if isinstance(self._packed, _core.PackedLinearInt4) else qint8
+
+    @property
+    def group_size(self) -> int | None:
+        """Inputs of int4 weights that share a scale; None: all of a row."""
+        return self._group_size
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether the weights have no zero points."""
+        return self._packed.symmetric if isinstance(self._packed, _core.PackedLinearInt4) else True
+
+    @property
+    def scale_dtype(self) -> ScaleDtype:
+        """What the scales of the weights are held as: "float32" or "float16"."""
+        return "float16" if self._packed.scale().dtype == np.float16 else "float32"
+
+    @property
+    def activation(self) -> ActivationScheme:
+        """How rows of x are quantized: "symmetric" or "asymmetric"."""
+        return self._activation
+
+    @property
+    def relu(self) -> bool:
+        """Whether the result goes through ReLU."""
+        return self._relu
+
+    def int_repr(self) -> NDArray[np.int8]:
+        """The integer weights q_w (out, in), unpacked: a new array."""
+        return self._packed.int_repr()
+
+    @property
+    def scale(self) -> NDArray[np.float32]:
+        """s_w float32, (out,) for int8 and (out, groups) for int4 weights, whose scales may be negative. Read-only."""
+        return read_only(self._packed.scale().astype(np.float32, copy=False))
+
+    @property
+    def zero_point(self) -> NDArray[np.int32]:
+        """z_w, as many as scales; all zero where the weights are symmetric. Read-only."""
+        if isinstance(self._packed, _core.PackedLinearInt4):
+            return read_only(self._packed.zero_point().astype(np.int32))
+        return read_only(np.zeros(self.out_features, np.int32))
+
+    @property
+    def bias(self) -> NDArray[np.float32] | None:
+        """b (out,), read-only, or None."""
+        b = self._packed.bias()
+        return None if b is None else read_only(b)
+
+    @property
+    def weight(self) -> NDArray[np.float32]:
+        """The weights as the layer sees them, (q_w - z_w) * s_w (out, in) float32: unpacked on demand, read-only."""
+        if isinstance(self._packed, _core.PackedLinearInt4):
+            return read_only(self._grouped(self._packed).dequantize())
+        return read_only(self.int_repr() * self._packed.scale()[:, None])
+
+    def _grouped(self, packed: _core.PackedLinearInt4) -> GroupedWeight:
+        zero_point = None if packed.symmetric else packed.zero_point()
+        return GroupedWeight(packed.int_repr(), self.scale, zero_point, self._group_size, self.scale_dtype)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes the layer holds: packed weights with their padding, scales, zero points, column sums and bias."""
+        return self._packed.nbytes
+
+    def __repr__(self) -> str:
+        options = f", group_size={self._group_size}" if self._group_size is not None else ""
+        options += "" if self.symmetric else ", symmetric=False"
+        options += ", scale_dtype=float16" if self.scale_dtype == "float16" else ""
+        options += f", activation={self._activation}"
+        options += ", bias" if self._packed.bias() is not None else ""
+        options += ", relu" if self._relu else ""
+        return f"QuantLinear({self.in_features} -> {self.out_features}, {self.dtype.name[1:]}{options})"
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> QuantLinear:
+        layer = type(self).__new__(type(self))
+        for name in QuantLinear.__slots__:
+            setattr(layer, name, getattr(self, name))  # immutable, so the packed weights are shared
+        return layer
+
+    def __reduce__(self) -> tuple[Any, tuple[dict[str, Any]]]:
+        return _linear_from_state, (self._state(),)
+
+    def _state(self) -> dict[str, Any]:
+        """All that the layer is, in arrays and plain values: canonical integers, four-bit ones two a byte."""
+        q = self.int_repr()
+        state: dict[str, Any] = {"version": _STATE_VERSION, "dtype": self.dtype.name[1:], "weight": q}
+        if isinstance(self._packed, _core.PackedLinearInt4):
+            state |= {
+                "weight": pack_int4(q),
+                "in_features": self.in_features,
+                "zero_point": None if self.symmetric else self._packed.zero_point(),
+                "group_size": self._group_size,
+            }
+        return state | {
+            "scale": self._packed.scale(),
+            "bias": self._packed.bias(),
+            "activation": self._activation,
+            "relu": self._relu,
+            "call": self._call_name,
+        }
+
+
+@pickled
+def _linear_from_state(state: dict[str, Any]) -> QuantLinear:
+    """What a pickle calls. Canonical integers, packed anew for the machine that loads them."""
+    state = dict(state)
+    version = state.pop("version")
+    if version not in (1, _STATE_VERSION):  # version 1: int8 alone, without saying so
+        raise ValueError(f"this QuantLinear was pickled with format {version}, this octavo reads 1 to {_STATE_VERSION}")
+    dtype, weight, scale, bias = (state.pop(name, "int8") for name in ("dtype", "weight", "scale", "bias"))
+    if dtype == "int8":
+        return QuantLinear.from_quantized(weight, scale, bias, **state)
+    q = unpack_int4(weight, state.pop("in_features"))
+    group_size, zero_point = state.pop("group_size"), state.pop("zero_point")
+    scale_dtype: ScaleDtype = "float16" if scale.dtype == np.float16 else "float32"
+    grouped = GroupedWeight(q, scale.astype(np.float32), zero_point, group_size, scale_dtype)
+    return QuantLinear.from_grouped(grouped, bias, **state)
+
+
+def empty_result(m: int, n: int, dtype: DTypeLike) -> NDArray[Any]:
+    """Uninitialised (m, n); a large one from the pool of large results."""
+    return _core.empty_result(m, n, np.dtype(dtype))
+
+
+def check_weight_shape(
+    w: NDArray[Any], activation: str, *, int4: bool = False, group_size: int | None = None, symmetric: bool = True
+) -> None:
+    """Raises ValueError where w cannot be a layer's weight."""
+    if activation not in _SCHEMES:
+        raise ValueError(f"activation must be one of {_SCHEMES}, got {activation!r}")
+    if w.ndim != 2:
+        raise ValueError(f"weight must be 2-D (out, in), got shape {w.shape}")
+    wide, inputs = activation == "asymmetric", w.shape[1]
+    if int4:
+        bound, inputs = _core.max_exact_group_k(wide, not symmetric), min(inputs, group_size or inputs)
+    else:
+        bound = _core.max_exact_k(wide, False)
+    if inputs > bound:
+        raise ValueError(
+            f"weight has {inputs} input features{' in a group' if int4 else ''}; int32 sums are exact up to {bound} "
+            f"with activation={activation!r}. {'Choose smaller groups, or split' if int4 else 'Split'} the layer along "
+            "its inputs and add the results"
+        )

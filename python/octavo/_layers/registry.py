@@ -1,0 +1,44 @@
+"""Which quantized layer stands in for which of octavo's own float layers that are more than y = x W^T + b.
+
+A quantized class names its float class with `@stands_for(nn.LSTM)`; `quantize_dynamic` looks it up here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+__all__ = ["counterpart", "stands_for"]
+
+_Class = TypeVar("_Class", bound=type)
+
+_QUANTIZED: dict[type, Any] = {}
+
+
+def stands_for(float_class: type) -> Callable[[_Class], _Class]:
+    """A decorator for the quantized class, whose `from_float(layer, **options)` makes one from a float layer.
+
+    Example:
+        >>> import octavo as oc
+        >>> from octavo._layers.registry import counterpart
+        >>> counterpart(oc.nn.LSTM)
+        <class 'octavo.QuantLSTM'>
+    """
+
+    def register(quantized_class: _Class) -> _Class:
+        _QUANTIZED[float_class] = quantized_class
+        return quantized_class
+
+    return register
+
+
+def counterpart(float_class: type) -> Any:
+    """The quantized class, or None for all that it takes a `LayerSpec` to describe.
+
+    Example:
+        >>> import octavo as oc
+        >>> from octavo._layers.registry import counterpart
+        >>> counterpart(oc.nn.Linear) is None
+        True
+    """
+    return _QUANTIZED.get(float_class)

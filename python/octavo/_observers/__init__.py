@@ -1,0 +1,1 @@
+"""Observers: from the values they have seen to quantization parameters."""

@@ -1,0 +1,1 @@
+"""Quantizing a model: dynamic, static and for training; which layers and arrays, and how each is rounded."""

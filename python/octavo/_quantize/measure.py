@@ -1,0 +1,103 @@
+"""How fast and how exact a quantized layer or matrix is beside the float one it stands for: measured here and now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from octavo._layers.linear import QuantLinear
+from octavo._layers.matrix import QuantMatrix
+from octavo._models import walk as tree
+from octavo._quantize.spec import LayerSpec
+from octavo._util.timing import interleaved
+
+__all__ = ["Measured", "check_measuring", "measured", "random_rows"]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Seconds of a call, medians of interleaved rounds; and the signal to quantization noise ratio, in dB."""
+
+    float_seconds: float
+    quantized_seconds: float
+    sqnr_db: float
+
+    @property
+    def speedup(self) -> float:
+        """How many times as fast as the float one the quantized one is."""
+        return self.float_seconds / self.quantized_seconds
+
+
+def random_rows(quantized: QuantLinear | QuantMatrix, rows: int) -> NDArray[np.float32]:
+    """Standard normal inputs (rows, inputs)."""
+    width = quantized._layer.in_features if isinstance(quantized, QuantMatrix) else quantized.in_features
+    return np.random.default_rng(0).standard_normal((rows, width), dtype=np.float32)
+
+
+def measured(
+    original: Any,
+    quantized: QuantLinear | QuantMatrix,
+    spec: LayerSpec | None,
+    x: NDArray[Any],
+    *,
+    rounds: int = 5,
+    round_seconds: float = 0.004,
+) -> Measured:
+    """Runs both on x. What a float layer keeps in itself on the way (a cached input) is put back as it was.
+
+    Args:
+        original: the float layer, called as its spec says, or the array.
+        quantized: what stands for it.
+        spec: of the layer; None for an array.
+        x: (rows, inputs).
+        rounds, round_seconds: as for `octavo._util.timing.interleaved`.
+
+    Example:
+        >>> import numpy as np, octavo as oc
+        >>> w = np.random.default_rng(0).standard_normal((512, 256), dtype=np.float32)
+        >>> Q = oc.QuantMatrix(w)
+        >>> measured(w, Q, None, random_rows(Q, 8)).sqnr_db > 30
+        True
+    """
+    before = None if spec is None else tree.snapshot(original)
+    try:
+        return _measured(*_runs(original, quantized, spec, x), rounds, round_seconds)
+    finally:
+        if before is not None:
+            tree.restore(original, before)
+
+
+def check_measuring(min_speedup: float, batch_size: int) -> None:
+    """Raises ValueError where there is nothing to measure, or nothing to hold it against."""
+    if not min_speedup >= 0:
+        raise ValueError(f"min_speedup must be a factor such as 1.0, got {min_speedup!r}")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be a number of rows from 1 on, got {batch_size!r}")
+
+
+def _measured(run: Callable[[], Any], run_quantized: Callable[[], Any], rounds: int, round_seconds: float) -> Measured:
+    with np.errstate(over="ignore", invalid="ignore"):
+        exact, rough = (np.asarray(f(), np.float64) for f in (run, run_quantized))
+        signal, noise = float(np.sum(exact * exact)), float(np.sum((rough - exact) ** 2))
+    if noise == 0:
+        sqnr = np.inf
+    else:  # NaN where a result is not finite, and minus infinity where it ought to be zero
+        with np.errstate(divide="ignore", invalid="ignore"):
+            sqnr = 10 * np.log10(np.float64(signal) / noise)
+    timings = interleaved({"float": run, "quantized": run_quantized}, rounds=rounds, round_seconds=round_seconds)
+    return Measured(timings["float"].median, timings["quantized"].median, float(sqnr))
+
+
+def _runs(
+    original: Any, quantized: QuantLinear | QuantMatrix, spec: LayerSpec | None, x: NDArray[Any]
+) -> tuple[Callable[[], Any], Callable[[], Any]]:
+    if isinstance(quantized, QuantMatrix):
+        w, q = (original, quantized) if quantized.axis == 1 else (original.T, quantized.T)
+        x = x.astype(w.dtype, copy=False)
+        return lambda: x @ w, lambda: x @ q
+    call = getattr(original, "__call__" if spec is None else spec.call)
+    return lambda: call(x), lambda: quantized(x)

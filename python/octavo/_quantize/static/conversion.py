@@ -1,0 +1,161 @@
+"""The last step of static quantization: layers that have seen their ranges become integer layers."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from octavo._layers.static import StaticQuantLinear, in_8_bits
+from octavo._layers.stubs import Quantize
+from octavo._models import walk as tree
+from octavo._numerics.definition import quantize
+from octavo._numerics.params import QParams, as_real_array, qint8
+from octavo._quantize.static.preparing import Prepared, PreparedLinear, Ranges, observed_layers, observed_qparams
+
+__all__ = ["convert"]
+
+
+def convert(
+    prepared: Any,
+    *,
+    unobserved: Literal["error", "float"] = "error",
+    qparams: Mapping[str, Mapping[str, QParams]] | None = None,
+) -> Any:
+    """Makes integer layers of a calibrated or trained model's float layers, in a copy, and returns it.
+
+    y = float32(sum_k (q_x[k] - z_x) q_w[n, k]) * (s_x * s_w[n]) + b[n], and q_y = quantize(y) in the same pass where
+    calibration saw every use of y by a quantized layer or a DeQuantStub, directly or behind ReLU, reshape, transpose or
+    slicing. Everywhere else the result is float32. ReLU goes into the layer where `calibrate` saw every use behind it.
+
+    Args:
+        prepared: what `prepare` returned, calibrated, or what `prepare_qat` returned, trained. It stays as it is, and
+            can be calibrated or trained on and converted again.
+        unobserved: what becomes of layers that no data reached: "error", or "float" to leave them.
+        qparams: parameters found elsewhere, in place of the observers': {"fc1": {"input": ..., "weight": ...,
+            "output": ...}}, each entry optional. "input" and "output" are per tensor; "weight" is per tensor or per
+            output channel (axis=0), without zero point; "output" makes the result integers. A stub has an "input".
+
+    Returns:
+        The converted model: `StaticQuantLinear` in place of the layers, safe to call from many threads.
+
+    Raises:
+        TypeError: a QConfig or qparams asks for what the kernels do not have; the layer is named.
+        ValueError: layers that saw no data (all are named); weights with NaN or infinity; prepared is not prepared;
+            qparams names no layer, or something else than these three.
+
+    Warns:
+        UserWarning: a layer saw only zeros; its scale is 1.
+
+    Notes:
+        Weights are symmetric int8, per channel or per tensor as the QConfig's weight observer has it; those of four and
+        fewer bits are held in int8. A prepared model that was only run by hand, never by `calibrate`, folds no ReLU,
+        because what it returned is not known. A trained model's integers are those that training simulated; it hands
+        them on from layer to layer if `calibrate` has seen, before or after training, how results are used.
+
+    Example:
+        >>> import numpy as np, octavo as oc
+        >>> layer = oc.nn.Linear(np.eye(2, dtype=np.float32))
+        >>> prepared = oc.prepare(layer, oc.default_qconfig, layers={oc.nn.Linear})
+        >>> x = np.float32([[0, 2.55]])
+        >>> oc.calibrate(prepared, [x])
+        >>> oc.convert(prepared)(x).round(1)
+        array([[0. , 2.5]], dtype=float32)
+        >>> given = oc.QParams(0.5, 0, "uint8")
+        >>> oc.convert(prepared, qparams={"": {"input": given}})(x).round(2)
+        array([[0.  , 2.49]], dtype=float32)
+    """
+    if unobserved not in ("error", "float"):
+        raise ValueError(f'unobserved must be "error" or "float", got {unobserved!r}')
+    found = observed_layers(prepared)
+    given = _given(qparams or {}, dict(found))
+    left = {path for path, layer in found if not layer.seen and "input" not in given.get(path, {})}
+    if left and unobserved == "error":
+        names = ", ".join(layer.name for path, layer in found if path in left)
+        raise ValueError(
+            f"these layers saw no calibration data: {names}. Run octavo.calibrate(prepared, batches) with "
+            'inputs that reach them, or convert(prepared, unobserved="float") to leave them in float'
+        )
+    for _, layer in found:
+        layer.tracer.finish()
+    converted = {}
+    for path, layer in found:  # no comprehension: the warning's stacklevel counts frames
+        stays = path in left or layer.is_float
+        converted[id(layer)] = layer.original() if stays else _converted(layer, given.get(path, {}))
+    return tree.copy_with(prepared, converted)
+
+
+def _given(
+    qparams: Mapping[str, Mapping[str, QParams]], layers: Mapping[str, Prepared]
+) -> dict[str, dict[str, QParams]]:
+    """qparams, found to fit the layers."""
+    for path, entries in qparams.items():
+        if path not in layers:
+            known = ", ".join(map(repr, layers))
+            raise ValueError(f"qparams names {path!r}, but the prepared layers are {known}")
+        names = ("input", "weight", "output") if isinstance(layers[path], PreparedLinear) else ("input",)
+        for name, value in entries.items():
+            if name not in names:
+                expected = " or ".join(map(repr, names))
+                raise ValueError(f"qparams of {layers[path].name} must be for {expected}, got {name!r}")
+            if not isinstance(value, QParams):
+                raise TypeError(f"qparams of {layers[path].name}, {name}: must be a QParams, got {value!r}")
+    return {path: dict(entries) for path, entries in qparams.items()}
+
+
+def _converted(layer: Prepared, given: dict[str, QParams]) -> Any:
+    ranges = layer.ranges(needed="input" not in given)
+    ranges = dataclasses.replace(
+        ranges,
+        input=given.get("input", ranges.input),
+        weight=given.get("weight", ranges.weight),
+        output=given.get("output", ranges.output),
+        folds_relu=ranges.folds_relu and "output" not in given,
+    )
+    if not isinstance(layer, PreparedLinear):
+        return Quantize(in_8_bits(ranges.input), as_float=ranges.as_float, name=layer.name)
+    name, call = f"layer {layer.name}", layer.spec.call
+    q, scale = _quantized_weight(layer, ranges, name)
+    _, bias = layer.read_float()
+    try:
+        return StaticQuantLinear(
+            q,
+            scale,
+            bias,
+            input=in_8_bits(ranges.input),
+            output=None if ranges.output is None else in_8_bits(ranges.output),
+            relu=ranges.folds_relu or layer.spec.activation == "relu",
+            folded=ranges.folds_relu,
+            name=layer.name,
+            call="forward" if call == "__call__" else call,
+        )
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name}: {error}") from error
+
+
+def _quantized_weight(layer: PreparedLinear, ranges: Ranges, name: str) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """(q_w, s_w) with the parameters that were given or trained, or those of the QConfig's weight observer."""
+    w = as_real_array(layer.read_float()[0], f"{name}: weight").astype(np.float32)
+    if not np.isfinite(w).all():
+        raise ValueError(f"{name}: weight must be finite in float32")
+    if ranges.weight is not None:
+        params = in_8_bits(ranges.weight)
+    else:
+        assert layer.qconfig is not None
+        observer = layer.qconfig.weight()
+        observer(w)
+        params = in_8_bits(observed_qparams(observer, f"{name}, its weight", stacklevel=5))
+    if params.qtype != qint8 or params.axis not in (None, 0) or params.group_size is not None:
+        raise TypeError(
+            f"{name}: weights must be qint8, per tensor or per output channel (ch_axis=0), got {params!r}; "
+            "choose another weight observer in its QConfig"
+        )
+    if params.zero_point.any():
+        raise TypeError(f"{name}: weights must be symmetric, without zero point; choose a symmetric qscheme")
+    try:
+        return quantize(w, params).astype(np.int8, copy=False), params.scale
+    except ValueError as error:
+        raise ValueError(f"{name}, its weight: {error}") from error

@@ -1,0 +1,1 @@
+"""Fake quantization in models that learn."""

@@ -1,0 +1,55 @@
+"""Timing contenders side by side, for the demo and the benchmarks."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds a call took in each round."""
+
+    rounds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.rounds)
+
+    @property
+    def spread(self) -> float:
+        """(slowest - fastest) / median of the rounds."""
+        return (max(self.rounds) - min(self.rounds)) / self.median
+
+
+def interleaved(
+    contenders: Mapping[str, Callable[[], object]], *, rounds: int = 5, round_seconds: float = 0.05
+) -> dict[str, Timing]:
+    """Times each contender once per round, in turn, so that a machine that slows down slows them all.
+
+    Every contender is warmed up first and called as often as fits into round_seconds (at least once); a round's
+    figure is the mean of its calls.
+
+    Example:
+        >>> from octavo._util.timing import interleaved
+        >>> t = interleaved({"sum": lambda: sum(range(100))}, rounds=3, round_seconds=0.001)
+        >>> len(t["sum"].rounds)
+        3
+    """
+    calls = {name: max(1, int(round_seconds / max(_seconds(run, 1), 1e-9))) for name, run in contenders.items()}
+    for name, run in contenders.items():  # the first call above may have paged in, packed or started threads
+        calls[name] = max(1, int(round_seconds / max(_seconds(run, min(calls[name], 100)), 1e-9)))
+    taken: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for name, run in contenders.items():
+            taken[name].append(_seconds(run, calls[name]))
+    return {name: Timing(tuple(seconds)) for name, seconds in taken.items()}
+
+
+def _seconds(run: Callable[[], object], calls: int) -> float:
+    start = time.perf_counter()
+    for _ in range(calls):
+        run()
+    return (time.perf_counter() - start) / calls

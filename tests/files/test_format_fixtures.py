@@ -1,0 +1,83 @@
+"""Files of format 1 in tests/data: they load for ever, to values that are known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import octavo as oc
+from format_fixtures import MODELS, F, file, integers, powers, rows
+from octavo._files.codecs import is_stored
+from octavo._models.walk import walk
+
+
+def test_int8_file_loads_to_known_values() -> None:
+    found = oc.load(file("int8"))
+    hidden, out = found["blocks.0"], found["blocks.1.0"]
+    assert found["blocks.1.1"] is hidden
+    assert (hidden.int_repr() == integers(5, 7)).all()
+    assert (hidden.scale == powers(5)).all()
+    assert (hidden.bias == np.arange(5) / 4).all()
+    assert (hidden.activation, hidden.relu) == ("symmetric", True)
+    assert (out.int_repr() == integers(3, 5)).all()
+    assert (out.activation, out.relu, out.bias) == ("asymmetric", False, None)
+    # Rows whose largest value is 127 have scale 1, so the layer is exact.
+    exact = rows(7).astype(np.int64) @ integers(5, 7).T.astype(np.int64) * powers(5).astype(float) + np.arange(5) / 4
+    assert (hidden(rows(7)) == np.maximum(exact, 0)).all()
+    assert out.predict(np.zeros((1, 5))).tolist() == [[0, 0, 0]]
+    assert (found["table"] == np.arange(6, dtype=F).reshape(2, 3)).all()
+    for name in ("bool", "uint8", "int64", "float16", "float64"):
+        assert found[f"arrays.{name}"].dtype == name
+        assert found[f"arrays.{name}"].tolist() == [0, 1, 1, 0]
+
+
+def test_static_file_loads_to_known_values() -> None:
+    found = oc.load(file("static"))
+    step, first, second, stub, held, params = (found[str(i)] for i in range(6))
+    assert (step.qparams, step.as_float, step.name) == (oc.QParams(1.0, 0, "int8"), False, "model[0]")
+    unsigned = oc.QParams(8.0, 3, "uint8", qmin=1, qmax=200)
+    assert (first.input_qparams, first.output_qparams, first.relu) == (oc.QParams(1.0, 0, "int8"), unsigned, True)
+    assert (second.input_qparams, second.output_qparams, second.relu) == (unsigned, None, False)
+    x = rows(6)
+    y = np.maximum(x.astype(np.int64) @ integers(4, 6).T.astype(np.int64) * powers(4).astype(float), 0)
+    q = np.clip(np.rint(y / 8), 1 - 3, 200 - 3).astype(np.int64) + 3
+    assert (first(step(x)).int_repr() == q).all()
+    exact = (q - 3) @ integers(2, 4).T.astype(np.int64) * (8 * powers(2).astype(float)) + [1, -1]
+    assert (stub(second(first(step(x)))) == exact).all()
+    assert params == oc.QParams([0.5, 0.25], [1, -1], "int8", axis=0)
+    assert held.qparams == params
+    assert held.int_repr().tolist() == [[1, 2], [3, 4]]
+
+
+def test_int4_file_loads_to_known_values() -> None:
+    found = oc.load(file("int4"))
+    grouped, odd, whole = found["grouped"], found["odd"], found["whole"]
+    assert [layer.dtype for layer in (grouped, odd, whole)] == [oc.qint4] * 3
+    signs = np.where(np.arange(12) % 2, F(1), F(-1)).reshape(4, 3)
+    assert (grouped.int_repr() == integers(4, 70, -8, 7)).all()
+    assert (grouped.scale == signs * powers(12).reshape(4, 3)).all()
+    assert (grouped.group_size, grouped.symmetric, grouped.scale_dtype, grouped.relu) == (32, True, "float32", True)
+    # Powers of two and small integers: every step of the sum over the groups is exact.
+    weight = integers(4, 70, -8, 7) * np.repeat(signs * powers(12).reshape(4, 3), 32, axis=1)[:, :70].astype(float)
+    assert (grouped(rows(70)) == np.maximum(rows(70) @ weight.T + np.arange(4), 0)).all()
+    assert (odd.int_repr() == integers(3, 45, -8, 7)).all()
+    assert (odd.scale == powers(6).reshape(3, 2)).all()
+    assert (odd.zero_point == (np.arange(6) - 3).reshape(3, 2)).all()
+    assert (odd.group_size, odd.symmetric, odd.scale_dtype, odd.activation) == (32, False, "float16", "asymmetric")
+    assert odd.predict(np.zeros((1, 45))).tolist() == [[0, 0, 0]]
+    assert (whole.int_repr() == integers(2, 5, -8, 7)).all()
+    assert (whole.scale == powers(2).reshape(2, 1)).all()
+    assert (whole.group_size, whole.bias) == (None, None)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_file_fills_its_model(name: str) -> None:
+    model = MODELS[name]()
+    before = [(path, type(value)) for path, value in walk(model, stop=is_stored)]
+    assert [(path, type(value)) for path, value in walk(oc.load(file(name), model), stop=is_stored)] == before
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_files_are_still_written_that_way(name: str, tmp_path) -> None:
+    oc.save(MODELS[name](), tmp_path / "x")
+    assert (tmp_path / "x").read_bytes() == file(name).read_bytes()

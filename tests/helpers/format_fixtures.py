@@ -1,0 +1,78 @@
+"""The models behind tests/data/*_v1.safetensors. Run as a script it writes the files: once a format version, not again.
+
+Every number comes from a formula, so that the files can be checked against it for ever.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import octavo as oc
+
+DATA = Path(__file__).parents[1] / "data"
+F = np.float32
+
+
+def integers(n: int, k: int, lo: int = -128, hi: int = 127) -> np.ndarray:
+    """(n, k) int8 that take all values of lo..hi in turn."""
+    return (np.arange(n * k) * 37 % (hi - lo + 1) + lo).astype(np.int8).reshape(n, k)
+
+
+def powers(n: int) -> np.ndarray:
+    """n scales 2**-4, 2**-5, 2**-6, 2**-4, ... as float32."""
+    return (F(2.0) ** -(4 + np.arange(n) % 3)).astype(F)
+
+
+def rows(k: int) -> np.ndarray:
+    """Two rows of activations that int8 holds exactly: the largest is 127."""
+    x = (np.arange(2 * k) * 11 % 255 - 127).astype(F).reshape(2, k)
+    x[:, 0] = 127
+    return x
+
+
+def int8_model() -> dict[str, Any]:
+    bias = np.arange(5, dtype=F) / 4
+    hidden = oc.QuantLinear.from_quantized(integers(5, 7), powers(5), bias, relu=True)
+    out = oc.QuantLinear.from_quantized(integers(3, 5), powers(3), activation="asymmetric", call="predict")
+    arrays = {name: np.array([0, 1, 1, 0], name) for name in ("bool", "uint8", "int64", "float16", "float64")}
+    return {"blocks": [hidden, (out, hidden)], "table": np.arange(6, dtype=F).reshape(2, 3), "arrays": arrays}
+
+
+def static_model() -> list[Any]:
+    signed = oc.QParams(1.0, 0, "int8")
+    unsigned = oc.QParams(8.0, 3, "uint8", qmin=1, qmax=200)
+    first = oc.StaticQuantLinear(integers(4, 6), powers(4), input=signed, output=unsigned, relu=True, name="model[1]")
+    second = oc.StaticQuantLinear(integers(2, 4), powers(2), F([1, -1]), input=unsigned, name="model[2]")
+    per_row = oc.QParams([0.5, 0.25], [1, -1], "int8", axis=0)
+    held = oc.QuantizedArray(np.array([[1, 2], [3, 4]], np.int8), per_row)
+    return [oc.Quantize(signed, name="model[0]"), first, second, oc.DeQuantStub(), held, per_row]
+
+
+def int4_model() -> dict[str, oc.QuantLinear]:
+    """Groups of 32 with scales of both signs, the last group short; zero points, float16 scales and an odd row."""
+    signs = np.where(np.arange(12) % 2, F(1), F(-1)).reshape(4, 3)
+    grouped = oc.GroupedWeight(integers(4, 70, -8, 7), signs * powers(12).reshape(4, 3), None, 32)
+    zero_point = (np.arange(6) - 3).astype(np.int8).reshape(3, 2)
+    odd = oc.GroupedWeight(integers(3, 45, -8, 7), powers(6).reshape(3, 2), zero_point, 32, "float16")
+    whole = oc.GroupedWeight(integers(2, 5, -8, 7), powers(2).reshape(2, 1))
+    return {
+        "grouped": oc.QuantLinear.from_grouped(grouped, np.arange(4, dtype=F), relu=True),
+        "odd": oc.QuantLinear.from_grouped(odd, activation="asymmetric", call="predict"),
+        "whole": oc.QuantLinear.from_grouped(whole),
+    }
+
+
+MODELS = {"int8": int8_model, "static": static_model, "int4": int4_model}
+
+
+def file(name: str, version: int = 1) -> Path:
+    return DATA / f"{name}_v{version}.safetensors"
+
+
+if __name__ == "__main__":
+    for name, make in MODELS.items():
+        if not file(name).exists():
+            oc.save(make(), file(name))

@@ -1,0 +1,56 @@
+"""OCTAVO_VERBOSE=1: a line on stderr for each product, and nothing otherwise."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+import octavo as oc
+from interpreter import python
+
+CODE = """
+import numpy as np, octavo as oc
+oc.set_num_threads(2)
+layer = oc.QuantLinear(np.ones((1000, 400), np.float32))
+layer(np.ones((900, 400), np.float32))
+oc.QuantLinear(np.ones((30, 20)))(np.ones((2, 3, 20)))
+layer(np.ones((0, 400), np.float32))
+oc.ops.matmul_integer(np.ones((5, 6), np.int8), np.ones((6, 7), np.uint8))
+params = oc.choose_qparams(np.array([-1.0, 1.0]), "int8")
+oc.StaticQuantLinear(np.ones((9, 8), np.int8), np.float32(1), input=params)(np.ones((1, 8), np.float32))
+print("done")
+"""
+LINE = re.compile(
+    r"octavo: (?P<what>[a-z0-9_ ]+) (?P<shape>\d+x\d+x\d+), kernel (?P<kernel>\w+), (?P<threads>\d+) threads?, "
+    r"(?P<blocks>\d+) blocks? of (?P<of>rows|columns), (?P<ms>\d+\.\d{3}) ms"
+)
+
+
+def test_verbose_prints_a_line_a_call(kernel: str) -> None:
+    result = python(CODE, OCTAVO_VERBOSE="1", OCTAVO_ISA=kernel)
+    assert result.stdout == "done\n"
+    lines = [LINE.fullmatch(line) for line in result.stderr.splitlines()]
+    assert None not in lines, result.stderr
+    found = [(line["what"], line["shape"], line["kernel"], line["threads"]) for line in lines if line is not None]
+    assert found == [
+        ("linear", "900x400x1000", kernel, "2"),
+        ("linear", "6x20x30", kernel, "1"),
+        ("matmul_integer", "5x6x7", kernel, "1"),
+        ("static linear", "1x8x9", kernel, "1"),
+    ]
+    assert lines[0] is not None
+    assert int(lines[0]["blocks"]) >= 2
+    assert float(lines[0]["ms"]) > 0
+
+
+@pytest.mark.parametrize("value", [None, "", "0"], ids=["unset", "empty", "0"])
+def test_verbose_off_prints_nothing(value: str | None) -> None:
+    environment = {} if value is None else {"OCTAVO_VERBOSE": value}
+    assert python(CODE, **environment).stderr == ""
+
+
+def test_verbose_refuses_what_is_neither() -> None:
+    result = python(CODE, OCTAVO_VERBOSE="loud")
+    assert 'ValueError: OCTAVO_VERBOSE must be 0 or 1, got "loud"' in result.stderr
+    assert oc.kernels()  # of this process, which has no such variable
