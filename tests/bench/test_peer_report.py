@@ -1,25 +1,15 @@
-"""bench/peer_report.py on figures made up here: who counts as the best peer, the limit, who is named as wrong."""
+"""bench/peers/peer_report.py on figures made up here: who counts as the best peer, the limit, who is named as wrong."""
 
 from __future__ import annotations
 
 import copy
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-BENCH = Path(__file__).parents[2] / "bench"
-
-
-@pytest.fixture
-def report(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(BENCH))
-    import peer_report
-
-    yield peer_report
-    for name in ("peer_report", "shapes"):
-        sys.modules.pop(name, None)
+from bench import shapes
+from bench.peers import peer_plot, peer_report
 
 
 def contender(kind: str, bits: int, **marks: Any) -> dict[str, Any]:
@@ -71,26 +61,26 @@ LIMITS = {
 }
 
 
-def test_best_peer_is_right_and_takes_floats(report: Any) -> None:
-    assert report.best_peer(RUN, "1x1000x1000") == "slow int8"
-    assert report.best_peer(RUN, "100x1000x1000") == "numpy float32"
+def test_best_peer_is_right_and_takes_floats() -> None:
+    assert peer_report.best_peer(RUN, "1x1000x1000") == "slow int8"
+    assert peer_report.best_peer(RUN, "100x1000x1000") == "numpy float32"
     alone = copy.deepcopy(RUN)
     alone["shapes"]["1x1000x1000"] = {"octavo int8": took(1.0)}
-    assert report.best_peer(alone, "1x1000x1000") is None
+    assert peer_report.best_peer(alone, "1x1000x1000") is None
 
 
-def test_limit_is_the_larger_of_arithmetic_and_reading(report: Any) -> None:
+def test_limit_is_the_larger_of_arithmetic_and_reading() -> None:
     int8, int4 = RUN["contenders"]["octavo int8"], RUN["contenders"]["fast int4"]
-    assert report.least_seconds(LIMITS, "1x1000x1000", int8, 1) == pytest.approx(1e6 / 100e9)
-    assert report.least_seconds(LIMITS, "1x1000x1000", int4, 1) == pytest.approx(5e5 / 100e9)
-    assert report.least_seconds(LIMITS, "100x1000x1000", int8, 1) == pytest.approx(2e8 / 0.5e12)
-    assert report.least_seconds(LIMITS, "1x30000x30000", int8, 1) == pytest.approx(9e8 / 10e9)
-    assert report.least_seconds(LIMITS, "1x1000x1000", contender("bf16", 16), 1) is None
-    assert report.least_seconds({"figures": []}, "1x1000x1000", int8, 1) is None
+    assert peer_report.least_seconds(LIMITS, "1x1000x1000", int8, 1) == pytest.approx(1e6 / 100e9)
+    assert peer_report.least_seconds(LIMITS, "1x1000x1000", int4, 1) == pytest.approx(5e5 / 100e9)
+    assert peer_report.least_seconds(LIMITS, "100x1000x1000", int8, 1) == pytest.approx(2e8 / 0.5e12)
+    assert peer_report.least_seconds(LIMITS, "1x30000x30000", int8, 1) == pytest.approx(9e8 / 10e9)
+    assert peer_report.least_seconds(LIMITS, "1x1000x1000", contender("bf16", 16), 1) is None
+    assert peer_report.least_seconds({"figures": []}, "1x1000x1000", int8, 1) is None
 
 
-def test_table_gives_ratio_and_share(report: Any) -> None:
-    first, second = report.rows(RUN, LIMITS)
+def test_table_gives_ratio_and_share() -> None:
+    first, second = peer_report.rows(RUN, LIMITS)
     assert first[-2:] == ["50 %", "1.50x slow int8"]
     assert second[-2:] == ["40 %", "0.90x numpy float32"]
     assert first[column_of("hasty int8")] == "0.001!"
@@ -102,9 +92,9 @@ def column_of(name: str) -> int:
     return 1 + list(RUN["contenders"]).index(name)
 
 
-def test_page_and_table_name_who_is_wrong(report: Any, tmp_path: Path) -> None:
-    page = report.page({"runs": [RUN], "limits": LIMITS}, tmp_path / "x.md", tmp_path / "x.png")
-    for text in (page, report.table(RUN, LIMITS)):
+def test_page_and_table_name_who_is_wrong(tmp_path: Path) -> None:
+    page = peer_report.page({"runs": [RUN], "limits": LIMITS}, tmp_path / "x.md", tmp_path / "x.png")
+    for text in (page, peer_report.table(RUN, LIMITS)):
         assert "hasty int8 is wrong on data all ones, K = 768: 384" in text
         assert "hasty int8 is wrong (!) at 1x1000x1000: relative error up to 0.5" in text
         assert "slow int8 failed, last at 100x1000x1000: MemoryError: no" in text
@@ -112,21 +102,15 @@ def test_page_and_table_name_who_is_wrong(report: Any, tmp_path: Path) -> None:
     assert "](x.png)" in page
 
 
-def test_plot_is_drawn(report: Any, tmp_path: Path) -> None:
+def test_plot_is_drawn(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="plots: pip install 'octavo[cli]'")
-    report.plot({"runs": [RUN], "limits": LIMITS}, tmp_path / "x.png")
+    peer_plot.plot({"runs": [RUN], "limits": LIMITS}, tmp_path / "x.png")
     assert (tmp_path / "x.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
-def test_shapes_are_read_and_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(BENCH))
-    import shapes
-
-    try:
-        assert shapes.parse_shapes(["1x2x3", "short", "1x2x3"]) == [(1, 2, 3), *shapes.SHAPES]
-        assert len(shapes.parse_shapes(["grid"])) == 49
-        for wrong in ("1x2", "0x1x2", "axbxc", "all"):
-            with pytest.raises(ValueError, match="a shape is MxKxN or one of short, bert, llama, grid"):
-                shapes.parse_shapes([wrong])
-    finally:
-        sys.modules.pop("shapes")
+def test_shapes_are_read_and_refused() -> None:
+    assert shapes.parse_shapes(["1x2x3", "short", "1x2x3"]) == [(1, 2, 3), *shapes.SHAPES]
+    assert len(shapes.parse_shapes(["grid"])) == 49
+    for wrong in ("1x2", "0x1x2", "axbxc", "all"):
+        with pytest.raises(ValueError, match="a shape is MxKxN or one of short, bert, llama, grid"):
+            shapes.parse_shapes([wrong])

@@ -1,6 +1,6 @@
 """Several threads against one, interleaved in one run: what they gain at each shape, awake and asleep.
 
-    python bench/threads.py [--threads 2] [--shapes MxKxN ...] [--gap-us 1000]
+    python -m bench.layers.threads [--threads 2] [--shapes MxKxN ...] [--gap-us 1000]
 
 About 30 seconds. Calls follow each other at once, so that the workers are still looking for work; then, "after a gap",
 each call comes when they have fallen asleep, and only the calls are timed. Aimed at: 1.8 times where one thread takes
@@ -17,7 +17,7 @@ import time
 import numpy as np
 
 import octavo as oc
-from shapes import parse_shapes, shape_name
+from bench.shapes import parse_shapes, shape_name
 
 ROUNDS = 7
 ROUND_SECONDS = 0.03

@@ -1,6 +1,6 @@
 """What the pool of large results saves: on, off, and out=; one interleaved run of about 15 seconds.
 
-    OCTAVO_NUM_THREADS=1 python bench/result_pool.py
+    OCTAVO_NUM_THREADS=1 python -m bench.layers.result_pool
 
 "dropped": the result dies before the next call. "chain": three results are alive while the next is made, as in a model
 whose activations are kept. Ratios are to the pool's time. How much the pool saves depends on what the C library does

@@ -1,4 +1,4 @@
-"""What compare_peers.py makes of its figures: a table, a page, a picture."""
+"""What compare_peers.py makes of its figures: a table and a page."""
 
 from __future__ import annotations
 
@@ -78,10 +78,23 @@ def milliseconds(figures: dict[str, Any]) -> str:
     return f"{1e3 * figures['seconds']:.3g}" + ("!" if figures["wrong"] else "")
 
 
-def fraction(run: dict[str, Any], limits: dict[str, Any], shape: str, name: str) -> str:
+def share_of_limit(run: dict[str, Any], limits: dict[str, Any], shape: str, name: str) -> float | None:
+    """The least time over the measured one: 1 where the contender does all that the machine can do."""
     figures = run["shapes"][shape].get(name, {})
     least = least_seconds(limits, shape, run["contenders"].get(name, {"kind": "", "weight_bits": 8}), run["threads"])
-    return "-" if least is None or "seconds" not in figures else f"{100 * least / figures['seconds']:.0f} %"
+    return None if least is None or "seconds" not in figures else float(least / figures["seconds"])
+
+
+def times_as_fast(run: dict[str, Any], shape: str) -> float | None:
+    """The time of the best peer over octavo int8's."""
+    figures, peer = run["shapes"][shape], best_peer(run, shape)
+    if peer is None or "seconds" not in figures.get("octavo int8", {}):
+        return None
+    return float(figures[peer]["seconds"] / figures["octavo int8"]["seconds"])
+
+
+def percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.0f} %"
 
 
 def rows(run: dict[str, Any], limits: dict[str, Any]) -> list[list[str]]:
@@ -90,12 +103,12 @@ def rows(run: dict[str, Any], limits: dict[str, Any]) -> list[list[str]]:
     for shape, figures in run["shapes"].items():
         row = [shape, *(milliseconds(figures.get(name, {})) for name in run["contenders"])]
         ours = figures.get("octavo int8", {})
-        best = best_peer(run, shape)
+        peer = best_peer(run, shape)
         m, k, n = sizes(shape)
         if "seconds" in ours:
             rate = 2 * m * k * n / ours["seconds"] / 1e12
-            row += [f"{100 * ours['spread']:.0f} %", f"{rate:.3f}", fraction(run, limits, shape, "octavo int8")]
-            row.append("-" if best is None else f"{figures[best]['seconds'] / ours['seconds']:.2f}x {best}")
+            row += [percent(ours["spread"]), f"{rate:.3f}", percent(share_of_limit(run, limits, shape, "octavo int8"))]
+            row.append("-" if peer is None else f"{times_as_fast(run, shape):.2f}x {peer}")
         else:
             row += ["-"] * 4
         found.append(row)
@@ -155,7 +168,7 @@ def limits_table(limits: dict[str, Any]) -> str:
 def command_of(comparison: dict[str, Any], markdown: Path, picture: Path | None) -> str:
     threads = " ".join(str(run["threads"]) for run in comparison["runs"])
     drawn = f" --plot {picture}" if picture is not None else ""
-    return f"python bench/compare_peers.py --threads {threads} --markdown {markdown}{drawn}"
+    return f"python -m bench.peers.compare_peers --threads {threads} --markdown {markdown}{drawn}"
 
 
 def what_bounds(run: dict[str, Any], limits: dict[str, Any]) -> list[list[str]]:
@@ -190,7 +203,10 @@ def page(comparison: dict[str, Any], path: Path, picture: Path | None) -> str:
         "floats, octavo and int4 aside, over octavo int8's.",
     ]
     if picture is not None:
-        parts.append(f"![Roofline, and the time of the best peer over octavo's]({picture.name})")
+        parts.append(
+            "![Above: how many times as fast as the best peer octavo is, layer by layer. "
+            f"Below: its share of what the CPU can do.]({picture.name})"
+        )
     for run in runs:
         parts.append(f"## {run['threads']} thread{'s' if run['threads'] > 1 else ''}")
         parts.append(markdown_table(heads(run), rows(run, limits)))
@@ -198,8 +214,8 @@ def page(comparison: dict[str, Any], path: Path, picture: Path | None) -> str:
     if limits["figures"]:
         parts += [
             "## The machine's limits",
-            "`bench/limits_x86.cpp`, right before the runs above, the best of its rounds. Reads and writes go over as "
-            "many bytes as named.",
+            "`bench/limits/limits_x86.cpp`, right before the runs above, the best of its rounds. Reads and writes go "
+            "over as many bytes as named.",
             limits_table(limits),
             "## What bounds each layer",
             "Weights are read once a call, and 2 M operations are done with each byte. From this many rows on the "
@@ -207,62 +223,3 @@ def page(comparison: dict[str, Any], path: Path, picture: Path | None) -> str:
             markdown_table(["K x N", "int8 weights", "read at", "rows"], what_bounds(runs[0], limits)),
         ]
     return "\n\n".join(parts) + "\n"
-
-
-def plot(comparison: dict[str, Any], path: Path) -> None:
-    """Left: octavo int8 and the best peer under the roofline. Right: the best peer's time over octavo's."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
-    runs, limits = comparison["runs"], comparison["limits"]
-    figure, axes = plt.subplots(len(runs), 2, figsize=(14, 6 * len(runs)), squeeze=False, width_ratios=(2, 3))
-    for run, (roof, bars) in zip(runs, axes, strict=True):
-        draw_roofline(roof, run, limits)
-        draw_bars(bars, run)
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
-
-
-def draw_roofline(axis: Any, run: dict[str, Any], limits: dict[str, Any]) -> None:
-    threads = run["threads"]
-    batches = [2**i for i in range(12)]
-    peak = arithmetic_limit(limits, "int8", threads)
-    layers = list(dict.fromkeys(sizes(shape)[1:] for shape in run["shapes"]))
-    if peak is not None:
-        for size_bytes, style in ((768 * 768, ":"), (768 * 3072, "--"), (4096 * 4096, "-."), (4096 * 11008, "-")):
-            read = read_limit(limits, size_bytes, threads)
-            roof = [min(peak, 2 * m * (read or 0)) / 1e12 for m in batches]
-            axis.plot(batches, roof, style, color="gray", lw=1, label=f"limit, {size_bytes / 1e6:.2g} MB of weights")
-    for colour, (k, n) in zip([f"C{i % 10}" for i in range(len(layers))], layers, strict=True):
-        here = [(sizes(shape)[0], shape) for shape in run["shapes"] if sizes(shape)[1:] == (k, n)]
-        for pick, marker, label in (
-            (lambda shape: "octavo int8", "o-", f"octavo {k}x{n}"),
-            (lambda shape: best_peer(run, shape), "x", None),
-        ):
-            points = [
-                (m, 2 * m * k * n / run["shapes"][shape][name]["seconds"] / 1e12)
-                for m, shape in sorted(here)
-                if (name := pick(shape)) is not None and "seconds" in run["shapes"][shape].get(name, {})
-            ]
-            axis.plot(*zip(*points, strict=True), marker, color=colour, ms=4, lw=1, label=label) if points else None
-    axis.set(xscale="log", yscale="log", xlabel="rows (M)", ylabel="TOPS (crosses: best peer)")
-    axis.set_xscale("log", base=2)
-    axis.set_title(f"{run['cpu']}, {threads} thread{'s' if threads > 1 else ''}, {run['kernel']}", fontsize=9)
-    axis.legend(fontsize=7)
-
-
-def draw_bars(axis: Any, run: dict[str, Any]) -> None:
-    ratios, labels = [], []
-    for shape, figures in run["shapes"].items():
-        best, ours = best_peer(run, shape), figures.get("octavo int8", {})
-        if best is not None and "seconds" in ours:
-            ratios.append(figures[best]["seconds"] / ours["seconds"])
-            labels.append(f"{shape}  {best}")
-    positions = range(len(ratios))
-    axis.bar(positions, ratios, color=["C0" if r >= 1 else "C3" for r in ratios])
-    axis.axhline(1, color="black", lw=0.8)
-    axis.set_xticks(positions, labels, rotation=90, fontsize=6)
-    axis.set_ylabel("best peer's time / octavo's")

@@ -1,6 +1,6 @@
 """predict of scikit-learn's MLPClassifier on digits, float against int8, interleaved in one run.
 
-OPENBLAS_NUM_THREADS=2 OCTAVO_NUM_THREADS=2 python bench/sklearn_mlp.py
+OPENBLAS_NUM_THREADS=2 OCTAVO_NUM_THREADS=2 python -m bench.models.sklearn_mlp
 """
 
 import argparse

@@ -1,6 +1,6 @@
 // The machine's own limits, which no kernel passes: arithmetic from registers, reads, writes, fresh pages, wake-up.
 //
-//     g++ -O2 -std=c++20 -pthread -o build/limits_x86 bench/limits_x86.cpp && build/limits_x86 [--json FILE]
+//     g++ -O2 -std=c++20 -pthread -o build/limits_x86 bench/limits/limits_x86.cpp && build/limits_x86 [--json FILE]
 //     [THREADS...]
 //
 // (or the target limits_x86 of a build with OCTAVO_BUILD_TESTS). Takes about 15 seconds; THREADS is 1 and the number of

@@ -1,6 +1,6 @@
 """What models take with float32, float16, int8 and int4 weights, in a file and in memory.
 
-    python bench/memory_table.py
+    python -m bench.models.memory_table
 
 First a small language model whose files are written, loaded, and asked for their sizes. Then the shapes of Llama 2 7B,
 whose files are not written: bytes are those of a layer of each shape, made once of zeros, times how many there are. The

@@ -1,6 +1,6 @@
 """all-MiniLM-L6-v2 on the same sentences and batches: examples/minilm.py against torch, float32 and dynamic int8.
 
-    python bench/minilm_torch.py --threads 2 [--limit 800]
+    python -m bench.models.minilm_torch --threads 2 [--limit 800]
 
 torch computes the same arithmetic (exact GELU, scaled_dot_product_attention) with `--threads` threads of its own; the
 example runs `--threads` batches side by side. "numpy float32, one batch" is the example's code on one Python thread;
@@ -12,7 +12,7 @@ import sys
 import warnings
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "examples"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples"))
 
 import minilm  # first: it decides on the threads of OpenBLAS before NumPy is imported
 import numpy as np

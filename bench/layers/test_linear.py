@@ -1,17 +1,17 @@
 """pytest-benchmark suite: QuantLinear against NumPy's float32 x @ W + b, layer by layer.
 
     pip install '.[bench]'
-    OPENBLAS_NUM_THREADS=1 OCTAVO_NUM_THREADS=1 pytest bench/test_linear.py --benchmark-group-by=group
+    OPENBLAS_NUM_THREADS=1 OCTAVO_NUM_THREADS=1 pytest bench/layers/test_linear.py --benchmark-group-by=group
 
 Takes about five minutes on one thread (-k "not 11008 and not 2048x" leaves one). Each contender's answer is checked
-before it is timed. For ratios measured in one interleaved run use bench/against_numpy.py or bench/compare_peers.py.
+before it is timed. Ratios measured in one interleaved run come from against_numpy.py and ../peers/compare_peers.py.
 """
 
 import numpy as np
 import pytest
 
 import octavo as oc
-from shapes import GRID, SHAPES, Case, shape_name
+from bench.shapes import GRID, SHAPES, Case, shape_name
 
 ALL_SHAPES = list(dict.fromkeys(SHAPES + GRID))
 ROWS_CHECKED = 16

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import octavo as oc
-from shapes import HAS_INT4
+from bench.shapes import HAS_INT4
 
 Floats = NDArray[np.float32]
 Call = Callable[[], Any]

@@ -1,10 +1,10 @@
 """QuantLinear with int4 weights against NumPy float32, octavo int8, and what this machine can do; one run, interleaved.
 
-    OPENBLAS_NUM_THREADS=1 OCTAVO_NUM_THREADS=1 python bench/int4.py
+    OPENBLAS_NUM_THREADS=1 OCTAVO_NUM_THREADS=1 python -m bench.layers.int4
 
 With one row the weights' bytes are the bound: "of reading" is the time that reading as many bytes takes (a sum over
 uint64, which ran as fast as a prefetching AVX2 loop in C or faster) over the time of the layer.
-With many rows it is the multiplications: compare TOPS with bench/limits_x86.cpp. Answers are checked first.
+With many rows it is the multiplications: compare TOPS with bench/limits/limits_x86.cpp. Answers are checked first.
 """
 
 import argparse
@@ -13,8 +13,8 @@ import functools
 import numpy as np
 
 import octavo as oc
+from bench.shapes import Case
 from octavo._util.timing import interleaved
-from shapes import Case
 
 SHAPES = [(1, 4096, 4096), (1, 4096, 11008), (4, 4096, 4096), (16, 768, 3072), (64, 768, 3072), (512, 768, 3072),
           (512, 4096, 4096)]  # fmt: skip

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 import octavo as oc
-import peers
-from shapes import parse_shapes, shape_name
+from bench.peers import contenders as peers
+from bench.shapes import parse_shapes, shape_name
 
 ROUNDS, ROUNDS_IF_SLOW = 5, 3
 SLOW_SECONDS = 0.5  # a call

@@ -1,6 +1,6 @@
 """LSTM 256 -> 512, 64 steps, batch 8: octavo against torch (where it is installed) and NumPy; one interleaved run.
 
-    OPENBLAS_NUM_THREADS=2 python bench/lstm.py --threads 2
+    OPENBLAS_NUM_THREADS=2 python -m bench.layers.lstm --threads 2
 
 Weights are the same in all. Prints each contender's largest difference from float64's answer, and refuses to time one
 that is off by more than 0.02.

@@ -1,6 +1,6 @@
 """The reference job of quantization-aware training: ten full-batch steps on 30,000 rows, then the int8 model.
 
-    python bench/qat_reference.py
+    python -m bench.models.qat_reference
 
 The model is QuantStub, linear 768-512, linear 512-314, DeQuantStub, ReLU, QuantStub, linear 314-128, DeQuantStub, ReLU,
 QuantStub, linear 128-64, DeQuantStub, sigmoid; mean squared error, Adam at 0.01; activations MinMaxObserver quint8,

@@ -1,6 +1,7 @@
 """QuantLinear against NumPy float32, interleaved in one run: median, spread, ratio.
 
-    OPENBLAS_NUM_THREADS=1 OCTAVO_NUM_THREADS=1 OCTAVO_ISA=avx2 OPENBLAS_CORETYPE=Haswell python bench/against_numpy.py
+    export OPENBLAS_NUM_THREADS=1 OCTAVO_NUM_THREADS=1 OCTAVO_ISA=avx2 OPENBLAS_CORETYPE=Haswell
+    python -m bench.layers.against_numpy
 
 OCTAVO_ISA and OPENBLAS_CORETYPE hold both sides to AVX2; leave them out for what this machine does at its best.
 """
@@ -10,8 +11,8 @@ import argparse
 import numpy as np
 
 import octavo as oc
+from bench.shapes import SHAPES, Case
 from octavo._util.timing import interleaved
-from shapes import SHAPES, Case
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--rounds", type=int, default=5)

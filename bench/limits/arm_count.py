@@ -1,7 +1,7 @@
 """Instructions executed per multiply-add by the Arm kernels, counted by QEMU, against the inner loop's own count.
 
     cmake --preset aarch64 && cmake --build --preset aarch64
-    python bench/arm_count.py [--build build/aarch64] [--shape 64 768 768]
+    python -m bench.limits.arm_count [--build build/aarch64] [--shape 64 768 768]
 
 Counted is one call of a linear layer (float32 to float32, bias) on one thread: the program runs with three calls and
 with two, and the difference is one call with all that it needs - quantizing and packing the rows, zeroing and joining
@@ -17,7 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from arm_mca import first_found, largest, loops_of
+from bench.limits.arm_mca import first_found, largest, loops_of
 
 MOST_OVERHEAD = 0.15
 

@@ -1,10 +1,10 @@
 """Static throughput of the x86 kernels' inner loops on Intel's cores, by llvm-mca.
 
     cmake --preset default && cmake --build --preset default
-    python bench/x86_mca.py [--build build/default] [--mca llvm-mca-19] [--cpu NAME ...]
+    python -m bench.limits.x86_mca [--build build/default] [--mca llvm-mca-19] [--cpu NAME ...]
 
-The loops are cut from the disassembly of the object files as built, as bench/arm_mca.py does, and the figures mean what
-they mean there: the cycles of an iteration, and as the limit those for which its arithmetic alone occupies its ports:
+The loops are cut from the disassembly of the object files as built, as arm_mca.py does, and the figures mean what they
+mean there: the cycles of an iteration, and as the limit those for which its arithmetic alone occupies its ports:
 the VPDPBUSD, or what avx2 does to take lines in pairs, all on the three vector ports or the multiplications on theirs.
 Alder Lake and Sapphire Rapids are described from LLVM 17 on; before that llvm-mca takes an older core for them.
 
@@ -20,7 +20,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from arm_mca import ITERATIONS, disassembled, first_found
+from bench.limits.arm_mca import ITERATIONS, disassembled, first_found
 
 CPUS = {
     "avx2": ("haswell", "skylake"),

@@ -1,13 +1,13 @@
 """octavo and the libraries that are installed, layer by layer: float32 in, float32 out, dynamic quantization included.
 
     pip install '.[bench]' torch onnxruntime onnx openvino numkong      (whichever are wanted)
-    python bench/compare_peers.py --threads 1
-    python bench/compare_peers.py --threads 1 2 --markdown docs/benchmarks.md --plot docs/benchmarks.png
+    python -m bench.peers.compare_peers --threads 1
+    python -m bench.peers.compare_peers --threads 1 2 --markdown docs/benchmarks.md --plot docs/benchmarks.png
 
 About 15 minutes for the whole grid on one thread and 10 on two; `--shapes short` takes one. The machine should do
 nothing else. All contenders of a shape are checked against float64, then called in turn in one process, five rounds
 (three where a call takes over half a second): a figure is the median, its spread (slowest - fastest) / median. A limit
-is the best that bench/limits_x86.cpp measures right before, compiled with c++ (or --limits FILE of its --json):
+is the best that bench/limits/limits_x86.cpp measures right before, compiled with c++ (or --limits FILE of its --json):
 
     limit = max(operations / arithmetic limit, bytes of weights / read bandwidth for as many bytes)
 
@@ -25,17 +25,17 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import peer_report
-from shapes import parse_shapes
+from bench.peers import peer_plot, peer_report
+from bench.shapes import parse_shapes
 
-HERE = Path(__file__).parent
+LIMITS = Path(__file__).parents[1] / "limits" / "limits_x86.cpp"
 
 
 def measured_limits(threads: list[int], folder: Path) -> dict[str, Any]:
     """What limits_x86 measures here; nothing on another architecture."""
     program, out = folder / "limits_x86", folder / "limits.json"
     compiler = os.environ.get("CXX", "c++")
-    build = [compiler, "-O2", "-std=c++20", "-pthread", "-o", str(program), str(HERE / "limits_x86.cpp")]
+    build = [compiler, "-O2", "-std=c++20", "-pthread", "-o", str(program), str(LIMITS)]
     try:
         subprocess.run(build, check=True, capture_output=True, text=True)
     except (OSError, subprocess.CalledProcessError) as error:
@@ -52,7 +52,7 @@ def run_at(threads: int, args: argparse.Namespace, folder: Path) -> dict[str, An
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OCTAVO_NUM_THREADS")
     environment = os.environ | dict.fromkeys(names, str(threads))
     out = folder / f"run{threads}.json"
-    command = [sys.executable, str(HERE / "peer_run.py"), "--threads", str(threads), "--json", str(out)]
+    command = [sys.executable, "-m", "bench.peers.peer_run", "--threads", str(threads), "--json", str(out)]
     command += ["--round-seconds", str(args.round_seconds), "--shapes", *args.shapes]
     if args.only:
         command += ["--only", *args.only]
@@ -70,7 +70,9 @@ def main() -> int:
     parser.add_argument("--limits", type=Path, help="JSON of limits_x86 that was measured before")
     parser.add_argument("--json", type=Path, help="write all figures")
     parser.add_argument("--from-json", type=Path, help="measure nothing: report on what --json wrote")
-    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the roofline and bars")
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE.png", help="draw octavo beside the best peer, and beside the limit"
+    )
     parser.add_argument("--markdown", type=Path, metavar="FILE.md", help="write the page of figures")
     args = parser.parse_args()
     try:
@@ -94,7 +96,7 @@ def main() -> int:
     for run in comparison["runs"]:
         print(peer_report.table(run, comparison["limits"]))
     if args.plot is not None:
-        peer_report.plot(comparison, args.plot)
+        peer_plot.plot(comparison, args.plot)
     if args.markdown is not None:
         args.markdown.write_text(peer_report.page(comparison, args.markdown, args.plot))
     return 0

@@ -1,6 +1,6 @@
 """How large the errors of four-bit rounding are, by the way of rounding, relative to the weight and to the output.
 
-    python bench/rounding_error.py
+    python -m bench.layers.rounding_error
 
 Weights (512, 1024) of two distributions; inputs of three kinds, as a layer may see them. The output's error is given on
 the inputs that the weights were rounded with, and on fresh ones. Takes about 15 seconds on one core.

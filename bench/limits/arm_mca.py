@@ -1,7 +1,7 @@
 """Static throughput of the Arm kernels' inner loops, by llvm-mca.
 
     cmake --preset aarch64 && cmake --build --preset aarch64
-    python bench/arm_mca.py [--build build/aarch64] [--objects FILE.o ...] [--mca llvm-mca-19] [--cpu NAME ...]
+    python -m bench.limits.arm_mca [--build build/aarch64] [--objects FILE.o ...] [--mca llvm-mca-19] [--cpu NAME ...]
 
 The loops are cut from the disassembly of the object files as built: nothing in the sources marks them. For each loop
 and each core, llvm-mca gives the cycles of an iteration; and, as the limit, those for which its multiply instructions

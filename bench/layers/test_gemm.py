@@ -1,7 +1,7 @@
 """pytest-benchmark suite: products of integer matrices, ops.matmul_integer, shape by shape.
 
     pip install '.[bench]'
-    OPENBLAS_NUM_THREADS=1 OCTAVO_NUM_THREADS=1 pytest bench/test_gemm.py --benchmark-group-by=group
+    OPENBLAS_NUM_THREADS=1 OCTAVO_NUM_THREADS=1 pytest bench/layers/test_gemm.py --benchmark-group-by=group
 
 Takes about four minutes on one thread. The operator packs its right-hand side in every call, so few rows are bound by
 packing. NumPy's way to the same integers is a product of float32 copies, exact while every sum stays below 2**24: its
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import octavo as oc
-from shapes import GRID, shape_name
+from bench.shapes import GRID, shape_name
 
 ROWS_CHECKED = 4
 LARGEST = 15  # so that float32 holds every sum of 11,008 products

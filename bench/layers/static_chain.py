@@ -1,6 +1,6 @@
 """A chain 768 -> 3072 -> 768 with ReLU between: integers handed on, against dynamic quantization; one interleaved run.
 
-    OPENBLAS_NUM_THREADS=1 OCTAVO_NUM_THREADS=1 python bench/static_chain.py
+    OPENBLAS_NUM_THREADS=1 OCTAVO_NUM_THREADS=1 python -m bench.layers.static_chain
 
 The dynamic chain has its ReLU fused and writes into arrays that are allocated once (out=).
 """

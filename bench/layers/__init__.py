@@ -1,0 +1,1 @@
+"""octavo's layers by themselves, beside NumPy."""

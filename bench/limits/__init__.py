@@ -1,0 +1,1 @@
+"""What the machine can do at most, and how much of it the inner loops take."""

@@ -1,0 +1,1 @@
+"""octavo beside other libraries, layer by layer."""
