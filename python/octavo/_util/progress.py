@@ -5,20 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TypeVar
 
+from octavo._util.extras import import_extra
+
 __all__ = ["with_bar"]
 
 T = TypeVar("T")
 
 
 def with_bar(items: Iterable[T], what: str, unit: str, *, total: int | None = None) -> Iterable[T]:
-    """The items, with a bar that counts them while they are taken. `total`: how many, where they do not tell.
+    """The items, with a bar that counts them as they are taken: tqdm.auto's, so a widget in a notebook.
+
+    Args:
+        items: what to iterate over.
+        what: the bar's description.
+        unit: what one item is called.
+        total: how many there are, for iterables without a length.
 
     Raises:
-        ImportError: tqdm is not installed; the message names the extra that brings it.
+        ImportError: tqdm is not installed; the message has the command that installs it.
     """
-    try:
-        from tqdm import tqdm
-    except ImportError as error:
-        raise ImportError("progress=True needs tqdm: pip install 'octavo[cli]'") from error
-    bar: Iterable[T] = tqdm(items, desc=what, unit=unit, total=total)
+    bar: Iterable[T] = import_extra("tqdm.auto", purpose="progress=True", extra="cli").tqdm(
+        items, desc=what, unit=unit, total=total
+    )
     return bar
