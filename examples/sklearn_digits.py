@@ -1,6 +1,6 @@
-"""A fitted scikit-learn classifier, quantized by one call: its own code multiplies integers from then on.
+"""A fitted scikit-learn classifier, quantized with one call: its own code multiplies integers from then on.
 
-pip install "octavo[demo]"
+pip install '.[demo]'
 python examples/sklearn_digits.py
 """
 

@@ -4,12 +4,13 @@
 
 Trains 64-256-128-10 on scikit-learn's handwritten digits, quantizes it, and prints accuracy, bytes and the time of a
 call. The hidden layers of the static models hand int8 to each other, with ReLU in their clamp. Takes about ten seconds;
-needs octavo[demo].
+needs the extra `demo` (pip install '.[demo]').
 """
 
 from __future__ import annotations
 
 import argparse
+import timeit
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,7 +22,6 @@ from sklearn.neural_network import MLPClassifier
 from tqdm import trange
 
 import octavo as oc
-from octavo._util.timing import interleaved
 
 HIDDEN = (256, 128)
 EPOCHS = 30
@@ -73,11 +73,11 @@ def main() -> None:
         oc.calibrate(prepared, batches(x_train[:512]))
         models[name] = oc.convert(prepared)
 
-    times = interleaved({name: lambda m=m: m(x_test) for name, m in models.items()})
+    seconds = {name: min(timeit.repeat(lambda m=m: m(x_test), number=20)) / 20 for name, m in models.items()}
     print(f"\n{'':24} {'accuracy':>8} {'parameters':>12} {f'{len(x_test)} rows':>11}")
     for name, quantized in models.items():
         accuracy = np.mean(np.asarray(quantized(x_test)).argmax(axis=1) == y_test)
-        size, microseconds = f"{parameter_bytes(quantized):,} B", 1e6 * times[name].median
+        size, microseconds = f"{parameter_bytes(quantized):,} B", 1e6 * seconds[name]
         print(f"{name:24} {accuracy:8.2%} {size:>12} {microseconds:8.0f} us")
 
     print(f"\n{name}:")
