@@ -55,6 +55,25 @@ def test_pytorch_programs_of_the_migration_page_run() -> None:
     run(blocks, page)
 
 
+@pytest.mark.slow
+def test_python_of_the_pages_passes_a_type_checker(tmp_path: Path) -> None:
+    api = pytest.importorskip("mypy.api", reason="what type checkers say of users' code: pip install mypy")
+    for i, page in enumerate(WITH_CODE):
+        blocks = [block for block in python_blocks(page) if not needs_torch(block)]
+        # What an earlier block defines anew is another program's.
+        (tmp_path / f"page{i}_{page.stem}.py").write_text("\n\n".join(blocks))
+    options = [
+        "--config-file=",
+        "--check-untyped-defs",
+        "--allow-redefinition",
+        "--ignore-missing-imports",
+        "--cache-dir",
+        str(tmp_path / "cache"),
+    ]
+    output, errors, status = api.run([*options, *map(str, sorted(tmp_path.glob("page*.py")))])
+    assert (status, errors) == (0, ""), output
+
+
 def test_set_up_commands_are_two() -> None:
     commands = [line for line in README.read_text().splitlines() if line.startswith("python3 -m venv")]
     assert commands == [
