@@ -73,7 +73,7 @@ def seconds_of(run: Callable[[], Any], calls: int) -> float:
 
 
 def time_in_turn(runs: dict[str, Callable[[], Any]], round_seconds: float, pause: float) -> dict[str, Any]:
-    """Median, spread, rounds and calls a round. In each round a contender is warmed up by one call
+    """Median, spread, rounds and calls a round. In each round a contender is warmed up with one call
     where that is short."""
     calls, results, rounds = {}, {}, {}
     for name, run in runs.items():
