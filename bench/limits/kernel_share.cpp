@@ -18,7 +18,7 @@
 #include <vector>
 
 #include "base/thread_pool.h"
-#include "gemm/gemm.h"
+#include "gemm/gemm_int8.h"
 #include "gemm/registry.h"
 
 namespace {

@@ -3,8 +3,8 @@
 
 #include "bind/bindings.h"
 #include "bind/layer_call.h"
-#include "gemm/gemm.h"
 #include "gemm/gemm_int4.h"
+#include "gemm/gemm_int8.h"
 #include "gemm/recurrent.h"
 
 namespace octavo {

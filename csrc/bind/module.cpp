@@ -14,7 +14,7 @@
 #include "base/thread_pool.h"
 #include "bind/bindings.h"
 #include "bind/layer_call.h"
-#include "gemm/gemm.h"
+#include "gemm/gemm_int8.h"
 #include "gemm/registry.h"
 
 namespace octavo {

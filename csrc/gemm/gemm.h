@@ -1,97 +1,89 @@
-// START HERE. Products of rows with packed weights: plans blocks, hands them to threads.
-//
-//   linear:          y[m, n] = float(sum_k q_x[m, k] * q_w[n, k]) * (s_x[m] * s_w[n]) + b[n]
-//                    with q_x, s_x quantized from float32 rows as they are read (kernels/kernel.h, QuantizeLhs)
-//   forward_static:  the same with one s_x for all rows, fixed beforehand; then, for integers out, quantized again
-//   matmul_integer:  y[m, n] = sum_k (a[m, k] - za[m]) * (b[k, n] - zb[n])         modulo 2^32
-//
-// Four-bit weights have a file of their own, gemm_int4.h.
+// START HERE. One plan for every product of rows with packed weights: chooses blocks and hands them to threads.
 //
 // The way of the data: rows -> the kernel quantizes (or packs) them into this thread's workspace -> the kernel
 // multiplies them with the panels and finishes the sums in cache -> the caller's array. The result does not depend on
-// the plan: the sums are exact integers and every output element is finished by the same float operations in the same
+// the plan: the sums are exact integers, and every output element is finished by the same float operations in the same
 // order.
+//
+// A weight format takes part by deriving from Product. gemm_int8.cpp and gemm_int4.cpp are the formats there are; each
+// asks the registry for a kernel, describes its product, and calls multiply.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "base/aligned_buffer.h"
-#include "gemm/pack.h"
+#include "gemm/verbose.h"
 
 namespace octavo {
 
-// The largest K for which int32 holds every sum. An operand is wide when it is uint8 or has a zero point: then |value -
-// zero point| reaches 255, otherwise 128.
-std::int64_t max_exact_k(bool lhs_wide, bool rhs_wide);
+inline constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+inline constexpr std::int64_t round_up(std::int64_t a, std::int64_t b) { return ceil_div(a, b) * b; }
 
-enum class ElementType : std::uint8_t { kFloat32, kInt8, kUint8 };
-
-enum class ActivationScheme : std::uint8_t { kSymmetric, kAsymmetric };
-
-// The values of n columns with zeros behind them.
-AlignedBuffer padded_columns(const float* values, std::int64_t n, std::int64_t padded_n);
-
-// y of a layer without inputs: the bias, or zero.
-void put_empty_sums(const float* bias_or_null, bool relu, std::int64_t m, std::int64_t n, float* y,
-                    std::int64_t y_stride);
-
-// int8 weights (n, k) with one scale and one bias a column of the product. Immutable: any number of threads may use it.
-class PackedLinear {
+// Packed rows and what finishing their sums needs, in memory that a thread keeps for its next call. A block of many
+// rows is planned to fill half of the L2 cache and few rows are at most four tiles a thread, so what is kept is
+// bounded.
+class RowBuffers {
  public:
-  struct Options {
-    ActivationScheme activation = ActivationScheme::kSymmetric;
-    bool relu = false;
-  };
-
-  PackedLinear(const RhsView& weight, const float* scale, const float* bias_or_null, Options options);
-
-  std::int64_t n() const { return weight_.n(); }
-  std::int64_t k() const { return weight_.k(); }
-  const PackedRhs& weight() const { return weight_; }
-  const float* scale() const { return scale_.as<const float>(); }
-  const float* bias() const { return has_bias_ ? bias_.as<const float>() : nullptr; }
-  const Options& options() const { return options_; }
-  std::size_t size_bytes() const;
-
-  // Rows of k inputs (x) or n outputs (y) with fixed parameters. Floats go in quantized, int8 and uint8 as they are;
-  // out they come rescaled, or rescaled and requantized in the same pass.
-  struct StaticRows {
-    void* data;  // of x: only read
-    ElementType type;
-    std::int64_t m, stride;  // elements from a row to the next
-    float scale;             // scale to qmax: unused for a float32 y
-    std::int32_t zero_point, qmin, qmax;
-  };
-  // False where a float x holds NaN, which no integer stands for; y then holds anything.
-  bool forward_static(const StaticRows& x, const StaticRows& y) const;
-
-  // x: m rows of k floats, x_stride elements apart; y: m rows of n floats, y_stride apart, not overlapping x.
-  void operator()(const float* x, std::int64_t m, std::int64_t x_stride, float* y, std::int64_t y_stride) const;
+  void reserve(std::int64_t packed_bytes, std::int64_t rows) {
+    const auto words = static_cast<std::size_t>(rows) * sizeof(std::int32_t);
+    packed_.reserve(static_cast<std::size_t>(packed_bytes));
+    scale_.reserve(words);
+    zero_point_.reserve(words);
+    sum_.reserve(words);
+  }
+  void* packed() const { return packed_.as<void>(); }
+  float* scale() const { return scale_.as<float>(); }
+  std::int32_t* zero_point() const { return zero_point_.as<std::int32_t>(); }
+  std::int32_t* sum() const { return sum_.as<std::int32_t>(); }
 
  private:
-  PackedRhs weight_;
-  AlignedBuffer scale_;
-  AlignedBuffer bias_;
-  bool has_bias_;
-  Options options_;
+  AlignedBuffer packed_, scale_, zero_point_, sum_;
 };
 
-// An operand's zero points: one for all, or one for each row of a or column of b.
-struct ZeroPoints {
-  const std::int32_t* data;
-  bool one_for_all;
-  std::int32_t operator[](std::int64_t i) const { return data[one_for_all ? 0 : i]; }
+// Some rows by some panels, over all of k.
+struct Block {
+  std::int64_t row0, rows;
+  std::int64_t panel0, panels;
 };
 
-struct LhsView {
-  const std::uint8_t* data;  // m rows of k contiguous elements
-  std::int64_t m, k;
-  std::int64_t m_stride;
-  bool is_unsigned;
+// One product, as the plan sees it. Any number of threads call the functions at once.
+class Product {
+ public:
+  // What the plan weighs.
+  struct Size {
+    std::int64_t m, n, k;
+    std::int64_t panels, panel_bytes;  // of the weights
+    std::int64_t mr;                   // rows of the kernel's register tile
+    double multiply_adds_per_us;       // by one thread
+  };
+
+  virtual Size size() const = 0;
+  virtual std::int64_t lhs_bytes(std::int64_t rows) const = 0;      // that load_rows fills
+  virtual std::int64_t scratch_bytes(std::int64_t rows) const = 0;  // that multiply_block may use
+  // Quantizes or packs rows [row0, row0 + rows) into `to`.
+  virtual void load_rows(std::int64_t row0, std::int64_t rows, const RowBuffers& to) const = 0;
+  // Multiplies rows that load_rows left in `lhs`, the block's and no others, and writes their results.
+  virtual void multiply_block(const Block& block, const RowBuffers& lhs, void* scratch) const = 0;
+
+ protected:
+  ~Product() = default;
 };
 
-// y: (a.m, b.n), row-major, contiguous. a.k == b.k.
-void matmul_integer(const LhsView& a, const RhsView& b, ZeroPoints a_zero_point, ZeroPoints b_zero_point,
-                    std::int32_t* y);
+// Runs the product by the kernel of this name, which is for the report alone.
+void multiply(const Product& product, const char* kernel, CallReport& report);
+
+// What multiply_block comes down to: rows that are few enough stream the panels, more of them share cached ones.
+template <class Kernel, class KernelBlock>
+void run_kernel(const Kernel& kernel, const KernelBlock& block) {
+  (block.rows <= kernel.gemv_max_rows ? kernel.gemv : kernel.gemm)(block);
+}
+
+// The columns [panel0, panel0 + panels) of a block, of n in panels of nr.
+struct ColumnRange {
+  ColumnRange(const Block& block, std::int64_t nr, std::int64_t n)
+      : first(block.panel0 * nr), count((block.panel0 + block.panels) * nr < n ? block.panels * nr : n - first) {}
+  std::int64_t first, count;
+};
 
 }  // namespace octavo

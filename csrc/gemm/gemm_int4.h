@@ -1,11 +1,11 @@
-// Products of rows with four-bit weights: kernels/int4.h says what is computed, gemm.h how a product is planned.
+// Products of rows with four-bit weights. kernels/int4.h says what is computed, gemm.h how products are planned.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
 #include "base/aligned_buffer.h"
-#include "gemm/gemm.h"
+#include "gemm/layer.h"
 #include "gemm/pack_int4.h"
 
 namespace octavo {
@@ -16,7 +16,7 @@ std::int64_t max_exact_group_k(bool lhs_wide, bool rhs_wide);
 // Four-bit weights (n, k) with a scale a group and one bias a column. Immutable: any number of threads may use it.
 class PackedLinearInt4 {
  public:
-  using Options = PackedLinear::Options;
+  using Options = LayerOptions;
 
   PackedLinearInt4(const Int4View& weight, const float* bias_or_null, Options options);
 
@@ -24,6 +24,7 @@ class PackedLinearInt4 {
   std::int64_t k() const { return weight_.k(); }
   const PackedInt4& weight() const { return weight_; }
   const float* bias() const { return has_bias_ ? bias_.as<const float>() : nullptr; }
+  const Options& options() const { return options_; }
   std::size_t size_bytes() const { return weight_.size_bytes() + bias_.size_bytes() + sizeof *this; }
 
   // As PackedLinear: m rows of k floats to m rows of n floats.

@@ -18,7 +18,13 @@ void pack_panels(std::int64_t panels, std::int64_t weights, IndexFunction pack_o
   for (std::int64_t i = 0; i < panels; ++i) pack_one(i);
 }
 
-PackedRhs::PackedRhs(const RhsView& view) : n_(view.n), k_(view.k), nr_(panel_shape().nr), kr_(panel_shape().kr) {
+PackedRhs::PackedRhs(const RhsView& view)
+    : n_(view.n),
+      k_(view.k),
+      nr_(panel_shape().nr),
+      kr_(panel_shape().kr),
+      panels_((n_ + nr_ - 1) / nr_),
+      panel_bytes_((k_ + kr_ - 1) / kr_ * kr_ * nr_) {
   data_ = AlignedBuffer::zeros(static_cast<std::size_t>(panels() * panel_bytes() + kRhsSlackBytes));
   sums_ = AlignedBuffer::zeros(static_cast<std::size_t>(padded_n()) * sizeof(std::int32_t));
   pack_panels(panels(), n_ * k_, [&](std::int64_t panel) { pack_panel(view, panel); });

@@ -27,8 +27,8 @@ class PackedRhs {
   std::int64_t k() const { return k_; }
   std::int32_t nr() const { return nr_; }
   std::int32_t kr() const { return kr_; }
-  std::int64_t panels() const { return (n_ + nr_ - 1) / nr_; }
-  std::int64_t panel_bytes() const { return (k_ + kr_ - 1) / kr_ * kr_ * nr_; }
+  std::int64_t panels() const { return panels_; }
+  std::int64_t panel_bytes() const { return panel_bytes_; }
   std::int64_t padded_n() const { return panels() * nr_; }
 
   const std::int8_t* panel(std::int64_t i) const { return data_.as<const std::int8_t>() + i * panel_bytes(); }
@@ -50,8 +50,8 @@ class PackedRhs {
 
   std::int64_t n_, k_;
   std::int32_t nr_, kr_;
-  AlignedBuffer data_;
-  AlignedBuffer sums_;
+  std::int64_t panels_, panel_bytes_;
+  AlignedBuffer data_, sums_;
 };
 
 }  // namespace octavo

@@ -21,6 +21,7 @@ PackedInt4::PackedInt4(const Int4View& view, bool column_sums)
       group_count_(view.group_k == 0 ? 1 : groups_.count()),
       nr_(panel_shape().nr),
       kr_(panel_shape().kr),
+      panels_((n_ + nr_ - 1) / nr_),
       half_scale_(view.half_scale != nullptr),
       wide_sums_(groups_.group_k > kInt4NarrowSumK) {
   const auto bytes = [](std::int64_t count) { return static_cast<std::size_t>(count); };

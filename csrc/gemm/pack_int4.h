@@ -29,7 +29,8 @@ class PackedInt4 {
   const Int4Groups& groups() const { return groups_; }
   std::int32_t nr() const { return nr_; }
   std::int32_t kr() const { return kr_; }
-  std::int64_t panels() const { return (n_ + nr_ - 1) / nr_; }
+  std::int64_t panels() const { return panels_; }
+  std::int64_t panel_bytes() const { return groups_.chunks() * kInt4Half * nr_; }
   std::int64_t padded_n() const { return panels() * nr_; }
   std::int64_t group_count() const { return group_count_; }
   bool has_half_scale() const { return half_scale_; }
@@ -47,7 +48,6 @@ class PackedInt4 {
   void unpack_zero_point(std::int8_t* zero_point) const;
 
  private:
-  std::int64_t panel_bytes() const { return groups_.chunks() * kInt4Half * nr_; }
   std::int64_t nibble_byte(std::int64_t n, std::int64_t k) const;
   std::int8_t value(std::int64_t n, std::int64_t k) const;
   std::int64_t group_elem(std::int64_t n, std::int64_t group) const;
@@ -57,6 +57,7 @@ class PackedInt4 {
   Int4Groups groups_;
   std::int64_t group_count_;  // that of groups_, but 1 for one group of no k
   std::int32_t nr_, kr_;
+  std::int64_t panels_;
   bool half_scale_, wide_sums_;
   AlignedBuffer data_, scale_, offset_, sums_;
 };

@@ -91,6 +91,16 @@ void read_min_rows_of_environment() {
   if (const char* text = std::getenv("OCTAVO_MIN_ROWS"); text != nullptr) read_min_rows(text);
 }
 
+// The next kernel of the table after this one that runs here and can.
+const Kernel& next_that(bool (*can)(const Kernel&), const Kernel& kernel) {
+  bool passed = false;
+  for (const Candidate& c : candidates()) {
+    if (passed && can(*c.kernel)) return *c.kernel;
+    passed = passed || c.kernel == &kernel;
+  }
+  return *candidates().back().kernel;
+}
+
 std::atomic<const Kernel*> g_forced{nullptr};
 std::atomic<bool> g_environment_read{false};
 std::mutex g_environment_mutex;
@@ -140,10 +150,12 @@ const Kernel& active_kernel() {
   return forced != nullptr ? *forced : *candidates().front().kernel;
 }
 
-const Kernel& kernel_for(std::int64_t rows) {
-  if (const Kernel* forced = forced_kernel(); forced != nullptr) return *forced;
+const Kernel& kernel_for(std::int64_t rows, bool (*can)(const Kernel&)) {
+  if (const Kernel* forced = forced_kernel(); forced != nullptr)
+    return can(*forced) ? *forced : next_that(can, *forced);
   for (const Candidate& c : candidates()) {
-    if (std::max<std::int64_t>(rows, 1) >= c.min_rows.load(std::memory_order_relaxed)) return *c.kernel;
+    const bool enough = std::max<std::int64_t>(rows, 1) >= c.min_rows.load(std::memory_order_relaxed);
+    if (enough && can(*c.kernel)) return *c.kernel;
   }
   return *candidates().back().kernel;  // the portable one takes what no other does
 }

@@ -21,12 +21,15 @@ const Kernel* find_kernel(const std::string& name);
 // The forced kernel, else the best that runs here. std::invalid_argument where OCTAVO_ISA names none that does.
 const Kernel& active_kernel();
 
-// The kernel for a product of this many rows: the forced one, else the best that runs here and takes so few rows.
-const Kernel& kernel_for(std::int64_t rows);
+// The kernel for a product of this many rows: the forced one, else the best that runs here and takes so few rows. For a
+// weight format that not every kernel has, `can` says which do. A forced kernel that cannot stands for the next of the
+// table that can.
+const Kernel& kernel_for(
+    std::int64_t rows, bool (*can)(const Kernel&) = [](const Kernel&) { return true; });
 
 // The fewest rows for which a kernel is chosen: Kernel::min_rows, unless OCTAVO_MIN_ROWS ("amxint8=9,avx512vnni=1") or
-// set_min_rows says otherwise. A forced kernel takes any number. std::invalid_argument where OCTAVO_MIN_ROWS is not
-// such a list.
+// set_min_rows says otherwise. A forced kernel takes any number of rows. std::invalid_argument where OCTAVO_MIN_ROWS is
+// not such a list.
 std::int64_t min_rows(const Kernel& kernel);
 void set_min_rows(const Kernel& kernel, std::int64_t rows);
 

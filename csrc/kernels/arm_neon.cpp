@@ -28,6 +28,7 @@ struct Neon {
   static constexpr int kTileVectors = 4;
   static constexpr int kTileCols = 4;
   static constexpr int kGemvVectors = 1;
+  static constexpr double kMultiplyAddsPerUs = 2e4;
 
   static void store(std::int8_t* dst, std::int64_t stride, int8x16_t q) { store_twice(dst, stride, q); }
 

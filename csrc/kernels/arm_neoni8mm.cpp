@@ -26,6 +26,7 @@ struct I8mm {
   static constexpr int kTileVectors = 6;
   static constexpr int kTileCols = 8;
   static constexpr int kGemvVectors = 2;
+  static constexpr double kMultiplyAddsPerUs = 1.5e5;
 
   static void store(std::int8_t* dst, std::int64_t stride, int8x16_t q) {
     vst1_s8(dst, vget_low_s8(q));

@@ -77,6 +77,7 @@ struct Int4Kernel {
   void (*gemm)(const Int4Block&);
   void (*gemv)(const Int4Block&);  // for at most gemv_max_rows rows
   std::int64_t gemv_max_rows;
+  double multiply_adds_per_us;  // as Kernel::multiply_adds_per_us
 };
 
 }  // namespace octavo

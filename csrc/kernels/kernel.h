@@ -125,8 +125,10 @@ struct Kernel {
   // The same, for at most gemv_max_rows rows: streams the panels once, from memory.
   void (*gemv)(const GemmBlock&);
   std::int64_t gemv_max_rows;
-  const Int4Kernel* int4;
-  // Products of fewer rows go to the next kernel of the table that runs here: it is faster for them.
+  double multiply_adds_per_us;  // by one thread, within a factor of two or so: for planning threads
+  // Four-bit weights. Null: they go to the next kernel of the table that runs here and has them.
+  const Int4Kernel* int4 = nullptr;
+  // Products of fewer rows go to the next kernel of the table that runs here, which is faster for them.
   std::int64_t min_rows = 1;
 };
 

@@ -124,6 +124,7 @@ const Kernel kernel_scalar = {
     .gemm = gemm,
     .gemv = gemm,
     .gemv_max_rows = 1,
+    .multiply_adds_per_us = 5e3,
     .int4 = &int4_scalar,
 };
 

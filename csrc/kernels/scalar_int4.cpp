@@ -93,6 +93,7 @@ const Int4Kernel int4_scalar = {
     .gemm = gemm,
     .gemv = gemm,
     .gemv_max_rows = 1,
+    .multiply_adds_per_us = 5e3,
 };
 
 }  // namespace octavo

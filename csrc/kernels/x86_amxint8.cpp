@@ -21,7 +21,8 @@
 //
 // so that a row of the result is written in runs as long as the chunk is wide. Sums leave the tiles at the start of the
 // next multiplication, one tile after the other between its first instructions; while it goes on, they are added to
-// what earlier pieces left (kept in scratch), or finished and written.
+// what earlier pieces left (kept in scratch), or finished and written. So a multiplication takes what the one before it
+// left pending, and returns what it leaves pending itself.
 #include <immintrin.h>
 
 #include <cstdint>
@@ -30,6 +31,7 @@
 #include "base/features.h"
 #include "kernels/detail/unroll.h"
 #include "kernels/detail/x86_avx512.h"
+#include "kernels/detail/x86_common.h"
 #include "kernels/kernel.h"
 #if defined(OCTAVO_AMX_MODEL)
 #include "amx_model.h"
@@ -40,9 +42,6 @@
 namespace octavo {
 namespace {
 
-constexpr int kNr = 16;
-constexpr int kKr = 4;
-constexpr std::int64_t kLineBytes = kNr * kKr;
 constexpr int kStepK = kTileRowBytes;  // K of a step: a row of an lhs tile
 constexpr std::int64_t kStepLines = kStepK / kKr;
 static_assert(kStepLines == kTileRows && (kStepLines - 1) * kLineBytes <= kRhsSlackBytes);
@@ -60,7 +59,7 @@ constexpr std::int64_t kMaxPrefetchLines = 4;
 
 std::int64_t steps_of(std::int64_t k) { return (k + kStepK - 1) / kStepK; }
 std::int64_t row_tile_bytes(std::int64_t k) { return steps_of(k) * kTileBytes; }
-std::int64_t lhs_bytes(std::int64_t rows, std::int64_t k) {
+std::int64_t tiled_lhs_bytes(std::int64_t rows, std::int64_t k) {
   return (rows + kTileRows - 1) / kTileRows * row_tile_bytes(k);
 }
 std::int64_t scratch_elems(std::int64_t rows, std::int64_t) {
@@ -73,35 +72,31 @@ std::int8_t* packed_row(void* lhs, std::int64_t m, std::int64_t k) {
   return static_cast<std::int8_t*>(lhs) + m / kTileRows * row_tile_bytes(k) + m % kTileRows * kTileRowBytes;
 }
 
-// The bytes of a row that `bytes_at(i, mask)` gives, 16 from i on as far as the mask has them; zeros behind K.
+// A row of the bytes that bytes_at(i) gives, 16 from i on; zeros behind K.
 template <class BytesAt>
 void put_row(std::int8_t* q, std::int64_t k, const BytesAt& bytes_at) {
   for (std::int64_t k0 = 0; k0 < k; k0 += kStepK, q += kTileBytes) {
     for (std::int64_t i = 0; i < kStepK; i += 16) {
       const std::int64_t left = k - k0 - i;
       const __mmask16 lanes = first_lanes(left > 0 ? left : 0);
-      const __m128i bytes = lanes == 0 ? _mm_setzero_si128() : _mm_maskz_mov_epi8(lanes, bytes_at(k0 + i, lanes));
+      const __m128i bytes = lanes == 0 ? _mm_setzero_si128() : _mm_maskz_mov_epi8(lanes, bytes_at(k0 + i));
       _mm_store_si128(reinterpret_cast<__m128i*>(q + i), bytes);
     }
   }
 }
 
 void quantize_lhs(const QuantizeLhs& task) {
-  for (std::int64_t m = 0; m < task.rows; ++m) {
-    const float* x = task.src + m * task.src_stride;
+  const auto choose = [&](const float* x) { return Avx512::choose_row_quant(x, task); };
+  for_each_row(task, choose, [&](std::int64_t m, const float* x, const RowQuant& rq) {
     std::int8_t* q = packed_row(task.dst, m, task.k);
-    const RowQuant rq = choose_row_quant(x, task);
-    task.scale[m] = rq.scale;
-    task.zero_point[m] = rq.zero_point;
     if (rq.inverse == 0.0f) {
       const __m128i zero_points = _mm_set1_epi8(static_cast<char>(rq.zero_point));
-      put_row(q, task.k, [&](std::int64_t, __mmask16) { return zero_points; });
+      put_row(q, task.k, [&](std::int64_t) { return zero_points; });
     } else {
-      const RowQuantizer quantized(rq, 0);
-      put_row(q, task.k,
-              [&](std::int64_t i, __mmask16 lanes) { return quantized(_mm512_maskz_loadu_ps(lanes, x + i)); });
+      const Avx512::Quantizer quantized(rq, 0);
+      put_row(q, task.k, [&](std::int64_t i) { return quantized(x + i, task.k - i); });
     }
-  }
+  });
 }
 
 void pack_lhs(const PackLhs& task) {
@@ -109,7 +104,7 @@ void pack_lhs(const PackLhs& task) {
   for (std::int64_t m = 0; m < task.rows; ++m) {
     const std::uint8_t* x = task.src + m * task.src_stride;
     put_row(packed_row(task.dst, m, task.k), task.k,
-            [&](std::int64_t i, __mmask16 lanes) { return _mm_xor_si128(_mm_maskz_loadu_epi8(lanes, x + i), flip); });
+            [&](std::int64_t i) { return _mm_xor_si128(Avx512::load_16(x + i, task.k - i), flip); });
   }
 }
 
@@ -126,40 +121,52 @@ TileConfig tile_config(std::int64_t rows) {
   return config;
 }
 
-// Sums on their way out of the tiles: [row tile][panel][16][16] in `leaving`, and in `partial` what earlier pieces of K
-// left of the same.
-struct Sums {
-  const GemmBlock& block;
-  std::int32_t* leaving;
-  std::int32_t* partial = nullptr;
+// What a multiplication leaves in the tiles: which sums they are, and what is still to be done with them.
+struct Pending {
   std::int64_t row0 = 0, col0 = 0;
-  int panels = 0;
-  int row = 0, rows = 0;  // the next one, of how many
-  bool first = true, last = true;
+  int rows = 0, panels = 0;         // none at first
+  bool first = true, last = true;   // of the pieces of K
+  std::int32_t* partial = nullptr;  // where the sums of all pieces so far are kept, [row tile][panel][16][16]
+};
+
+void add_up(std::int32_t* sums, const std::int32_t* more, int rows) {
+  for (int i = 0; i < rows * kNr; i += kNr)
+    Avx512::store(sums + i, Avx512::add(Avx512::load(sums + i), Avx512::load(more + i)));
+}
+
+// Pending sums that have left the tiles, [row tile][panel][16][16], and are taken a few rows at a time.
+class Leaving {
+ public:
+  Leaving(const GemmBlock& block, const Pending& of) : block_(block), of_(of) {}
 
   // Adds up or finishes the next `count` rows, as far as there are any.
   void take_rows(int count) {
-    for (int left = count < rows - row ? count : rows - row; left > 0;) {
-      const int in_tile = kTileRows - row % kTileRows, now = left < in_tile ? left : in_tile;
-      for (int p = 0; p < panels; ++p) {
-        const int at = (row / kTileRows * panels + p) * kTileSums + row % kTileRows * kNr;
-        if (!first) add_up(leaving + at, partial + at, now);
-        if (last) {
-          finish_rows(block, leaving + at, kNr, row0 + row, now, col0 + kNr * p);
-        } else {
-          std::memcpy(partial + at, leaving + at, static_cast<std::size_t>(now) * kNr * sizeof(std::int32_t));
-        }
-      }
-      row += now;
+    for (int left = count < rows_left() ? count : rows_left(); left > 0;) {
+      const int in_tile = kTileRows - row_ % kTileRows, now = left < in_tile ? left : in_tile;
+      for (int p = 0; p < of_.panels; ++p) take(p, now);
+      row_ += now;
       left -= now;
     }
   }
-  static void add_up(std::int32_t* sums, const std::int32_t* more, int count) {
-    for (int i = 0; i < count * kNr; i += kNr) {
-      _mm512_store_si512(sums + i, _mm512_add_epi32(_mm512_load_si512(sums + i), _mm512_load_si512(more + i)));
+  void take_all() { take_rows(rows_left()); }
+  int rows_left() const { return of_.rows - row_; }
+
+ private:
+  // `count` rows of a panel that lie in one tile.
+  void take(int panel, int count) const {
+    const int at = (row_ / kTileRows * of_.panels + panel) * kTileSums + row_ % kTileRows * kNr;
+    std::int32_t* const sums = block_.scratch + at;
+    if (!of_.first) add_up(sums, of_.partial + at, count);
+    if (of_.last) {
+      finish_rows<Avx512>(block_, sums, kNr, of_.row0 + row_, count, of_.col0 + kNr * panel);
+    } else {
+      std::memcpy(of_.partial + at, sums, static_cast<std::size_t>(count) * kNr * sizeof(std::int32_t));
     }
   }
-  void take_all() { take_rows(rows - row); }
+
+  const GemmBlock& block_;
+  const Pending& of_;
+  int row_ = 0;
 };
 
 // Brings lines that are needed later into the L2 cache.
@@ -175,25 +182,27 @@ struct Prefetch {
   }
 };
 
-struct Operands {
+// One multiplication: a pair of row tiles, or one, by a few panels over a piece of K.
+struct Work {
   const std::int8_t* lhs;
   std::int64_t row_tile_bytes;
   const std::int8_t* rhs;
   std::int64_t panel_bytes;
   std::int64_t steps;
+  Pending sums;  // what becomes of them
 };
 
 // One step of kStepK. The first of a multiplication also stores what the sum tiles hold and starts them from zero.
 template <int kRowTiles, int kPanels, bool kFirst>
-void multiply_step(const std::int8_t* lhs, const std::int8_t* rhs, const Operands& of, std::int32_t* leaving) {
+void multiply_step(const std::int8_t* lhs, const std::int8_t* rhs, const Work& work, std::int32_t* leaving) {
   constexpr int kUsed = kRowTiles * kPanels, kLhs = kSumTiles, kRhs = kLhs + kRowTiles, kRhsTiles = kTiles - kRhs;
   static_assert(kUsed <= kSumTiles);
   if constexpr (kFirst) {
     unrolled<kSumTiles - kUsed>([&](auto i) { tile_store<kUsed + i>(leaving + (kUsed + i) * kTileSums); });
   }
-  unrolled<kRowTiles>([&](auto r) { tile_load<kLhs + r>(lhs + r * of.row_tile_bytes); });
+  unrolled<kRowTiles>([&](auto r) { tile_load<kLhs + r>(lhs + r * work.row_tile_bytes); });
   unrolled<kPanels>([&](auto p) {
-    tile_load<kRhs + p % kRhsTiles>(rhs + p * of.panel_bytes);
+    tile_load<kRhs + p % kRhsTiles>(rhs + p * work.panel_bytes);
     unrolled<kRowTiles>([&](auto r) {
       constexpr int kSum = r * kPanels + p;
       if constexpr (kFirst) {
@@ -205,96 +214,108 @@ void multiply_step(const std::int8_t* lhs, const std::int8_t* rhs, const Operand
   });
 }
 
-// Multiplies, and meanwhile takes the sums of the multiplication before.
+// Multiplies, and meanwhile takes the sums that the multiplication before has left. Returns those it leaves itself.
 template <int kRowTiles, int kPanels>
-void multiply(const Operands& of, Sums& before, Prefetch& prefetch) {
-  const std::int8_t *lhs = of.lhs, *rhs = of.rhs;
-  multiply_step<kRowTiles, kPanels, true>(lhs, rhs, of, before.leaving);
-  const int rows_a_step = of.steps < 2 ? before.rows : static_cast<int>((before.rows + of.steps - 2) / (of.steps - 1));
-  for (std::int64_t s = 1; s < of.steps; ++s) {
+Pending multiply(const GemmBlock& block, const Work& work, const Pending& before, Prefetch& prefetch) {
+  const std::int8_t *lhs = work.lhs, *rhs = work.rhs;
+  multiply_step<kRowTiles, kPanels, true>(lhs, rhs, work, block.scratch);
+  Leaving leaving(block, before);
+  const int rows_a_step = work.steps < 2 ? 0 : static_cast<int>((before.rows + work.steps - 2) / (work.steps - 1));
+  for (std::int64_t s = 1; s < work.steps; ++s) {
     lhs += kTileBytes;
     rhs += kTileBytes;
-    multiply_step<kRowTiles, kPanels, false>(lhs, rhs, of, nullptr);
-    before.take_rows(rows_a_step);
+    multiply_step<kRowTiles, kPanels, false>(lhs, rhs, work, nullptr);
+    leaving.take_rows(rows_a_step);
     prefetch.step();
   }
-  before.take_all();
+  leaving.take_all();
+  return work.sums;
 }
 
-void multiply_shape(bool pair, std::int64_t panels, const Operands& of, Sums& before, Prefetch& prefetch) {
-  if (pair) return panels == 2 ? multiply<2, 2>(of, before, prefetch) : multiply<2, 1>(of, before, prefetch);
-  switch (panels) {
-    case 1:
-      return multiply<1, 1>(of, before, prefetch);
-    case 2:
-      return multiply<1, 2>(of, before, prefetch);
-    case 3:
-      return multiply<1, 3>(of, before, prefetch);
-    default:
-      return multiply<1, 4>(of, before, prefetch);
+Pending multiply(const GemmBlock& block, const Work& work, const Pending& before, Prefetch& prefetch) {
+  Pending after;
+  if (work.sums.rows > kTileRows) {
+    with_constant<2>(work.sums.panels, [&](auto p) { after = multiply<2, p>(block, work, before, prefetch); });
+  } else {
+    with_constant<4>(work.sums.panels, [&](auto p) { after = multiply<1, p>(block, work, before, prefetch); });
   }
+  return after;
 }
 
-// The last sums are still in the tiles.
-void store_sums(std::int32_t* leaving) {
-  unrolled<kSumTiles>([&](auto i) { tile_store<i>(leaving + i * kTileSums); });
+// What the last multiplication left.
+void take_last(const GemmBlock& block, const Pending& pending) {
+  unrolled<kSumTiles>([&](auto i) { tile_store<i>(block.scratch + i * kTileSums); });
+  Leaving(block, pending).take_all();
 }
 
-void gemm(const GemmBlock& block) {
-  const std::int64_t steps = steps_of(block.k), panel_bytes = (block.k + kKr - 1) / kKr * kLineBytes;
-  const std::int64_t panels = (block.cols + kNr - 1) / kNr;
+// How a block is cut.
+struct Cut {
+  std::int64_t panels, chunk;  // in all; read by every pair of row tiles
+  std::int64_t steps, piece;   // in all; in a piece of K
+  std::int64_t panel_bytes;
+  std::int64_t prefetch_lines;  // a step
+};
+
+Cut cut_of(const GemmBlock& block) {
+  const std::int64_t panels = panels_of(block.cols), steps = steps_of(block.k);
+  const std::int64_t panel_bytes = lines_of(block.k) * kLineBytes;
   const bool one_tile = block.rows <= kTileRows;  // the panels are read once: nothing to keep in a cache
   const std::int64_t fitting = kChunkBytes / panel_bytes / 4 * 4;
-  const std::int64_t chunk = one_tile                    ? panels
-                             : fitting < 4               ? 4
-                             : fitting > kMaxChunkPanels ? kMaxChunkPanels
-                                                         : fitting;
+  const std::int64_t bounded = fitting < 4 ? 4 : fitting > kMaxChunkPanels ? kMaxChunkPanels : fitting;
   // Pieces as near to k_block as they come, rather than no longer: 768 is better whole than as 384 + 384.
   const std::int64_t rounded = (block.k + block.k_block / 2) / block.k_block;
   const std::int64_t pieces = one_tile || rounded < 1 ? 1 : rounded;
-  const std::int64_t piece = (steps + pieces - 1) / pieces;
   const std::int64_t pairs = (block.rows + kPairRows - 1) / kPairRows;
   const std::int64_t wanted_lines = (2 * kStepLines + pairs - 1) / pairs;
-  const std::int64_t prefetch_lines = wanted_lines < kMaxPrefetchLines ? wanted_lines : kMaxPrefetchLines;
+  return {.panels = panels,
+          .chunk = one_tile ? panels : bounded,
+          .steps = steps,
+          .piece = (steps + pieces - 1) / pieces,
+          .panel_bytes = panel_bytes,
+          .prefetch_lines = wanted_lines < kMaxPrefetchLines ? wanted_lines : kMaxPrefetchLines};
+}
 
+void gemm(const GemmBlock& block) {
+  const Cut cut = cut_of(block);
+  std::int32_t* const partial = block.scratch + kSumTiles * kTileSums;
+  Pending pending;
   tile_configure(tile_config(block.rows));
-  Sums sums{.block = block, .leaving = block.scratch};
-  std::int32_t* partial = block.scratch + kSumTiles * kTileSums;
-  for (std::int64_t c0 = 0; c0 < panels; c0 += chunk) {
-    const std::int64_t c1 = c0 + chunk < panels ? c0 + chunk : panels;
-    const std::int64_t c2 = c1 + chunk < panels ? c1 + chunk : panels;
-    Prefetch prefetch{block.rhs + c1 * panel_bytes, block.rhs + c2 * panel_bytes, prefetch_lines};
+  for (std::int64_t c0 = 0; c0 < cut.panels; c0 += cut.chunk) {
+    const std::int64_t c1 = c0 + cut.chunk < cut.panels ? c0 + cut.chunk : cut.panels;
+    const std::int64_t c2 = c1 + cut.chunk < cut.panels ? c1 + cut.chunk : cut.panels;
+    Prefetch prefetch{block.rhs + c1 * cut.panel_bytes, block.rhs + c2 * cut.panel_bytes, cut.prefetch_lines};
     for (std::int64_t m = 0; m < block.rows; m += kPairRows) {
       const std::int64_t rows = block.rows - m < kPairRows ? block.rows - m : kPairRows;
-      const bool pair = rows > kTileRows;
-      const std::int8_t* lhs = static_cast<const std::int8_t*>(block.lhs) + m / kTileRows * steps * kTileBytes;
-      for (std::int64_t s = 0; s < steps; s += piece) {
-        const std::int64_t count = steps - s < piece ? steps - s : piece, width = pair ? 2 : 4;
+      const std::int64_t width = rows > kTileRows ? 2 : 4;  // panels at a time
+      const std::int8_t* lhs = static_cast<const std::int8_t*>(block.lhs) + m / kTileRows * cut.steps * kTileBytes;
+      for (std::int64_t s = 0; s < cut.steps; s += cut.piece) {
+        const std::int64_t count = cut.steps - s < cut.piece ? cut.steps - s : cut.piece;
         for (std::int64_t p = c0; p < c1; p += width) {
-          const std::int64_t used = c1 - p < width ? c1 - p : width;
-          const Operands operands{lhs + s * kTileBytes, steps * kTileBytes,
-                                  block.rhs + p * panel_bytes + s * kTileBytes, panel_bytes, count};
-          multiply_shape(pair, used, operands, sums, prefetch);
-          sums.partial = partial + (p - c0) * 2 * kTileSums;
-          sums.row0 = m;
-          sums.col0 = p * kNr;
-          sums.panels = static_cast<int>(used);
-          sums.row = 0;
-          sums.rows = static_cast<int>(rows);
-          sums.first = s == 0;
-          sums.last = s + count == steps;
+          const Work work{
+              .lhs = lhs + s * kTileBytes,
+              .row_tile_bytes = cut.steps * kTileBytes,
+              .rhs = block.rhs + p * cut.panel_bytes + s * kTileBytes,
+              .panel_bytes = cut.panel_bytes,
+              .steps = count,
+              .sums = {.row0 = m,
+                       .col0 = p * kNr,
+                       .rows = static_cast<int>(rows),
+                       .panels = static_cast<int>(c1 - p < width ? c1 - p : width),
+                       .first = s == 0,
+                       .last = s + count == cut.steps,
+                       .partial = partial + (p - c0) * 2 * kTileSums},
+          };
+          pending = multiply(block, work, pending, prefetch);
         }
       }
     }
   }
-  store_sums(sums.leaving);
+  take_last(block, pending);
   tile_release();
-  sums.take_all();
 }
 
 }  // namespace
 
-extern const Int4Kernel int4_avx512vnni;
 extern const Kernel kernel_amxint8;
 const Kernel kernel_amxint8 = {
     .name = "amxint8",
@@ -304,14 +325,14 @@ const Kernel kernel_amxint8 = {
     .mr = kPairRows,
     .panels = 2,
     .lhs_elem_bytes = 1,
-    .lhs_bytes = lhs_bytes,
+    .lhs_bytes = tiled_lhs_bytes,
     .scratch_elems = scratch_elems,
     .quantize_lhs = quantize_lhs,
     .pack_lhs = pack_lhs,
     .gemm = gemm,
     .gemv = gemm,
     .gemv_max_rows = kTileRows,
-    .int4 = &int4_avx512vnni,
+    .multiply_adds_per_us = 1.5e6,
     .min_rows = 5,  // a tile multiplies 16 rows or 1 in the time that 4 take with VPDPBUSD
 };
 

@@ -9,7 +9,9 @@ without AVX2 would crash in code that is meant to be portable. So, for the build
 2. no other object holds an instruction on 256-bit or 512-bit registers or tiles, or an Arm dot or matrix product;
 3. tile instructions stand in x86_amxint8 alone, and it holds them all: configuring, loading, zeroing, multiplying,
    storing, releasing;
-4. each linked program or module holds exactly as many of them as the kernel objects, or none where it uses no kernel.
+4. each row of kernels.inc has an object named after it, and each kernel object a row (or, for four-bit weights, the row
+   of its name without _int4);
+5. each linked program or module holds exactly as many of them as the kernel objects, or none where it uses no kernel.
 """
 
 import platform
@@ -66,6 +68,24 @@ def symbol_faults(file: Path) -> Iterable[str]:
             yield f"{file.name}: static initialiser {name}"
 
 
+def table_faults(kernels: list[Path]) -> Iterable[str]:
+    """Rows and objects that do not belong together. Objects are of one architecture, so rows of others may lack theirs."""
+    table = Path(__file__).parents[2] / "csrc/kernels/kernels.inc"
+    rows = set(re.findall(r"^OCTAVO_KERNEL\((\w+)\)", table.read_text(), re.MULTILINE))
+    sources = {source.stem for source in table.parent.glob("*.cpp")}
+    built = {o.name.partition(".")[0] for o in kernels}
+    for name in sorted(rows):
+        if not {f"x86_{name}", f"arm_{name}", name} & sources:
+            yield f"kernels.inc: row {name} has no file"
+    for name in sorted(built):
+        if name.removeprefix("x86_").removeprefix("arm_").removesuffix("_int4") not in rows:
+            yield f"{name}: no row in kernels.inc"
+    architecture = {name.partition("_")[0] for name in built if name.startswith(("x86_", "arm_"))}
+    for name in sorted(sources - built):
+        if name.partition("_")[0] in architecture | {"scalar"}:
+            yield f"{name}: CMakeLists.txt does not compile it"
+
+
 def main(build: Path) -> int:
     objects = sorted(o for o in build.rglob("*.o") if not APART & set(o.parts))
     kernels = [o for o in objects if "octavo_kernels.dir" in o.parts]
@@ -73,6 +93,7 @@ def main(build: Path) -> int:
     faults = [] if kernels and linked else [f"no kernel objects or nothing linked under {build}"]
     for kernel in kernels:
         faults += symbol_faults(kernel)
+    faults += table_faults(kernels)
     for each in objects:
         faults += tile_faults(each)
     wide = {o: wide_instructions(o) for o in objects}

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "base/thread_pool.h"
-#include "gemm/gemm.h"
+#include "gemm/gemm_int8.h"
 #include "gemm/registry.h"
 
 int main(int argc, char** argv) {

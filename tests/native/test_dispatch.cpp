@@ -1,12 +1,18 @@
-// Which kernel a product of few rows goes to. Run with the emulated kernels, of which amxint8 is the best.
+// Which kernel a product goes to, and how its row is planned with. Run with the emulated kernels, of which amxint8 is
+// the best and, as avxvnni, has none for four-bit weights.
+#include <unistd.h>
+
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "base/thread_pool.h"
 #include "check.h"
-#include "gemm/gemm.h"
+#include "gemm/gemm_int4.h"
+#include "gemm/gemm_int8.h"
 #include "gemm/registry.h"
 
 namespace octavo::test {
@@ -57,6 +63,60 @@ void check_rows() {
   for (const Kernel* kernel : all_kernels()) set_min_rows(*kernel, kernel->min_rows);
 }
 
+// What OCTAVO_VERBOSE prints on stderr meanwhile.
+template <class Call>
+std::string report_of(const Call& call) {
+  std::FILE* file = std::tmpfile();
+  std::fflush(stderr);
+  const int kept = dup(STDERR_FILENO);
+  dup2(fileno(file), STDERR_FILENO);
+  call();
+  std::fflush(stderr);
+  dup2(kept, STDERR_FILENO);
+  close(kept);
+  std::rewind(file);
+  char text[256] = {};
+  const std::size_t size = std::fread(text, 1, sizeof text - 1, file);
+  std::fclose(file);
+  return std::string(text, size);
+}
+
+template <class Layer>
+std::string report_of(const Layer& layer, std::int64_t m) {
+  const std::vector<float> x(static_cast<std::size_t>(m * layer.k()), 1.0f);
+  std::vector<float> y(static_cast<std::size_t>(m * layer.n()));
+  return report_of([&] { layer(x.data(), m, layer.k(), y.data(), layer.n()); });
+}
+
+// 32x768x768: 13 us of work for amxint8, so one thread; 94 us for avx512vnni, so all of them.
+void check_plan() {
+  constexpr std::int64_t m = 32, n = 768, k = 768;
+  const std::vector<std::int8_t> weight(n * k, 3);
+  const std::vector<float> scale(n, 0.01f);
+  const PackedLinear int8({reinterpret_cast<const std::uint8_t*>(weight.data()), n, k, k, 1, false}, scale.data(),
+                          nullptr, {});
+  const PackedLinearInt4 int4({weight.data(), n, k, 0, scale.data(), nullptr, nullptr}, nullptr, {});
+  const auto expect = [](const std::string& what, const std::string& report, const std::string& part) {
+    check(report.find(part) != std::string::npos, what + ": expected \"" + part + "\" in " + report);
+  };
+  set_num_threads(2);
+  set_min_rows(*find_kernel("amxint8"), 5);
+  expect("int8", report_of(int8, m), "kernel amxint8, 1 thread,");
+  expect("int4 where the best kernel has none", report_of(int4, m), "kernel avx512vnni, 2 threads,");
+
+  set_min_rows(*find_kernel("avx512vnni"), m + 1);
+  expect("int4 of few rows", report_of(int4, m), "kernel avx2, 2 threads,");
+  expect("int4 of as many rows as it takes", report_of(int4, m + 1), "kernel avx512vnni,");
+  set_min_rows(*find_kernel("avx512vnni"), 1);
+
+  force_kernel(find_kernel("amxint8"));
+  expect("int4, amxint8 forced", report_of(int4, m), "kernel avx512vnni, 2 threads,");
+  force_kernel(find_kernel("avxvnni"));
+  expect("int4, avxvnni forced", report_of(int4, m), "kernel avx2, 2 threads,");
+  expect("int8, avxvnni forced", report_of(int8, m), "kernel avxvnni, 2 threads,");
+  force_kernel(nullptr);
+}
+
 // On both sides of the threshold the same bits, and row i of a batch equals row i alone.
 void check_bits() {
   constexpr std::int64_t k = 200, n = 70, most = 8;
@@ -82,7 +142,9 @@ int main() {
     std::printf("not run: the emulated kernels need %s, which this CPU lacks\n", missing[0].c_str());
     return 0;
   }
+  setenv("OCTAVO_VERBOSE", "1", 1);
   test::check_environment();
+  test::check_plan();
   test::check_rows();
   test::check_bits();
   return test::finish();

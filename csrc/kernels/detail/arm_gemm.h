@@ -5,6 +5,7 @@
 //   kTileVectors          lhs vectors of a register tile, at most
 //   kTileCols             columns of a register tile, a divisor of 16
 //   kGemvVectors          lhs vectors that gemv takes with all 16 columns at once
+//   kMultiplyAddsPerUs    Kernel::multiply_adds_per_us
 //   store(dst, stride, q) 16 consecutive k of one row to their places in two vectors, `stride` bytes apart
 //   multiply<R, C, kPrefetch>(a, b, steps, acc, first)
 //                         acc[row][16] (+)= R lhs vectors times C columns over `steps` steps of 16 k
@@ -161,14 +162,6 @@ void pack_lhs(const PackLhs& task) {
   });
 }
 
-// body(Index<n>{}) for an n of 1 .. kMax that is known only now.
-template <int kMax, class Body>
-inline void with_constant(std::int64_t n, const Body& body) {
-  unrolled<kMax>([&](auto i) {
-    if (n == i + 1) body(Index<i + 1>{});
-  });
-}
-
 inline void put_sums(std::uint32_t* acc, uint32x4_t sums, bool first) {
   vst1q_u32(acc, first ? sums : vaddq_u32(vld1q_u32(acc), sums));
 }
@@ -237,6 +230,7 @@ constexpr Kernel arm_kernel(const char* name, std::uint32_t features, const Int4
       .gemm = gemm<Isa>,
       .gemv = gemv<Isa>,
       .gemv_max_rows = Isa::kGemvVectors * Isa::kRowsPerVector,
+      .multiply_adds_per_us = Isa::kMultiplyAddsPerUs,
       .int4 = int4,
   };
 }

@@ -173,6 +173,7 @@ constexpr Int4Kernel arm_int4_kernel() {
       .gemm = gemm_int4<Isa>,
       .gemv = gemm_int4<Isa>,
       .gemv_max_rows = 1,
+      .multiply_adds_per_us = Isa::kMultiplyAddsPerUs,
   };
 }
 

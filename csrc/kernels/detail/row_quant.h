@@ -78,5 +78,17 @@ inline RowQuant choose_from_range(const QuantizeLhs& task, std::uint32_t max_abs
   return task.asymmetric ? row_quant_asymmetric(max_abs_bits, lo, hi) : row_quant_symmetric(max_abs_bits);
 }
 
+// For each row of a task: its parameters, choose(x), are noted, and put(m, x, parameters) quantizes it.
+template <class Choose, class Put>
+void for_each_row(const QuantizeLhs& task, const Choose& choose, const Put& put) {
+  for (std::int64_t m = 0; m < task.rows; ++m) {
+    const float* x = task.src + m * task.src_stride;
+    const RowQuant rq = choose(x);
+    task.scale[m] = rq.scale;
+    task.zero_point[m] = rq.zero_point;
+    put(m, x, rq);
+  }
+}
+
 }  // namespace
 }  // namespace octavo

@@ -37,15 +37,12 @@ inline void quantize_row(const float* x, std::int64_t k, const RowQuant& rq, std
 
 // All rows of a task, `stride` bytes apart, with zeros behind k.
 inline void quantize_rows(const QuantizeLhs& task, std::int64_t stride) {
-  for (std::int64_t m = 0; m < task.rows; ++m) {
-    const float* x = task.src + m * task.src_stride;
+  const auto choose = [&](const float* x) { return choose_row_quant(x, task); };
+  for_each_row(task, choose, [&](std::int64_t m, const float* x, const RowQuant& rq) {
     std::int8_t* q = static_cast<std::int8_t*>(task.dst) + m * stride;
-    const RowQuant rq = choose_row_quant(x, task);
     quantize_row(x, task.k, rq, q);
     std::memset(q + task.k, 0, static_cast<std::size_t>(stride - task.k));
-    task.scale[m] = rq.scale;
-    task.zero_point[m] = rq.zero_point;
-  }
+  });
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 // loop).
 #pragma once
 
+#include <cstdint>
 #include <utility>
 
 namespace octavo {
@@ -18,6 +19,14 @@ template <int kCount, class Body>
 inline void unrolled(const Body& body) {
   [&]<int... kIndices>(std::integer_sequence<int, kIndices...>) { (body(Index<kIndices>{}), ...); }
   (std::make_integer_sequence<int, kCount>{});
+}
+
+// body(Index<n>{}) for an n of 1 .. kMax that is known only now.
+template <int kMax, class Body>
+inline void with_constant(std::int64_t n, const Body& body) {
+  unrolled<kMax>([&](auto i) {
+    if (n == i + 1) body(Index<i + 1>{});
+  });
 }
 
 }  // namespace

@@ -1,39 +1,36 @@
-// The frame of the x86 kernels for four-bit weights: how the lhs is packed, and the loops over panels, pieces of K and
-// tiles of rows. What differs is a type `Isa`:
+// Four-bit weights on x86: how the lhs is packed, and the loops over panels, pieces of K and tiles of rows. A type
+// `Isa` derives from Avx512 or Avx2 and adds what differs:
 //
 //   kMr, kPanels          rows and panels of a register tile
-//   kDirectTiles          tiles of rows up to which nibbles are unpacked on the way into registers, by each tile anew
+//   kDirectTiles          tiles of rows up to which each tile unpacks nibbles anew on their way into registers
 //   kPieceHalves          halves (32 k) of a piece of K, at most
+//   kPlainBytes           room for unpacked lines
 //   kGemvMaxRows          rows up to which gemv takes one panel at a time, to stream them from memory
 //   sum_of_32(q)          the sum of 32 signed bytes
-//   quantize(task, stride)                 rows to signed bytes, zeros behind k
-//   unpack_line(src, high, dst)            a line's low or high nibbles as a line of bytes
-//   multiply<R, P, kSource>(block, tile)   R rows by P panels over a piece of K: adds up y, or carries sums on
-//   finish<R>(block, y, row0, col0)        a panel's columns of R rows of y to the caller's array
+//   low_nibbles(line), high_nibbles(line)          as bytes
+//   add_products<kSource>(tile, segment, sums)     adds the products of R rows and the tile's panels over the segment
 //
-// Many tiles of rows: a piece of K is unpacked once, to plain lines in the nearest cache that has room, which all tiles
-// read (and which look like lines of the int8 panels). Sums of a group that ends in the piece are rescaled and added to
-// y, which lies in L2 for many rows and is touched once a group; sums of a group that goes on are carried to the next
-// piece as they are.
+// y lies in scratch and not in registers, which the sums need. A group's sums are rescaled and added to y where the
+// group ends; where a piece of K ends before it, they are carried to the next piece as they are.
 //
-// Packed lhs: row-major int8, then for each row and group -f * (sum of the group's q), where f is the offset of the
-// weights if it is the same for all, else 1. With f the sums of products start from it as it is: symmetric weights cost
-// a broadcast a group instead of a zeroed register.
+// Packed lhs: row-major int8, then for each row and group -f * (sum of the group's q), where f is the weights' offset
+// if it is the same for all, else 1. With f the sums of products start from it as it is, so that symmetric weights cost
+// a broadcast a group in place of a zeroed register.
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 
 #include "kernels/detail/unroll.h"
+#include "kernels/detail/x86_common.h"
 #include "kernels/detail/x86_stream.h"
 #include "kernels/int4.h"
 
 namespace octavo {
 namespace {
 
-constexpr int kNr = 16;
-constexpr int kKr = 4;
-constexpr std::int64_t kLineBytes = kNr * kKr;
 constexpr std::int64_t kHalfLines = kInt4Half / kKr;  // lines of 32 k, of which a chunk of 64 k holds two in one
+constexpr std::int64_t kHalfBytes = kHalfLines * kLineBytes;
 
 // Where a tile finds its lines.
 enum class Int4Source {
@@ -42,13 +39,11 @@ enum class Int4Source {
   kStream,  // nibbles that come from memory, one panel at a time
 };
 
+// The parts of a packed lhs.
 struct Int4Lhs {
   std::int64_t rows, stride, groups;
 
-  Int4Lhs(std::int64_t row_count, const Int4Groups& g)
-      : rows(row_count), stride((g.k + kInt4Chunk - 1) / kInt4Chunk * kInt4Chunk), groups(g.count()) {
-    if (stride % 2048 == 0) stride += kInt4Chunk;  // or the rows of a tile fall into few sets of the L1 cache
-  }
+  Int4Lhs(std::int64_t row_count, const Int4Groups& g) : rows(row_count), stride(lhs_stride(g.k)), groups(g.count()) {}
   std::int64_t bytes() const { return rows * (stride + groups * static_cast<std::int64_t>(sizeof(std::int32_t))); }
   const std::int8_t* row(const void* lhs, std::int64_t m) const {
     return static_cast<const std::int8_t*>(lhs) + m * stride;
@@ -60,6 +55,31 @@ struct Int4Lhs {
   }
 };
 
+template <class Isa>
+std::int64_t lhs_bytes_int4(std::int64_t rows, const Int4Groups& groups) {
+  return Int4Lhs(rows, groups).bytes();
+}
+
+template <class Isa>
+void quantize_lhs_int4(const QuantizeLhs& task, const Int4Groups& groups) {
+  const Int4Lhs lhs(task.rows, groups);
+  quantize_bytes<Isa>(task, lhs.stride, 0);
+  const std::int32_t factor = groups.has_offsets ? 1 : kInt4Offset;
+  const std::int64_t size = groups.halves_per_group();
+  for (std::int64_t m = 0; m < task.rows; ++m) {
+    std::int8_t* q = static_cast<std::int8_t*>(task.dst) + m * lhs.stride;
+    std::memset(q + task.k, 0, static_cast<std::size_t>(lhs.stride - task.k));
+    std::int32_t* starts = lhs.starts(task.dst, m);
+    for (std::int64_t g = 0, half = 0; g < lhs.groups; ++g) {
+      std::int32_t sum = 0;
+      const std::int64_t end = (g + 1) * size < groups.halves() ? (g + 1) * size : groups.halves();
+      for (; half < end; ++half) sum += Isa::sum_of_32(q + half * kInt4Half);
+      starts[g] = -factor * sum;
+    }
+  }
+}
+
+// R rows by some panels over a piece of K.
 struct Int4Tile {
   const std::int8_t* lhs;  // its first row, k = 0
   std::int64_t lhs_stride;
@@ -74,6 +94,9 @@ struct Int4Tile {
   float* y;               // rows of kYStride
   std::int32_t* carried;  // likewise: sums of a group that began in an earlier piece, or goes on in a later one
 };
+
+template <class Isa>
+constexpr int kYStride = Isa::kPanels* kNr;
 
 // A group, or what of it lies in a piece. Walked without divisions: a group of 32 k is few instructions.
 struct Int4Segment {
@@ -100,12 +123,110 @@ struct Int4Segment {
   }
 };
 
+// The arrays over groups: the columns of register v of a tile, in one group.
 template <class Isa>
-constexpr int kYStride = Isa::kPanels* kNr;
+struct Int4Columns {
+  const Int4Block& block;
+  std::int64_t at;
 
+  Int4Columns(const Int4Block& of, const Int4Tile& tile, int v, std::int64_t group)
+      : block(of),
+        at(((tile.panel + v / Isa::kVecs) * tile.group_count + group) * kNr + v % Isa::kVecs * Isa::kLanes) {}
+
+  typename Isa::Floats scale() const {
+    if (block.half_scale) return Isa::load_halves(static_cast<const std::uint16_t*>(block.scale) + at);
+    return Isa::load_floats(static_cast<const float*>(block.scale) + at);
+  }
+  typename Isa::Ints offset() const { return Isa::load_bytes(block.offset + at); }
+  typename Isa::Ints sum() const {
+    if (block.wide_sums()) return Isa::load_words(static_cast<const std::int32_t*>(block.column_sums) + at);
+    return Isa::load_shorts(static_cast<const std::int16_t*>(block.column_sums) + at);
+  }
+};
+
+// What the sums of R rows by V registers start with in a segment.
+template <class Isa, int R, int V>
+void start_sums(const Int4Block& block, const Int4Tile& tile, const Int4Segment& segment,
+                typename Isa::Ints (&sums)[R][V]) {
+  using Ints = typename Isa::Ints;
+  if (!segment.begins) {
+    unrolled<R>([&](auto r) {
+      unrolled<V>([&](auto v) { sums[r][v] = Isa::load(tile.carried + kYStride<Isa> * r + Isa::kLanes * v); });
+    });
+    return;
+  }
+  unrolled<R>([&](auto r) {
+    const Ints row = Isa::broadcast(tile.starts[r * tile.group_count + segment.group]);
+    unrolled<V>([&](auto v) { sums[r][v] = row; });
+  });
+  if (block.offset == nullptr && block.column_sums == nullptr) return;
+  unrolled<V>([&](auto v) {
+    const Int4Columns<Isa> columns(block, tile, v, segment.group);
+    if (block.offset != nullptr) {
+      const Ints offset = columns.offset();
+      unrolled<R>([&](auto r) { sums[r][v] = Isa::multiply(sums[r][v], offset); });
+    }
+    if (block.column_sums != nullptr) {
+      const Ints column_sum = columns.sum();
+      unrolled<R>([&](auto r) {
+        const Ints z = Isa::broadcast(block.lhs_zero_point[tile.row0 + r]);
+        sums[r][v] = Isa::sub(sums[r][v], Isa::multiply(z, column_sum));
+      });
+    }
+  });
+}
+
+// y += float(sums) * scale where the group ends; where it goes on, the sums are put by.
+template <class Isa, int R, int V>
+void put_sums(const Int4Block& block, const Int4Tile& tile, const Int4Segment& segment,
+              const typename Isa::Ints (&sums)[R][V]) {
+  using Floats = typename Isa::Floats;
+  if (!segment.ends) {
+    std::int32_t* const carried = tile.carried;
+    unrolled<R>([&](auto r) {
+      unrolled<V>([&](auto v) { Isa::store(carried + kYStride<Isa> * r + Isa::kLanes * v, sums[r][v]); });
+    });
+    return;
+  }
+  float* const first = tile.y;
+  unrolled<V>([&](auto v) {
+    const Floats scale = Int4Columns<Isa>(block, tile, v, segment.group).scale();
+    unrolled<R>([&](auto r) {
+      float* y = first + kYStride<Isa> * r + Isa::kLanes * v;
+      const Floats f = Isa::multiply(Isa::to_floats(sums[r][v]), scale);
+      Isa::store(y, Isa::add(segment.group == 0 ? Isa::zero_floats() : Isa::load_floats(y), f));
+    });
+  });
+}
+
+// R rows by P panels over the tile's piece of K.
+template <class Isa, Int4Source kSource, int R, int P>
+[[gnu::flatten, gnu::noinline]] void multiply_int4(const Int4Block& block, const Int4Tile& tile) {
+  for (Int4Segment segment(tile); segment.begin < tile.half1; segment.advance(tile)) {
+    typename Isa::Ints sums[R][P * Isa::kVecs];
+    start_sums<Isa>(block, tile, segment, sums);
+    Isa::template add_products<kSource>(tile, segment, sums);
+    put_sums<Isa>(block, tile, segment, sums);
+  }
+}
+
+// dst = y * lhs_scale, + bias, relu: rows of 16 columns from col0 on, or as many as there are.
 template <class Isa>
-std::int64_t lhs_bytes_int4(std::int64_t rows, const Int4Groups& groups) {
-  return Int4Lhs(rows, groups).bytes();
+void finish_int4(const Int4Block& block, const float* y, std::int64_t row0, std::int64_t rows, std::int64_t col0) {
+  using Floats = typename Isa::Floats;
+  const bool has_bias = block.bias != nullptr;
+  Floats bias[Isa::kVecs];
+  unrolled<Isa::kVecs>(
+      [&](auto v) { bias[v] = has_bias ? Isa::load_floats(block.bias + col0 + Isa::kLanes * v) : Isa::zero_floats(); });
+  for (std::int64_t m = row0; m < row0 + rows; ++m, y += kYStride<Isa>) {
+    const Floats row_scale = Isa::broadcast(block.lhs_scale[m]);
+    Floats line[Isa::kVecs];
+    unrolled<Isa::kVecs>([&](auto v) {
+      const Floats scaled = Isa::multiply(Isa::load_floats(y + Isa::kLanes * v), row_scale);
+      line[v] = with_bias_and_relu<Isa>(scaled, bias[v], has_bias, block.relu);
+    });
+    Isa::store_floats(block.dst + m * block.dst_stride + col0, block.cols - col0, line);
+  }
 }
 
 // y, then the carried sums, then plain lines.
@@ -114,162 +235,215 @@ std::int64_t scratch_bytes_int4(std::int64_t rows) {
   return rows * kYStride<Isa> * 8 + Isa::kPlainBytes;
 }
 
+// Products of one block. Panels are taken in strips of kPanels and strips in chunks. For each chunk: for each tile of
+// rows: the chunk's strips, so that a row of the result is written in runs as long as the chunk is wide (a strip's 128
+// bytes at a time took a tenth of 512x768x3072).
 template <class Isa>
-void quantize_lhs_int4(const QuantizeLhs& task, const Int4Groups& groups) {
-  const Int4Lhs lhs(task.rows, groups);
-  Isa::quantize(task, lhs.stride);
-  const std::int32_t factor = groups.has_offsets ? 1 : kInt4Offset;
-  for (std::int64_t m = 0; m < task.rows; ++m) {
-    const std::int8_t* q = lhs.row(task.dst, m);
-    std::int32_t* starts = lhs.starts(task.dst, m);
-    const std::int64_t size = groups.halves_per_group();
-    for (std::int64_t g = 0, half = 0; g < lhs.groups; ++g) {
-      std::int32_t sum = 0;
-      const std::int64_t end = (g + 1) * size < groups.halves() ? (g + 1) * size : groups.halves();
-      for (; half < end; ++half) sum += Isa::sum_of_32(q + half * kInt4Half);
-      starts[g] = -factor * sum;
-    }
+class Int4Gemm {
+ public:
+  explicit Int4Gemm(const Int4Block& block)
+      : block_(block),
+        lhs_(block.rows, block.groups),
+        halves_(block.groups.halves()),
+        packed_panel_(block.groups.chunks() * kHalfBytes),
+        tiles_((block.rows + Isa::kMr - 1) / Isa::kMr),
+        panels_(panels_of(block.cols)),
+        strips_((panels_ + Isa::kPanels - 1) / Isa::kPanels),
+        y_(static_cast<float*>(block.scratch)),
+        carried_(reinterpret_cast<std::int32_t*>(y_ + block.rows * kYStride<Isa>)),
+        plain_(reinterpret_cast<std::uint8_t*>(carried_ + block.rows * kYStride<Isa>)) {}
+
+  void run() const {
+    if (tiles_ <= Isa::kDirectTiles) return run_direct();
+    piece_halves() == halves_ ? run_unpacked() : run_in_pieces();
   }
-}
 
-// body(Index<n>{}) for an n of 1 .. kMax that is known only now.
-template <int kMax, class Body>
-inline void with_constant(std::int64_t n, const Body& body) {
-  unrolled<kMax>([&](auto i) {
-    if (n == i + 1) body(Index<i + 1>{});
-  });
-}
-
-template <class Isa>
-void unpack_piece(const Int4Tile& piece, std::int64_t panels, std::uint8_t* dst) {
-  for (std::int64_t p = 0; p < panels; ++p) {
-    for (std::int64_t half = piece.half0; half < piece.half1; ++half) {
-      const std::uint8_t* src = piece.lines + p * piece.panel_bytes + half / 2 * kHalfLines * kLineBytes;
-      for (int i = 0; i < kHalfLines; ++i, dst += kLineBytes) {
-        if (half % 2 == 0) prefetch_to_l2(src + i * kLineBytes + kAheadBytes);
-        Isa::unpack_line(src + i * kLineBytes, half % 2 != 0, dst);
+  void stream() const {
+    with_constant<Isa::kGemvMaxRows>(block_.rows, [&](auto rows) {
+      for (std::int64_t panel = 0; panel < panels_; ++panel) {
+        const Int4Tile tile = packed_tile(panel);
+        multiply_int4<Isa, Int4Source::kStream, rows, 1>(block_, tile);
+        finish_int4<Isa>(block_, tile.y, 0, rows, panel * kNr);
       }
-    }
-  }
-}
-
-// Halves of a piece: all of K, or whole groups, where they fit.
-template <class Isa>
-std::int64_t piece_halves(const Int4Groups& groups) {
-  constexpr std::int64_t kMost = Isa::kPieceHalves;
-  const std::int64_t size = groups.halves_per_group(), halves = groups.halves();
-  return halves <= kMost ? halves : size >= kMost ? kMost : kMost / size * size;
-}
-
-// The block's first rows and first panel over all of K.
-inline Int4Tile whole_tile(const Int4Block& block, const Int4Lhs& lhs) {
-  Int4Tile tile{};
-  tile.lhs = lhs.row(block.lhs, 0);
-  tile.lhs_stride = lhs.stride;
-  tile.starts = lhs.starts(block.lhs, 0);
-  tile.group_count = lhs.groups;
-  tile.halves = tile.half1 = block.groups.halves();
-  tile.halves_per_group = block.groups.halves_per_group();
-  tile.lines = block.rhs;
-  tile.panel_bytes = block.groups.chunks() * kHalfLines * kLineBytes;
-  tile.y = static_cast<float*>(block.scratch);
-  return tile;
-}
-
-template <class Isa>
-void multiply_strip(const Int4Block& block, const Int4Tile& tile, std::int64_t rows, std::int64_t panels, bool direct) {
-  with_constant<Isa::kMr>(rows, [&](auto r) {
-    with_constant<Isa::kPanels>(panels, [&](auto p) {
-      direct ? Isa::template multiply<r, p, Int4Source::kPacked>(block, tile)
-             : Isa::template multiply<r, p, Int4Source::kPlain>(block, tile);
     });
-  });
-}
-
-template <class Isa>
-void finish_strip(const Int4Block& block, const Int4Tile& tile, std::int64_t rows, std::int64_t panels) {
-  for (std::int64_t p = 0; p < panels; ++p) {
-    Isa::finish(block, tile.y + p * kNr, tile.row0, rows, (tile.panel + p) * kNr);
   }
-}
 
-// Strips of kPanels panels. For each chunk of strips: for each tile of rows: the chunk's strips, so that a row of the
-// result is written in runs as long as the chunk is wide (a strip's 128 bytes at a time took a tenth of 512x768x3072).
-// Where K comes in pieces the tiles' sums wait in scratch for the next one, and a chunk is one strip.
-template <class Isa>
-void gemm_int4(const Int4Block& block) {
-  const Int4Lhs lhs(block.rows, block.groups);
-  // Rows of tiles as even as they come: 16 rows are 8 + 8 rather than 12 + 4.
-  const std::int64_t tiles = (block.rows + Isa::kMr - 1) / Isa::kMr, tile_rows = (block.rows + tiles - 1) / tiles;
-  const bool direct = tiles <= Isa::kDirectTiles;
-  const std::int64_t halves = block.groups.halves(), step = direct ? halves : piece_halves<Isa>(block.groups);
-  const bool whole = step == halves;
-
-  float* const y = static_cast<float*>(block.scratch);
-  std::int32_t* const carried = reinterpret_cast<std::int32_t*>(y + block.rows * kYStride<Isa>);
-  std::uint8_t* const plain = reinterpret_cast<std::uint8_t*>(carried + block.rows * kYStride<Isa>);
-  const std::int64_t packed_panel = block.groups.chunks() * kHalfLines * kLineBytes;
-  const std::int64_t panel_bytes = direct ? packed_panel : step * kHalfLines * kLineBytes;
-  const std::int64_t strip_bytes = Isa::kPanels * panel_bytes, fitting = Isa::kPlainBytes / strip_bytes;
-  const std::int64_t chunk = whole && fitting > 1 ? fitting : 1;
-  const std::int64_t strips = (block.cols + kYStride<Isa> - 1) / kYStride<Isa>;
-  const auto panels_of = [&](std::int64_t strip) {
-    const std::int64_t left = (block.cols + kNr - 1) / kNr - strip * Isa::kPanels;
-    return left < Isa::kPanels ? left : Isa::kPanels;
+ private:
+  struct Strips {
+    std::int64_t begin, end;
+  };
+  struct Piece {
+    std::int64_t half0, half1;
+    std::int64_t panel_bytes() const { return (half1 - half0) * kHalfBytes; }  // plain
   };
 
-  for (std::int64_t s0 = 0; s0 < strips; s0 += chunk) {
-    const std::int64_t s1 = s0 + chunk < strips ? s0 + chunk : strips;
-    for (std::int64_t half = 0; half < halves; half += step) {
-      Int4Tile tile = whole_tile(block, lhs);
-      tile.half0 = half;
-      tile.half1 = half + step < halves ? half + step : halves;
-      for (std::int64_t s = s0; s < s1 && !direct; ++s) {
-        tile.lines = block.rhs + s * Isa::kPanels * packed_panel;
-        unpack_piece<Isa>(tile, panels_of(s), plain + (s - s0) * strip_bytes);
+  // Few tiles of rows: each unpacks nibbles on their way into registers.
+  void run_direct() const {
+    for_each_chunk(packed_panel_, [&](const Strips& chunk) {
+      for_each_tile_of_rows([&](std::int64_t m, std::int64_t rows) {
+        for (std::int64_t s = chunk.begin; s < chunk.end; ++s) {
+          Int4Tile tile = packed_tile(s * Isa::kPanels);
+          put_rows(tile, m);
+          multiply_strip<Int4Source::kPacked>(tile, rows);
+          finish_strip(tile, rows);
+        }
+      });
+    });
+  }
+
+  // Many tiles of rows: each chunk is unpacked once, to lines like those of int8 panels, which all tiles read.
+  void run_unpacked() const {
+    const Piece whole{0, halves_};
+    for_each_chunk(whole.panel_bytes(), [&](const Strips& chunk) {
+      for (std::int64_t s = chunk.begin; s < chunk.end; ++s)
+        unpack_strip(s, whole, plain_strip(s - chunk.begin, whole));
+      for_each_tile_of_rows([&](std::int64_t m, std::int64_t rows) {
+        for (std::int64_t s = chunk.begin; s < chunk.end; ++s) {
+          Int4Tile tile = plain_tile(s, whole, plain_strip(s - chunk.begin, whole));
+          put_rows(tile, m);
+          multiply_strip<Int4Source::kPlain>(tile, rows);
+          finish_strip(tile, rows);
+        }
+      });
+    });
+  }
+
+  // The same where K does not fit: strip by strip, a piece of K at a time, while the sums of all rows wait in scratch.
+  void run_in_pieces() const {
+    const std::int64_t step = piece_halves();
+    for (std::int64_t s = 0; s < strips_; ++s) {
+      for (std::int64_t half = 0; half < halves_; half += step) {
+        const Piece piece{half, half + step < halves_ ? half + step : halves_};
+        unpack_strip(s, piece, plain_);
+        for_each_tile_of_rows([&](std::int64_t m, std::int64_t rows) {
+          Int4Tile tile = plain_tile(s, piece, plain_);
+          put_rows(tile, m);
+          tile.y += m * kYStride<Isa>;
+          tile.carried += m * kYStride<Isa>;
+          multiply_strip<Int4Source::kPlain>(tile, rows);
+          if (piece.half1 == halves_) finish_strip(tile, rows);
+        });
       }
-      tile.panel_bytes = direct ? packed_panel : (tile.half1 - half) * kHalfLines * kLineBytes;
-      for (std::int64_t m = 0; m < block.rows; m += tile_rows) {
-        const std::int64_t rows = block.rows - m < tile_rows ? block.rows - m : tile_rows;
-        tile.lhs = lhs.row(block.lhs, m);
-        tile.starts = lhs.starts(block.lhs, m);
-        tile.row0 = m;
-        tile.y = y + (whole ? 0 : m * kYStride<Isa>);
-        tile.carried = carried + (whole ? 0 : m * kYStride<Isa>);
-        for (std::int64_t s = s0; s < s1; ++s) {
-          const std::int64_t panels = panels_of(s);
-          tile.panel = s * Isa::kPanels;
-          tile.lines = direct ? block.rhs + tile.panel * packed_panel : plain + (s - s0) * strip_bytes;
-          multiply_strip<Isa>(block, tile, rows, panels, direct);
-          if (tile.half1 == halves) finish_strip<Isa>(block, tile, rows, panels);
+    }
+  }
+
+  // Halves of a piece: all of K, or whole groups, where they fit.
+  std::int64_t piece_halves() const {
+    constexpr std::int64_t kMost = Isa::kPieceHalves;
+    const std::int64_t size = block_.groups.halves_per_group();
+    return halves_ <= kMost ? halves_ : size >= kMost ? kMost : kMost / size * size;
+  }
+
+  // Chunks of as many strips as fit the room for plain lines, where a panel takes so many bytes.
+  template <class Body>
+  void for_each_chunk(std::int64_t panel_bytes, const Body& body) const {
+    const std::int64_t fitting = Isa::kPlainBytes / (Isa::kPanels * panel_bytes), strips = fitting > 1 ? fitting : 1;
+    for (std::int64_t s = 0; s < strips_; s += strips) body(Strips{s, s + strips < strips_ ? s + strips : strips_});
+  }
+
+  // body(first row, rows). Tiles are as even as they come: 16 rows are 8 + 8 rather than 12 + 4.
+  template <class Body>
+  void for_each_tile_of_rows(const Body& body) const {
+    const std::int64_t tile_rows = (block_.rows + tiles_ - 1) / tiles_;
+    for (std::int64_t m = 0; m < block_.rows; m += tile_rows) {
+      body(m, block_.rows - m < tile_rows ? block_.rows - m : tile_rows);
+    }
+  }
+
+  // The first rows over all of K, by panels from `panel` on as they lie in memory.
+  Int4Tile packed_tile(std::int64_t panel) const {
+    return {.lhs = lhs_.row(block_.lhs, 0),
+            .lhs_stride = lhs_.stride,
+            .starts = lhs_.starts(block_.lhs, 0),
+            .group_count = lhs_.groups,
+            .halves = halves_,
+            .halves_per_group = block_.groups.halves_per_group(),
+            .lines = block_.rhs + panel * packed_panel_,
+            .panel_bytes = packed_panel_,
+            .panel = panel,
+            .half0 = 0,
+            .half1 = halves_,
+            .row0 = 0,
+            .y = y_,
+            .carried = carried_};
+  }
+
+  // The first rows over a piece of K, by a strip whose plain lines are at `lines`.
+  Int4Tile plain_tile(std::int64_t strip, const Piece& piece, const std::uint8_t* lines) const {
+    Int4Tile tile = packed_tile(strip * Isa::kPanels);
+    tile.lines = lines;
+    tile.panel_bytes = piece.panel_bytes();
+    tile.half0 = piece.half0;
+    tile.half1 = piece.half1;
+    return tile;
+  }
+
+  void put_rows(Int4Tile& tile, std::int64_t m) const {
+    tile.lhs = lhs_.row(block_.lhs, m);
+    tile.starts = lhs_.starts(block_.lhs, m);
+    tile.row0 = m;
+  }
+
+  std::int64_t panels_from(std::int64_t panel) const {
+    return panels_ - panel < Isa::kPanels ? panels_ - panel : Isa::kPanels;
+  }
+
+  std::uint8_t* plain_strip(std::int64_t i, const Piece& piece) const {
+    return plain_ + i * Isa::kPanels * piece.panel_bytes();
+  }
+
+  void unpack_strip(std::int64_t strip, const Piece& piece, std::uint8_t* dst) const {
+    const std::int64_t panel0 = strip * Isa::kPanels, panel1 = panel0 + panels_from(panel0);
+    for (std::int64_t panel = panel0; panel < panel1; ++panel) {
+      for (std::int64_t half = piece.half0; half < piece.half1; ++half) {
+        const std::uint8_t* src = block_.rhs + panel * packed_panel_ + half / 2 * kHalfBytes;
+        for (int i = 0; i < kHalfLines; ++i, src += kLineBytes, dst += kLineBytes) {
+          if (half % 2 == 0) prefetch_to_l2(src + kAheadBytes);
+          for (int v = 0; v < Isa::kVecs; ++v) {
+            const typename Isa::Ints both = Isa::load(src + v * Isa::kLanes * kKr);
+            Isa::store(dst + v * Isa::kLanes * kKr, half % 2 != 0 ? Isa::high_nibbles(both) : Isa::low_nibbles(both));
+          }
         }
       }
     }
   }
-}
 
-template <class Isa>
-void gemv_int4(const Int4Block& block) {
-  const Int4Lhs lhs(block.rows, block.groups);
-  Int4Tile tile = whole_tile(block, lhs);
-  for (std::int64_t n0 = 0; n0 < block.cols; n0 += kNr, ++tile.panel, tile.lines += tile.panel_bytes) {
-    with_constant<Isa::kGemvMaxRows>(block.rows,
-                                     [&](auto r) { Isa::template multiply<r, 1, Int4Source::kStream>(block, tile); });
-    Isa::finish(block, tile.y, 0, block.rows, n0);
+  template <Int4Source kSource>
+  void multiply_strip(const Int4Tile& tile, std::int64_t rows) const {
+    with_constant<Isa::kMr>(rows, [&](auto r) {
+      with_constant<Isa::kPanels>(panels_from(tile.panel),
+                                  [&](auto p) { multiply_int4<Isa, kSource, r, p>(block_, tile); });
+    });
   }
-}
+
+  void finish_strip(const Int4Tile& tile, std::int64_t rows) const {
+    for (std::int64_t p = 0; p < panels_from(tile.panel); ++p) {
+      finish_int4<Isa>(block_, tile.y + p * kNr, tile.row0, rows, (tile.panel + p) * kNr);
+    }
+  }
+
+  const Int4Block& block_;
+  const Int4Lhs lhs_;
+  const std::int64_t halves_, packed_panel_;
+  const std::int64_t tiles_;  // of rows
+  const std::int64_t panels_, strips_;
+  float* const y_;
+  std::int32_t* const carried_;
+  std::uint8_t* const plain_;
+};
 
 // What a kernel's object defines.
 template <class Isa>
-constexpr Int4Kernel x86_int4_kernel() {
+constexpr Int4Kernel x86_int4_kernel(double multiply_adds_per_us) {
   return {
       .mr = Isa::kMr,
       .lhs_bytes = lhs_bytes_int4<Isa>,
       .scratch_bytes = scratch_bytes_int4<Isa>,
       .quantize_lhs = quantize_lhs_int4<Isa>,
-      .gemm = gemm_int4<Isa>,
-      .gemv = gemv_int4<Isa>,
+      .gemm = [](const Int4Block& block) { Int4Gemm<Isa>(block).run(); },
+      .gemv = [](const Int4Block& block) { Int4Gemm<Isa>(block).stream(); },
       .gemv_max_rows = Isa::kGemvMaxRows,
+      .multiply_adds_per_us = multiply_adds_per_us,
   };
 }
 
