@@ -18,8 +18,6 @@
 #if defined(__linux__)
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
-#elif defined(__APPLE__)
-#include <sys/sysctl.h>
 #elif defined(_WIN32)
 #define NOMINMAX
 #define WIN32_LEAN_AND_MEAN
@@ -27,6 +25,9 @@
 #endif
 #endif
 
+#if defined(__APPLE__)
+#include <sys/sysctl.h>
+#endif
 #if defined(__unix__) || defined(__APPLE__)
 #include <unistd.h>
 #endif
@@ -36,7 +37,7 @@ namespace {
 
 struct Detected {
   std::uint32_t features = 0;
-  std::string refusal;  // why a feature that the CPU has does not count
+  std::string refusal;  // see feature_refusal()
 };
 
 #if defined(OCTAVO_ARCH_X86)
@@ -63,15 +64,15 @@ Cpuid cpuid(unsigned leaf, unsigned subleaf = 0) {
 
 bool bit(unsigned word, int n) { return ((word >> n) & 1u) != 0; }
 
-// XGETBV itself: the intrinsic would need a target flag on this portable file.
+// XGETBV as assembly: the intrinsic would need a target flag on this portable file.
 std::uint64_t xcr0() {
   unsigned lo = 0, hi = 0;
   __asm__ volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
   return (static_cast<std::uint64_t>(hi) << 32) | lo;
 }
 
-// Linux gives a process tile registers only when it asks. The call's return value is all that counts: a process may
-// have been refused by a filter, or because a signal stack is too small for the larger state.
+// Linux gives a process tile registers only when it asks. Only the call's return value tells: a filter may refuse, or a
+// signal stack may be too small for the larger state.
 std::string ask_for_tiles() {
 #if defined(__linux__)
   constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
@@ -92,7 +93,7 @@ Detected decide(const CpuState& cpu) {
   const auto saves = [&](std::uint64_t mask) { return (cpu.saved & mask) == mask; };
   const Cpuid& l7 = cpu.leaf_7;
   Detected d;
-  // Compilers' flags for AVX512 allow AVX2 and F16C too, so these are asked for everywhere.
+  // The compiler's flags for AVX512 permit AVX2 and F16C as well, so every feature here requires them.
   const bool avx2_f16c = saves(0x6) && bit(cpu.leaf_1.ecx, 28) && bit(cpu.leaf_1.ecx, 29) && bit(l7.ebx, 5);
   if (avx2_f16c) {
     d.features |= kFeatureAvx2;

@@ -18,7 +18,7 @@ struct FeatureName {
   const char* name;
 };
 
-// Every feature that this architecture can have, in ascending order of what it is worth.
+// Every feature that this architecture can have, the least useful first.
 struct FeatureList {
   const FeatureName* data;
   std::size_t size;
@@ -29,8 +29,7 @@ FeatureList known_features();
 
 std::uint32_t cpu_features();
 
-// Why the operating system keeps back a feature that the CPU has: amx_int8, in words. Empty where it keeps nothing
-// back.
+// Why the operating system withholds a feature that the CPU has (amx_int8), in words. Empty where it withholds none.
 const std::string& feature_refusal();
 std::string cpu_brand();
 
@@ -41,11 +40,11 @@ struct CacheSizes {
 };
 const CacheSizes& cache_sizes();
 
-// For a loop that waits for a change in memory: some tens of nanoseconds, in which the core does less.
+// Pauses the core for some tens of nanoseconds: for loops that wait for a change in memory.
 void pause_briefly();
 
-// Sets the default float environment (round to nearest even, subnormals kept, exceptions masked) and puts the caller's
-// back: results must not depend on what another library left in MXCSR or FPCR.
+// Sets the default float environment (round to nearest even, subnormals kept, exceptions masked) and restores the
+// caller's: results must not depend on what another library left in MXCSR or FPCR.
 class DefaultFloatEnvironment {
  public:
   DefaultFloatEnvironment();

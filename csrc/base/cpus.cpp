@@ -44,7 +44,7 @@ int available_cpus() {
 
 void WakeupPlacement::keep_off_this_cpu([[maybe_unused]] std::vector<std::thread>& workers) {
 #if defined(__linux__)
-  // A call for each worker takes the waker about 1 us; of many workers it is enough that some are awake at once.
+  // Each call costs the waker about 1 us. Of many workers it is enough that some wake at once.
   constexpr std::size_t kMostWorkers = 7;
   const int cpu = sched_getcpu();
   if (cpu == kept_off_ || cpu < 0 || cpu >= CPU_SETSIZE) return;

@@ -1,4 +1,4 @@
-// Names for what a kernel may need. Plain numbers: kernel files include this and nothing heavier from base/.
+// Names for what a kernel may need. Plain numbers, because kernel files include nothing else of base/.
 #pragma once
 
 #include <cstdint>

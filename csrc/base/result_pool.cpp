@@ -20,8 +20,8 @@
 namespace octavo {
 namespace {
 
-// Four size classes for each power of two: a block is at most a quarter larger than what it was asked for. The
-// untouched end of a new block costs addresses, not memory.
+// Four size classes for each power of two: a block is at most a quarter larger than the request. The untouched end of a
+// new block costs addresses, not memory.
 std::size_t size_class(std::size_t bytes) {
   const std::size_t step = std::bit_ceil(bytes) / 8;
   return (bytes + step - 1) / step * step;
@@ -48,14 +48,14 @@ class Pool {
  public:
   explicit Pool(std::size_t max_bytes) : max_bytes_(max_bytes) {}
 
-  // Null where the pool is not for blocks of this size.
+  // Null where the pool does not serve this size.
   std::unique_ptr<AlignedBuffer> take(std::size_t bytes) {
     auto block = std::make_unique<AlignedBuffer>();
     std::size_t size = 0;
     {
       const std::lock_guard<std::mutex> lock(mutex_);
       if (bytes > max_bytes_ || (size = size_class(bytes)) > max_bytes_) return nullptr;
-      // The latest of its size: the one whose lines are most likely still in cache.
+      // The latest of its size, whose lines are the most likely to be in cache still.
       const auto found =
           std::find_if(idle_.rbegin(), idle_.rend(), [&](const AlignedBuffer& b) { return b.size_bytes() == size; });
       if (found != idle_.rend()) {
@@ -69,7 +69,7 @@ class Pool {
   }
 
   void give(AlignedBuffer block) {
-    Blocks freed;  // outlives the lock: returning pages to the system takes as long as getting them
+    Blocks freed;  // outlives the lock: returning pages to the system is as slow as getting them
     const std::lock_guard<std::mutex> lock(mutex_);
     idle_bytes_ += block.size_bytes();
     idle_.push_back(std::move(block));
@@ -134,7 +134,7 @@ void GiveBack::operator()(AlignedBuffer* block) const noexcept {
   try {
     pool().give(std::move(*owned));
   } catch (const std::bad_alloc&) {
-    // No memory for the list's own growth: the block is freed instead.
+    // No memory for the list to grow: the block is freed instead.
   }
 }
 

@@ -1,12 +1,12 @@
 // Memory for large results, kept for the next result of about that size.
 //
-// A fresh page costs a fault and 4 KB of zeros the first time it is written; for a large result that takes about as
-// long as the arithmetic of a small-K layer. So a block whose array has died waits here, and the next result of its
-// size class takes it, pages, huge pages, cache lines and all.
+// Writing to a fresh page costs a fault and 4 KB of zeros; for a large result that takes about as long as the
+// arithmetic of a layer with small K. So when an array dies its block waits here, and the next result of its size class
+// takes it over with its pages, huge pages and cache lines.
 //
-// Bounded: blocks that wait hold at most max_bytes() together, and the ones that have waited longest are freed to keep
-// it so. Blocks in use are their arrays' and count nowhere. All functions may be called from any thread, and on both
-// sides of a fork.
+// The blocks that wait hold at most max_bytes together; those that have waited longest are freed to keep it so. Blocks
+// in use belong to their arrays and are not counted. All functions may be called from any thread, and on both sides of
+// a fork.
 #pragma once
 
 #include <cstddef>
@@ -17,8 +17,8 @@
 
 namespace octavo {
 
-// Results below this come from the usual allocator. It keeps memory of its own below 128 KiB (glibc's threshold for
-// mapping pages), and a few hundred KiB cost few faults.
+// Smaller results come from the usual allocator, which reuses memory below 128 KiB itself (glibc's threshold for
+// mapping pages). A few hundred KiB cost few faults.
 inline constexpr std::size_t kSmallestPooledBytes = std::size_t{256} << 10;
 
 inline constexpr std::size_t kDefaultPoolBytes = std::size_t{128} << 20;
@@ -29,14 +29,14 @@ struct GiveBack {
 };
 using ResultBlock = std::unique_ptr<AlignedBuffer, GiveBack>;
 
-// At least `bytes` of uninitialised memory, aligned as AlignedBuffer is. Null where the pool is not for this: it is
-// switched off, or bytes are below kSmallestPooledBytes or above max_bytes. std::bad_alloc where there is no memory;
-// std::invalid_argument where OCTAVO_RESULT_POOL_BYTES is no number.
+// At least `bytes` of uninitialised memory, aligned as AlignedBuffer is. Null where the pool does not serve this size:
+// below kSmallestPooledBytes, above max_bytes, or any where the pool is off. std::bad_alloc where there is no memory;
+// std::invalid_argument where OCTAVO_RESULT_POOL_BYTES is not a number.
 ResultBlock take_result_block(std::size_t bytes);
 
 struct ResultPoolState {
   std::size_t max_bytes;
-  std::size_t idle_bytes;  // held by blocks that wait
+  std::size_t idle_bytes;  // of blocks that wait
   std::size_t idle_blocks;
 };
 ResultPoolState result_pool_state();

@@ -24,15 +24,15 @@
 namespace octavo {
 namespace {
 
-// How long an idle worker looks for the next loop before it sleeps. A sleeping worker costs 5-50 us to wake, as long as
-// a small layer takes, and layers follow each other within microseconds. Weakly founded: 50 us was not swept.
+// How long an idle worker looks for the next loop before it sleeps. Waking a sleeping worker takes 5-50 us, as long as
+// a small layer, and layers follow each other within microseconds. Weakly founded: other values were not tried.
 constexpr std::chrono::microseconds kSpin{50};
 
-// Looks, a pause apart, between two clock readings while spinning. Yielding instead of pausing would be fairer to
-// others for these 50 us, and loses the core for milliseconds to whoever wants it.
+// How often a spinning worker looks, with a pause after each look, before it reads the clock again. Yielding in place
+// of pausing would be fairer to other threads, but can lose the core for milliseconds.
 constexpr int kLooksPerClockReading = 32;
 
-// Looks of the caller for the last worker to finish before it yields, as that worker may be without a core.
+// How often the caller looks whether the last worker has finished before it yields: that worker may need its core.
 constexpr int kLooksBeforeYielding = 1000;
 
 class Pool {
@@ -59,7 +59,7 @@ class Pool {
     }
     wake_.notify_all();
     take_iterations();
-    // Places that no worker took while the iterations lasted are closed: a late worker must not touch `body`.
+    // Close the places that no worker has taken: a late worker must not touch `body`.
     const int unused = open_places_.exchange(0, std::memory_order_acq_rel);
     if (unused > 0) busy_.fetch_sub(unused, std::memory_order_acq_rel);
     for (int looks = 0; busy_.load(std::memory_order_acquire) != 0;) {
@@ -95,7 +95,7 @@ class Pool {
       try {
         workers_.emplace_back([this, seen = round_.load(std::memory_order_relaxed)] { work(seen); });
       } catch (const std::system_error&) {
-        return;  // the system grants no more threads: fewer workers, same results
+        return;  // the system gives no more threads: fewer workers, the same results
       }
     }
   }

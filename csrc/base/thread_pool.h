@@ -1,18 +1,17 @@
-// A small pool for loops whose iterations are independent. It knows nothing of matrices.
+// A small thread pool for loops with independent iterations. It knows nothing of matrices.
 //
 // What it does: parallel_for(count, body) runs body(0) .. body(count - 1), each once, on the calling thread and up to
-// num_threads() - 1 workers, and returns when all are done. The iterations are handed out one at a time, so that a slow
-// core takes fewer.
-// What it refuses to do: nest, queue, or wait for another caller. A pool that is busy (another thread's loop, or a loop
-// inside a loop) makes the second caller run its iterations itself.
-// Workers start at first use and again, on demand, in a child process after fork.
+// num_threads() - 1 workers, and returns when all are done. Iterations are handed out one at a time, so that a slow
+// core takes fewer. What it refuses to do: nest, queue, or wait for another caller. Where the pool is busy, with
+// another thread's loop or with the loop around this one, the second caller runs its iterations itself. Workers start
+// at first use, and again on demand in a child process after fork.
 #pragma once
 
 #include <cstdint>
 
 namespace octavo {
 
-// Refers to a callable without owning it: the callable outlives the call.
+// Refers to a callable without owning it; the callable must outlive the call.
 class IndexFunction {
  public:
   template <class F>
@@ -27,13 +26,13 @@ class IndexFunction {
 
 inline constexpr int kMaxThreads = 4096;
 
-// Threads used by parallel_for, the caller included. Starts as OCTAVO_NUM_THREADS (std::invalid_argument where that is
-// no number from 1 to kMaxThreads), else as available_cpus() of cpus.h.
+// Threads that parallel_for uses, the caller included. Starts as OCTAVO_NUM_THREADS (std::invalid_argument where that
+// is not a number from 1 to kMaxThreads), else as available_cpus() of cpus.h.
 int num_threads();
 void set_num_threads(int n);  // 1 to kMaxThreads; takes effect with the next parallel_for
 
-// An exception out of `body` (no memory for a thread's workspace) ends the loop: iterations that have not begun are
-// left out, and the first exception is thrown here, once no thread is inside `body`.
+// An exception thrown by `body` (no memory for a thread's workspace) ends the loop: iterations that have not begun are
+// skipped, and the first exception is rethrown here once no thread is inside `body`.
 void parallel_for(std::int64_t count, IndexFunction body);
 
 }  // namespace octavo

@@ -1,4 +1,4 @@
-// Fake quantization for octavo.fake_quant, which validates for sense; here only what memory safety needs.
+// Fake quantization. Arguments are checked for memory safety alone; the Python layer above checks the rest.
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 

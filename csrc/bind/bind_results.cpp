@@ -34,7 +34,7 @@ py::tuple pool_state() {
 
 }  // namespace
 
-// The plain py::array constructor computes and copies strides on the way, which a call of a microsecond feels.
+// NumPy's API directly: py::array's constructor computes and copies strides, which shows in calls of a microsecond.
 py::object new_result(int nd, const Py_intptr_t* shape, py::dtype dtype) {
   auto bytes = static_cast<double>(dtype.itemsize());
   for (int i = 0; i < nd; ++i) bytes *= static_cast<double>(shape[i]);

@@ -1,4 +1,4 @@
-// The groups of bindings that module.cpp calls, one file each.
+// The parts of the module, one file each, which module.cpp puts together.
 #pragma once
 
 #include <pybind11/pybind11.h>

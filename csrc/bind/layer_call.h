@@ -40,27 +40,27 @@ py::array_t<T> array_from(const T* data, std::int64_t n) {
   return py::array_t<T>(static_cast<py::ssize_t>(n), data);
 }
 
+// A new array (count of indices, width), which unpack(indices, count, data) fills. Indices are below `size`.
+template <class Unpack>
+py::array_t<std::int8_t> unpacked(const CArray<std::int64_t>& indices, std::int64_t size, std::int64_t width,
+                                  const Unpack& unpack) {
+  require(indices.ndim() == 1, "indices must be 1-D");
+  const std::int64_t* first = indices.data();
+  for (py::ssize_t i = 0; i < indices.size(); ++i) require(first[i] >= 0 && first[i] < size, "index out of range");
+  py::array_t<std::int8_t> q({static_cast<std::int64_t>(indices.size()), width});
+  unpack(first, indices.size(), q.mutable_data());
+  return q;
+}
+
 // The integers of some outputs (count, k), or of some inputs (count, n).
 template <class Layer>
 py::array_t<std::int8_t> int_rows(const Layer& self, const CArray<std::int64_t>& outputs) {
-  require(outputs.ndim() == 1, "indices must be 1-D");
-  const std::int64_t* first = outputs.data();
-  for (py::ssize_t i = 0; i < outputs.size(); ++i)
-    require(first[i] >= 0 && first[i] < self.weight().n(), "index out of range");
-  py::array_t<std::int8_t> q({outputs.size(), self.weight().k()});
-  self.weight().unpack_rows(first, outputs.size(), q.mutable_data());
-  return q;
+  return unpacked(outputs, self.n(), self.k(), [&](auto... to) { self.weight().unpack_rows(to...); });
 }
 
 template <class Layer>
 py::array_t<std::int8_t> int_columns(const Layer& self, const CArray<std::int64_t>& inputs) {
-  require(inputs.ndim() == 1, "indices must be 1-D");
-  const std::int64_t* first = inputs.data();
-  for (py::ssize_t i = 0; i < inputs.size(); ++i)
-    require(first[i] >= 0 && first[i] < self.weight().k(), "index out of range");
-  py::array_t<std::int8_t> q({inputs.size(), self.weight().n()});
-  self.weight().unpack_columns(first, inputs.size(), q.mutable_data());
-  return q;
+  return unpacked(inputs, self.k(), self.n(), [&](auto... to) { self.weight().unpack_columns(to...); });
 }
 
 // A new C-contiguous float32 array with the leading dimensions of `x` and `n` columns.
@@ -72,8 +72,8 @@ inline py::object empty_like_rows(const py::detail::PyArray_Proxy* x, std::int64
   return new_result(x->nd, shape, py::dtype::of<float>());
 }
 
-// The fast way in: a plain ndarray of aligned, C-contiguous, native float32 with k columns. Anything else gives None
-// and is for the Python layer, which converts it or says what is wrong with it.
+// The fast path: a plain ndarray of aligned, C-contiguous, native float32 with k columns. Anything else gives None; the
+// Python layer then converts it or says what is wrong with it.
 template <class Layer>
 py::object try_call(const Layer& self, py::handle argument) {
   if (reinterpret_cast<PyObject*>(Py_TYPE(argument.ptr())) !=

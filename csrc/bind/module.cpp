@@ -1,5 +1,6 @@
 // The Python module octavo._core: a table of contents at the bottom, one function above each entry that needs one.
-// Arguments are validated for memory safety here, and for sense (with telling messages) in the Python layer above.
+// Here arguments are checked for memory safety alone. The Python layer above checks the rest and explains what is
+// wrong.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>

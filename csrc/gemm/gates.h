@@ -1,5 +1,5 @@
-// The functions of a recurrent cell's gates, the same bits on every machine: additions, multiplications, divisions and
-// selections of float32 only, each rounded once. python/octavo/gates.py says the same in NumPy, to the bit.
+// The functions of a recurrent cell's gates, with the same bits on every machine: only additions, multiplications,
+// divisions and selections of float32, each rounded once. The NumPy definition in python/octavo gives the same bits.
 //
 // exp of -87 to 0: x = n ln 2 + r with n = rint(x / ln 2), |r| <= ln 2 / 2, and 2^n (1 + r + r^2 p(r)), coefficients of
 // Cephes' expf (S. Moshier). tanh below 0.625: x + x^3 p(x^2), Cephes' tanhf. Both are within 2 ulp of the true value;

@@ -8,12 +8,12 @@
 namespace octavo {
 namespace {
 
-// Microseconds of work below which a call stays on its thread. A worker that still looks for work joins within one; one
-// that sleeps takes 5-50, during which the caller goes on by itself. On an AMD EPYC (Zen 4) two threads gained from
-// about 35 us on where calls follow each other, and from about 150 us on where the worker had fallen asleep.
+// Microseconds of work below which a call stays on its thread. A worker that is awake joins within one microsecond; one
+// that sleeps takes 5-50, while the caller works alone. On an AMD EPYC (Zen 4) two threads gained from about 35 us on
+// where calls followed each other, and from about 150 us on where the worker had fallen asleep.
 constexpr double kSerialMicroseconds = 30;
 
-// Bytes of weights that one thread reads in a microsecond out of the outer caches, within a factor of two or so.
+// Bytes of weights that one thread reads from the outer caches in a microsecond, within a factor of two or so.
 constexpr double kRhsBytesPerUs = 5e4;
 
 // Column blocks per thread on average, so that a thread that falls behind takes fewer.
@@ -29,11 +29,11 @@ int plan_threads(const Product::Size& size) {
   return us < kSerialMicroseconds ? 1 : num_threads();
 }
 
-// Rows are split where every thread gets a good block of them; otherwise columns are.
+// Rows are split where there are enough for a good block a thread; otherwise columns are.
 bool splits_rows(const Product::Size& size, int threads) { return size.m >= threads * 4 * size.mr; }
 
-// Packed, a block fills half of the L2 cache at most. Blocks are multiples of mr where that leaves them about even: 128
-// rows for two threads are 64 + 64, not 72 + 56, which took a tenth longer with mr = 12.
+// A packed block fills at most half of the L2 cache. Blocks are multiples of mr where that leaves them about even: two
+// threads take 128 rows as 64 + 64 and not as 72 + 56, which took a tenth longer with mr = 12.
 std::int64_t rows_per_block(const Product& product, const Product::Size& size, int threads) {
   const std::int64_t tile_bytes = product.lhs_bytes(size.mr);
   const std::int64_t fit = static_cast<std::int64_t>(cache_sizes().l2_bytes) / 2 * size.mr / tile_bytes;

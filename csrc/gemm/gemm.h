@@ -1,12 +1,12 @@
 // START HERE. One plan for every product of rows with packed weights: chooses blocks and hands them to threads.
 //
-// The way of the data: rows -> the kernel quantizes (or packs) them into this thread's workspace -> the kernel
+// How data flows: rows -> the kernel quantizes (or packs) them into this thread's workspace -> the kernel
 // multiplies them with the panels and finishes the sums in cache -> the caller's array. The result does not depend on
 // the plan: the sums are exact integers, and every output element is finished by the same float operations in the same
 // order.
 //
-// A weight format takes part by deriving from Product. gemm_int8.cpp and gemm_int4.cpp are the formats there are; each
-// asks the registry for a kernel, describes its product, and calls multiply.
+// A weight format joins by deriving a class from Product: see gemm_int8.cpp and gemm_int4.cpp. Each asks the registry
+// for a kernel, describes its product, and calls multiply.
 #pragma once
 
 #include <cstddef>
@@ -20,9 +20,9 @@ namespace octavo {
 inline constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 inline constexpr std::int64_t round_up(std::int64_t a, std::int64_t b) { return ceil_div(a, b) * b; }
 
-// Packed rows and what finishing their sums needs, in memory that a thread keeps for its next call. A block of many
-// rows is planned to fill half of the L2 cache and few rows are at most four tiles a thread, so what is kept is
-// bounded.
+// Packed rows, and the numbers of each row that finishing its sums needs, in memory that a thread keeps for its next
+// call. What it keeps is bounded: the plan lets a block of many rows fill half of the L2 cache, and few rows are at
+// most four tiles a thread.
 class RowBuffers {
  public:
   void reserve(std::int64_t packed_bytes, std::int64_t rows) {
@@ -47,7 +47,7 @@ struct Block {
   std::int64_t panel0, panels;
 };
 
-// One product, as the plan sees it. Any number of threads call the functions at once.
+// A product as the plan sees it. Several threads call its functions at once.
 class Product {
  public:
   // What the plan weighs.
@@ -63,17 +63,29 @@ class Product {
   virtual std::int64_t scratch_bytes(std::int64_t rows) const = 0;  // that multiply_block may use
   // Quantizes or packs rows [row0, row0 + rows) into `to`.
   virtual void load_rows(std::int64_t row0, std::int64_t rows, const RowBuffers& to) const = 0;
-  // Multiplies rows that load_rows left in `lhs`, the block's and no others, and writes their results.
+  // Multiplies the block's rows, which load_rows has left in `lhs`, and writes their results.
   virtual void multiply_block(const Block& block, const RowBuffers& lhs, void* scratch) const = 0;
 
  protected:
   ~Product() = default;
 };
 
-// Runs the product by the kernel of this name, which is for the report alone.
+// Runs the product. The kernel's name is for the report.
 void multiply(const Product& product, const char* kernel, CallReport& report);
 
-// What multiply_block comes down to: rows that are few enough stream the panels, more of them share cached ones.
+// The size of m rows times packed weights, by a kernel of their format.
+template <class Rhs, class Kernel>
+Product::Size size_of(std::int64_t m, const Rhs& rhs, const Kernel& kernel) {
+  return {.m = m,
+          .n = rhs.n(),
+          .k = rhs.k(),
+          .panels = rhs.panels(),
+          .panel_bytes = rhs.panel_bytes(),
+          .mr = kernel.mr,
+          .multiply_adds_per_us = kernel.multiply_adds_per_us};
+}
+
+// Runs a block on a kernel: gemv where the rows are few enough to stream the panels, else gemm.
 template <class Kernel, class KernelBlock>
 void run_kernel(const Kernel& kernel, const KernelBlock& block) {
   (block.rows <= kernel.gemv_max_rows ? kernel.gemv : kernel.gemm)(block);

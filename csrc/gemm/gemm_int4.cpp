@@ -23,16 +23,7 @@ class Int4Product final : public Product {
   Int4Product(const Int4Kernel& kernel, const PackedLinearInt4& layer, const Call& call)
       : kernel_(kernel), layer_(layer), call_(call) {}
 
-  Size size() const override {
-    const PackedInt4& rhs = layer_.weight();
-    return {.m = call_.m,
-            .n = rhs.n(),
-            .k = rhs.k(),
-            .panels = rhs.panels(),
-            .panel_bytes = rhs.panel_bytes(),
-            .mr = kernel_.mr,
-            .multiply_adds_per_us = kernel_.multiply_adds_per_us};
-  }
+  Size size() const override { return size_of(call_.m, layer_.weight(), kernel_); }
   std::int64_t lhs_bytes(std::int64_t rows) const override { return kernel_.lhs_bytes(rows, layer_.weight().groups()); }
   std::int64_t scratch_bytes(std::int64_t rows) const override { return kernel_.scratch_bytes(rows); }
 

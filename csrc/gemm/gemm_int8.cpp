@@ -22,7 +22,7 @@ struct Operands {
   Epilogue epilogue;  // the columns' arrays; the rows' are set for each block
 };
 
-// float32 rows, quantized as they are packed: by what each row holds, or with fixed parameters.
+// float32 rows, quantized as they are packed, with parameters of each row's own or with fixed ones.
 struct FloatRows {
   const float* data;
   std::int64_t stride, k;
@@ -54,7 +54,7 @@ struct IntegerRows {
   const LhsView& view;
   ZeroPoints zero_point;
   bool needs_zero_point, needs_sum;
-  float scale = 0;  // of a layer's input; operators on integers have none
+  float scale = 0;  // of a layer's input; 0 for operators on integers, which have none
 
   void load(const Kernel& kernel, std::int64_t row0, std::int64_t rows, const RowBuffers& to) const {
     const std::uint8_t flip = view.is_unsigned ? 0x80 : 0;
@@ -92,16 +92,7 @@ class Int8Product final : public Product {
   Int8Product(const Kernel& kernel, std::int64_t m, const Operands& operands, const RowSource& rows)
       : kernel_(kernel), m_(m), operands_(operands), rows_(rows) {}
 
-  Size size() const override {
-    const PackedRhs& rhs = operands_.rhs;
-    return {.m = m_,
-            .n = rhs.n(),
-            .k = rhs.k(),
-            .panels = rhs.panels(),
-            .panel_bytes = rhs.panel_bytes(),
-            .mr = kernel_.mr,
-            .multiply_adds_per_us = kernel_.multiply_adds_per_us};
-  }
+  Size size() const override { return size_of(m_, operands_.rhs, kernel_); }
   std::int64_t lhs_bytes(std::int64_t rows) const override { return kernel_.lhs_bytes(rows, operands_.rhs.k()); }
   std::int64_t scratch_bytes(std::int64_t rows) const override {
     return kernel_.scratch_elems(rows, operands_.rhs.k()) * static_cast<std::int64_t>(sizeof(std::int32_t));
@@ -209,7 +200,7 @@ bool PackedLinear::forward_static(const StaticRows& x, const StaticRows& y) cons
   epilogue.dst_zero_point = y.zero_point;
   const Operands operands{weight_, y.data, y.stride, float_out ? 4 : 1, epilogue};
   if (x.type == ElementType::kFloat32) {
-    // The integers are int8 inside, whatever the parameters are for.
+    // Inside, integers are int8 even where the parameters are for uint8.
     const std::int32_t shift = x.qmax > 127 ? 128 : 0;
     const FixedQuant fixed{.scale = x.scale,
                            .inverse = 1.0f / x.scale,
@@ -246,7 +237,7 @@ void matmul_integer(const LhsView& a, const RhsView& b, ZeroPoints a_zero_point,
     const std::int32_t z = b_zero_point[n] - b_shift;
     b_zero[static_cast<std::size_t>(n)] = z;
     b_has_zero_point |= z != 0;
-    // sum (a - za)(b - zb) = sum ab - za (sum b - K zb) - zb sum a: the bracket takes the place of the column's sum.
+    // sum (a - za)(b - zb) = sum ab - za (sum b - K zb) - zb sum a: the bracket replaces the column's sum.
     b_sum[static_cast<std::size_t>(n)] =
         static_cast<std::int32_t>(static_cast<std::uint32_t>(rhs.column_sums()[n]) -
                                   static_cast<std::uint32_t>(b.k) * static_cast<std::uint32_t>(z));

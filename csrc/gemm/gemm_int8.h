@@ -5,7 +5,7 @@
 //   forward_static:  the same with one s_x for all rows, fixed beforehand; then, for integers out, quantized again
 //   matmul_integer:  y[m, n] = sum_k (a[m, k] - za[m]) * (b[k, n] - zb[n])         modulo 2^32
 //
-// gemm.h plans them.
+// How products are planned: gemm.h.
 #pragma once
 
 #include <cstddef>
@@ -47,7 +47,7 @@ class PackedLinear {
     float scale;             // scale to qmax: unused for a float32 y
     std::int32_t zero_point, qmin, qmax;
   };
-  // False where a float x holds NaN, which no integer stands for; y then holds anything.
+  // False where a float x holds NaN, which has no integer; y then holds anything.
   bool forward_static(const StaticRows& x, const StaticRows& y) const;
 
   // x: m rows of k floats, x_stride elements apart; y: m rows of n floats, y_stride apart, not overlapping x.

@@ -7,8 +7,8 @@
 namespace octavo {
 namespace {
 
-// Below this many weights a second thread costs more than it saves. Weakly founded: a weight takes about 0.5 ns to
-// pack.
+// Below this many weights a second thread costs more than it saves. Weakly founded: packing a weight takes about 0.5
+// ns.
 constexpr std::int64_t kParallelWeights = 1 << 18;
 
 }  // namespace

@@ -16,7 +16,7 @@ struct RhsView {
   bool is_unsigned;
 };
 
-// pack_one(i) for every panel, on all threads where there are weights enough.
+// Calls pack_one(i) for every panel, on all threads where there are enough weights.
 void pack_panels(std::int64_t panels, std::int64_t weights, IndexFunction pack_one);
 
 class PackedRhs {
@@ -32,13 +32,13 @@ class PackedRhs {
   std::int64_t padded_n() const { return panels() * nr_; }
 
   const std::int8_t* panel(std::int64_t i) const { return data_.as<const std::int8_t>() + i * panel_bytes(); }
-  // Sums of the int8 values over k, one a column, modulo 2^32; zero in the padding.
+  // Each column's sum of the int8 values over k, modulo 2^32; zero in the padding.
   const std::int32_t* column_sums() const { return sums_.as<const std::int32_t>(); }
   std::size_t size_bytes() const { return data_.size_bytes() + sums_.size_bytes(); }
 
-  // Canonical values, row-major (n, k): exactly what was packed (less 128 where that was unsigned).
+  // The values as they were packed, row-major (n, k), less 128 where they were unsigned.
   void unpack(std::int8_t* dst) const;
-  // Of some n all k, (count, k), or of some k all n, (count, n).
+  // Some rows over all k, (count, k), or some columns over all n, (count, n).
   void unpack_rows(const std::int64_t* rows, std::int64_t count, std::int8_t* dst) const;
   void unpack_columns(const std::int64_t* columns, std::int64_t count, std::int8_t* dst) const;
 

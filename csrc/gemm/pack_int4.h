@@ -9,12 +9,12 @@
 
 namespace octavo {
 
-// What the caller has, all row-major and contiguous. G = ceil(k / group_k), or 1 where group_k is 0.
+// The caller's arrays, row-major and contiguous. G = ceil(k / group_k), or 1 where group_k is 0.
 struct Int4View {
   const std::int8_t* values;  // (n, k) of -8..7
   std::int64_t n, k;
   std::int64_t group_k;             // a multiple of 32; 0: one group over all of k
-  const float* scale;               // (n, G); not looked at where half_scale is set
+  const float* scale;               // (n, G); ignored where half_scale is set
   const std::uint16_t* half_scale;  // (n, G) float16; or null
   const std::int8_t* zero_point;    // (n, G) of -8..7; or null
 };
@@ -36,12 +36,12 @@ class PackedInt4 {
   bool has_half_scale() const { return half_scale_; }
   std::size_t size_bytes() const;
 
-  // Sets the arrays over weights and groups, from a panel on.
+  // Points a block at the weights and the arrays over groups, from a panel on.
   void set_operands(Int4Block& block, std::int64_t panel) const;
 
-  // Canonical, row-major: what was packed.
+  // The values as they were packed, row-major.
   void unpack(std::int8_t* values) const;
-  // Of some n all k, (count, k), or of some k all n, (count, n).
+  // Some rows over all k, (count, k), or some columns over all n, (count, n).
   void unpack_rows(const std::int64_t* rows, std::int64_t count, std::int8_t* values) const;
   void unpack_columns(const std::int64_t* columns, std::int64_t count, std::int8_t* values) const;
   void unpack_scale(void* scale) const;  // (n, G) float32, or float16 where has_half_scale()
@@ -55,7 +55,7 @@ class PackedInt4 {
 
   std::int64_t n_;
   Int4Groups groups_;
-  std::int64_t group_count_;  // that of groups_, but 1 for one group of no k
+  std::int64_t group_count_;  // that of groups_, but 1 for one group without any k
   std::int32_t nr_, kr_;
   std::int64_t panels_;
   bool half_scale_, wide_sums_;

@@ -9,7 +9,7 @@
 namespace octavo {
 namespace {
 
-// One row. The arrays overlap nowhere, which the vectoriser has to be told.
+// One row. __restrict tells the vectoriser that the arrays do not overlap.
 void lstm_row(std::int64_t hidden, const float* __restrict a, const float* __restrict b, float* __restrict c,
               float* __restrict h) {
   for (std::int64_t j = 0; j < hidden; ++j) {

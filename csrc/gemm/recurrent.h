@@ -1,14 +1,15 @@
-// A run of time steps of one direction of one recurrent layer. The inputs' products for all steps are there already;
-// each step multiplies the state with the recurrent weights and puts both through the gates. `a` stands for a row of
-// the inputs' products and `b` for one of the state's, each with its bias; gates are named and ordered as in torch.
+// A run of time steps of one direction of one recurrent layer. The inputs' products are computed beforehand for all
+// steps; each step multiplies the state by the recurrent weights and passes both products through the gates. Below, `a`
+// is a row of the inputs' products and `b` a row of the state's, each with its bias. Gates are named and ordered as in
+// torch.
 //
 //   LSTM   i, f, o = sigmoid(a_i + b_i), sigmoid(a_f + b_f), sigmoid(a_o + b_o);  g = tanh(a_g + b_g)
 //          c = f * c + i * g;  h = o * tanh(c)                                     columns i f g o
 //   GRU    r, z = sigmoid(a_r + b_r), sigmoid(a_z + b_z);  n = tanh(a_n + r * b_n)
 //          h = (1 - z) * n + z * h                                                 columns r z n
 //
-// Each float operation rounds once (gates.h), every row is computed for itself, and the product is exact, so that the
-// bits depend on nothing else. A row of the state that holds NaN stays NaN.
+// Each float operation rounds once (gates.h), every row is computed by itself, and the product is exact, so the bits
+// depend on nothing else. A row of the state that holds NaN stays NaN.
 #pragma once
 
 #include <cstdint>
@@ -49,7 +50,7 @@ struct RecurrentRun {
   bool reverse;                  // from the last step to the first
 };
 
-void run_lstm(const RecurrentRun& run, float* c);  // c: (m, hidden), contiguous, brought up to date
+void run_lstm(const RecurrentRun& run, float* c);  // c: (m, hidden), contiguous, updated in place
 void run_gru(const RecurrentRun& run);
 
 }  // namespace octavo

@@ -52,7 +52,7 @@ struct Candidate {
   std::atomic<std::int64_t> min_rows;
 };
 
-// Best first. A list, for its elements never move.
+// Best first. A list, because its elements never move.
 std::list<Candidate>& candidates() {
   static std::list<Candidate> list = [] {
     std::list<Candidate> runnable;
@@ -64,7 +64,7 @@ std::list<Candidate>& candidates() {
   return list;
 }
 
-// "name=rows,name=rows": names of this build, of which those that do not run here are passed over.
+// Parses "name=rows,name=rows". Every name must be of this build; kernels that do not run here are skipped.
 void read_min_rows(const std::string& text) {
   const auto fault = [&](const std::string& what) {
     return std::invalid_argument("OCTAVO_MIN_ROWS: expected NAME=ROWS,... such as amxint8=8, got \"" + text +
@@ -105,8 +105,8 @@ std::atomic<const Kernel*> g_forced{nullptr};
 std::atomic<bool> g_environment_read{false};
 std::mutex g_environment_mutex;
 
-// OCTAVO_ISA and OCTAVO_MIN_ROWS are read at the first use of a kernel, not at import: a bad value must leave `octavo
-// info` usable.
+// OCTAVO_ISA and OCTAVO_MIN_ROWS are read at the first use of a kernel rather than at import, so that `octavo info`
+// works with a bad value too.
 void read_environment() {
   if (g_environment_read.load(std::memory_order_acquire)) return;
   const std::lock_guard<std::mutex> lock(g_environment_mutex);

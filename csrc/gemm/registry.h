@@ -12,7 +12,7 @@ namespace octavo {
 // Every kernel of this build, best first.
 const std::vector<const Kernel*>& all_kernels();
 
-// Names of the CPU features that `kernel` needs and this machine lacks; empty: it runs here.
+// Names of the CPU features that `kernel` needs and this machine lacks. Empty where it runs here.
 std::vector<std::string> missing_features(const Kernel& kernel);
 
 // nullptr where no kernel has that name.
@@ -21,9 +21,9 @@ const Kernel* find_kernel(const std::string& name);
 // The forced kernel, else the best that runs here. std::invalid_argument where OCTAVO_ISA names none that does.
 const Kernel& active_kernel();
 
-// The kernel for a product of this many rows: the forced one, else the best that runs here and takes so few rows. For a
-// weight format that not every kernel has, `can` says which do. A forced kernel that cannot stands for the next of the
-// table that can.
+// The kernel for a product of this many rows: the forced one, else the best that runs here and takes so few rows. Not
+// every kernel has every weight format: `can` says which do, and in place of a forced kernel that does not, the next of
+// the table is taken that does.
 const Kernel& kernel_for(
     std::int64_t rows, bool (*can)(const Kernel&) = [](const Kernel&) { return true; });
 

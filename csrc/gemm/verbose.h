@@ -2,8 +2,8 @@
 //
 //   octavo: linear 512x768x3072, kernel avx512vnni, 2 threads, 4 blocks of rows, 3.512 ms
 //
-// The shape is M x K x N; the time is that of the whole call, packing the operands included. Off, it costs a load and a
-// branch at each of its three places.
+// The shape is M x K x N; the time is that of the whole call, packing of operands included. Switched off it costs a
+// load and a branch at each of its three places.
 #pragma once
 
 #include <chrono>

@@ -23,17 +23,14 @@
 namespace octavo {
 namespace {
 
-struct Neon {
-  static constexpr int kRowsPerVector = 1;
+struct Neon : OneRowAVector {
   static constexpr int kTileVectors = 4;
   static constexpr int kTileCols = 4;
   static constexpr int kGemvVectors = 1;
   static constexpr double kMultiplyAddsPerUs = 2e4;
 
-  static void store(std::int8_t* dst, std::int64_t stride, int8x16_t q) { store_twice(dst, stride, q); }
-
-  // The long multiplications of a batch go first, up to eight, and what follows from them after: an in-order core waits
-  // for the result that its next instruction needs (by llvm-mca for a Cortex-A53, 2.2 times as long).
+  // Up to eight long multiplications go first, then the additions of their results: an in-order core would wait between
+  // the two (2.2 times as long, by llvm-mca for a Cortex-A53).
   template <int R, int kCols, bool kPrefetch>
   [[gnu::flatten, gnu::noinline]] static void multiply(const std::int8_t* a, const std::int8_t* b, std::int64_t steps,
                                                        std::uint32_t* acc, bool first) {

@@ -6,8 +6,8 @@
 //       rhs vector     c0: k0..k3 | c0: k4..k7 | c1: k0..k3 | c1: k4..k7
 //       accumulator    c0 (half)  | c0 (half)  | c1 (half)  | c1 (half)
 //
-// ADDP joins the halves once at the end. The repetition is written when the lhs is packed: a load that repeats (LD1R)
-// takes one of the pipes that SDOT needs. A tile is 6 rows by 8 columns.
+// ADDP joins the halves once at the end. Packing writes the lhs twice, because a load that repeats (LD1R) would take
+// one of the pipes that SDOT needs. A tile is 6 rows by 8 columns.
 #include <arm_neon.h>
 
 #include <cstdint>
@@ -21,24 +21,16 @@
 namespace octavo {
 namespace {
 
-struct Dotprod {
-  static constexpr int kRowsPerVector = 1;
+struct Dotprod : OneRowAVector, VectorTile<Dotprod> {
   static constexpr int kTileVectors = 6;
   static constexpr int kTileCols = 8;
   static constexpr int kGemvVectors = 3;
   static constexpr double kMultiplyAddsPerUs = 7e4;
 
-  static void store(std::int8_t* dst, std::int64_t stride, int8x16_t q) { store_twice(dst, stride, q); }
-
   static int32x4_t multiply_add(int32x4_t acc, int8x16_t lhs, int8x16_t rhs) { return vdotq_s32(acc, lhs, rhs); }
 
   static void put_columns(std::uint32_t* acc, int32x4_t left, int32x4_t right, bool first) {
     put_sums(acc, vreinterpretq_u32_s32(vpaddq_s32(left, right)), first);
-  }
-
-  template <int R, int kCols, bool kPrefetch>
-  static void multiply(const std::int8_t* a, const std::int8_t* b, std::int64_t steps, std::uint32_t* acc, bool first) {
-    multiply_vectors<Dotprod, R, kCols, kPrefetch>(a, b, steps, acc, first);
   }
 };
 

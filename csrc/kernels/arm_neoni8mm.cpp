@@ -6,8 +6,8 @@
 //       rhs vector     c0: k0..k7 | c1: k0..k7
 //       accumulator    r0c0 | r0c1 | r1c0 | r1c1
 //
-// A tile is 12 rows by 8 columns. One row costs what two do, and no more instructions than SDOT would take: gemv is the
-// same loop with the second row zero.
+// A tile is 12 rows by 8 columns. One row costs as much as two, but no more instructions than SDOT would take, so gemv
+// is the same loop with a second row of zeros.
 #include <arm_neon.h>
 
 #include <cstdint>
@@ -21,7 +21,7 @@
 namespace octavo {
 namespace {
 
-struct I8mm {
+struct I8mm : VectorTile<I8mm> {
   static constexpr int kRowsPerVector = 2;
   static constexpr int kTileVectors = 6;
   static constexpr int kTileCols = 8;
@@ -39,11 +39,6 @@ struct I8mm {
     const uint64x2_t columns_01 = vreinterpretq_u64_s32(left), columns_23 = vreinterpretq_u64_s32(right);
     put_sums(acc, vreinterpretq_u32_u64(vzip1q_u64(columns_01, columns_23)), first);
     put_sums(acc + kNr, vreinterpretq_u32_u64(vzip2q_u64(columns_01, columns_23)), first);
-  }
-
-  template <int R, int kCols, bool kPrefetch>
-  static void multiply(const std::int8_t* a, const std::int8_t* b, std::int64_t steps, std::uint32_t* acc, bool first) {
-    multiply_vectors<I8mm, R, kCols, kPrefetch>(a, b, steps, acc, first);
   }
 };
 

@@ -16,8 +16,8 @@
 //
 // Arrays over groups are [panel][group][nr]: a panel's run side by side with its weights.
 //
-// Offsets: u - offset is the value that counts, offset = 8 + z_w. An unsigned nibble times a signed lhs byte is what
-// VPDPBUSD and VPMADDUBSW multiply, so that kernel subtracts offset * (sum of the lhs over the group) instead.
+// Offsets: a nibble u stands for u - offset with offset = 8 + z_w. VPDPBUSD and VPMADDUBSW multiply unsigned by signed
+// bytes, so x86 kernels take the nibbles as they are and subtract offset * (sum of the lhs over the group).
 #pragma once
 
 #include <cstdint>
@@ -33,7 +33,8 @@ inline constexpr std::int32_t kInt4Offset = 8;  // of a weight whose zero point 
 // Column sums are int16 where a group is no longer than this, else int32: 15 * 2,184 is the most int16 holds.
 inline constexpr std::int64_t kInt4NarrowSumK = 2176;
 
-// Functions here are always inlined: an unoptimised object would hold copies that others could share (kernel.h).
+// Functions here are always inlined: otherwise an unoptimised object would hold copies that others could share
+// (kernel.h).
 struct Int4Groups {
   std::int64_t k;        // >= 1
   std::int64_t group_k;  // a multiple of kInt4Half; the last group may be shorter

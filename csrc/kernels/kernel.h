@@ -14,8 +14,8 @@
 // and a panel follows the panel before it. kRhsSlackBytes after the last panel may be read (never used): a kernel whose
 // step in K is longer than kr reads on, against zeros in its own lhs.
 //
-// Packed lhs: the kernel's own business. Its rows start as float32 (quantize_lhs) or as int8 (pack_lhs); the same
-// kernel's gemm is all that reads it.
+// Packed lhs: each kernel chooses its own form, which only its own gemm reads. Rows start as float32 (quantize_lhs) or
+// as int8 (pack_lhs).
 //
 // Kernel files include this header, <cstdint>, <cstddef>, their intrinsics and kernels/detail; they allocate nothing,
 // start no thread, throw nothing and define no symbol that another object could share.
@@ -37,8 +37,8 @@ inline constexpr float kSmallestRange = 0x1p-100f;
 //                z = clamp(-128 - rint(lo / scale), -128, 127),
 //                q = int(clamp(rint(x * (255 / (hi - lo))), -128 - z, 127 - z)) + z
 // A range below kSmallestRange: scale 1, q = z. NaN, infinity or an overflowing range: scale NaN (and any q).
-//   fixed:       q = int(clamp(rint(x * inverse), lo, hi)) + zero_point, parameters given; infinity saturates, and NaN
-//                sets *saw_nan (and gives any q)
+//   fixed:       q = int(clamp(rint(x * inverse), lo, hi)) + zero_point with the given parameters; infinity
+//                saturates, and NaN sets *saw_nan (and gives any q)
 struct FixedQuant {
   float scale;
   float inverse;
@@ -58,7 +58,7 @@ struct QuantizeLhs {
   bool* saw_nan = nullptr;  // not null where fixed is not
 };
 
-// int8 rows to packed rows. `flip` is 0x80 for uint8 data, else 0; it is XORed to every byte.
+// int8 rows to packed rows. `flip` is 0x80 for uint8 data, else 0; every byte is XORed with it.
 struct PackLhs {
   const std::uint8_t* src;
   std::int64_t src_stride;
@@ -74,7 +74,7 @@ struct PackLhs {
 //              then + bias[n] where there is a bias; then, with relu, y > 0 or NaN ? y : +0
 //   kByte:     q = int(clamp(rint(y * dst_inverse), dst_lo, dst_hi)) + dst_zero_point, y as for kFloat32;
 //              its low byte is stored, which is int8 or uint8 as the caller has it
-// A null pointer means that the term is absent, so it costs nothing.
+// A null pointer means that the term is absent and costs nothing.
 enum class DstKind : std::uint8_t { kInt32, kFloat32, kByte };
 
 struct Epilogue {
@@ -96,7 +96,7 @@ struct GemmBlock {
   const void* lhs;                  // packed by the same kernel
   std::int64_t rows;                // >= 1
   const std::int8_t* rhs;           // first panel, 64-byte aligned
-  std::int32_t nr, kr;              // the panels' shape; a kernel with nr of its own may take it for granted
+  std::int32_t nr, kr;              // the panels' shape, which only a kernel that reads any shape needs
   const std::int32_t* column_sums;  // over k of the int8 values, from the first panel's first column on
   std::int64_t cols;                // >= 1; the last panel may be used in part
   std::int64_t k;                   // >= 1, unpadded
@@ -112,7 +112,7 @@ struct Int4Kernel;  // four-bit weights: kernels/int4.h
 struct Kernel {
   const char* name;
   std::uint32_t features;  // Feature bits, all needed
-  // The panels it reads. nr = kr = 0: any (the portable kernel). All others of an architecture agree.
+  // The panels it reads. nr = kr = 0: any (the portable kernel). All others of an architecture read the same.
   std::int32_t nr, kr;
   std::int32_t mr;              // rows of a register tile: blocks of rows are multiples of it where there are enough
   std::int32_t panels;          // panels of a register tile, and

@@ -1,8 +1,8 @@
 // The portable kernel: standard C++ for any architecture and any panel shape.
 //
-// It is what runs where no other kernel does, and the plainest statement of what the others compute. Sums are kept
-// as uint32: they wrap mod 2^32 as the contract says, without undefined behaviour. The lhs is row-major int8, a row
-// padded with zeros to a multiple of kLhsPad.
+// It runs where no other kernel does, and states most plainly what the others compute. Sums are uint32, so that they
+// wrap mod 2^32 as the contract says without undefined behaviour. The lhs is row-major int8, each row padded with zeros
+// to a multiple of kLhsPad.
 #include <cstdint>
 #include <cstring>
 

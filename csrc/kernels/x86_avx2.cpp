@@ -43,11 +43,7 @@ namespace {
 constexpr int kMr = 9;
 constexpr int kStripCols = Avx2::kLanes;  // of a tile: half a panel
 constexpr std::int64_t kStripBytes = kStripCols * kKr;
-#if defined(OCTAVO_FEW_TILES)  // sanitizers make a tile's code so large that compiling all heights takes minutes
-constexpr int kMaxStreamRows = 4;
-#else
 constexpr int kMaxStreamRows = 8;
-#endif
 constexpr int kGemvMaxRows = 2 * kMaxStreamRows;
 
 void quantize_lhs(const QuantizeLhs& task) { quantize_bytes<Avx2>(task, lhs_stride(task.k), 0); }

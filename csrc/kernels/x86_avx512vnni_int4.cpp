@@ -33,11 +33,7 @@ __m512i load_once(const std::uint8_t* line) {
 }
 
 struct Avx512VnniInt4 : Avx512 {
-#if defined(OCTAVO_FEW_TILES)  // sanitizers make a tile's code so large that compiling all heights takes minutes
-  static constexpr int kMr = 3;
-#else
   static constexpr int kMr = 12;
-#endif
   static constexpr int kPanels = 2;
   // On Zen 4 unpacking in each tile anew is 3 to 5 % faster for any number of tiles, on pipes that VPDPBUSD leaves
   // free. Where it does not (Intel's ports 0 and 5), it would add an eighth: so a few tiles only. Not measured there.

@@ -16,8 +16,8 @@
 namespace octavo {
 namespace {
 
-// The tests also build this file for AVX512-VNNI, which has the same instruction in EVEX form: CPUs with one of the two
-// often lack the other.
+// The tests also build this file for AVX512-VNNI, which has the same instruction in EVEX form, because CPUs with one of
+// the two often lack the other.
 #if defined(__AVXVNNI__)
 constexpr std::uint32_t kFeature = kFeatureAvxVnni;
 __m256i dpbusd(__m256i sum, __m256i lhs, __m256i rhs) { return _mm256_dpbusd_avx_epi32(sum, lhs, rhs); }

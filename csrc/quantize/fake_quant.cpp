@@ -10,11 +10,11 @@
 namespace octavo {
 namespace {
 
-// Elements that one task takes: 64 KiB of each array, small beside a cache and large beside the cost of handing it out.
+// Elements of one task: 64 KiB of each array, which fits a cache and is large beside the cost of handing it out.
 constexpr std::int64_t kTaskElems = 16384;
 
-// Adding and taking off 1.5 * 2^23 rounds |v| < 2^22 to the nearest integer, ties to even, as rint does, and leaves +0
-// where rint leaves -0. It needs no instruction that the baseline lacks.
+// Adding and subtracting 1.5 * 2^23 rounds |v| < 2^22 to the nearest integer, ties to even, as rint does, but gives +0
+// where rint gives -0. The baseline has no instruction for rint.
 constexpr float kRounder = 12582912.0F;
 
 inline float rounded(float v) { return (v + kRounder) - kRounder; }
@@ -62,8 +62,9 @@ class Channels {
   std::vector<float> r_, lo_, hi_;
 };
 
-// How an array is cut, by its shape alone. Runs: pieces of (outer, channel) runs of `inner` elements, none longer than
-// kTaskElems; a task takes several short ones. Rows, where inner is 1: whole rows of `channels` elements.
+// How an array is cut into tasks, which depends on its shape alone. Where inner is 1 a piece is a row of `channels`
+// elements. Otherwise it is a run of `inner` elements of one (outer, channel), or a part of one that is longer than
+// kTaskElems. A task takes several short pieces.
 struct Cut {
   explicit Cut(const ChannelShape& s)
       : shape(s),

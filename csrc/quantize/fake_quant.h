@@ -1,5 +1,5 @@
-// Fake quantization of float32 arrays, forward and backward: what training with simulated integers spends its time on
-// besides matrix products. The definition in NumPy is python/octavo/quantize.py and python/octavo/fake_quant.py.
+// Fake quantization of float32 arrays, forward and backward. Besides matrix products it is what quantization-aware
+// training spends its time on. The NumPy definitions in python/octavo give the same bits.
 //
 //   v = x * r                                  r = fl(1 / scale)
 //   q = rint(v), kept within [lo, hi]          lo = qmin - zero_point, hi = qmax - zero_point
@@ -12,9 +12,9 @@
 //   dL/dzero_point = sum inside ? 0 : -scale * g                   (Jain et al. 2020; Bhalgat et al. 2020)
 //
 // Arrays are contiguous and seen as (outer, channels, inner), C order, with one scale and zero point a channel; one
-// channel is per tensor. Plain C++ that compilers vectorise for the baseline instruction set: each loop reads and
-// writes more bytes than it computes, so that wider vectors were not worth objects of their own. Sums go in float64, in
-// blocks whose bounds depend on the shape alone: the same bits for every number of threads.
+// channel means per tensor. This is plain C++ that compilers vectorise for the baseline instruction set: memory bounds
+// each loop, so wider vectors were not worth objects of their own. Sums are taken in float64, in blocks that depend on
+// the shape alone, so every number of threads gives the same bits.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
-// The frame of the Arm kernels: how the lhs is packed, and the loops over panels, pieces of K and tiles of rows. What
-// differs is a type `Isa`:
+// What the Arm kernels share: how the lhs is packed, and the loops over panels, pieces of K and tiles of rows. A type
+// `Isa` adds what differs:
 //
 //   kRowsPerVector        rows of the lhs in a 16-byte vector: 1 (its 8 k twice) or 2 (8 k of each)
 //   kTileVectors          lhs vectors of a register tile, at most
@@ -15,8 +15,8 @@
 //
 //       group of 8 k    c0: k0..k7 | c1: k0..k7 || c2: k0..k7 | c3: k0..k7 || ...        128 bytes
 //
-// Packed lhs: tiles of R vectors, R at most kTileVectors and as equal as can be, so that 7 vectors are 4 + 3 and not 6
-// + 1. A tile is one run of memory, read front to back:
+// Packed lhs: tiles of R vectors, R at most kTileVectors and as even as possible, so that 7 vectors are 4 + 3 and not
+// 6 + 1. A tile is one run of memory, read front to back:
 //
 //       [tile][K/8][R][16 bytes]         K/8 rounded up to even: a step is 16 k
 //
@@ -50,12 +50,17 @@ inline void prefetch_group(const std::int8_t* group) {
   __builtin_prefetch(group + kPrefetchBytes + 64);
 }
 
-// 16 consecutive k of a row as two vectors of 8 k, each twice.
-inline void store_twice(std::int8_t* dst, std::int64_t stride, int8x16_t q) {
-  const int64x2_t groups = vreinterpretq_s64_s8(q);
-  vst1q_s8(dst, vreinterpretq_s8_s64(vdupq_laneq_s64(groups, 0)));
-  vst1q_s8(dst + stride, vreinterpretq_s8_s64(vdupq_laneq_s64(groups, 1)));
-}
+// For an Isa with one row a vector.
+struct OneRowAVector {
+  static constexpr int kRowsPerVector = 1;
+
+  // 16 consecutive k of a row as two vectors of 8 k, each twice.
+  static void store(std::int8_t* dst, std::int64_t stride, int8x16_t q) {
+    const int64x2_t groups = vreinterpretq_s64_s8(q);
+    vst1q_s8(dst, vreinterpretq_s8_s64(vdupq_laneq_s64(groups, 0)));
+    vst1q_s8(dst + stride, vreinterpretq_s8_s64(vdupq_laneq_s64(groups, 1)));
+  }
+};
 
 template <class Isa>
 struct LhsLayout {
@@ -123,7 +128,7 @@ void quantize_rows(const QuantizeLhs& task) {
     float tail[kStepK] = {};
     std::memcpy(tail, x + whole_steps * kStepK, static_cast<std::size_t>(rest) * sizeof(float));
     const int8x16_t tail_mask = vreinterpretq_s8_u8(first_bytes(rest));
-    if (rq.inverse == 0.0f) {  // not even NaN is looked at
+    if (rq.inverse == 0.0f) {  // the values do not matter, NaN included
       const int8x16_t z = vdupq_n_s8(static_cast<std::int8_t>(rq.zero_point));
       for (std::int64_t step = 0; step < whole_steps; ++step) put(step, z);
       if (rest != 0) put(whole_steps, vandq_s8(z, tail_mask));

@@ -35,7 +35,7 @@ struct Int4Columns {
     const std::uint16_t* half = static_cast<const std::uint16_t*>(block.scale) + at + 4 * quad;
     return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(half)));
   }
-  // Sums as uint32: what is computed with them may wrap.
+  // As uint32, because arithmetic on them may wrap.
   uint32x4_t sum(int quad) const {
     if (block.wide_sums()) {
       return vld1q_u32(reinterpret_cast<const std::uint32_t*>(block.column_sums) + at + 4 * quad);

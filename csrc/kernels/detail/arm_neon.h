@@ -18,17 +18,17 @@
 namespace octavo {
 namespace {
 
-// Keeps multiply instructions in the order written: one lhs vector at a time. GCC 12 otherwise gathers loads in front,
-// needs more than 32 registers and spills a third of the accumulators in the inner loop; Clang 14 needs no telling.
+// Keeps multiply instructions in the order written, one lhs vector at a time. Otherwise GCC 12 moves the loads to the
+// front, needs more than 32 registers and spills a third of the accumulators in the inner loop. Clang 14 does not.
 template <class Vector>
 inline Vector in_order(Vector v) {
   __asm__ volatile("" : "+w"(v));
   return v;
 }
 
-// The parameters of a row, from min(x, 0) and max(x, 0). FMIN and FMAX return NaN where either operand is NaN (MINPS
-// and MAXPS do not), so a NaN anywhere in the row arrives at the end, and infinity does so by its size: no separate
-// maximum of |x| is needed, and both schemes read the row in the same way.
+// The parameters of a row, from min(x, 0) and max(x, 0). FMIN and FMAX return NaN where either operand is NaN, which
+// MINPS and MAXPS do not, so NaN or infinity anywhere in the row shows in the result. Hence no separate maximum of |x|
+// is needed, and both schemes read the row in the same way.
 inline RowQuant choose_row_quant(const float* x, const QuantizeLhs& task) {
   const std::int64_t k = task.k;
   constexpr int kChains = 8;  // independent chains hide the latency
@@ -71,7 +71,7 @@ struct Requantizer {
     return vreinterpretq_s16_s32(vcvtnq_s32_f32(clamped));
   }
 
-  // Low bytes: int8 or uint8, as the parameters have it.
+  // Low bytes: int8 or uint8, depending on the parameters.
   int8x16_t operator()(float32x4_t x0, float32x4_t x1, float32x4_t x2, float32x4_t x3) const {
     const int16x8_t low = vaddq_s16(vuzp1q_s16(four(x0), four(x1)), zero_point);
     const int16x8_t high = vaddq_s16(vuzp1q_s16(four(x2), four(x3)), zero_point);
@@ -90,9 +90,9 @@ struct FixedQuantizer {
   }
 };
 
-// The same with the row's own parameters, which takes fewer instructions: |x * inverse| is at most 255 and a little,
-// since |x| is at most the row's range. int16 holds it, and narrowing q + z with saturation to int8 is clamping to -128
-// - z .. 127 - z before z is added.
+// The same with the row's own parameters, in fewer instructions: |x| is at most the row's range, so |x * inverse| is
+// hardly more than 255, which int16 holds. Narrowing q + z to int8 with saturation equals clamping q to -128 - z ..
+// 127 - z.
 struct DynamicQuantizer {
   float32x4_t inverse;
   int16x8_t zero_point;
@@ -116,8 +116,8 @@ inline uint8x16_t first_bytes(std::int64_t n) {
   return vcltq_u8(vld1q_u8(kByte), vdupq_n_u8(static_cast<std::uint8_t>(n)));
 }
 
-// Finishes `rows` rows of sums, acc[row][16], into columns col0 .. col0 + 15 of the block, or as many as it has. What a
-// block asks for is decided once a tile, not once a row: with few k, this is a large part of the work.
+// Finishes `rows` rows of sums, acc[row][16], into columns col0 .. col0 + 15 of the block, or as many as it has. The
+// kind of result is decided once a tile rather than once a row, because with few k this is a large part of the work.
 class Finisher {
  public:
   Finisher(const GemmBlock& block, std::int64_t col0) : block_(block), col0_(col0) {}
@@ -173,7 +173,7 @@ class Finisher {
     });
   }
 
-  // FMAX takes +0 before -0 and hands on NaN, which is what relu asks for.
+  // FMAX prefers +0 to -0 and passes NaN on, as relu requires.
   template <bool kBias, bool kRelu, bool kByte>
   [[gnu::noinline]] void finish_float32(const std::uint32_t* acc, std::int64_t row0, std::int64_t rows) const {
     using Dst = std::conditional_t<kByte, std::int8_t, std::uint32_t>;

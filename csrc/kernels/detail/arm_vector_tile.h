@@ -18,7 +18,7 @@
 namespace octavo {
 namespace {
 
-// The side with fewer vectors is held in registers, the other passes by. Isa gives multiply_add(acc, lhs, rhs) and
+// The side with fewer vectors is held in registers while the other passes by. Isa gives multiply_add(acc, lhs, rhs) and
 // put_columns(acc, left, right, first): accumulators of columns 0, 1 and of columns 2, 3, put in order into their rows
 // of acc.
 template <class Isa, int R, int kCols, bool kPrefetch>
@@ -58,6 +58,15 @@ template <class Isa, int R, int kCols, bool kPrefetch>
     });
   });
 }
+
+// Gives an Isa its multiply.
+template <class Isa>
+struct VectorTile {
+  template <int R, int kCols, bool kPrefetch>
+  static void multiply(const std::int8_t* a, const std::int8_t* b, std::int64_t steps, std::uint32_t* acc, bool first) {
+    multiply_vectors<Isa, R, kCols, kPrefetch>(a, b, steps, acc, first);
+  }
+};
 
 }  // namespace
 }  // namespace octavo

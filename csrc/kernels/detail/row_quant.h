@@ -32,13 +32,13 @@ inline std::uint32_t bits_from_float(float x) {
   return bits;
 }
 
-// rint for |x| < 2^22, half to even: adding 1.5 * 2^23 leaves no bits behind the point.
+// rint for |x| < 2^22, half to even: a sum with 1.5 * 2^23 has no bits left for a fraction.
 inline float rint_small(float x) {
   constexpr float kMagic = 12582912.0f;
   return (x + kMagic) - kMagic;
 }
 
-// NaN gives lo, so that no conversion to integers ever meets one; MAXPS and MINPS in this order agree.
+// NaN gives lo, so no conversion to integers ever meets one. MAXPS and MINPS in this order do the same.
 inline float clamp_float(float x, float lo, float hi) {
   const float raised = x > lo ? x : lo;
   return raised < hi ? raised : hi;
@@ -68,8 +68,8 @@ inline RowQuant row_quant_asymmetric(std::uint32_t max_abs_bits, float lo, float
   return row_quant(scale, 255.0f / range, static_cast<std::int32_t>(z));
 }
 
-// The row's parameters under a task: measured, or the fixed ones. What was measured: the largest bit pattern of |x|,
-// and for asymmetric rows min(x, 0) and max(x, 0).
+// A row's parameters: the task's fixed ones, or its own from its range: the largest bit pattern of |x|, and for
+// asymmetric rows min(x, 0) and max(x, 0).
 inline RowQuant choose_from_range(const QuantizeLhs& task, std::uint32_t max_abs_bits, float lo, float hi) {
   if (task.fixed != nullptr) {
     if (max_abs_bits > kInfinityBits) *task.saw_nan = true;
@@ -78,7 +78,7 @@ inline RowQuant choose_from_range(const QuantizeLhs& task, std::uint32_t max_abs
   return task.asymmetric ? row_quant_asymmetric(max_abs_bits, lo, hi) : row_quant_symmetric(max_abs_bits);
 }
 
-// For each row of a task: its parameters, choose(x), are noted, and put(m, x, parameters) quantizes it.
+// Records each row's parameters, which are choose(x), and has put(m, x, parameters) quantize it.
 template <class Choose, class Put>
 void for_each_row(const QuantizeLhs& task, const Choose& choose, const Put& put) {
   for (std::int64_t m = 0; m < task.rows; ++m) {

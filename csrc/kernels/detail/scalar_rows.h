@@ -29,7 +29,7 @@ inline void quantize_row(const float* x, std::int64_t k, const RowQuant& rq, std
     return;
   }
   for (std::int64_t i = 0; i < k; ++i) {
-    // Clamped before rounding, which comes to the same and keeps rint_small within its bounds.
+    // Clamped before rounding: the result is the same, and rint_small stays within its bounds.
     const float rounded = rint_small(clamp_float(x[i] * rq.inverse, rq.lo, rq.hi));
     q[i] = static_cast<std::int8_t>(static_cast<std::int32_t>(rounded) + rq.zero_point);
   }

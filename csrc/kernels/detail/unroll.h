@@ -1,6 +1,6 @@
-// Loops over register arrays. A register array stays in registers only where each index is a constant when the compiler
-// first sees it; a plain loop is unrolled later, after the array has been given memory (GCC 12 then spills in the inner
-// loop).
+// Loops over arrays of registers. Such an array stays in registers only if each index is a constant when the compiler
+// first sees it. A plain loop is unrolled later, when the array has been given memory already, and GCC 12 then spills
+// in the inner loop.
 #pragma once
 
 #include <cstdint>

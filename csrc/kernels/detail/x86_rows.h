@@ -1,17 +1,17 @@
-// Where the rows of a register tile stand: several to a base pointer, for there are fewer registers than rows.
+// How a register tile addresses its rows: several to a base pointer, because there are fewer registers than rows.
 #pragma once
 
 namespace octavo {
 namespace {
 
-// An address holds a base and none, one or two strides, so that 12 rows take 4 bases. (Loops spell out what they do
-// with them: wrapped in functions or a class, GCC 12 keeps the accumulators in memory.)
+// x86 addresses are a base plus zero, one or two strides, so 12 rows need 4 bases. (Loops spell out how they use them:
+// wrapped in functions or a class, GCC 12 keeps the accumulators in memory.)
 constexpr int kRowsPerBase = 3;
 template <int kRows>
 constexpr int kRowBases = (kRows + kRowsPerBase - 1) / kRowsPerBase;
 
-// Keeps a base in a register of its own: without it GCC derives all of a tile's row pointers from one and the
-// distances, which it then spills.
+// Keeps a base in a register of its own. Otherwise GCC derives all row pointers of a tile from one base and the
+// distances to it, which it then spills.
 template <class T>
 inline T* kept_apart(T* base) {
   __asm__("" : "+r"(base));

@@ -10,17 +10,19 @@ namespace {
 
 constexpr int kAheadBytes = 4096;
 
-// Weights of which a thread reads more than this in a call come from beyond its L2 cache. Of those that are in it
-// already any prefetch took a tenth of the speed.
+// Where a thread reads more weights than this in a call, they come from beyond its L2 cache. Prefetching weights that
+// are in it already cost a tenth of the speed.
 constexpr std::int64_t kNearBytes = 1 << 20;
 
 inline void prefetch_to_l2(const void* at) { _mm_prefetch(static_cast<const char*>(at), _MM_HINT_T1); }
 
-// For a stream that some rows meet once, at its line number kLine. Few rows load as fast as they can: every other line
-// into L2, and its neighbour comes along. On Zen 4, from L3 and from memory, a prefetch of each line into L1 took them
-// a quarter of the speed, being one load more. Rows that multiply for longer than they load (kBusy; 2 and more of AVX2,
-// 3 and more of VNNI) have each line fetched twice: from afar into L2, which waits for more lines at a time than L1
-// does, and then into L1. Into L1 alone, four rows of weights of 17 and 45 MB took 1.1 to 1.3 times as long.
+// Prefetches for a stream of lines that is read once, at its line number kLine.
+//
+// One or two rows are bound by loads, and a prefetch is one load more: on Zen 4 prefetching each line into L1 cost them
+// a quarter of the speed, from L3 and from memory. So only every other line is prefetched, into L2; its neighbour comes
+// along. Rows that take longer to multiply than to load (kBusy: from 2 rows on with AVX2, from 3 on with VNNI) prefetch
+// each line twice: far ahead into L2, which can wait for more lines at a time than L1, and later into L1. With L1 alone
+// four rows took 1.1 to 1.3 times as long for weights of 17 and 45 MB.
 constexpr int kFarAheadBytes = 16384, kNearAheadBytes = 2048;
 
 template <bool kBusy, int kLine>

@@ -1,12 +1,12 @@
 // VPDPBUSD kernels of any vector width: four products of an unsigned and a signed byte are added to an int32 lane.
 //
-// The rhs is signed and lies in memory as VPDPBUSD wants it: a panel line of 64 bytes is 16 columns of 4 k. The lhs has
+// The rhs is signed and lies in memory as VPDPBUSD takes it: a panel line of 64 bytes is 16 columns of 4 k. The lhs has
 // to be unsigned, so its rows are stored as q + 128, and the accumulators start at -128 times the sum of their column:
 //
 //       sum (q + 128) w - 128 sum w = sum q w
 //
-// VPDPBUSD does not saturate: four products of at most 255 * 128 fit int32 by far, and sums wrap as the contract has
-// it.
+// VPDPBUSD does not saturate: int32 easily holds four products of at most 255 * 128, and sums wrap as the contract
+// says.
 //
 //       rhs registers   c0: k0 k1 k2 k3 | c1: k0 k1 k2 k3 | ... | c15           one line of a panel
 //       lhs broadcast       k0 k1 k2 k3 |     k0 k1 k2 k3 | ... |               one row's 4 k, 4 bytes
@@ -35,7 +35,8 @@ namespace {
 constexpr std::int64_t kGemvMaxRows = 4;
 constexpr int kOffset = 128;
 
-// A chunk of panels that the lhs meets tile by tile. Its share of the L2 cache, of which the lhs block takes half.
+// A chunk of panels, which all tiles of rows read in turn: its share of the L2 cache, of which the lhs block takes
+// half.
 constexpr std::int64_t kChunkBytes = 256 << 10;
 constexpr std::int64_t kMaxChunkPanels = 64;
 
@@ -44,8 +45,8 @@ std::int64_t scratch_elems(std::int64_t, std::int64_t) {
   return Isa::kMr * Isa::kPanels * kNr;
 }
 
-// Where a tile stands. K is not cut into pieces: a step takes fewer bytes of operands than the L2 cache delivers in
-// half its time (176 in 24 cycles of AVX512-VNNI), and sums that leave the registers once are finished at once.
+// Where a tile stands. K is not cut into pieces: the L2 cache delivers a step's operands in less than half its time
+// (176 bytes in 24 cycles with AVX512-VNNI), and sums that leave the registers only once can be finished at once.
 struct Tile {
   const std::uint8_t* lhs;
   std::int64_t lhs_stride;
@@ -103,15 +104,15 @@ template <class Isa, int R, int kUsed>
   }
 }
 
-// For each chunk of panels that fits a share of the L2 cache: for each tile of rows, which then stays in the L1 cache:
-// the chunk's panels. So a row of the result is written in runs as long as the chunk is wide; runs of one tile's 128
-// bytes take twice as long.
+// For each chunk of panels, which stays in the L2 cache: for each tile of rows, which stays in the L1 cache: the
+// chunk's panels. So each row of the result is written in runs as long as the chunk is wide. Runs of a single tile's
+// 128 bytes take twice as long.
 template <class Isa>
 void gemm(const GemmBlock& block) {
   constexpr int kMr = Isa::kMr, kPanels = Isa::kPanels;
   const std::int64_t stride = lhs_stride(block.k), lines = lines_of(block.k), panel_bytes = lines * kLineBytes;
   const std::uint8_t* lhs = static_cast<const std::uint8_t*>(block.lhs);
-  // Rows of tiles as even as they come: 16 rows are 8 + 8 rather than 12 + 4.
+  // Tiles are as even as possible: 16 rows are 8 + 8 rather than 12 + 4.
   const std::int64_t tiles = (block.rows + kMr - 1) / kMr, tile_rows = (block.rows + tiles - 1) / tiles;
   const std::int64_t panels = panels_of(block.cols), fitting = kChunkBytes / panel_bytes / kPanels * kPanels;
   const std::int64_t chunk = fitting < kPanels ? kPanels : fitting > kMaxChunkPanels ? kMaxChunkPanels : fitting;
