@@ -58,6 +58,7 @@ from octavo.runtime import (
     set_min_rows,
     set_num_threads,
     set_result_pool,
+    set_verbose,
     show_config,
     use_kernel,
 )
@@ -91,6 +92,7 @@ __all__ = [
     # what runs
     "CpuInfo", "KernelInfo", "kernels", "cpu_info", "show_config", "use_kernel", "set_min_rows",
     "set_num_threads", "get_num_threads", "ResultPoolInfo", "result_pool", "set_result_pool", "clear_result_pool",
+    "set_verbose",
 ]  # fmt: skip
 
 
@@ -98,6 +100,10 @@ for _name in __all__:
     if callable(globals()[_name]):
         as_of(globals()[_name], "octavo")
 _pickles.install()
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__", "qat"])
 
 
 def __getattr__(name: str) -> Any:

@@ -6,11 +6,27 @@ import html
 import re
 from collections.abc import Sequence
 
-__all__ = ["html_table", "table"]
+__all__ = ["Tabular", "html_table", "table"]
 
 # A number with an optional unit: 12, -0.5, 1,024, 3.2e-05, inf, 99.1%, 1.8x, 3.5 ms, 12 MB, 40 GB/s.
 _NUMBER = re.compile(r"([-+]?(\d[\d,]*(\.\d+)?(e[-+]?\d+)?|inf)|nan)( ?(%|x|[A-Za-z]{1,3}(/s)?))?")
 _EMPTY = ("", "-")
+
+
+class Tabular:
+    """Shows itself as a table, at the prompt and in a notebook. Subclasses write `_table`."""
+
+    __slots__ = ()
+
+    def _table(self) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+        """The header and the rows."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return table(*self._table())
+
+    def _repr_html_(self) -> str:
+        return html_table(*self._table())
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
