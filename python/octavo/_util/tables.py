@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Sequence
 
@@ -81,11 +80,13 @@ def html_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         </tbody>
         </table>
     """
+    from html import escape
+
     styles = ["text-align: right" if to_right else "text-align: left" for to_right in _numeric_columns(header, rows)]
 
     def line(cells: Sequence[str], tag: str) -> str:
         written = (
-            f'<{tag} style="{style}">{html.escape(_printable(cell))}</{tag}>'
+            f'<{tag} style="{style}">{escape(_printable(cell))}</{tag}>'
             for cell, style in zip(cells, styles, strict=True)
         )
         return f"<tr>{''.join(written)}</tr>"

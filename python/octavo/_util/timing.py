@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
+__all__ = ["Timing", "interleaved"]
+
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Seconds a call took in each round."""
+    """Seconds that a call took in each round."""
 
     rounds: tuple[float, ...]
 
     @property
     def median(self) -> float:
-        return statistics.median(self.rounds)
+        return float(np.median(self.rounds))
 
     @property
     def spread(self) -> float:
@@ -27,10 +30,15 @@ class Timing:
 def interleaved(
     contenders: Mapping[str, Callable[[], object]], *, rounds: int = 5, round_seconds: float = 0.05
 ) -> dict[str, Timing]:
-    """Times each contender once per round, in turn, so that a machine that slows down slows them all.
+    """Times each contender once a round, in turn, so that a machine that slows down slows them all.
 
-    Every contender is warmed up first and called as often as fits into round_seconds (at least once); a round's
-    figure is the mean of its calls.
+    Args:
+        contenders: what to call, by name. Each is warmed up first.
+        rounds: how often each is timed.
+        round_seconds: each is called as often as fits into this time, at least once; a round's figure is the mean.
+
+    Returns:
+        The seconds of a call in each round, by name.
 
     Example:
         >>> from octavo._util.timing import interleaved
