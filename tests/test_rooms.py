@@ -147,7 +147,17 @@ def test_every_example_runs(module: str) -> None:
 
 
 # What importing octavo may import besides itself: NumPy, what NumPy imports, and these with what they import.
-MAY_IMPORT = ("numpy.typing", "dataclasses", "copy", "graphlib", "contextlib", "functools", "platform", "re")
+MAY_IMPORT = (
+    "__future__",
+    "numpy.typing",
+    "dataclasses",
+    "copy",
+    "graphlib",
+    "contextlib",
+    "functools",
+    "platform",
+    "re",
+)
 
 
 def test_import_brings_what_is_listed_alone() -> None:
