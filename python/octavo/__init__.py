@@ -62,8 +62,9 @@ from octavo.runtime import (
 
 if TYPE_CHECKING:
     from octavo import qat as qat
-    from octavo._analysis.advice import Advice, LayerAdvice, advise
-    from octavo._analysis.comparison import Comparison, LayerComparison, compare
+    from octavo._analysis.advice import advise
+    from octavo._analysis.comparison import compare
+    from octavo._analysis.results import Advice, Comparison, LayerAdvice, LayerComparison
     from octavo._files.save_load import load, save
 
 __version__ = "0.1.0"
@@ -98,10 +99,10 @@ __all__ = [
 
 # Imported at their first use, to keep importing octavo light.
 _LAZY = {
-    "Advice": "_analysis.advice",
-    "Comparison": "_analysis.comparison",
-    "LayerAdvice": "_analysis.advice",
-    "LayerComparison": "_analysis.comparison",
+    "Advice": "_analysis.results",
+    "Comparison": "_analysis.results",
+    "LayerAdvice": "_analysis.results",
+    "LayerComparison": "_analysis.results",
     "advise": "_analysis.advice",
     "compare": "_analysis.comparison",
     "load": "_files.save_load",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Timing", "interleaved"]
+__all__ = ["Timing", "duration", "interleaved"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,20 @@ class Timing:
     def spread(self) -> float:
         """(slowest - fastest) / median of the rounds."""
         return (max(self.rounds) - min(self.rounds)) / self.median
+
+
+def duration(seconds: float) -> str:
+    """A time in three digits, in the unit that suits it.
+
+    Example:
+        >>> from octavo._util.timing import duration
+        >>> [duration(s) for s in (3.2e-8, 9.999e-6, 0.0321, 75.0)]
+        ['32.0 ns', '10.0 us', '32.1 ms', '75.0 s']
+    """
+    smaller = (("ns", 1e9), ("us", 1e6), ("ms", 1e3))
+    unit, factor = next(((u, f) for u, f in smaller if seconds * f < 999.5), ("s", 1.0))
+    value = seconds * factor
+    return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f} {unit}"
 
 
 def interleaved(
