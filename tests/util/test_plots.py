@@ -90,7 +90,7 @@ def test_bar_panels_write_what_is_not_finite(values: list[float], tmp_path: Path
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        (3.21e4, "32,100"), (999.6, "1,000"), (999.4, "999"), (-1234.5, "-1,234"), (0.01234, "0.0123"), 
+        (3.21e4, "32,100"), (999.6, "1,000"), (999.4, "999"), (-1234.5, "-1,234"), (0.01234, "0.0123"),
         (1e-5, "1.0e-05"), (2.5e7, "2.50e+07"), (math.nan, "nan"), (-math.inf, "-inf"), (-0.0, "0"), (12.0, "12"),
     ],
 )  # fmt: skip
