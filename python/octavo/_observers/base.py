@@ -311,10 +311,13 @@ class Observer(ABC):
         return html_table(*self._table())
 
     def _table(self) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+        chosen: QParams | str
         try:
-            return observer_table(self, self._qparams(*self._found(), self.ch_axis))
+            chosen = self._qparams(*self._found(), self.ch_axis)
         except ValueError as error:
-            return observer_table(self, str(error))
+            chosen = str(error)
+        seen = self._seen_range() if self.seen else None
+        return observer_table(type(self).__name__, self._options(), seen, chosen)
 
     def plot(self, path: str | PathLike[str] | None = None, axes: Any = None) -> Any:
         """Draws what was seen, and the range that the integers cover.
@@ -336,7 +339,8 @@ class Observer(ABC):
         return self._draw(self._qparams(*self._found(), self.ch_axis), path, axes)
 
     def _draw(self, chosen: QParams, path: str | PathLike[str] | None, axes: Any) -> Any:
-        return (plot_range if self.ch_axis is None else plot_channels)(self, chosen, path, axes)
+        draw = plot_range if self.ch_axis is None else plot_channels
+        return draw(type(self).__name__, self._seen_range(), chosen, path, axes)
 
 
 def finite_number(value: float, name: str, *, low: float) -> float:

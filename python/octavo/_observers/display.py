@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from octavo._numerics.params import QParams
+from octavo._observers.histogram_math import Histogram
 from octavo._util.plots import BAD, GOOD, GRID, TEXT, one_axes, save, short, style
-
-if TYPE_CHECKING:
-    from octavo._observers.base import Observer
-    from octavo._observers.histogram_math import Histogram
 
 __all__ = ["observer_table", "plot_channels", "plot_histogram", "plot_range"]
 
@@ -22,36 +19,42 @@ _SHOWN_CHANNELS = 16  # rows of the table of a per-channel observer
 _DRAWN_BINS = 256  # of a histogram
 
 Reals = npt.NDArray[np.float64]
+Range = tuple[npt.NDArray[Any], npt.NDArray[Any]]
 
 
-def observer_table(observer: Observer, chosen: QParams | str) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
-    """Header and rows: an observer's options, what it has seen, and what it chooses (or why it cannot choose).
+def observer_table(
+    name: str, options: Mapping[str, Any], seen: Range | None, chosen: QParams | str
+) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+    """Header and rows: an observer's options, the range seen, and what it chooses or why it cannot choose.
 
     Per channel there is a row for each channel, or for the first and last ones.
     """
-    options = [
-        (name, f"{value:.6g}" if isinstance(value, float) else str(value))
-        for name, value in observer._options().items()
+    rows = [
+        (option, f"{value:.6g}" if isinstance(value, float) else str(value))
+        for option, value in options.items()
         if value is not None
     ]
-    header = (type(observer).__name__, "")
-    if isinstance(chosen, str):
-        return header, [*options, ("qparams", chosen)]
-    lo, hi = observer._seen_range()
-    covered_lo, covered_hi = covered(chosen)
+    if isinstance(chosen, str) or seen is None:
+        return (name, ""), [*rows, ("qparams", str(chosen))]
+    lo, hi = seen
     if lo.ndim == 0:
-        return header, [
-            *options,
-            ("seen", f"{short(float(lo))} to {short(float(hi))}"),
-            ("covered", f"{short(float(covered_lo))} to {short(float(covered_hi))}"),
+        return (name, ""), [
+            *rows,
+            ("seen", _range(seen)),
+            ("covered", _range(covered(chosen))),
             ("scale", f"{float(chosen.scale):.6g}"),
             ("zero_point", f"{int(chosen.zero_point)}"),
         ]
     columns = (lo, hi, chosen.scale, chosen.zero_point)
-    rows = [(f"{c}", *(f"{float(column[c]):.6g}" for column in columns)) for c in _shown(lo.size)]
+    channels = [(f"{c}", *(f"{float(column[c]):.6g}" for column in columns)) for c in _shown(lo.size)]
     if lo.size > _SHOWN_CHANNELS:
-        rows.insert(_SHOWN_CHANNELS // 2, ("...", "", "", "", ""))
-    return ("channel", "lowest", "highest", "scale", "zero_point"), rows
+        channels.insert(_SHOWN_CHANNELS // 2, ("...", "", "", "", ""))
+    return ("channel", "lowest", "highest", "scale", "zero_point"), channels
+
+
+def _range(ends: Range) -> str:
+    lo, hi = (short(float(end)) for end in ends)
+    return f"{lo} to {hi}"
 
 
 def _shown(channels: int) -> list[int]:
@@ -68,7 +71,7 @@ def covered(params: QParams) -> tuple[Reals, Reals]:
 
 
 def plot_histogram(
-    observer: Observer, histogram: Histogram, chosen: QParams, path: str | PathLike[str] | None, axes: Any
+    name: str, histogram: Histogram, chosen: QParams, path: str | PathLike[str] | None, axes: Any
 ) -> Any:
     """The counts on a logarithmic axis, with lines at the ends of the range that integers cover."""
     axis = one_axes(axes, (6.4, 3.2), path)
@@ -87,7 +90,7 @@ def plot_histogram(
     middles = histogram.centers
     outside = counts[(middles < ends[0]) | (middles > ends[1])].sum() / counts.sum()
     axis.set_title(
-        f"{type(observer).__name__}: {short(ends[0])} to {short(ends[1])} covered, {outside:.2%} of values outside",
+        f"{name}: {_range(covered(chosen))} covered, {outside:.2%} of values outside",
         fontsize=10,
     )
     axis.set_xlabel("value", fontsize=9)
@@ -95,10 +98,10 @@ def plot_histogram(
     return _finished(axis, path)
 
 
-def plot_range(observer: Observer, chosen: QParams, path: str | PathLike[str] | None, axes: Any) -> Any:
+def plot_range(name: str, seen: Range, chosen: QParams, path: str | PathLike[str] | None, axes: Any) -> Any:
     """Two bars, one over the other: the range seen, and the range that integers cover."""
     axis = one_axes(axes, (6.4, 1.8), path)
-    ranges = [tuple(float(end) for end in pair) for pair in (observer._seen_range(), covered(chosen))]
+    ranges = [tuple(float(end) for end in pair) for pair in (seen, covered(chosen))]
     lows, highs = zip(*ranges, strict=True)
     bars = axis.barh([0, 1], np.subtract(highs, lows), left=lows, color=[GOOD, BAD], height=0.6)
     texts = [f"{short(lo)} to {short(hi)}" for lo, hi in ranges]
@@ -109,15 +112,15 @@ def plot_range(observer: Observer, chosen: QParams, path: str | PathLike[str] | 
     axis.set_ylim(1.6, -0.6)
     axis.set_yticks([0, 1], ["seen", "covered"])
     axis.axvline(0, color=GRID, lw=0.8)
-    axis.set_title(f"{type(observer).__name__}, {chosen.qtype.name}", fontsize=10)
+    axis.set_title(f"{name}, {chosen.qtype.name}", fontsize=10)
     return _finished(axis, path)
 
 
-def plot_channels(observer: Observer, chosen: QParams, path: str | PathLike[str] | None, axes: Any) -> Any:
+def plot_channels(name: str, seen: Range, chosen: QParams, path: str | PathLike[str] | None, axes: Any) -> Any:
     """The range seen of each channel as a band, and lines at the ends of the range that its integers cover."""
     axis = one_axes(axes, (6.4, 3.2), path)
     edges = np.arange(chosen.scale.size + 1) - 0.5
-    lo, hi = observer._seen_range()
+    lo, hi = seen
     axis.stairs(hi, edges, baseline=lo, fill=True, color=GOOD, label="seen")
     for end, label in zip(covered(chosen), ("covered", None), strict=True):
         axis.stairs(end, edges, baseline=None, color=BAD, lw=1.2, label=label)
@@ -127,7 +130,7 @@ def plot_channels(observer: Observer, chosen: QParams, path: str | PathLike[str]
     if most > least:  # a channel of zeros has scale 1, whose range would dwarf all others
         axis.set_ylim(least - 0.12 * (most - least), most + 0.12 * (most - least))
     axis.xaxis.get_major_locator().set_params(integer=True)
-    axis.set_title(f"{type(observer).__name__}, {chosen.qtype.name}", fontsize=10)
+    axis.set_title(f"{name}, {chosen.qtype.name}", fontsize=10)
     axis.set_xlabel("channel", fontsize=9)
     axis.set_ylabel("value", fontsize=9)
     axis.legend(frameon=False, labelcolor=TEXT, fontsize=8)

@@ -73,7 +73,7 @@ class _HistogramKeeper(Observer):
         return _as_range(found_lo, found_hi)
 
     def _draw(self, chosen: QParams, path: str | PathLike[str] | None, axes: Any) -> Any:
-        return plot_histogram(self, self.histogram, chosen, path, axes)
+        return plot_histogram(type(self).__name__, self.histogram, chosen, path, axes)
 
     @abstractmethod
     def _search(self) -> tuple[float | np.float32, float | np.float32]:
