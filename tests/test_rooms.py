@@ -146,11 +146,37 @@ def test_every_example_runs(module: str) -> None:
     assert (runner.failures, runner.tries) == (0, examples_in(MODULES[module]))
 
 
-def test_import_brings_no_heavy_module() -> None:
-    code = "import sys, octavo; print(*sorted(m for m in sys.modules if '.' not in m))"
-    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
-    heavy = {"sklearn", "scipy", "matplotlib", "tqdm", "safetensors", "torch", "onnx", "argparse", "autograd"}
-    assert not heavy & set(loaded)
+# What importing octavo may import besides itself: NumPy, what NumPy imports, and these with what they import.
+MAY_IMPORT = (
+    "__future__",
+    "numpy.typing",
+    "dataclasses",
+    "copy",
+    "graphlib",
+    "contextlib",
+    "functools",
+    "platform",
+    "re",
+)
+
+
+def test_import_brings_what_is_listed_alone() -> None:
+    code = f"""
+import sys, numpy
+for name in {MAY_IMPORT}:
+    __import__(name)
+before = set(sys.modules)
+import octavo
+print(*sorted(name for name in set(sys.modules) - before if name.partition(".")[0] != "octavo"))
+"""
+    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert run.stdout.split() == []
+
+
+def test_dir_of_the_package_has_public_names_alone() -> None:
+    assert set(dir(octavo)) == {*octavo.__all__, "__version__", "qat"}
+    for name in octavo.__all__:
+        assert getattr(octavo, name) is getattr(octavo, name)  # also those that are imported at their first use
 
 
 def test_package_holds_stubs_and_marker() -> None:

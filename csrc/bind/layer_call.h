@@ -9,6 +9,7 @@
 #include <stdexcept>
 
 #include "bind/result_array.h"
+#include "gemm/verbose.h"
 
 namespace octavo {
 
@@ -18,6 +19,9 @@ namespace py = pybind11;
 // microseconds where another thread wants it; the work below this takes less than that.
 inline constexpr double kReleaseGilWork = 65536;
 
+// Logs what this thread's products have reported; needs the GIL.
+void hand_over_reports();
+
 template <class Work>
 void without_gil(double multiply_adds, const Work& work) {
   if (multiply_adds < kReleaseGilWork) {
@@ -26,6 +30,7 @@ void without_gil(double multiply_adds, const Work& work) {
     const py::gil_scoped_release release;
     work();
   }
+  if (verbosity() == Verbosity::kKept) hand_over_reports();
 }
 
 inline void require(bool condition, const char* message) {

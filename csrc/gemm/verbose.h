@@ -1,20 +1,32 @@
-// OCTAVO_VERBOSE=1: a line on stderr for each product.
+// A line for each product, on stderr or for the caller to take.
 //
 //   octavo: linear 512x768x3072, kernel avx512vnni, 2 threads, 4 blocks of rows, 3.512 ms
 //
-// The shape is M x K x N; the time is that of the whole call, packing of operands included. Switched off it costs a
-// load and a branch at each of its three places.
+// The shape is M x K x N; the time is that of the whole call, packing the operands included. Off, it costs a load and a
+// branch at each of its places.
 #pragma once
 
 #include <chrono>
 #include <cstdint>
+#include <string>
+#include <vector>
 
 namespace octavo {
 
-// Whether OCTAVO_VERBOSE is 1: read once. std::invalid_argument where it is neither 0, 1 nor empty.
+// Where lines go. kUnset: to stderr if OCTAVO_VERBOSE is 1, nowhere if it is 0, empty or missing; read at the next
+// product. kKept: lines wait in the thread that called, until it takes them.
+enum class Verbosity : int { kUnset = -1, kOff = 0, kStderr = 1, kKept = 2 };
+
+// Whether there are lines at all. std::invalid_argument where OCTAVO_VERBOSE is neither 0, 1 nor empty.
 bool verbose();
 
-// Times one call from its construction to its destruction, then prints it.
+Verbosity verbosity() noexcept;
+void set_verbosity(Verbosity verbosity) noexcept;
+
+// The lines of this thread's products since it took them last, without their newlines.
+std::vector<std::string> take_reports();
+
+// Times one call from its construction to its destruction, then reports it.
 class CallReport {
  public:
   CallReport(const char* operation, std::int64_t m, std::int64_t k, std::int64_t n)
@@ -24,7 +36,7 @@ class CallReport {
   CallReport(const CallReport&) = delete;
   CallReport& operator=(const CallReport&) = delete;
   ~CallReport() {
-    if (on_) print();
+    if (on_) report();
   }
 
   void run_by(const char* kernel, int threads) {
@@ -38,7 +50,7 @@ class CallReport {
   }
 
  private:
-  void print() const;
+  void report() const noexcept;
 
   bool on_;
   const char* operation_;

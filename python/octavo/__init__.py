@@ -7,9 +7,6 @@ model.
 from typing import TYPE_CHECKING, Any
 
 from octavo import _pickles, nn, ops
-from octavo._analysis.advice import Advice, LayerAdvice, advise
-from octavo._analysis.comparison import Comparison, LayerComparison, compare
-from octavo._files.save_load import load, save
 from octavo._layers.arrays.quantized import QuantizedArray
 from octavo._layers.embedding import QuantEmbedding
 from octavo._layers.linear import QuantLinear
@@ -58,12 +55,17 @@ from octavo.runtime import (
     set_min_rows,
     set_num_threads,
     set_result_pool,
+    set_verbose,
     show_config,
     use_kernel,
 )
 
 if TYPE_CHECKING:
     from octavo import qat as qat
+    from octavo._analysis.advice import advise
+    from octavo._analysis.comparison import compare
+    from octavo._analysis.results import Advice, Comparison, LayerAdvice, LayerComparison
+    from octavo._files.save_load import load, save
 
 __version__ = "0.1.0"
 
@@ -91,20 +93,42 @@ __all__ = [
     # what runs
     "CpuInfo", "KernelInfo", "kernels", "cpu_info", "show_config", "use_kernel", "set_min_rows",
     "set_num_threads", "get_num_threads", "ResultPoolInfo", "result_pool", "set_result_pool", "clear_result_pool",
+    "set_verbose",
 ]  # fmt: skip
 
 
+# Imported at their first use, to keep importing octavo light.
+_LAZY = {
+    "Advice": "_analysis.results",
+    "Comparison": "_analysis.results",
+    "LayerAdvice": "_analysis.results",
+    "LayerComparison": "_analysis.results",
+    "advise": "_analysis.advice",
+    "compare": "_analysis.comparison",
+    "load": "_files.save_load",
+    "save": "_files.save_load",
+}
+
 for _name in __all__:
-    if callable(globals()[_name]):
+    if _name not in _LAZY and callable(globals()[_name]):
         as_of(globals()[_name], "octavo")
 _pickles.install()
 
 
-def __getattr__(name: str) -> Any:
-    if name == "qat":
-        import importlib
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__", "qat"])
 
+
+def __getattr__(name: str) -> Any:
+    import importlib
+
+    if name == "qat":
         return importlib.import_module("octavo.qat")
+    if name in _LAZY:
+        thing = getattr(importlib.import_module(f"octavo.{_LAZY[name]}"), name)
+        as_of(thing, "octavo")
+        globals()[name] = thing
+        return thing
     if name in _pickles.PICKLED:
         return _pickles.find(name)
     raise AttributeError(f"module 'octavo' has no attribute {name!r}")

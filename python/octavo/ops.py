@@ -85,7 +85,7 @@ def quantize_linear(
         named = kind if named is None and kind in _FOUR_BITS else named
         _same_shape(zero_point, scale, "y_zero_point", "y_scale")
     storage, qmin, qmax = _output_type(zero_point, named)
-    with np.errstate(divide="ignore", over="ignore", under="ignore", invalid="ignore"):
+    with np.errstate(all="ignore"):
         steps = np.divide(values, _spread(scale, values.shape, axis, block_size, "y_scale"))
     # float16 holds neither 65,535 nor every sum with a zero point; from here on all values are whole and small.
     steps = np.asarray(steps, dtype=np.float32 if steps.dtype == np.float16 else steps.dtype)
@@ -142,7 +142,7 @@ def dequantize_linear(
         if q.dtype == np.int32 and zero_point.any():
             raise ValueError("x_zero_point must be 0 for int32 x, as ONNX says; subtract it from x")
         y -= _spread(zero_point.astype(np.float32), q.shape, axis, block_size, "x_zero_point")
-    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+    with np.errstate(all="ignore"):
         y *= _spread(scale.astype(np.float32), q.shape, axis, block_size, "x_scale")
         return y.astype(scale.dtype, copy=False)
 
@@ -159,11 +159,12 @@ def dynamic_quantize_linear(x: ArrayLike) -> tuple[NDArray[np.uint8], NDArray[np
 
     Raises:
         TypeError: x is not float32.
-        ValueError: NaN, infinity or a range beyond float32 in x.
+        ValueError: NaN or infinity in x, or a range that float32 does not hold.
 
     Notes:
-        Where hi == lo, that is all zeros or nothing, the range counts as 1. Ties go to even.
-        Source: ONNX DynamicQuantizeLinear-11.
+        Where hi == lo (x is empty or all zeros), the range counts as 1. Ties go to even. Where hi - lo is so small
+        (below 1.79e-43) that the scale underflows to 0, y_zero_point is 255 and y is 255 for positive values, 0
+        for all others, as onnx.reference and ONNX Runtime have it. Source: ONNX DynamicQuantizeLinear-11.
 
     Example:
         >>> import numpy as np, octavo as oc
@@ -172,16 +173,20 @@ def dynamic_quantize_linear(x: ArrayLike) -> tuple[NDArray[np.uint8], NDArray[np
     """
     values = _typed(x, "x", ("float32",))
     zero = np.float32(0)
-    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+    with np.errstate(all="ignore"):
         lo, hi = np.minimum(values.min(initial=0), zero), np.maximum(values.max(initial=0), zero)
         span = np.float32(1) if lo == hi else hi - lo
         if not np.isfinite(span):
             raise ValueError(f"x must be finite with a range that float32 holds, got values from {lo} to {hi}")
         scale = span / np.float32(255)
-        zero_point = np.rint(np.clip(zero - lo / scale, zero, np.float32(255)))
-        y = np.rint(values / scale)
+        quotient = -lo / scale
+        zero_point = np.float32(255) if np.isnan(quotient) else np.rint(np.clip(quotient, zero, np.float32(255)))
+        y = np.asarray(np.rint(values / scale))
     y += zero_point
-    return np.clip(y, 0, 255, out=y).astype(np.uint8), np.array(scale), np.array(zero_point.astype(np.uint8))
+    np.clip(y, 0, 255, out=y)
+    if scale == 0:
+        y[np.isnan(y)] = 0
+    return y.astype(np.uint8), np.array(scale), np.array(zero_point.astype(np.uint8))
 
 
 def matmul_integer(
@@ -275,7 +280,7 @@ def qlinear_matmul(
     zero = _typed(y_zero_point, "y_zero_point", ("int8", "uint8"))
     zy = of_rows(zero, "y_zero_point")
     _, qmin, qmax = _QUANTIZED[zero.dtype.name]
-    with np.errstate(divide="ignore", over="ignore", under="ignore", invalid="ignore"):
+    with np.errstate(all="ignore"):
         y = np.multiply(sums, sa * sb / sy, dtype=np.float64)
     y += zy
     np.rint(y, out=y)

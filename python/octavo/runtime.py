@@ -1,23 +1,43 @@
-"""What runs: kernels, the CPU they run on, threads, and the memory kept for results."""
+"""What runs: kernels, the CPU they run on, threads, the memory kept for results, lines about each product.
+
+The functions that set something act at once, for the whole process. What they return is a context manager, which puts
+the value from before the call back:
+
+    octavo.set_num_threads(2)
+    with octavo.set_num_threads(1):
+        ...  # one thread
+    ...  # two
+"""
 
 from __future__ import annotations
 
 import os
 import platform
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 
 from octavo import _core
+from octavo._util.tables import Tabular
+
+_VERBOSE_OFF, _VERBOSE_KEPT = 0, 2  # Verbosity in csrc/gemm/verbose.h
 
 
 @dataclass(frozen=True, slots=True)
 class KernelInfo:
-    """A kernel of this build. ``missing`` names the CPU features it needs and this machine lacks.
+    """A kernel of this build.
 
-    ``active`` says that it is the one in use; products of fewer rows than its ``min_rows`` go to the next one that is
-    supported, unless it is forced.
+    Attributes:
+        name: as `use_kernel` and ``OCTAVO_ISA`` take it.
+        missing: the CPU features that it needs and this machine lacks.
+        active: whether it is the one in use. Unless it is forced, products of fewer than `min_rows` rows go to the
+            next kernel that is supported.
+        min_rows: see `set_min_rows`.
     """
 
     name: str
@@ -31,9 +51,38 @@ class KernelInfo:
         return not self.missing
 
 
-@dataclass(frozen=True, slots=True)
-class CpuInfo:
-    """The CPU as the kernels see it. A feature counts where the CPU and the operating system both offer it."""
+class _Kernels(Tabular, tuple[KernelInfo, ...]):
+    """A tuple that shows itself as a table."""
+
+    __slots__ = ()
+
+    def _table(self) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+        rows = [
+            (
+                k.name,
+                "yes" if k.supported else f"lacks {', '.join(k.missing)}",
+                "yes" if k.active else "",
+                f"{k.min_rows}",
+            )
+            for k in self
+        ]
+        return ("kernel", "runs here", "in use", "from rows"), rows
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return tuple, (tuple(self),)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class CpuInfo(Tabular):
+    """The CPU as the kernels see it. A feature counts where the CPU and the operating system both offer it.
+
+    Attributes:
+        brand: the CPU's own name for itself.
+        architecture: as `platform.machine` gives it.
+        features: of those that kernels may need, which there are.
+        cache_bytes: sizes of the data caches of one core, by level: "l1d", "l2", "l3".
+        cpus: how many CPUs this process may use.
+    """
 
     brand: str
     architecture: str
@@ -41,9 +90,43 @@ class CpuInfo:
     cache_bytes: dict[str, int]
     cpus: int
 
+    def _table(self) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+        present, absent = self._by_presence()
+        rows = [
+            ("architecture", self.architecture), ("available", f"{self.cpus}"), ("caches", self._caches()),
+            ("features", present or "none"), ("not here", absent or "none"),
+        ]  # fmt: skip
+        return ("CPU", self.brand), rows
+
+    def _by_presence(self) -> tuple[str, str]:
+        """The names of the features that are there, and of those that are not."""
+        present, absent = (" ".join(n for n, p in self.features.items() if p is wanted) for wanted in (True, False))
+        return present, absent
+
+    def _caches(self) -> str:
+        return ", ".join(f"{level.upper()} {size // 1024} KiB" for level, size in self.cache_bytes.items())
+
+
+class _Setting(AbstractContextManager[None]):
+    """Something that has been set. At the end of a with statement the value from before the call is put back."""
+
+    def __init__(self, call: str, before: object, restore: Callable[[], None]) -> None:
+        self._call, self._before, self._restore = call, before, restore
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._restore()
+
+    def __repr__(self) -> str:
+        return f"{self._call}, {self._before} before"
+
 
 def kernels() -> tuple[KernelInfo, ...]:
-    """The kernels of this build, best first.
+    """The kernels of this build, best first: a tuple that shows itself as a table.
 
     The active one is the first that is supported, unless ``OCTAVO_ISA`` or `use_kernel` forces another.
 
@@ -59,7 +142,7 @@ def kernels() -> tuple[KernelInfo, ...]:
         1
     """
     active = _core.active_kernel()
-    return tuple(
+    return _Kernels(
         KernelInfo(n, tuple(_core.missing_features(n)), n == active, _core.min_rows(n)) for n in _core.kernel_names()
     )
 
@@ -78,14 +161,20 @@ def cpu_info() -> CpuInfo:
     return CpuInfo(_core.cpu_brand(), platform.machine(), _core.cpu_features(), caches, cpus)
 
 
-class use_kernel:  # noqa: N801 - reads as a verb, at the call and in a with statement
-    """Forces a kernel by name for the whole process; ``None`` returns to the best one.
+def use_kernel(name: str | None) -> AbstractContextManager[None]:
+    """Forces a kernel for the whole process; ``None`` returns to the best one.
 
-    At once when called; used as a context manager it puts the previous choice back at the end. Every kernel gives
-    the same bits, so this is for tests and measurements.
+    Every kernel gives the same bits, so this is for tests and measurements.
+
+    Args:
+        name: of a kernel of this build; see `kernels`.
+
+    Returns:
+        A context manager, which puts the previous choice back.
 
     Raises:
-        ValueError: no kernel has this name, or this CPU lacks a feature that it needs (the message says which).
+        TypeError: name is neither a string nor None.
+        ValueError: no kernel has this name, or this CPU lacks a feature that it needs (the message names it).
 
     Example:
         >>> import octavo as oc
@@ -93,49 +182,56 @@ class use_kernel:  # noqa: N801 - reads as a verb, at the call and in a with sta
         ...     [k.name for k in oc.kernels() if k.active]
         ['scalar']
     """
-
-    def __init__(self, name: str | None) -> None:
-        self._previous = _forced_or_none()
-        if name is not None and name not in _core.kernel_names():
-            raise ValueError(f"no kernel is named {name!r}; this build has {', '.join(_core.kernel_names())}")
-        _core.force_kernel(name)
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        _core.force_kernel(self._previous)
+    if name is not None:
+        _check_kernel(name)
+    before = _forced_or_none()
+    _core.force_kernel(name)
+    return _Setting(f"use_kernel({name!r})", before, lambda: _core.force_kernel(before))
 
 
-def set_min_rows(kernel: str, rows: int) -> None:
+def set_min_rows(kernel: str, rows: int) -> AbstractContextManager[None]:
     """Sets the fewest rows for which a kernel is chosen; products of fewer go to the next kernel that is supported.
 
-    It starts as measured or, in ``OCTAVO_MIN_ROWS="amxint8=8"``, as given there. A kernel that is forced takes any
-    number of rows. Every kernel gives the same bits, so this is about speed alone.
+    The value to begin with was measured, or comes from ``OCTAVO_MIN_ROWS="amxint8=8"``. A forced kernel takes any
+    number of rows. Every kernel gives the same bits, so this affects speed alone.
 
     Args:
         kernel: name of a kernel that is supported here.
         rows: 1 or more.
 
+    Returns:
+        A context manager, which puts the previous value back.
+
     Raises:
-        TypeError: rows is not an integer.
+        TypeError: kernel is not a string, or rows is not an integer.
         ValueError: no kernel has this name, this CPU lacks a feature that it needs, or rows is below 1.
 
     Example:
         >>> import octavo as oc
-        >>> oc.set_min_rows("scalar", 1)
-        >>> oc.kernels()[-1].min_rows
-        1
+        >>> with oc.set_min_rows("scalar", 9):
+        ...     oc.kernels()[-1].min_rows
+        9
     """
-    if isinstance(rows, bool) or not isinstance(rows, int | np.integer):
-        raise TypeError(f"rows must be an integer, got {type(rows).__name__}")
-    if kernel not in _core.kernel_names():
-        raise ValueError(f"no kernel is named {kernel!r}; this build has {', '.join(_core.kernel_names())}")
-    if not 1 <= rows < 2**63:
-        raise ValueError(f"rows must be 1 or more and below 2**63, got {rows}")
+    _check_integer(rows, "rows", 1, 2**63 - 1)
+    _check_kernel(kernel)
+    before = _core.min_rows(kernel)
     _core.set_min_rows(kernel, int(rows))
+    return _Setting(f"set_min_rows({kernel!r}, {rows})", before, lambda: _core.set_min_rows(kernel, before))
+
+
+def _check_kernel(name: str) -> None:
+    if not isinstance(name, str):
+        raise TypeError(f"a kernel is named by a string, got {type(name).__name__}")
+    if name not in _core.kernel_names():
+        raise ValueError(f"no kernel is named {name!r}; this build has {', '.join(_core.kernel_names())}")
+
+
+def _check_integer(value: int, name: str, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{name} must be an integer, got {type(value).__name__}")
+    if not low <= value <= high:
+        limits = f"from {low} to {high}" if high < 2**62 else f"{low} or more and below 2**63"
+        raise ValueError(f"{name} must be {limits}, got {value}")
 
 
 def _forced_or_none() -> str | None:
@@ -145,24 +241,35 @@ def _forced_or_none() -> str | None:
         return None
 
 
-def set_num_threads(n: int) -> None:
+def set_num_threads(n: int) -> AbstractContextManager[None]:
     """Sets how many threads a call may use, the caller's included.
 
-    It starts as ``OCTAVO_NUM_THREADS``, else as the number of CPUs that affinity and cgroup quota leave. Small calls
-    use one in any case.
+    The value to begin with is ``OCTAVO_NUM_THREADS``, or else the number of CPUs that affinity and cgroup quota leave.
+    Small calls use one thread in any case.
 
     Args:
         n: 1 to 4096.
 
+    Returns:
+        A context manager, which puts the previous number back.
+
     Raises:
         TypeError: n is not an integer.
         ValueError: n is out of range.
+
+    Example:
+        >>> import octavo as oc
+        >>> with oc.set_num_threads(1):
+        ...     oc.get_num_threads()
+        1
     """
-    if isinstance(n, bool) or not isinstance(n, int | np.integer):
-        raise TypeError(f"n must be an integer, got {type(n).__name__}")
-    if not 1 <= n <= 4096:
-        raise ValueError(f"n must be from 1 to 4096, got {n}")
+    _check_integer(n, "n", 1, 4096)
+    try:
+        before = _core.get_num_threads()
+    except ValueError:  # OCTAVO_NUM_THREADS is wrong; after 0 it is read again
+        before = 0
     _core.set_num_threads(int(n))
+    return _Setting(f"set_num_threads({n})", before or "unset", lambda: _core.set_num_threads(before))
 
 
 def get_num_threads() -> int:
@@ -198,20 +305,24 @@ def result_pool() -> ResultPoolInfo:
     return ResultPoolInfo(*_core.result_pool())
 
 
-def set_result_pool(max_bytes: int) -> None:
+def set_result_pool(max_bytes: int) -> AbstractContextManager[None]:
     """Sets how much idle memory is kept for large results; 0 switches the pool off.
 
     Writing to fresh memory costs a page fault for every 4 KiB, which for a large result can take as long as computing
     it. So results of 256 KiB and more live in blocks that go back to a pool when the last view of them dies, and the
-    next result of about that size takes such a block. The pool holds at most `max_bytes` of idle blocks and frees the
-    ones that have waited longest; blocks in use are not counted. It starts as ``OCTAVO_RESULT_POOL_BYTES``, else as
-    128 MiB. What exceeds the new limit is freed at once. A call with ``out=`` takes nothing from the pool.
+    next result of about that size takes such a block. The pool holds at most `max_bytes` of idle blocks and frees
+    those first that have waited longest; blocks in use do not count. The limit to begin with is
+    ``OCTAVO_RESULT_POOL_BYTES``, or else 128 MiB. What exceeds a new limit is freed at once. A call with ``out=`` takes
+    nothing from the pool.
 
-    Such a result is an ordinary array, but for ``flags.owndata``, which is False: ``resize`` in place is refused
+    Such a result is an ordinary array, except that ``flags.owndata`` is False and ``resize`` in place is refused
     (``np.resize`` and ``copy`` work). A small view of it keeps all of its memory alive, as with any array.
 
     Args:
-        max_bytes: 0 or more. A result larger than this never takes part.
+        max_bytes: 0 or more. Results larger than this never come from the pool.
+
+    Returns:
+        A context manager, which puts the previous limit back. Memory that was freed stays free.
 
     Raises:
         TypeError: max_bytes is not an integer.
@@ -219,17 +330,14 @@ def set_result_pool(max_bytes: int) -> None:
 
     Example:
         >>> import octavo as oc
-        >>> before = oc.result_pool().max_bytes
-        >>> oc.set_result_pool(0)
-        >>> oc.result_pool()
+        >>> with oc.set_result_pool(0):
+        ...     oc.result_pool()
         ResultPoolInfo(max_bytes=0, nbytes=0, blocks=0)
-        >>> oc.set_result_pool(before)
     """
-    if isinstance(max_bytes, bool) or not isinstance(max_bytes, int | np.integer):
-        raise TypeError(f"max_bytes must be an integer, got {type(max_bytes).__name__}")
-    if not 0 <= max_bytes < 2**63:
-        raise ValueError(f"max_bytes must be 0 or more and below 2**63, got {max_bytes}")
+    _check_integer(max_bytes, "max_bytes", 0, 2**63 - 1)
+    before = result_pool().max_bytes
     _core.set_result_pool_bytes(int(max_bytes))
+    return _Setting(f"set_result_pool({max_bytes})", before, lambda: _core.set_result_pool_bytes(before))
 
 
 def clear_result_pool() -> None:
@@ -244,18 +352,56 @@ def clear_result_pool() -> None:
     _core.clear_result_pool()
 
 
+def set_verbose(on: bool = True) -> AbstractContextManager[None]:
+    """Reports each product: what it was, its shape M x K x N, kernel, threads, blocks of work and time.
+
+    The reports are records of level INFO of the logger "octavo". Where neither this logger nor its parents have a
+    handler, they are lines on stderr, as with ``OCTAVO_VERBOSE=1``; never both.
+
+    Args:
+        on: False: report nothing, even with ``OCTAVO_VERBOSE=1``.
+
+    Returns:
+        A context manager, which puts the previous choice back.
+
+    Raises:
+        TypeError: on is not a bool.
+
+    Example:
+        >>> import numpy as np, octavo as oc
+        >>> layer = oc.QuantLinear(np.ones((8, 4), np.float32))
+        >>> with oc.set_verbose():  # octavo: linear 2x4x8, kernel avx2, 1 thread, 1 block of rows, 0.003 ms
+        ...     y = layer(np.ones((2, 4), np.float32))
+    """
+    if not isinstance(on, bool):
+        raise TypeError(f"on must be True or False, got {on!r}")
+    before = _core.verbosity()
+    _core.set_verbosity(_VERBOSE_KEPT if on else _VERBOSE_OFF)
+    names = {_VERBOSE_OFF: "False", _VERBOSE_KEPT: "True"}
+    return _Setting(f"set_verbose({on})", names.get(before, "OCTAVO_VERBOSE"), lambda: _core.set_verbosity(before))
+
+
+def _log(line: str) -> None:
+    """Reports a product; called by the compiled part, after the product, where `set_verbose` is on."""
+    import logging
+
+    logger = logging.getLogger("octavo")
+    if logger.hasHandlers():
+        logger.info("%s", line.removeprefix("octavo: "))
+    else:
+        print(line, file=sys.stderr)
+
+
 def config_lines() -> list[str]:
     """The text of `show_config`, a line each: it also explains why a better kernel is not in use."""
     cpu = cpu_info()
     build = _core.build_info()
-    have = [name for name, present in cpu.features.items() if present]
-    lack = [name for name, present in cpu.features.items() if not present]
-    caches = ", ".join(f"{level.upper()} {size // 1024} KiB" for level, size in cpu.cache_bytes.items())
+    have, lack = cpu._by_presence()
     lines = [
         f"octavo {build['version']} ({build['compiler']}), NumPy {np.__version__}, Python {platform.python_version()}",
         f"CPU       {cpu.brand} ({cpu.architecture}), {cpu.cpus} available",
-        f"caches    {caches}",
-        f"features  {' '.join(have) or 'none'}" + (f"   (not: {' '.join(lack)})" if lack else ""),
+        f"caches    {cpu._caches()}",
+        f"features  {have or 'none'}" + (f"   (not: {lack})" if lack else ""),
     ]
     if refusal := _core.feature_refusal():
         lines.append(f"          amx_int8: the CPU has it, but {refusal}")

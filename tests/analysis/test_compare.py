@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
 from pathlib import Path
 from typing import Any
@@ -99,14 +100,29 @@ def test_table_has_a_line_a_layer() -> None:
     assert len({len(line) for line in lines}) == 1
 
 
-def test_plot_writes_a_picture_or_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("matplotlib", reason="plots need matplotlib")
+def test_plot_writes_a_picture_draws_into_axes_or_names_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figure_module = pytest.importorskip("matplotlib.figure", reason="plots need matplotlib, octavo's extra cli")
     comparison = oc.compare(*models())
-    comparison.plot(tmp_path / "layers.png")
+    axes = comparison.plot(tmp_path / "layers.png")
     assert (tmp_path / "layers.png").read_bytes().startswith(b"\x89PNG")
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ImportError, match=r"plot needs matplotlib: pip install 'octavo\[cli\]'"):
+    assert [axis.get_title() for axis in axes] == ["SQNR, dB", "Largest error", "Clipped, %"]
+    assert [bar.get_width() for bar in axes[1].patches] == [row.largest_error for row in comparison.rows]
+    given = figure_module.Figure().subplots(1, 3)
+    assert comparison.plot(axes=given) == tuple(given)
+    with pytest.raises(ValueError, match="axes must be 3 matplotlib axes, got 1"):
+        comparison.plot(axes=given[0])
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ImportError, match="plot needs matplotlib, which octavo's extra 'cli' installs: pip install"):
         comparison.plot(tmp_path / "other.png")
+
+
+def test_comparison_shows_itself_as_a_table() -> None:
+    comparison = oc.compare(*models())
+    assert repr(comparison) == str(comparison)
+    assert comparison._repr_html_().count("<tr>") == len(comparison.rows) + 1
+    assert pickle.loads(pickle.dumps(comparison)) == comparison
 
 
 def test_models_that_do_not_belong_together_are_named() -> None:

@@ -256,6 +256,57 @@ def test_dynamic_quantize_linear_equals_the_reference(x) -> None:
         same(actual, np.asarray(expected))
 
 
+UNDERFLOWING = [
+    [1e-44], [-1e-44], [-1e-44, 1e-44], [0, 1e-44], [0, -1e-44], [-0.0, 1e-44, 0], [1.4e-45, 1.78e-43], [1.79e-43],
+    [-1e-43, 0, 1e-43], [1.78e-43, -1e-44], [-3e-43, 5e-43, 0], [1e-38, -1e-39], [1e-39, 1.17e-38],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("values", UNDERFLOWING, ids=str)
+def test_dynamic_quantize_linear_of_an_underflowing_range_equals_the_reference(values: list[float]) -> None:
+    x = F(values)
+    actual = oc.ops.dynamic_quantize_linear(x)
+    with np.errstate(all="ignore"):
+        expected = reference("DynamicQuantizeLinear", x)
+    for a, e in zip(actual, expected, strict=True):
+        same(a, np.asarray(e))
+
+
+SMALL_SCALES = [F(1e-45), F(1e-40), F(1e-38), np.float16(6e-8), np.float16(1e-6)]
+
+
+@pytest.mark.parametrize("scale", SMALL_SCALES, ids=lambda s: f"{s.dtype}-{s}")
+@pytest.mark.parametrize("zero", BYTES)
+def test_quantize_and_dequantize_linear_with_subnormal_scales_equal_the_reference(scale, zero) -> None:
+    x = (np.arange(-300, 300) * np.float64(scale) * 0.5).astype(scale.dtype)  # within what int32 holds
+    z = zero(7)
+    q = oc.ops.quantize_linear(x, scale, z)
+    with np.errstate(all="ignore"):
+        same(q, reference("QuantizeLinear", x, np.asarray(scale), np.asarray(z))[0])
+        expected = reference("DequantizeLinear", q, np.asarray(scale), np.asarray(z))[0]
+    same(oc.ops.dequantize_linear(q, scale, z), expected)
+
+
+@pytest.mark.parametrize(
+    ("sa", "sb", "sy"),
+    [(1e-30, 1e-30, 1e-38), (1e-30, 1e-10, 1e-40), (1e-45, 1.0, 1e-45), (1e-45, 1e-45, 1.0), (1e-38, 0.5, 1e-39)],
+)
+def test_qlinear_matmul_with_underflowing_scales_equals_the_reference(sa: float, sb: float, sy: float) -> None:
+    rng = np.random.default_rng(2)
+    a, b = operand(rng, np.uint8, (3, 20)), operand(rng, np.int8, (20, 4))
+    arguments = (a, np.array(F(sa)), np.uint8(3), b, np.array(F(sb)), np.int8(-2), np.array(F(sy)), np.uint8(9))
+    y = oc.ops.qlinear_matmul(*arguments)
+    with np.errstate(all="ignore"):
+        same(y, reference("QLinearMatMul", *map(np.asarray, arguments))[0])
+
+
+def test_operators_take_arrays_without_dimensions() -> None:
+    same(oc.ops.quantize_linear(F(3), F(2)), np.array(2, np.uint8))
+    same(oc.ops.dequantize_linear(np.uint8(3), F(2)), np.array(6, F))
+    for actual, expected in zip(oc.ops.dynamic_quantize_linear(F(2.55)), (255, 0.01, 0), strict=True):
+        same(actual, np.asarray(expected, actual.dtype))
+
+
 def test_dynamic_quantize_linear_edges() -> None:
     y, scale, zero = oc.ops.dynamic_quantize_linear(np.zeros((0, 4), F))
     assert y.shape == (0, 4)

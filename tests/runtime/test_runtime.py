@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import pickle
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,6 +45,111 @@ def test_use_kernel_restores_after_an_error() -> None:
 def test_use_kernel_refuses_unknown_names() -> None:
     with pytest.raises(ValueError, match=r"no kernel is named 'avx9'; this build has .*scalar"):
         oc.use_kernel("avx9")
+
+
+def active() -> str:
+    return next(k.name for k in oc.kernels() if k.active)
+
+
+SETTINGS = {
+    "threads": (lambda: oc.set_num_threads(3), oc.get_num_threads, 3),
+    "min_rows": (lambda: oc.set_min_rows("scalar", 77), lambda: oc.kernels()[-1].min_rows, 77),
+    "pool": (lambda: oc.set_result_pool(12345), lambda: oc.result_pool().max_bytes, 12345),
+    "kernel": (lambda: oc.use_kernel("scalar"), active, "scalar"),
+    "verbose": (lambda: oc.set_verbose(False), _core.verbosity, 0),
+}
+
+
+@pytest.fixture
+def defaults() -> Iterator[None]:
+    """No kernel forced, reports on stderr; afterwards all as it was."""
+    with oc.use_kernel(None), oc.set_verbose(False):
+        _core.set_verbosity(1)
+        yield
+
+
+@pytest.mark.usefixtures("defaults")
+@pytest.mark.parametrize("name", SETTINGS)
+def test_settings_act_at_once_and_are_put_back_after_with(name: str) -> None:
+    change, value, new = SETTINGS[name]
+    before = value()
+    made = change()
+    try:
+        assert value() == new
+        with made:
+            assert value() == new
+        assert value() == before
+        with pytest.raises(ZeroDivisionError), change():
+            _ = 1 / 0
+        assert value() == before
+        with change(), change():
+            assert value() == new
+        assert value() == before
+    finally:
+        made.__exit__(None, None, None)
+
+
+def test_settings_say_what_they_set_and_what_was_before() -> None:
+    with oc.set_num_threads(2), oc.set_num_threads(3) as nothing:
+        assert nothing is None
+        assert repr(oc.set_num_threads(1)) == "set_num_threads(1), 3 before"
+    with oc.use_kernel("scalar"):
+        assert repr(oc.use_kernel("scalar")) == "use_kernel('scalar'), scalar before"
+
+
+@pytest.mark.parametrize(
+    ("call", "value"),
+    [
+        (lambda: oc.set_num_threads(0), oc.get_num_threads),
+        (lambda: oc.set_min_rows("scalar", -1), oc.kernels),
+        (lambda: oc.set_result_pool(-1), oc.result_pool),
+        (lambda: oc.use_kernel("avx9"), oc.kernels),
+        (lambda: oc.set_verbose("loud"), _core.verbosity),  # type: ignore[arg-type]  # wrong on purpose
+    ],
+    ids=["threads", "min_rows", "pool", "kernel", "verbose"],
+)
+def test_settings_change_nothing_where_the_value_is_wrong(call: Any, value: Any) -> None:
+    before = value()
+    with pytest.raises((TypeError, ValueError)), call():
+        pass
+    assert value() == before
+
+
+def test_kernels_are_a_tuple_that_shows_itself_as_a_table() -> None:
+    infos = oc.kernels()
+    assert isinstance(infos, tuple)
+    lines = repr(infos).splitlines()
+    assert lines[0].split() == ["kernel", "runs", "here", "in", "use", "from", "rows"]
+    assert [line.split()[0] for line in lines[1:]] == [k.name for k in infos]
+    html = infos._repr_html_()  # type: ignore[attr-defined]
+    assert html.count("<tr>") == len(infos) + 1
+    for copied in (copy.deepcopy(infos), pickle.loads(pickle.dumps(infos))):
+        assert copied == infos
+
+
+def test_cpu_info_shows_itself_as_a_table() -> None:
+    info = oc.CpuInfo("Some CPU", "x86_64", {"avx2": True, "fma": True, "amx_int8": False}, {"l1d": 32768}, 4)
+    assert repr(info).splitlines() == [
+        "CPU           Some CPU",
+        "architecture  x86_64",
+        "available     4",
+        "caches        L1D 32 KiB",
+        "features      avx2 fma",
+        "not here      amx_int8",
+    ]
+    assert "<td" in info._repr_html_()
+
+
+def test_set_num_threads_outranks_a_wrong_environment_and_gives_it_back() -> None:
+    code = """
+import octavo as oc
+with oc.set_num_threads(2):
+    print(oc.get_num_threads())
+oc.get_num_threads()
+"""
+    result = python(code, OCTAVO_NUM_THREADS="many")
+    assert result.stdout.strip() == "2"
+    assert 'OCTAVO_NUM_THREADS must be a whole number from 1 to 4096, got "many"' in result.stderr
 
 
 def test_set_min_rows_leaves_the_bits_and_takes_effect() -> None:

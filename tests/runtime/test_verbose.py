@@ -1,9 +1,10 @@
-"""OCTAVO_VERBOSE=1: a line on stderr for each product, and nothing otherwise."""
+"""OCTAVO_VERBOSE=1 and set_verbose: a line or a log record for each product, never both, and nothing otherwise."""
 
 from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
 
 import octavo as oc
@@ -54,3 +55,61 @@ def test_verbose_refuses_what_is_neither() -> None:
     result = python(CODE, OCTAVO_VERBOSE="loud")
     assert 'ValueError: OCTAVO_VERBOSE must be 0 or 1, got "loud"' in result.stderr
     assert oc.kernels()  # of this process, which has no such variable
+
+
+PRODUCTS = """
+import logging, sys, threading, numpy as np, octavo as oc
+{setup}
+layer, x = oc.QuantLinear(np.ones((300, 400), np.float32)), np.ones((900, 400), np.float32)
+layer(x)
+with oc.set_verbose({on}):
+    thread = threading.Thread(target=layer, args=(x,))
+    thread.start()
+    thread.join()
+    layer(x[:1])
+    oc.QuantMatrix(np.ones((96, 64), np.float32), dtype="int4").__rmatmul__(np.ones((2, 96), np.float32))
+    oc.ops.matmul_integer(np.ones((5, 6), np.int8), np.ones((6, 7), np.uint8))
+layer(x)
+print("done")
+"""
+TO_STDOUT = "logging.basicConfig(stream=sys.stdout, level=logging.INFO, format='%(name)s %(levelname)s %(message)s')"
+SHAPES = ["900x400x300", "1x400x300", "2x96x64", "5x6x7"]
+
+
+def shapes(text: str, start: str) -> list[str]:
+    return [line.removeprefix(start).split(",")[0].split()[-1] for line in text.splitlines() if line != "done"]
+
+
+def test_set_verbose_logs_each_product() -> None:
+    result = python(PRODUCTS.format(setup=TO_STDOUT, on=True))
+    assert result.stderr == ""
+    assert all(line.startswith("octavo INFO ") for line in result.stdout.splitlines()[:-1])
+    assert shapes(result.stdout, "octavo INFO ") == SHAPES
+
+
+def test_set_verbose_without_logging_prints_to_stderr() -> None:
+    result = python(PRODUCTS.format(setup="", on=True))
+    assert result.stdout == "done\n"
+    assert all(LINE.fullmatch(line) for line in result.stderr.splitlines())
+    assert shapes(result.stderr, "octavo: ") == SHAPES
+
+
+def test_set_verbose_beside_the_environment_never_reports_twice() -> None:
+    result = python(PRODUCTS.format(setup=TO_STDOUT, on=True), OCTAVO_VERBOSE="1")
+    assert shapes(result.stdout, "octavo INFO ") == SHAPES
+    assert shapes(result.stderr, "octavo: ") == ["900x400x300"] * 2  # before and after
+    off = python(PRODUCTS.format(setup=TO_STDOUT, on=False), OCTAVO_VERBOSE="1")
+    assert off.stdout == "done\n"
+    assert shapes(off.stderr, "octavo: ") == ["900x400x300"] * 2
+
+
+def test_set_verbose_honours_the_level_of_the_logger(caplog: pytest.LogCaptureFixture) -> None:
+    layer, x = oc.QuantLinear(np.ones((8, 4), np.float32)), np.ones((2, 4), np.float32)
+    with oc.set_verbose():
+        with caplog.at_level("WARNING", logger="octavo"):
+            layer(x)
+        assert caplog.records == []
+        with caplog.at_level("INFO", logger="octavo"):
+            layer(x)
+    assert [(r.name, r.levelname) for r in caplog.records] == [("octavo", "INFO")]
+    assert caplog.records[0].getMessage().startswith("linear 2x4x8, kernel ")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from octavo._analysis.results import ENOUGH_DB, Advice, LayerAdvice
 from octavo._layers.linear import ActivationScheme, QuantLinear
 from octavo._layers.matrix import QuantMatrix
 from octavo._layers.registry import counterpart
@@ -21,61 +21,9 @@ from octavo._quantize.measure import Measured, measured, random_rows
 from octavo._quantize.select import Arrays, Layout, chosen_arrays, shape_check, unwrapped
 from octavo._quantize.spec import Layers, LayerSpec, as_specs, find_layers, nothing_found, read_layer
 
-__all__ = ["Advice", "LayerAdvice", "advise"]
+__all__ = ["advise"]
 
 _Matrix = tuple[str, NDArray[Any], Literal[0, 1]]  # path, array, axis of its outputs
-
-# Below it a layer's rounding shows in what a model gives: 20 dB is an error of a tenth of the result.
-_ENOUGH_DB = 20.0
-
-
-@dataclass(frozen=True, slots=True)
-class LayerAdvice:
-    """One layer or array at one batch size.
-
-    Attributes:
-        path: as `quantize_dynamic` takes it in arrays.
-        shape: (outputs, inputs).
-        batch_size: rows of a call.
-        float_seconds, quantized_seconds: of a call, medians.
-        sqnr_db: signal to quantization noise of the result.
-        recommendation: "int8", "int4" or "float".
-        layout: of an array: "in_out" or "out_in", as `quantize_dynamic` takes it; None for a layer.
-    """
-
-    path: str
-    shape: tuple[int, int]
-    batch_size: int
-    float_seconds: float
-    quantized_seconds: float
-    sqnr_db: float
-    recommendation: str
-    layout: Layout | None = None
-
-    @property
-    def speedup(self) -> float:
-        return self.float_seconds / self.quantized_seconds
-
-
-@dataclass(frozen=True, slots=True)
-class Advice:
-    """What `advise` measured: print it, or read `rows`."""
-
-    rows: tuple[LayerAdvice, ...]
-
-    def __str__(self) -> str:
-        width = max([5, *(len(row.path) for row in self.rows)])
-        lines = [
-            f"{'layer':<{width}} {'(out, in)':>14} {'rows':>6} {'float, us':>10} {'quant., us':>10} "
-            f"{'speedup':>8} {'SQNR, dB':>9}  {'advice':<6} layout"
-        ]
-        lines += [
-            f"{row.path:<{width}} {row.shape!s:>14} {row.batch_size:6} {1e6 * row.float_seconds:10.1f} "
-            f"{1e6 * row.quantized_seconds:10.1f} {row.speedup:7.2f}x {row.sqnr_db:9.1f}  {row.recommendation:<6} "
-            f"{row.layout or '-'}"
-            for row in self.rows
-        ]
-        return "\n".join(lines)
 
 
 def advise(
@@ -189,7 +137,7 @@ def _figures(m: Measured) -> tuple[float, float, float]:
 
 
 def _advice(m: Measured, dtype: QTypeLike) -> str:
-    return as_qtype(dtype).name[1:] if m.speedup >= 1 and m.sqnr_db >= _ENOUGH_DB else "float"
+    return as_qtype(dtype).name[1:] if m.speedup >= 1 and m.sqnr_db >= ENOUGH_DB else "float"
 
 
 def _inputs(

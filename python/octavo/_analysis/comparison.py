@@ -5,12 +5,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from os import PathLike
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from octavo._analysis.results import Comparison, LayerComparison
 from octavo._layers.arrays.quantized import QuantizedArray
 from octavo._layers.linear import QuantLinear
 from octavo._layers.matrix import QuantMatrix
@@ -21,76 +21,7 @@ from octavo._numerics.definition import dequantize
 from octavo._numerics.params import QParams
 from octavo.nn._recurrent_base import RecurrentLayer
 
-__all__ = ["Comparison", "LayerComparison", "compare"]
-
-
-@dataclass(frozen=True, slots=True)
-class LayerComparison:
-    """One layer's result in the quantized model against the float model's.
-
-    Attributes:
-        path: of the layer; "(result)" is the model's own.
-        sqnr: signal to quantization noise, 10 log10(sum y^2 / sum (y' - y)^2), dB; infinite where y' = y.
-        cosine: sum y y' / sqrt(sum y^2 sum y'^2); 1 where both are zeros.
-        largest_error: max |y' - y|.
-        clipped: share of the values that the layer quantizes (a float input, an integer result) that lie beyond the
-            range of its integers. 0 for `QuantLinear`, whose ranges fit every row.
-    """
-
-    path: str
-    sqnr: float
-    cosine: float
-    largest_error: float
-    clipped: float
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """What `compare` found: `rows`, one a layer in the order of calls, then the model's result. str() is a table."""
-
-    rows: tuple[LayerComparison, ...]
-
-    def __str__(self) -> str:
-        width = max(5, *(len(row.path) for row in self.rows))
-        lines = [f"{'layer':{width}} {'SQNR, dB':>9} {'cosine':>9} {'largest error':>14} {'clipped':>9}"]
-        for row in self.rows:
-            lines.append(
-                f"{row.path:{width}} {row.sqnr:9.2f} {row.cosine:9.6f} {row.largest_error:14.4g} {row.clipped:9.3%}"
-            )
-        return "\n".join(lines)
-
-    def plot(self, path: str | PathLike[str]) -> None:
-        """Draws SQNR, largest error and clipped share of each layer.
-
-        Args:
-            path: of the picture; its ending gives the format.
-
-        Raises:
-            ImportError: matplotlib is missing; the message names the extra.
-        """
-        try:
-            from matplotlib.backends.backend_agg import FigureCanvasAgg
-            from matplotlib.figure import Figure
-        except ImportError as error:
-            raise ImportError("plot needs matplotlib: pip install 'octavo[cli]'") from error
-        figure = Figure(figsize=(10, 1.5 + 0.3 * len(self.rows)), layout="constrained")
-        FigureCanvasAgg(figure)
-        names = [row.path for row in self.rows]
-        finite = [row.sqnr if np.isfinite(row.sqnr) else np.nan for row in self.rows]
-        panels: list[tuple[str, list[float]]] = [
-            ("SQNR, dB", finite),
-            ("Largest error", [row.largest_error for row in self.rows]),
-            ("Clipped, %", [100 * row.clipped for row in self.rows]),
-        ]
-        for axis, (title, values) in zip(figure.subplots(1, len(panels), sharey=True), panels, strict=True):
-            bars = axis.barh(range(len(names)), values, color="#1f6feb", height=0.6)
-            axis.bar_label(bars, fmt="%.3g", padding=2)
-            axis.set_title(title)
-            axis.margins(x=0.25)
-            axis.set_yticks(range(len(names)), names)
-            axis.spines[["top", "right"]].set_visible(False)
-        figure.axes[0].invert_yaxis()
-        figure.savefig(path, dpi=120)
+__all__ = ["compare"]
 
 
 @dataclass(slots=True)
@@ -130,9 +61,9 @@ def compare(
         >>> import numpy as np, octavo as oc
         >>> model = oc.nn.Sequential(oc.nn.Linear(np.float32([[1, 2], [3, 4]])), oc.nn.ReLU())
         >>> print(oc.compare(model, oc.quantize_dynamic(model, {oc.nn.Linear}), np.float32([[127, 0], [0, 127]])))
-        layer      SQNR, dB    cosine  largest error   clipped
-        layers[0]     53.84  0.999998              1    0.000%
-        (result)      53.84  0.999998              1    0.000%
+        layer      SQNR, dB    cosine  largest error  clipped
+        layers[0]     53.84  0.999998              1   0.000%
+        (result)      53.84  0.999998              1   0.000%
     """
     found = list(tree.walk(quantized_model, stop=lambda value: isinstance(value, (RecurrentLayer, QuantMatrix))))
     layers = {path: layer for path, layer in found if isinstance(layer, QuantLinear)}

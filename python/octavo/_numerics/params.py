@@ -351,7 +351,8 @@ def is_traced(x: object) -> bool:
 
 def refuse_masked(x: object, name: str) -> None:
     """Raises TypeError for a masked array, whose mask would be lost."""
-    if isinstance(x, np.ma.MaskedArray):
+    masked = sys.modules.get("numpy.ma")  # not imported for this question: unless it is loaded, nothing is masked
+    if masked is not None and isinstance(x, masked.MaskedArray):
         raise TypeError(f"{name} must not be a masked array, whose mask would be lost; pass {name}.filled(value)")
 
 

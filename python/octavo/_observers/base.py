@@ -5,13 +5,12 @@
         observer(batch)
     scale, zero_point = observer.calculate_qparams()
 
-Names, options and arithmetic are those of torch.ao.quantization.observer. Here is what all observers share; the kinds
-that keep a smallest and a largest value are in observers_minmax.py, those that keep a histogram in
-observers_histogram.py.
+Names, options and arithmetic are those of torch.ao.quantization.observer. This file has what all observers share;
+those that keep a smallest and a largest value are in minmax.py, those that keep a histogram in histogram.py, and how
+they show themselves is in display.py.
 
-Adding an observer is one class: derive from `Observer`, say which qschemes it takes, and write `seen`, `_observe`,
-`_merge`, `_range` and `reset_min_max_vals`. `_observe` gets only finite data that are not empty. NumPy is the only
-import.
+To add an observer, derive from `Observer`, say which qschemes it takes, and write `seen`, `_observe`, `_merge`,
+`_range` and `reset_min_max_vals`. `_observe` is given finite data only, and never empty ones.
 """
 
 from __future__ import annotations
@@ -20,8 +19,9 @@ import math
 import operator
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from os import PathLike
 from typing import Any, ClassVar, Self, TypedDict, TypeVar
 
 import numpy as np
@@ -38,7 +38,9 @@ from octavo._numerics.params import (
     as_real_array,
     qparams_from_range,
 )
+from octavo._observers.display import observer_table, plot_channels, plot_range
 from octavo._util.pickling import pickled
+from octavo._util.tables import html_table, table
 
 __all__ = [
     "Observer", "ObserverFactory",
@@ -257,14 +259,17 @@ class Observer(ABC):
         Warns:
             UserWarning: all data were zeros (below 2**-100); the scale is 1.
         """
-        if not self.seen:
-            raise ValueError(f"{type(self).__name__} has seen no data: call it on batches of real inputs first")
-        lo, hi = self._range()
+        lo, hi = self._found()
         if np.maximum(-lo, hi).max() < SMALLEST_RANGE:
             warnings.warn(
                 f"{type(self).__name__} has seen only zeros: its scale is 1. Calibrate with real data", stacklevel=2
             )
         return self._qparams(lo, hi, self.ch_axis)
+
+    def _found(self) -> tuple[Floats, Floats]:
+        if not self.seen:
+            raise ValueError(f"{type(self).__name__} has seen no data: call it on batches of real inputs first")
+        return self._range()
 
     def _qparams(self, lo: Floats, hi: Floats, axis: int | None) -> QParams:
         qmin, qmax = self.quant_min, self.quant_max
@@ -298,6 +303,44 @@ class Observer(ABC):
             lo, hi = (np.array2string(a, precision=8, threshold=4, edgeitems=2) for a in self._seen_range())
             found = f"min_val={lo}, max_val={hi}"
         return f"{type(self).__name__}({_written(shown)}: {found})"
+
+    def __str__(self) -> str:
+        return table(*self._table())
+
+    def _repr_html_(self) -> str:
+        return html_table(*self._table())
+
+    def _table(self) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+        chosen: QParams | str
+        try:
+            chosen = self._qparams(*self._found(), self.ch_axis)
+        except ValueError as error:
+            chosen = str(error)
+        seen = self._seen_range() if self.seen else None
+        return observer_table(type(self).__name__, self._options(), seen, chosen)
+
+    def plot(self, path: str | PathLike[str] | None = None, axes: Any = None) -> Any:
+        """Draws what was seen, and the range that the integers cover.
+
+        Observers that keep a histogram draw it; the others draw the range seen, per channel where they have channels.
+
+        Args:
+            path: of a picture to write; its ending gives the format.
+            axes: matplotlib axes to draw into; by default those of a new figure, which a notebook shows where there is
+                no path.
+
+        Returns:
+            The axes.
+
+        Raises:
+            ImportError: matplotlib is missing; the message has the command that installs it.
+            ValueError: there was no data, or its range does not fit float32.
+        """
+        return self._draw(self._qparams(*self._found(), self.ch_axis), path, axes)
+
+    def _draw(self, chosen: QParams, path: str | PathLike[str] | None, axes: Any) -> Any:
+        draw = plot_range if self.ch_axis is None else plot_channels
+        return draw(type(self).__name__, self._seen_range(), chosen, path, axes)
 
 
 def finite_number(value: float, name: str, *, low: float) -> float:

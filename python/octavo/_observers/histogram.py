@@ -5,19 +5,21 @@
     EntropyObserver       the least Kullback-Leibler divergence
     MSEObserver           the least squared error of quantize, then dequantize
 
-They differ in `_range` alone. All are per tensor. The histogram and its widening are in histogram.py.
+They differ in `_search` alone. All are per tensor. The histogram and its widening are in histogram_math.py.
 """
 
 from __future__ import annotations
 
 import operator
 from abc import abstractmethod
+from os import PathLike
 from typing import Any, Self, Unpack
 
 import numpy as np
 
-from octavo._numerics.params import SMALLEST_RANGE, Array
+from octavo._numerics.params import SMALLEST_RANGE, Array, QParams
 from octavo._observers.base import Floats, Observer, ObserverOptions, finite_number
+from octavo._observers.display import plot_histogram
 from octavo._observers.histogram_math import Histogram, Points, l2_range
 
 __all__ = ["EntropyObserver", "HistogramObserver", "MSEObserver", "PercentileObserver"]
@@ -69,6 +71,9 @@ class _HistogramKeeper(Observer):
         with np.errstate(all="ignore"):
             found_lo, found_hi = self._search()
         return _as_range(found_lo, found_hi)
+
+    def _draw(self, chosen: QParams, path: str | PathLike[str] | None, axes: Any) -> Any:
+        return plot_histogram(type(self).__name__, self.histogram, chosen, path, axes)
 
     @abstractmethod
     def _search(self) -> tuple[float | np.float32, float | np.float32]:

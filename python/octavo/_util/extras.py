@@ -27,6 +27,7 @@ def import_extra(module: str, *, purpose: str, extra: str) -> Any:
     """
     package = module.partition(".")[0]
     try:
+        importlib.import_module(package)
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != package:

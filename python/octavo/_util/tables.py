@@ -2,22 +2,45 @@
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Sequence
 
-__all__ = ["html_table", "table"]
+__all__ = ["Tabular", "html_table", "table"]
 
 # A number with an optional unit: 12, -0.5, 1,024, 3.2e-05, inf, 99.1%, 1.8x, 3.5 ms, 12 MB, 40 GB/s.
 _NUMBER = re.compile(r"([-+]?(\d[\d,]*(\.\d+)?(e[-+]?\d+)?|inf)|nan)( ?(%|x|[A-Za-z]{1,3}(/s)?))?")
-_EMPTY = ("", "-")
+_EMPTY = ("", "-", "...")
+
+
+class Tabular:
+    """Shows itself as a table, at the prompt and in a notebook. Subclasses write `_table`, and `_note` for a remark."""
+
+    __slots__ = ()
+
+    def _table(self) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+        """The header and the rows."""
+        raise NotImplementedError
+
+    def _note(self) -> str:
+        """A sentence under the table; none where it is empty."""
+        return ""
+
+    def __repr__(self) -> str:
+        note = self._note()
+        return table(*self._table()) + (f"\n{note}" if note else "")
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        note = self._note()
+        return html_table(*self._table()) + (f"\n<p>{escape(note)}</p>" if note else "")
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """The rows under their header, in aligned columns two spaces apart.
 
-    Columns of numbers (with or without a unit, "-" or nothing where one is missing) are aligned to the right, all
-    others to the left. Characters that would break a line or steer a terminal are shown escaped.
+    Columns of numbers (with or without a unit; "-", "..." or nothing where one is missing) are aligned to the right,
+    all others to the left. Characters that would break a line or steer a terminal are shown escaped.
 
     Args:
         header: the columns' names.
@@ -65,11 +88,13 @@ def html_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         </tbody>
         </table>
     """
+    from html import escape
+
     styles = ["text-align: right" if to_right else "text-align: left" for to_right in _numeric_columns(header, rows)]
 
     def line(cells: Sequence[str], tag: str) -> str:
         written = (
-            f'<{tag} style="{style}">{html.escape(_printable(cell))}</{tag}>'
+            f'<{tag} style="{style}">{escape(_printable(cell))}</{tag}>'
             for cell, style in zip(cells, styles, strict=True)
         )
         return f"<tr>{''.join(written)}</tr>"

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
+__all__ = ["Timing", "duration", "interleaved"]
+
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Seconds a call took in each round."""
+    """Seconds that a call took in each round."""
 
     rounds: tuple[float, ...]
 
     @property
     def median(self) -> float:
-        return statistics.median(self.rounds)
+        return float(np.median(self.rounds))
 
     @property
     def spread(self) -> float:
@@ -24,13 +27,32 @@ class Timing:
         return (max(self.rounds) - min(self.rounds)) / self.median
 
 
+def duration(seconds: float) -> str:
+    """A time in three digits, in the unit that suits it.
+
+    Example:
+        >>> from octavo._util.timing import duration
+        >>> [duration(s) for s in (3.2e-8, 9.999e-6, 0.0321, 75.0)]
+        ['32.0 ns', '10.0 us', '32.1 ms', '75.0 s']
+    """
+    smaller = (("ns", 1e9), ("us", 1e6), ("ms", 1e3))
+    unit, factor = next(((u, f) for u, f in smaller if seconds * f < 999.5), ("s", 1.0))
+    value = seconds * factor
+    return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f} {unit}"
+
+
 def interleaved(
     contenders: Mapping[str, Callable[[], object]], *, rounds: int = 5, round_seconds: float = 0.05
 ) -> dict[str, Timing]:
-    """Times each contender once per round, in turn, so that a machine that slows down slows them all.
+    """Times each contender once a round, in turn, so that a machine that slows down slows them all.
 
-    Every contender is warmed up first and called as often as fits into round_seconds (at least once); a round's
-    figure is the mean of its calls.
+    Args:
+        contenders: what to call, by name. Each is warmed up first.
+        rounds: how often each is timed.
+        round_seconds: each is called as often as fits into this time, at least once; a round's figure is the mean.
+
+    Returns:
+        The seconds of a call in each round, by name.
 
     Example:
         >>> from octavo._util.timing import interleaved

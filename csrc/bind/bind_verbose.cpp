@@ -1,0 +1,17 @@
+// Lines about products, on stderr or as records of Python's logging.
+#include "bind/bindings.h"
+#include "bind/layer_call.h"
+#include "gemm/verbose.h"
+
+namespace octavo {
+
+void hand_over_reports() {
+  for (const std::string& line : take_reports()) py::module_::import("octavo.runtime").attr("_log")(line);
+}
+
+void bind_verbose(py::module_& m) {
+  m.def("verbosity", [] { return static_cast<int>(verbosity()); });
+  m.def("set_verbosity", [](int level) { set_verbosity(static_cast<Verbosity>(level)); }, py::arg("level"));
+}
+
+}  // namespace octavo
