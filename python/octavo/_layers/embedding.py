@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from octavo import nn
+from octavo._layers.arrays.rows_first import rows_first
 from octavo._layers.linear import ActivationScheme, Rounding
 from octavo._layers.registry import stands_for
 from octavo._numerics.checks import is_int4, read_only
@@ -152,6 +153,20 @@ class QuantEmbedding:
         return self._rows(as_ids(ids, self.num_embeddings))
 
     forward = __call__
+
+    def __getitem__(self, index: Any) -> Any:
+        """weight[index], of which only the rows that the index needs are dequantized: any index of a 2-D array.
+
+        What would be a view of a float array is read-only, because writing to it would not change the table.
+
+        Example:
+            >>> import numpy as np, octavo as oc
+            >>> oc.QuantEmbedding(np.float32([[1, 127], [0, -254]]))[[1, -1], :1]
+            array([[0.],
+                   [0.]], dtype=float32)
+        """
+        shape = (self.num_embeddings, self._dim)
+        return rows_first(index, shape, lambda ids: self._rows(slice(None) if ids is None else ids))
 
     def _rows(self, at: Any) -> NDArray[np.float32]:
         scale = self._scale[at].astype(np.float32, copy=False)

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from octavo._layers.matrix import watched_matrix
+from octavo._layers.watched import WatchedMatrix
 from octavo._layers.registry import counterpart
 from octavo._models import walk as tree
 from octavo._models.hooks import Watched
@@ -68,7 +68,7 @@ def watchable_layer(path: str, layer: Any, spec: LayerSpec) -> Watchable:
 def watchable_array(path: str, array: npt.NDArray[Any], axis: Literal[0, 1]) -> Watchable:
     """`axis` as for `QuantMatrix`. Rows may be looked up without any product."""
     weight = array.T if axis == 1 else array
-    return Watchable(path, array, weight, lambda update: watched_matrix(weight, axis, update), may_be_idle=True)
+    return Watchable(path, array, weight, lambda update: WatchedMatrix(weight, axis, update), may_be_idle=True)
 
 
 def rounded_weights(
