@@ -18,7 +18,7 @@ from octavo._layers.linear import ActivationScheme, QuantLinear, Rounding, _line
 from octavo._numerics.checks import read_only
 from octavo._numerics.definition import require_finite
 from octavo._numerics.int4 import GroupedWeight, ScaleDtype
-from octavo._numerics.params import QType, QTypeLike, qint8, unmasked
+from octavo._numerics.params import QType, QTypeLike, unmasked
 from octavo._util.pickling import pickled
 
 __all__ = ["QuantMatrix"]
@@ -199,9 +199,10 @@ class QuantMatrix(MatrixStandIn):
         return rows_first(index, self.shape, self._rows, self._columns)
 
     def _rows(self, ids: NDArray[np.int64] | None) -> NDArray[np.float32]:
+        """Those rows, dequantized; None: all of them."""
         if ids is None:
             return self.dequantize()
-        return _outputs(self._layer, ids) if self._axis == 0 else _inputs(self._layer, ids)
+        return self._layer._weight_columns(ids) if self._axis else self._layer._weight_rows(ids)
 
     def _columns(self, ids: NDArray[np.int64] | None) -> NDArray[np.float32]:
         return self._transposed()._rows(ids).T
@@ -242,27 +243,6 @@ def _no_result(x: Any) -> None:
     """In the place of a compiled product along the axis that has none."""
 
 
-def _outputs(layer: QuantLinear, ids: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Rows of the layer's weight, dequantized: (len(ids), inputs)."""
-    q, scale = layer._packed.int_rows(ids), layer.scale[ids]
-    if layer.dtype == qint8:
-        return q * scale[:, None]
-    zero_point = None if layer.symmetric else layer.zero_point[ids].astype(np.int8)
-    return GroupedWeight(q, scale, zero_point, layer.group_size).dequantize()
-
-
-def _inputs(layer: QuantLinear, ids: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Columns of the layer's weight, dequantized: (len(ids), outputs)."""
-    q = layer._packed.int_columns(ids)
-    if layer.dtype == qint8:
-        return q * layer.scale
-    group = np.zeros_like(ids) if layer.group_size is None else ids // layer.group_size
-    values = q.astype(np.float32)
-    if not layer.symmetric:
-        values -= layer.zero_point[:, group].T
-    return values * layer.scale[:, group].T
-
-
 def _blockwise(x: NDArray[Any], q: QuantMatrix) -> NDArray[Any]:
     """x @ q on dequantized values, a block of q's rows at a time, summed in ascending order."""
     k, n = q.shape
@@ -272,5 +252,5 @@ def _blockwise(x: NDArray[Any], q: QuantMatrix) -> NDArray[Any]:
         y = np.zeros((*a.shape[:-1], n), np.float32)
         step = max(1, _BLOCK_ELEMENTS // max(n, 1))
         for first in range(0, k, step):
-            y += a[..., first : first + step] @ q[first : first + step]
+            y += a[..., first : first + step] @ q._rows(np.arange(first, min(first + step, k)))
         return y.astype(dtype, copy=False)

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from octavo._layers.arrays.quantized import QuantizedArray, kernel_numbers
-from octavo._layers.linear import QuantLinear, check_weight_shape, empty_result
-from octavo._numerics.checks import as_activations, as_bias, as_rows, check_out, rows_in_place
+from octavo._layers.linear import QuantLinear, int8_weight
+from octavo._layers.packing import empty_result
+from octavo._numerics.checks import as_activations, as_rows, check_out, rows_in_place
 from octavo._numerics.params import QParams, qint4, qint8, quint4, quint8
 from octavo._util.pickling import pickled
 
@@ -70,21 +71,14 @@ class StaticQuantLinear(QuantLinear):
         name: str = "",
         call: str = "forward",
     ) -> None:
-        q = np.asarray(weight)
-        if q.dtype != np.int8:
-            raise TypeError(f"weight must be an int8 array, got dtype {q.dtype}; `convert` quantizes float layers")
-        check_weight_shape(q, "asymmetric")
-        s = np.asarray(scale)
-        if s.shape not in ((), q.shape[:1]):
-            raise ValueError(f"scale must have shape ({q.shape[0]},) for weight {q.shape}, got {s.shape}")
-        s_w = QParams(np.broadcast_to(s, q.shape[:1]), 0, qint8, axis=0).scale
+        q, s_w = int8_weight(weight, scale, "asymmetric", remedy="`convert` quantizes float layers")
         require_per_tensor_8_bit(input, "input")
         if output is not None:
             require_per_tensor_8_bit(output, "output")
         with np.errstate(over="ignore"):
             if not np.isfinite(input.scale * s_w).all():
                 raise ValueError(f"input scale {input.scale} times the largest weight scale {s_w.max()} is infinite")
-        self._set(q, s_w, as_bias(bias, q.shape[0]), "asymmetric", relu, call)
+        self._set_int8(q, s_w, bias, activation="asymmetric", relu=relu, call=call)
         self._input, self._output, self._name = input, output, str(name)
         self._folded = self._label() if folded else None
         self._input_numbers = kernel_numbers(input)
@@ -217,20 +211,21 @@ class StaticQuantLinear(QuantLinear):
         return layer
 
     def __reduce__(self) -> tuple[Any, tuple[dict[str, Any]]]:
-        return _static_from_state, (
-            {
-                "version": _STATE_VERSION,
-                "weight": self.int_repr(),
-                "scale": self._packed.scale(),
-                "bias": self._packed.bias(),
-                "input": self._input,
-                "output": self._output,
-                "relu": self._relu,
-                "folded": self._folded is not None,
-                "name": self._name,
-                "call": self._call_name,
-            },
-        )
+        return _static_from_state, (self._state(),)
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "version": _STATE_VERSION,
+            "weight": self.int_repr(),
+            "scale": self._packed.scale(),
+            "bias": self._packed.bias(),
+            "input": self._input,
+            "output": self._output,
+            "relu": self._relu,
+            "folded": self._folded is not None,
+            "name": self._name,
+            "call": self._call_name,
+        }
 
 
 @pickled

@@ -54,10 +54,10 @@ class WatchedMatrix(MatrixStandIn):
         return WatchedMatrix(self._w, 0 if self._axis else 1, self._before)
 
     def _times(self, a: NDArray[Any], out: NDArray[Any] | None) -> NDArray[Any]:
-        if not self._axis:
-            return np.matmul(a, self._w)
-        self._before(a)
-        return np.matmul(a, self._w.T)
+        if self._axis:
+            self._before(a)
+        y: NDArray[Any] = np.matmul(a, self._w.T if self._axis else self._w)
+        return y
 
     def __repr__(self) -> str:
         return f"WatchedMatrix({self.shape[0]} x {self.shape[1]}, {self.dtype})"

@@ -12,8 +12,8 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from octavo._layers.watched import WatchedMatrix
 from octavo._layers.registry import counterpart
+from octavo._layers.watched import WatchedMatrix
 from octavo._models import walk as tree
 from octavo._models.hooks import Watched
 from octavo._numerics.gptq import InputStatistics, as_statistics, round_gptq

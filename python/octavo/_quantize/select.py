@@ -9,8 +9,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from octavo._layers.linear import ActivationScheme, check_weight_shape
+from octavo._layers.linear import ActivationScheme
 from octavo._layers.matrix import QuantMatrix
+from octavo._layers.packing import check_weight_shape
 from octavo._models import walk as tree
 from octavo._models.paths import canonical, is_within, matches
 from octavo._numerics.params import QTypeLike, as_qtype, qint4

@@ -1,9 +1,9 @@
 """MatrixStandIn: a 2-D stand-in whose products are its own, in every spelling that NumPy has for them.
 
-    x @ Q, x @ Q.T, Q @ x; np.matmul, dot, inner, tensordot and einsum of the same products      `_times`
-    Q[ids], Q[:, ids], np.take                                                                 `__getitem__`
-    transposing                                                                                `_transposed`
-    all else                                                                                   on the float values
+x @ Q, x @ Q.T, Q @ x; np.matmul, dot, inner, tensordot and einsum of the same products      `_times`
+Q[ids], Q[:, ids], np.take                                                                 `__getitem__`
+transposing                                                                                `_transposed`
+all else                                                                                   on the float values
 """
 
 from __future__ import annotations

@@ -48,7 +48,10 @@ def rows_first(index: Any, shape: tuple[int, int], rows: Lines, columns: Lines |
     if type(index) is np.ndarray and index.dtype.kind in "iu" and index.ndim:  # a lookup: the index that counts
         return rows(_checked(index.ravel(), shape[0])).reshape(*index.shape, shape[1])
     outline = np.ndarray(shape, np.bool_, b"\0", 0, (0, 0))
-    is_view = np.may_share_memory(outline[index], outline)
+    try:
+        is_view = np.may_share_memory(outline[index], outline)
+    except OverflowError as error:  # of an unsigned number beyond int64
+        raise IndexError(f"index {index} is out of bounds for a matrix of shape {shape}") from error
     entries = _expanded(index)
     of_rows, of_columns = _places(entries)
     pairs = all(at is not None and not isinstance(entries[at], slice) for at in (of_rows, of_columns))
@@ -81,7 +84,7 @@ def _expanded(index: Any) -> list[Any]:
         elif a.dtype == np.bool_:
             entries.append(bool(a))
         else:
-            entries.append(a.astype(np.int64) if a.ndim else operator.index(a[()]))
+            entries.append((a if a.size else a.astype(np.int64)) if a.ndim else operator.index(a[()]))
     return entries
 
 

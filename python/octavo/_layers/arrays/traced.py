@@ -171,7 +171,7 @@ class Traced(StandIn):
         return value.astype(dtype or value.dtype, copy=bool(copy))
 
     def __buffer__(self, flags: int) -> memoryview:  # Python 3.12; before, memoryview(h) raises TypeError
-        return memoryview(self._values("memoryview"))
+        return self._values("memoryview").data
 
     def __repr__(self) -> str:
         return repr(self._values("repr"))
