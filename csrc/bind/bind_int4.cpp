@@ -57,32 +57,34 @@ py::array_t<std::int8_t> int_repr(const PackedLinearInt4& self) {
   return q;
 }
 
-// Scales and zero points of some outputs, or of all: (count, groups).
-using Outputs = std::optional<CArray<std::int64_t>>;
+// Indices along an axis of this length; none given: all of them.
+using Chosen = std::optional<CArray<std::int64_t>>;
 
-CArray<std::int64_t> chosen(const PackedLinearInt4& self, const Outputs& outputs) {
-  if (outputs) {
-    checked(*outputs, self.n());
-    return *outputs;
+CArray<std::int64_t> chosen(const Chosen& given, std::int64_t length) {
+  if (given) {
+    checked(*given, length);
+    return *given;
   }
-  CArray<std::int64_t> all(self.n());
-  std::iota(all.mutable_data(), all.mutable_data() + self.n(), std::int64_t{0});
+  CArray<std::int64_t> all(length);
+  std::iota(all.mutable_data(), all.mutable_data() + length, std::int64_t{0});
   return all;
 }
 
-py::array scale_of(const PackedLinearInt4& self, const Outputs& outputs) {
+Indices indices(const CArray<std::int64_t>& of) { return {of.data(), of.size()}; }
+
+py::array scale_of(const PackedLinearInt4& self, const Chosen& outputs, const Chosen& groups) {
   const PackedInt4& weight = self.weight();
-  const CArray<std::int64_t> rows = chosen(self, outputs);
-  const std::vector<std::int64_t> shape{rows.size(), weight.group_count()};
+  const CArray<std::int64_t> n = chosen(outputs, self.n()), g = chosen(groups, weight.group_count());
+  const std::vector<std::int64_t> shape{n.size(), g.size()};
   py::array scale(weight.has_half_scale() ? py::dtype("e") : py::dtype::of<float>(), shape);
-  weight.unpack_scale(rows.data(), rows.size(), scale.mutable_data());
+  weight.unpack_scale(indices(n), indices(g), scale.mutable_data());
   return scale;
 }
 
-py::array_t<std::int8_t> zero_point_of(const PackedLinearInt4& self, const Outputs& outputs) {
-  const CArray<std::int64_t> rows = chosen(self, outputs);
-  py::array_t<std::int8_t> zero_point({rows.size(), self.weight().group_count()});
-  self.weight().unpack_zero_point(rows.data(), rows.size(), zero_point.mutable_data());
+py::array_t<std::int8_t> zero_point_of(const PackedLinearInt4& self, const Chosen& outputs, const Chosen& groups) {
+  const CArray<std::int64_t> n = chosen(outputs, self.n()), g = chosen(groups, self.weight().group_count());
+  py::array_t<std::int8_t> zero_point({n.size(), g.size()});
+  self.weight().unpack_zero_point(indices(n), indices(g), zero_point.mutable_data());
   return zero_point;
 }
 
@@ -101,8 +103,8 @@ void bind_int4(py::module_& m) {
       .def("int_repr", &int_repr)
       .def("int_rows", &int_rows<PackedLinearInt4>, py::arg("outputs"))
       .def("int_columns", &int_columns<PackedLinearInt4>, py::arg("inputs"))
-      .def("scale", &scale_of, py::arg("outputs") = py::none())
-      .def("zero_point", &zero_point_of, py::arg("outputs") = py::none())
+      .def("scale", &scale_of, py::arg("outputs") = py::none(), py::arg("groups") = py::none())
+      .def("zero_point", &zero_point_of, py::arg("outputs") = py::none(), py::arg("groups") = py::none())
       .def("bias",
            [](const PackedLinearInt4& self) -> std::optional<py::array_t<float>> {
              if (self.bias() == nullptr) return std::nullopt;

@@ -123,24 +123,25 @@ void PackedInt4::unpack_columns(const std::int64_t* columns, std::int64_t count,
   }
 }
 
-void PackedInt4::unpack_scale(const std::int64_t* rows, std::int64_t count, void* scale) const {
-  for (std::int64_t r = 0, i = 0; r < count; ++r) {
-    for (std::int64_t g = 0; g < group_count(); ++g, ++i) {
-      const std::int64_t from = group_elem(rows[r], g);
+void PackedInt4::unpack_scale(const Indices& n, const Indices& g, void* scale) const {
+  for (std::int64_t r = 0, to = 0; r < n.count; ++r) {
+    for (std::int64_t c = 0; c < g.count; ++c, ++to) {
+      const std::int64_t from = group_elem(n.first[r], g.first[c]);
       if (half_scale_) {
-        static_cast<std::uint16_t*>(scale)[i] = scale_.as<const std::uint16_t>()[from];
+        static_cast<std::uint16_t*>(scale)[to] = scale_.as<const std::uint16_t>()[from];
       } else {
-        static_cast<float*>(scale)[i] = scale_.as<const float>()[from];
+        static_cast<float*>(scale)[to] = scale_.as<const float>()[from];
       }
     }
   }
 }
 
-void PackedInt4::unpack_zero_point(const std::int64_t* rows, std::int64_t count, std::int8_t* zero_point) const {
-  for (std::int64_t r = 0, i = 0; r < count; ++r) {
-    for (std::int64_t g = 0; g < group_count(); ++g, ++i) {
-      const int offset = groups_.has_offsets ? offset_.as<const std::uint8_t>()[group_elem(rows[r], g)] : kInt4Offset;
-      zero_point[i] = static_cast<std::int8_t>(offset - kInt4Offset);
+void PackedInt4::unpack_zero_point(const Indices& n, const Indices& g, std::int8_t* zero_point) const {
+  for (std::int64_t r = 0, to = 0; r < n.count; ++r) {
+    for (std::int64_t c = 0; c < g.count; ++c, ++to) {
+      const std::int64_t from = group_elem(n.first[r], g.first[c]);
+      const int offset = groups_.has_offsets ? offset_.as<const std::uint8_t>()[from] : kInt4Offset;
+      zero_point[to] = static_cast<std::int8_t>(offset - kInt4Offset);
     }
   }
 }

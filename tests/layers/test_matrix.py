@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -361,6 +362,17 @@ def test_transposing_keeps_the_integers(layout: int) -> None:
     square = oc.QuantMatrix(W[:50])
     assert type(LAYOUTS[layout](square)) is oc.QuantMatrix
     np.testing.assert_array_equal(LAYOUTS[layout](square), LAYOUTS[layout](np.asarray(square)))
+
+
+def test_transpose_is_kept_and_goes_with_its_matrix() -> None:
+    q = oc.QuantMatrix(W)
+    assert q.T is q.T
+    assert q.T.T is q
+    same(np.asarray(q.T), np.asarray(q).T.copy())
+    transposed, gone = q.T, weakref.ref(q)
+    del q
+    assert gone() is None  # by its reference count: neither keeps the other in a cycle
+    same(X @ transposed.T, oc.QuantLinear(W.T)(X))
 
 
 @pytest.mark.parametrize(

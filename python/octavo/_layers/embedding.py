@@ -13,7 +13,7 @@ from octavo._layers.linear import ActivationScheme, Rounding
 from octavo._layers.registry import stands_for
 from octavo._numerics.checks import is_int4, read_only
 from octavo._numerics.definition import quantize_weight
-from octavo._numerics.int4 import GroupedWeight, ScaleDtype, pack_int4, unpack_int4
+from octavo._numerics.int4 import GroupedWeight, ScaleDtype, dequantize_groups, pack_int4, unpack_int4
 from octavo._numerics.params import QType, QTypeLike, qint4, qint8, unmasked
 from octavo._util.pickling import pickled
 from octavo.nn._layers import as_ids
@@ -174,17 +174,8 @@ class QuantEmbedding:
         if self.dtype == qint8:
             rows: NDArray[np.float32] = np.multiply(q, scale, dtype=np.float32)
             return rows
-        values = unpack_int4(q, self._dim).astype(np.float32)
-        if self._zero_point is not None:
-            values -= self._over_groups(self._zero_point[at])
-        values *= self._over_groups(scale)
-        return values
-
-    def _over_groups(self, per_group: NDArray[Any]) -> NDArray[Any]:
-        """(..., groups) laid against (..., dim)."""
-        if self._group_size is None:
-            return per_group
-        return np.repeat(per_group, self._group_size, axis=-1)[..., : self._dim]
+        zero_point = None if self._zero_point is None else self._zero_point[at]
+        return dequantize_groups(unpack_int4(q, self._dim), scale, zero_point, self._group_size)
 
     @property
     def num_embeddings(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -317,6 +318,10 @@ class QuantLinear:
             return result
         np.copyto(out, result)
         return out
+
+    def _quick_call(self) -> Callable[[Any], NDArray[np.float32] | None]:
+        """The shortest way to a result, for aligned, contiguous float32 x; gives None for any other."""
+        return self._packed.try_call
 
     def __getattr__(self, name: str) -> Any:
         if name == object.__getattribute__(self, "_call_name"):

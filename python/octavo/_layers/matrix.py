@@ -6,6 +6,7 @@ products, `rows_first` the indices; here are the integers behind them.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any, Literal, NoReturn, final
 
@@ -15,6 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 from octavo._layers.arrays.products import MatrixStandIn
 from octavo._layers.arrays.rows_first import rows_first
 from octavo._layers.linear import ActivationScheme, QuantLinear, Rounding, _linear_from_state
+from octavo._layers.packing import no_result
+from octavo._layers.static import _static_from_state
 from octavo._numerics.checks import read_only
 from octavo._numerics.definition import require_finite
 from octavo._numerics.int4 import GroupedWeight, ScaleDtype
@@ -70,7 +73,7 @@ class QuantMatrix(MatrixStandIn):
         (array([   0., -254.], dtype=float32), (2, 2), dtype('float32'))
     """
 
-    __slots__ = ("_axis", "_layer", "_try_call")
+    __slots__ = ("_axis", "_call", "_layer", "_twin")
 
     _remedy = (
         "its values are integers with fixed scales; compute a new array (Q + 1, not Q += 1), or take "
@@ -78,7 +81,8 @@ class QuantMatrix(MatrixStandIn):
     )
     _layer: QuantLinear  # x W^T with W (outputs, inputs)
     _axis: Literal[0, 1]  # of the outputs
-    _try_call: Callable[[Any], NDArray[np.float32] | None]  # x @ Q for the x of nearly every call; None for another
+    _call: Callable[[Any], NDArray[np.float32] | None]  # x @ Q for nearly every x: float32, contiguous; else None
+    _twin: QuantMatrix | weakref.ref[QuantMatrix] | None  # the transpose, once asked for; only one holds the other
 
     def __init__(
         self,
@@ -134,7 +138,8 @@ class QuantMatrix(MatrixStandIn):
 
     def _hold(self, layer: QuantLinear, axis: Literal[0, 1]) -> None:
         self._layer, self._axis = layer, axis
-        self._try_call = layer._packed.try_call if axis else _no_result
+        self._call = layer._quick_call() if axis else no_result
+        self._twin = None
 
     def __init_subclass__(cls) -> NoReturn:
         raise TypeError("QuantMatrix cannot be subclassed; hold one in an object of your own")
@@ -170,14 +175,26 @@ class QuantMatrix(MatrixStandIn):
         return read_only(self.dequantize())
 
     def _transposed(self) -> QuantMatrix:
-        return QuantMatrix._made(self._layer, 0 if self._axis else 1)
+        return self.T
+
+    @property
+    def T(self) -> QuantMatrix:  # noqa: N802 - NumPy's name
+        """The same integers as the transposed matrix: nothing is copied."""
+        twin = self._twin
+        if type(twin) is QuantMatrix:
+            return twin
+        if twin is not None and (made := twin()) is not None:
+            return made
+        self._twin = QuantMatrix._made(self._layer, 0 if self._axis else 1)
+        self._twin._twin = weakref.ref(self)
+        return self._twin
 
     # Products
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
-        if ufunc is _MATMUL and not kwargs and method == "__call__":
-            a, b = inputs
-            if type(b) is QuantMatrix and (y := b._try_call(a)) is not None:  # the short way, for nearly every call
+        if ufunc is _MATMUL and inputs[1] is self and not kwargs and method == "__call__":
+            y = self._call(inputs[0])  # the short way, which nearly every product takes
+            if y is not None:
                 return y
         return super().__array_ufunc__(ufunc, method, *inputs, **kwargs)
 
@@ -236,11 +253,8 @@ def _matrix_from_state(state: dict[str, Any]) -> QuantMatrix:
     """What a pickle calls."""
     state = dict(state)
     axis = state.pop("axis")
-    return QuantMatrix._made(_linear_from_state(state), axis)
-
-
-def _no_result(x: Any) -> None:
-    """In the place of a compiled product along the axis that has none."""
+    layer = _static_from_state(state) if "input" in state else _linear_from_state(state)
+    return QuantMatrix._made(layer, axis)
 
 
 def _blockwise(x: NDArray[Any], q: QuantMatrix) -> NDArray[Any]:

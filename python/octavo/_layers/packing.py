@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from octavo import _core
-from octavo._numerics.int4 import GroupedWeight, ScaleDtype
+from octavo._numerics.int4 import GroupedWeight, ScaleDtype, dequantize_groups
 
 __all__ = [
-    "Packed", "check_weight_shape", "empty_result", "grouped_weight", "pack_grouped", "pack_int8", "scale_dtype",
+    "Packed", "check_weight_shape", "empty_result", "grouped_weight", "no_result", "pack_grouped", "pack_int8", "scale_dtype",
     "weight_columns", "weight_rows", "zero_points",
 ]  # fmt: skip
 
@@ -85,12 +85,8 @@ def weight_rows(packed: Packed, group_size: int | None, outputs: NDArray[np.int6
     q = packed.int_rows(outputs)
     if isinstance(packed, _core.PackedLinear):
         return np.multiply(q, packed.scale()[outputs, None], dtype=np.float32)
-    group = np.arange(q.shape[1]) // (group_size or max(q.shape[1], 1))
-    values = q.astype(np.float32)
-    if not packed.symmetric:
-        values -= packed.zero_point(outputs)[:, group]
-    values *= packed.scale(outputs)[:, group]
-    return values
+    zero_point = None if packed.symmetric else packed.zero_point(outputs)
+    return dequantize_groups(q, packed.scale(outputs), zero_point, group_size)
 
 
 def weight_columns(packed: Packed, group_size: int | None, inputs: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -99,11 +95,16 @@ def weight_columns(packed: Packed, group_size: int | None, inputs: NDArray[np.in
     if isinstance(packed, _core.PackedLinear):
         return np.multiply(q, packed.scale(), dtype=np.float32)
     group = np.zeros_like(inputs) if group_size is None else inputs // group_size
+    groups, at = np.unique(group, return_inverse=True)
     values = q.astype(np.float32)
     if not packed.symmetric:
-        values -= packed.zero_point()[:, group].T
-    values *= packed.scale()[:, group].T
+        values -= packed.zero_point(groups=groups).T[at]
+    values *= packed.scale(groups=groups).T[at]
     return values
+
+
+def no_result(x: object) -> None:
+    """In the place of `Packed.try_call` where no x has a shorter way."""
 
 
 def empty_result(m: int, n: int, dtype: DTypeLike) -> NDArray[Any]:

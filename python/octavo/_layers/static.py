@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NoReturn, cast
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from octavo._layers.arrays.quantized import QuantizedArray, kernel_numbers
 from octavo._layers.linear import QuantLinear, int8_weight
-from octavo._layers.packing import empty_result
+from octavo._layers.packing import empty_result, no_result
 from octavo._numerics.checks import as_activations, as_rows, check_out, rows_in_place
 from octavo._numerics.params import QParams, qint4, qint8, quint4, quint8
 from octavo._util.pickling import pickled
@@ -112,6 +113,9 @@ class StaticQuantLinear(QuantLinear):
         return QuantizedArray._made(q, cast("QParams", self._output), self._output_numbers, self._folded)
 
     forward = __call__
+
+    def _quick_call(self) -> Callable[[Any], None]:
+        return no_result
 
     def _rows(self, x: Any) -> tuple[NDArray[Any], tuple[float, int, int, int], tuple[int, ...], np.dtype[Any]]:
         """x as (m, in) contiguous rows, float32 or integers; their parameters; leading shape; the result's dtype."""
