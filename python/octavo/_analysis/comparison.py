@@ -125,7 +125,7 @@ def _measured(
 ) -> LayerComparison:
     y, z = (np.concatenate([part.ravel() for part in parts]) for parts in (expected, actual))
     signal, noise, power = float(y @ y), float((z - y) @ (z - y)), float(z @ z)
-    with np.errstate(divide="ignore"):
+    with np.errstate(all="ignore"):
         sqnr = float(10 * (np.log10(signal) - np.log10(noise))) if noise else np.inf
     product = float(np.sqrt(signal) * np.sqrt(power))
     cosine = float(y @ z) / product if product else float(signal == power)

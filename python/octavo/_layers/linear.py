@@ -294,7 +294,7 @@ class QuantLinear:
 
     def _call_any(self, x: ArrayLike, out: NDArray[Any] | None) -> NDArray[Any]:
         if out is None and type(x) is np.ndarray and x.dtype.char == "d":  # what NumPy code has where it says nothing
-            with np.errstate(over="ignore", invalid="ignore"):
+            with np.errstate(all="ignore"):
                 y = self._packed.try_call(x.astype(np.float32, order="C"))
             if y is not None:
                 return y.astype(np.float64)
@@ -304,7 +304,7 @@ class QuantLinear:
         shape = (*a.shape[:-1], self.out_features)
         if out is not None:
             check_out(out, shape, dtype)
-        with np.errstate(over="ignore", invalid="ignore"):  # beyond float32: infinity, so the row becomes NaN
+        with np.errstate(all="ignore"):  # beyond float32: infinity, so the row becomes NaN
             rows = as_rows(a)
             direct = out if out is not None and not np.may_share_memory(out, rows) else None
             target = rows_in_place(direct, rows.shape[0], self.out_features) if direct is not None else None

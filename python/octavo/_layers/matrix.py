@@ -261,7 +261,7 @@ def _blockwise(x: NDArray[Any], q: QuantMatrix) -> NDArray[Any]:
     """x @ q on dequantized values, a block of q's rows at a time, summed in ascending order."""
     k, n = q.shape
     dtype = x.dtype if x.dtype.kind == "f" else np.dtype(np.float32)
-    with np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(all="ignore"):
         a = x.astype(np.float32, copy=False)
         y = np.zeros((*a.shape[:-1], n), np.float32)
         step = max(1, _BLOCK_ELEMENTS // max(n, 1))

@@ -14,8 +14,8 @@ from octavo import _core
 from octavo._numerics.int4 import GroupedWeight, ScaleDtype, dequantize_groups
 
 __all__ = [
-    "Packed", "check_weight_shape", "empty_result", "grouped_weight", "no_result", "pack_grouped", "pack_int8", "scale_dtype",
-    "weight_columns", "weight_rows", "zero_points",
+    "Packed", "check_weight_shape", "empty_result", "grouped_weight", "no_result", "pack_grouped", "pack_int8",
+    "scale_dtype", "weight_columns", "weight_rows", "zero_points",
 ]  # fmt: skip
 
 Packed: TypeAlias = _core.PackedLinear | _core.PackedLinearInt4

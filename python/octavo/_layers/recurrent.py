@@ -89,7 +89,7 @@ class _QuantRecurrent(RecurrentLayer):
         h = states[0]
         for start in reversed(starts) if reverse else starts:
             stop = min(start + chunk, steps)
-            with np.errstate(over="ignore", invalid="ignore"):  # beyond float32: infinity, so the row becomes NaN
+            with np.errstate(all="ignore"):  # beyond float32: infinity, so the row becomes NaN
                 part = x[start:stop].astype(np.float32, copy=False)
             products = inputs(part, out=buffer[: stop - start])
             self._steps(recurrent, products, states, y[start:stop], reverse)

@@ -76,7 +76,7 @@ class StaticQuantLinear(QuantLinear):
         require_per_tensor_8_bit(input, "input")
         if output is not None:
             require_per_tensor_8_bit(output, "output")
-        with np.errstate(over="ignore"):
+        with np.errstate(all="ignore"):
             if not np.isfinite(input.scale * s_w).all():
                 raise ValueError(f"input scale {input.scale} times the largest weight scale {s_w.max()} is infinite")
         self._set_int8(q, s_w, bias, activation="asymmetric", relu=relu, call=call)
@@ -138,7 +138,7 @@ class StaticQuantLinear(QuantLinear):
         except (TypeError, ValueError) as error:
             raise type(error)(f"{self._label()}: {error}") from None
         native = a.dtype.newbyteorder("=")
-        with np.errstate(over="ignore"):  # float64 beyond float32 is infinity, which saturates
+        with np.errstate(all="ignore"):  # float64 beyond float32 is infinity, which saturates
             rows = as_rows(a)
         return rows, self._input_numbers, a.shape[:-1], native if native.kind == "f" else np.dtype(np.float32)
 
@@ -160,7 +160,7 @@ class StaticQuantLinear(QuantLinear):
             self._refuse_nan(rows)
         if target is not None:
             return cast("NDArray[Any]", out)
-        with np.errstate(over="ignore"):
+        with np.errstate(all="ignore"):
             result = y.reshape(shape).astype(dtype, copy=False)
         if out is None:
             return result

@@ -34,7 +34,7 @@ def as_bias(bias: ArrayLike | None, n: int) -> NDArray[np.float32] | None:
         raise TypeError(f"bias must be real numbers, got dtype {b.dtype}")
     if b.shape != (n,):
         raise ValueError(f"bias must have shape ({n},) to fit the weight, got {b.shape}")
-    with np.errstate(over="ignore"):
+    with np.errstate(all="ignore"):
         b32 = np.ascontiguousarray(b, dtype=np.float32)
     if not bool(np.isfinite(b32).all()):
         at = int(np.flatnonzero(~np.isfinite(b32))[0])

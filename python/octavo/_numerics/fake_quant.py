@@ -45,7 +45,7 @@ def forward(x: Any, qparams: QParams) -> NDArray[np.floating[Any]]:
     values = as_real_array(x, "x")
     _check_shape(values.shape, qparams, "x")
     if qparams.group_size is None:
-        with np.errstate(over="ignore"):
+        with np.errstate(all="ignore"):
             y = _core.fake_quantize(_contiguous(values), *_numbers(qparams, values.ndim))
         if y is not None:
             return y.astype(_result_dtype(values), copy=False)
@@ -152,7 +152,7 @@ def _pair(x: Any, g: Any, qparams: QParams) -> tuple[Array, Array]:
 
 
 def _contiguous(a: Array) -> Floats:
-    with np.errstate(over="ignore"):
+    with np.errstate(all="ignore"):
         return np.ascontiguousarray(a, np.float32).reshape(a.shape)  # ascontiguousarray gives () one dimension
 
 

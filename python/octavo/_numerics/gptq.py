@@ -78,7 +78,7 @@ class InputStatistics:
             raise ValueError(f"inputs must have shape (..., {k}), got {values.shape}")
         rows = values.reshape(int(np.prod(values.shape[:-1])), k)
         parts = [rows[first : first + _ROWS] for first in range(0, len(rows), _ROWS)]
-        with np.errstate(over="ignore"):
+        with np.errstate(all="ignore"):
             if not all(np.isfinite(part.astype(np.float32, copy=False)).all() for part in parts):
                 raise ValueError("inputs must be finite in float32, got NaN or infinity")
         for part in parts:

@@ -201,7 +201,7 @@ def _valid_scale(scale: Any, shape: tuple[int, int], dtype: ScaleDtype) -> npt.N
         raise TypeError(f"scale must be real numbers, got dtype {values.dtype}")
     if values.shape != shape:
         raise ValueError(f"scale must have shape {shape}, one for each group of each row, got {values.shape}")
-    with np.errstate(over="ignore", under="ignore"):
+    with np.errstate(all="ignore"):
         values = np.ascontiguousarray(values, np.float32)
         wrong = ~np.isfinite(values) | (values == 0)
         if not wrong.any() and dtype == "float16":

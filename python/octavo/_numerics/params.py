@@ -387,7 +387,7 @@ def first_place(bad: npt.NDArray[np.bool_], name: str) -> str:
 def _why_not_finite(x: Array) -> str:
     bad, rule, fault, remedy = ~np.isfinite(x), "be finite", "NaN or infinite", "remove them"
     if not bad.any():
-        with np.errstate(over="ignore"):
+        with np.errstate(all="ignore"):
             bad = np.isinf(x.astype(np.float32))
         rule, fault, remedy = "fit float32 (up to 3.4028235e38)", "beyond it", "scale x down"
     count, place = np.count_nonzero(bad), first_place(bad, "x")

@@ -118,7 +118,7 @@ def as_weight(weight: npt.ArrayLike) -> Floats:
     values = as_real_array(weight, "weight")
     if values.ndim != 2:
         raise ValueError(f"weight must be 2-D (out, in), got shape {values.shape}")
-    with np.errstate(over="ignore"):
+    with np.errstate(all="ignore"):
         values = values.astype(np.float32, copy=False)
     usable = np.abs(values) <= _LARGEST
     if not usable.all():
@@ -229,7 +229,7 @@ def _stored(scale: Floats, unit: Floats, dtype: ScaleDtype) -> Floats:
     """The scale as it will be held, in units again: units are powers of two, so that this rounds once."""
     if dtype == "float32":
         return scale
-    with np.errstate(over="ignore", under="ignore"):
+    with np.errstate(all="ignore"):
         held = (scale * unit).astype(np.float16).astype(np.float32)
     if not np.isfinite(held).all() or (held == 0).any():
         extreme = float((scale * unit).flat[np.argmin(np.isfinite(held) & (held != 0))])

@@ -80,13 +80,13 @@ def check_measuring(min_speedup: float, batch_size: int) -> None:
 
 
 def _measured(run: Callable[[], Any], run_quantized: Callable[[], Any], rounds: int, round_seconds: float) -> Measured:
-    with np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(all="ignore"):
         exact, rough = (np.asarray(f(), np.float64) for f in (run, run_quantized))
         signal, noise = float(np.sum(exact * exact)), float(np.sum((rough - exact) ** 2))
     if noise == 0:
         sqnr = np.inf
     else:  # NaN where a result is not finite, and minus infinity where it ought to be zero
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(all="ignore"):
             sqnr = 10 * np.log10(np.float64(signal) / noise)
     timings = interleaved({"float": run, "quantized": run_quantized}, rounds=rounds, round_seconds=round_seconds)
     return Measured(timings["float"].median, timings["quantized"].median, float(sqnr))

@@ -118,7 +118,7 @@ class Sigmoid:
             traced: NDArray[Any] = qat_ops.sigmoid(x)
             return traced
         a = np.asarray(x)
-        with np.errstate(under="ignore"):
+        with np.errstate(all="ignore"):
             e = np.exp(-np.abs(a))
             y: NDArray[Any] = np.where(a < 0, e, 1) / (1 + e)
         return y.astype(e.dtype, copy=False)

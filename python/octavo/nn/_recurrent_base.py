@@ -207,7 +207,7 @@ class RecurrentLayer:
                 steps = [v.swapaxes(0, 1) if batch_axis == 0 else v for v in (a, part)]
                 self._run(direction, steps[0], [s[direction] for s in after], steps[1], reverse=i == 1)
             a = y
-        with np.errstate(over="ignore", invalid="ignore"):
+        with np.errstate(all="ignore"):
             a, *after = [v.astype(dtype, copy=False) for v in (a, *after)]
         if unbatched:
             a, after = a[:, 0], [s[:, 0] for s in after]
@@ -228,7 +228,7 @@ class RecurrentLayer:
             expected = (shape[0], shape[2]) if unbatched else shape
             if given.shape != expected:
                 raise ValueError(f"{name} must have shape {expected} to fit the layer and x, got {given.shape}")
-            with np.errstate(over="ignore"):
+            with np.errstate(all="ignore"):
                 parts.append(np.array(given, dtype, order="C").reshape(shape))
         return parts
 
