@@ -15,6 +15,7 @@ from octavo._numerics.checks import is_int4, read_only
 from octavo._numerics.definition import quantize_weight
 from octavo._numerics.int4 import GroupedWeight, ScaleDtype, dequantize_groups, pack_int4, unpack_int4
 from octavo._numerics.params import QType, QTypeLike, qint4, qint8, unmasked
+from octavo._util.floating import quiet
 from octavo._util.pickling import pickled
 from octavo.nn._layers import as_ids
 
@@ -168,6 +169,7 @@ class QuantEmbedding:
         shape = (self.num_embeddings, self._dim)
         return rows_first(index, shape, lambda ids: self._rows(slice(None) if ids is None else ids))
 
+    @quiet
     def _rows(self, at: Any) -> NDArray[np.float32]:
         scale = self._scale[at].astype(np.float32, copy=False)
         q = self._q[at]

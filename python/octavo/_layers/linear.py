@@ -13,12 +13,12 @@ from octavo._layers.packing import (
     Packed,
     check_weight_shape,
     empty_result,
-    grouped_weight,
     pack_grouped,
     pack_int8,
     scale_dtype,
     weight_columns,
     weight_rows,
+    whole_weight,
     zero_points,
 )
 from octavo._numerics.checks import (
@@ -391,9 +391,7 @@ class QuantLinear:
     @property
     def weight(self) -> NDArray[np.float32]:
         """The weights as the layer sees them, (q_w - z_w) * s_w (out, in) float32: unpacked on demand, read-only."""
-        if isinstance(self._packed, _core.PackedLinearInt4):
-            return read_only(grouped_weight(self._packed, self._group_size).dequantize())
-        return read_only(np.multiply(self.int_repr(), self._packed.scale()[:, None], dtype=np.float32))
+        return read_only(whole_weight(self._packed, self._group_size))
 
     def _weight_rows(self, outputs: NDArray[np.int64]) -> NDArray[np.float32]:
         """weight[outputs], dequantized alone."""

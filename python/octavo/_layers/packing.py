@@ -12,10 +12,11 @@ from numpy.typing import DTypeLike, NDArray
 
 from octavo import _core
 from octavo._numerics.int4 import GroupedWeight, ScaleDtype, dequantize_groups
+from octavo._util.floating import quiet
 
 __all__ = [
-    "Packed", "check_weight_shape", "empty_result", "grouped_weight", "no_result", "pack_grouped", "pack_int8",
-    "scale_dtype", "weight_columns", "weight_rows", "zero_points",
+    "Packed", "check_weight_shape", "empty_result", "no_result", "pack_grouped", "pack_int8",
+    "scale_dtype", "weight_columns", "weight_rows", "whole_weight", "zero_points",
 ]  # fmt: skip
 
 Packed: TypeAlias = _core.PackedLinear | _core.PackedLinearInt4
@@ -74,12 +75,16 @@ def zero_points(packed: Packed) -> NDArray[np.int8] | None:
     return packed.zero_point() if isinstance(packed, _core.PackedLinearInt4) and not packed.symmetric else None
 
 
-def grouped_weight(packed: _core.PackedLinearInt4, group_size: int | None) -> GroupedWeight:
-    """The canonical int4 integers with their scales and zero points."""
-    scale = packed.scale().astype(np.float32, copy=False)
-    return GroupedWeight(packed.int_repr(), scale, zero_points(packed), group_size, scale_dtype(packed))
+@quiet
+def whole_weight(packed: Packed, group_size: int | None) -> NDArray[np.float32]:
+    """The weight, dequantized: (out, in)."""
+    q = packed.int_repr()
+    if isinstance(packed, _core.PackedLinear):
+        return np.multiply(q, packed.scale()[:, None], dtype=np.float32)
+    return dequantize_groups(q, packed.scale(), zero_points(packed), group_size)
 
 
+@quiet
 def weight_rows(packed: Packed, group_size: int | None, outputs: NDArray[np.int64]) -> NDArray[np.float32]:
     """Some rows of the weight, dequantized: (len(outputs), in)."""
     q = packed.int_rows(outputs)
@@ -89,6 +94,7 @@ def weight_rows(packed: Packed, group_size: int | None, outputs: NDArray[np.int6
     return dequantize_groups(q, packed.scale(outputs), zero_point, group_size)
 
 
+@quiet
 def weight_columns(packed: Packed, group_size: int | None, inputs: NDArray[np.int64]) -> NDArray[np.float32]:
     """Some columns of the weight, dequantized: (len(inputs), out)."""
     q = packed.int_columns(inputs)

@@ -89,8 +89,7 @@ class _QuantRecurrent(RecurrentLayer):
         h = states[0]
         for start in reversed(starts) if reverse else starts:
             stop = min(start + chunk, steps)
-            with np.errstate(all="ignore"):  # beyond float32: infinity, so the row becomes NaN
-                part = x[start:stop].astype(np.float32, copy=False)
+            part = x[start:stop].astype(np.float32, copy=False)  # beyond float32: infinity, so the row becomes NaN
             products = inputs(part, out=buffer[: stop - start])
             self._steps(recurrent, products, states, y[start:stop], reverse)
             h[:] = y[start if reverse else stop - 1]

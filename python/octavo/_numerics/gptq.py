@@ -22,6 +22,7 @@ import numpy.typing as npt
 from octavo._numerics.int4 import GroupedWeight, ScaleDtype
 from octavo._numerics.params import as_real_array
 from octavo._numerics.rounding import as_weight, power_of_two, round_groups, round_search
+from octavo._util.floating import quiet
 
 __all__ = ["InputStatistics", "round_gptq"]
 
@@ -66,6 +67,7 @@ class InputStatistics:
         self._products: Doubles | None = np.zeros((self.in_features, self.in_features)) if products else None
         self._pending: list[Floats] = []
 
+    @quiet
     def update(self, x: npt.ArrayLike) -> None:
         """Adds inputs x (..., K).
 
@@ -103,6 +105,7 @@ class InputStatistics:
             products[: columns.stop, columns] += block
 
     @property
+    @quiet
     def hessian(self) -> Doubles:
         """X^T X, (K, K), read-only; the next `update` changes it.
 
@@ -122,11 +125,13 @@ class InputStatistics:
         return view
 
     @property
+    @quiet
     def importance(self) -> Doubles:
         """The mean of x[k]^2, (K,): `importance` of `octavo.round_search`."""
         return self._squares / max(self.rows, 1)
 
 
+@quiet
 def round_gptq(
     weight: npt.ArrayLike,
     inputs: npt.ArrayLike | InputStatistics,

@@ -15,6 +15,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from octavo._util.floating import quiet
+
 __all__ = ["GroupedWeight", "ScaleDtype", "pack_int4", "unpack_int4"]
 
 ScaleDtype = Literal["float32", "float16"]
@@ -164,6 +166,7 @@ class GroupedWeight:
         return dequantize_groups(self.q, self.scale, self.zero_point, self.group_size)
 
 
+@quiet
 def dequantize_groups(
     q: npt.NDArray[np.int8],
     scale: npt.NDArray[Any],

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from octavo._numerics.int4 import GroupedWeight, ScaleDtype
 from octavo._numerics.params import SMALLEST_RANGE, as_real_array
+from octavo._util.floating import quiet
 
 __all__ = ["round_nearest", "round_search"]
 
@@ -113,6 +114,7 @@ def round_search(
     return _in_blocks(weight, importance, group_size, symmetric, scale_dtype, search=True)
 
 
+@quiet
 def as_weight(weight: npt.ArrayLike) -> Floats:
     """The weight as float32 (N, K), finite and at most 2**127."""
     values = as_real_array(weight, "weight")
@@ -128,6 +130,7 @@ def as_weight(weight: npt.ArrayLike) -> Floats:
     return values
 
 
+@quiet
 def _in_blocks(
     weight: npt.ArrayLike,
     importance: npt.ArrayLike | None,
@@ -185,6 +188,7 @@ def _as_importance(importance: npt.ArrayLike, k: int) -> Floats:
     return values
 
 
+@quiet
 def round_groups(
     w: Floats, importance: Floats | None, *, symmetric: bool, scale_dtype: ScaleDtype, search: bool
 ) -> tuple[npt.NDArray[np.int8], Floats, npt.NDArray[np.int8] | None]:
@@ -215,6 +219,7 @@ def _normalized(w: Floats) -> tuple[Floats, Floats]:
     return unit, np.where(largest[..., None] > 0, w / unit[..., None], np.float32(0)).astype(np.float32)
 
 
+@quiet
 def power_of_two(values: npt.ArrayLike) -> Floats:
     """The power of two at or below each positive value, in float32's normal range; 1 for zero."""
     mantissa, exponent = np.frexp(np.asarray(values, np.float32))

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from octavo._numerics.params import unmasked
+from octavo._util.floating import quiet
 
 __all__ = ["KINDS", "RecurrentLayer", "as_float", "as_real", "direction_names", "read_weights"]
 
@@ -173,6 +174,7 @@ class RecurrentLayer:
         """
         raise NotImplementedError
 
+    @quiet
     def __call__(self, x: ArrayLike, state: Any = None) -> tuple[Array, Any]:
         """The outputs of the last layer at each step, and the state behind the last step.
 
@@ -207,8 +209,7 @@ class RecurrentLayer:
                 steps = [v.swapaxes(0, 1) if batch_axis == 0 else v for v in (a, part)]
                 self._run(direction, steps[0], [s[direction] for s in after], steps[1], reverse=i == 1)
             a = y
-        with np.errstate(all="ignore"):
-            a, *after = [v.astype(dtype, copy=False) for v in (a, *after)]
+        a, *after = [v.astype(dtype, copy=False) for v in (a, *after)]
         if unbatched:
             a, after = a[:, 0], [s[:, 0] for s in after]
         return a, (tuple(after) if self.states == 2 else after[0])
@@ -228,8 +229,7 @@ class RecurrentLayer:
             expected = (shape[0], shape[2]) if unbatched else shape
             if given.shape != expected:
                 raise ValueError(f"{name} must have shape {expected} to fit the layer and x, got {given.shape}")
-            with np.errstate(all="ignore"):
-                parts.append(np.array(given, dtype, order="C").reshape(shape))
+            parts.append(np.array(given, dtype, order="C").reshape(shape))
         return parts
 
     def _options(self) -> str:
