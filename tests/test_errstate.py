@@ -62,6 +62,22 @@ OBSERVERS = [
     "MSEObserver",
 ]  # fmt: skip
 
+def trained(w: np.ndarray, x: np.ndarray) -> Any:
+    model = oc.prepare_qat(oc.nn.Sequential(oc.nn.Linear(w)), oc.default_qat_qconfig, layers={oc.nn.Linear})
+    oc.calibrate(model, [x])
+    return [model(x), np.asarray(oc.convert(model)(x))]
+
+
+def gradients(w: np.ndarray, x: np.ndarray) -> Any:
+    import autograd
+
+    model = oc.prepare_qat(oc.nn.Sequential(oc.nn.Linear(w), oc.nn.Sigmoid()), oc.default_qat_qconfig,
+                           layers={oc.nn.Linear})  # fmt: skip
+    oc.calibrate(model, [x])
+    loss = autograd.grad(lambda params: autograd.numpy.sum(oc.qat.apply(model, params, x)))
+    return list(loss(oc.qat.parameters(model)).values())
+
+
 # Of weights w (64, 64) and inputs x (64, 64), both of one magnitude.
 CALLS: dict[str, Callable[[np.ndarray, np.ndarray], Any]] = {
     "QuantLinear": lambda w, x: oc.QuantLinear(w)(x),
@@ -93,6 +109,14 @@ CALLS: dict[str, Callable[[np.ndarray, np.ndarray], Any]] = {
         vars_of(oc.rounding_error(w, oc.round_nearest(w, group_size=32), x), "weight_error", "output_error")
     ),
     "static": static,
+    "static float64": lambda w, x: static(w.astype(np.float64), x.astype(np.float64) * 1e-16),
+    "prepare_qat": trained,
+    "prepare_qat float64": lambda w, x: trained(w.astype(np.float64) * 1e-16, x.astype(np.float64) * 1e-16),
+    "gradients": gradients,
+    "quantize_dynamic float64": lambda w, x: oc.quantize_dynamic(
+        oc.nn.Sequential(oc.nn.Linear(w.astype(np.float64) * 1e-16)), {oc.nn.Linear}
+    )(x.astype(np.float64) * 1e-16),
+    "arrays": lambda w, x: x @ oc.quantize_dynamic({"w": w.astype(np.float64) * 1e-16}, arrays=["w"])["w"],
     "compare": compared,
     "advise": lambda w, x: [r.sqnr_db for r in oc.advise({"w": w.copy()}, arrays=["w"], batch_sizes=(1,)).rows],
     "quantize_dynamic": lambda w, x: oc.quantize_dynamic(oc.nn.Sequential(oc.nn.Linear(w)), {oc.nn.Linear})(x),

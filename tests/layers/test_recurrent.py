@@ -290,7 +290,9 @@ def test_dtype_of_the_result(kind: str, dtype: Any, result: Any) -> None:
     y, after = layer(x)
     assert y.dtype == result
     assert all(s.dtype == result for s in as_tuple(after))
-    np.testing.assert_array_equal(y, layer(x.astype(F))[0].astype(result))
+    single = layer(x.astype(F))[0]
+    with np.errstate(all="ignore"):
+        np.testing.assert_array_equal(y, single.astype(result))
 
 
 @KIND

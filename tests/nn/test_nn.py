@@ -79,7 +79,7 @@ def test_sigmoid_neither_overflows_nor_loses_dtype(dtype: type[np.floating]) -> 
     with np.errstate(all="raise"):
         y = nn.Sigmoid()(x)
     assert y.dtype == dtype
-    with np.errstate(over="ignore"):
+    with np.errstate(all="ignore"):
         expected = 1 / (1 + np.exp(-x.astype(np.float64)))
     np.testing.assert_allclose(y, expected, rtol=4 * np.finfo(dtype).eps, atol=np.finfo(dtype).tiny)
 

@@ -252,8 +252,11 @@ def test_dequantize_linear_of_int32_and_float16_scales() -> None:
     ids=["both-signs", "negative", "positive", "zeros", "random", "extremes"],
 )
 def test_dynamic_quantize_linear_equals_the_reference(x) -> None:
-    for actual, expected in zip(oc.ops.dynamic_quantize_linear(x), reference("DynamicQuantizeLinear", x), strict=True):
-        same(actual, np.asarray(expected))
+    actual = oc.ops.dynamic_quantize_linear(x)
+    with np.errstate(all="ignore"):
+        expected = reference("DynamicQuantizeLinear", x)
+    for a, b in zip(actual, expected, strict=True):
+        same(a, np.asarray(b))
 
 
 UNDERFLOWING = [

@@ -177,7 +177,8 @@ def _watched(
     given: dict[str, NDArray[np.float32]] = {}
 
     def note(path: str, value: Any) -> None:
-        rows = np.array(value, np.float32)
+        with np.errstate(all="ignore"):
+            rows = np.array(value, np.float32)
         if rows.size and path not in given:
             given[path] = rows.reshape(-1, rows.shape[-1])
 

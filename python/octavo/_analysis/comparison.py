@@ -19,6 +19,7 @@ from octavo._models import walk as tree
 from octavo._models.hooks import Watched
 from octavo._numerics.definition import dequantize
 from octavo._numerics.params import QParams
+from octavo._util.floating import quiet
 from octavo.nn._recurrent_base import RecurrentLayer
 
 __all__ = ["compare"]
@@ -117,6 +118,7 @@ def _compared(path: str, layer: QuantLinear, expected: list[_Call], actual: list
     return _measured(path, y, [_as64(call.y) for call in actual], beyond)
 
 
+@quiet
 def _measured(
     path: str,
     expected: list[NDArray[np.float64]],
@@ -133,6 +135,7 @@ def _measured(
     return LayerComparison(path or "(model)", sqnr, cosine, float(np.abs(z - y).max(initial=0)), clipped)
 
 
+@quiet
 def _beyond(x: Any, params: QParams) -> NDArray[np.bool_]:
     """Where x is more than half a step outside what the integers reach."""
     steps = _as64(x) / float(params.scale)
@@ -149,6 +152,7 @@ def _is_real(value: Any) -> bool:
     return type(value) is QuantizedArray or (isinstance(value, np.ndarray) and value.dtype.kind in "fiub")
 
 
+@quiet
 def _as64(value: Any) -> NDArray[np.float64]:
     # A layer's integers are compared as they are, behind ReLU where it was taken in: `dequantize` of the array itself
     # refuses those.

@@ -15,6 +15,7 @@ from octavo._models import walk as tree
 from octavo._numerics.definition import quantize
 from octavo._numerics.params import QParams, as_real_array, qint8
 from octavo._quantize.static.preparing import Prepared, PreparedLinear, Ranges, observed_layers, observed_qparams
+from octavo._util.floating import quiet
 
 __all__ = ["convert"]
 
@@ -136,6 +137,7 @@ def _converted(layer: Prepared, given: dict[str, QParams]) -> Any:
         raise type(error)(f"{name}: {error}") from error
 
 
+@quiet
 def _quantized_weight(layer: PreparedLinear, ranges: Ranges, name: str) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """(q_w, s_w) with the parameters that were given or trained, or those of the QConfig's weight observer."""
     w = as_real_array(layer.read_float()[0], f"{name}: weight").astype(np.float32)

@@ -28,6 +28,7 @@ from octavo._quantize.qconfig import QConfig, QConfigLike, as_mapping
 from octavo._quantize.spec import Layers, LayerSpec, as_specs
 from octavo._quantize.static.preparing import NOT_NEEDED, Prepared, PreparedLinear, Ranges, choose_layers
 from octavo._quantize.training.fake_quantizer import FakeQuantize
+from octavo._util.floating import quiet
 from octavo._util.pickling import pickled
 
 __all__ = ["FakeQuantized", "QATDeQuantStub", "QATLinear", "QATQuantStub", "Session", "prepare_qat"]
@@ -162,6 +163,7 @@ class FakeQuantized(Prepared):
         source.add(grid or quantizer, after_relu)
         return x._value
 
+    @quiet
     def checked(self, x: Any) -> Any:
         """x as float32, still differentiable."""
         if not is_traced(x):
@@ -193,6 +195,7 @@ class QATLinear(FakeQuantized, PreparedLinear):
             self.weight_fake_quant = as_fake_quantize(qconfig.weight())
             self.observe_weight()  # from the first step on there is a range, and one to start learning from
 
+    @quiet
     def __call__(self, x: Any, *args: Any, **options: Any) -> Any:
         """float32 (..., out) for x (..., in). The layer's own code does not run: autograd could not follow it."""
         if args or options:
@@ -315,6 +318,7 @@ def joined(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
 
+@quiet
 def _float32(a: Any) -> Any:
     if is_traced(a):
         return a if a.dtype == np.float32 else a.astype(np.float32)
