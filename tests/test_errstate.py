@@ -62,6 +62,7 @@ OBSERVERS = [
     "MSEObserver",
 ]  # fmt: skip
 
+
 def trained(w: np.ndarray, x: np.ndarray) -> Any:
     model = oc.prepare_qat(oc.nn.Sequential(oc.nn.Linear(w)), oc.default_qat_qconfig, layers={oc.nn.Linear})
     oc.calibrate(model, [x])

@@ -11,10 +11,11 @@ from octavo import nn
 from octavo._layers.arrays.rows_first import rows_first
 from octavo._layers.linear import ActivationScheme, Rounding
 from octavo._layers.registry import stands_for
+from octavo._numerics.arrays import as_real
 from octavo._numerics.checks import is_int4, read_only
 from octavo._numerics.definition import quantize_weight
 from octavo._numerics.int4 import GroupedWeight, ScaleDtype, dequantize_groups, pack_int4, unpack_int4
-from octavo._numerics.params import QType, QTypeLike, qint4, qint8, unmasked
+from octavo._numerics.params import QType, QTypeLike, qint4, qint8
 from octavo._util.floating import quiet
 from octavo._util.pickling import pickled
 from octavo.nn._layers import as_ids
@@ -72,7 +73,7 @@ class QuantEmbedding:
         scale_dtype: ScaleDtype = "float32",
         rounding: Rounding | None = None,
     ) -> None:
-        w = unmasked(weight, "weight")
+        w = as_real(weight, "weight")
         int4 = is_int4(dtype, group_size=group_size, symmetric=symmetric, scale_dtype=scale_dtype, rounding=rounding)
         if w.ndim != 2:
             raise ValueError(f"weight must be 2-D (num_embeddings, embedding_dim), got shape {w.shape}")

@@ -21,6 +21,7 @@ from octavo._layers.packing import (
     whole_weight,
     zero_points,
 )
+from octavo._numerics.arrays import as_real, result_dtype
 from octavo._numerics.checks import (
     as_activations,
     as_bias,
@@ -33,7 +34,7 @@ from octavo._numerics.checks import (
 )
 from octavo._numerics.definition import quantize_weight
 from octavo._numerics.int4 import GroupedWeight, ScaleDtype, pack_int4, unpack_int4
-from octavo._numerics.params import QParams, QType, QTypeLike, qint4, qint8, unmasked
+from octavo._numerics.params import QParams, QType, QTypeLike, qint4, qint8
 from octavo._numerics.rounding import round_nearest, round_search
 from octavo._util.pickling import pickled
 
@@ -118,7 +119,7 @@ class QuantLinear:
         relu: bool = False,
         call: str = "forward",
     ) -> None:
-        w = unmasked(weight, "weight")
+        w = as_real(weight, "weight")
         if is_int4(dtype, group_size=group_size, symmetric=symmetric, scale_dtype=scale_dtype, rounding=rounding):
             check_group_size(group_size)
             check_weight_shape(w, activation, int4=True, group_size=group_size, symmetric=symmetric)
@@ -299,8 +300,7 @@ class QuantLinear:
             if y is not None:
                 return y.astype(np.float64)
         a = as_activations(x, self.in_features)
-        native = a.dtype.newbyteorder("=")
-        dtype = native if native.kind == "f" else np.dtype(np.float32)
+        dtype = result_dtype(a.dtype)
         shape = (*a.shape[:-1], self.out_features)
         if out is not None:
             check_out(out, shape, dtype)

@@ -18,10 +18,11 @@ from octavo._layers.arrays.rows_first import rows_first
 from octavo._layers.linear import ActivationScheme, QuantLinear, Rounding, _linear_from_state
 from octavo._layers.packing import no_result
 from octavo._layers.static import _static_from_state
+from octavo._numerics.arrays import as_real, result_dtype
 from octavo._numerics.checks import read_only
 from octavo._numerics.definition import require_finite
 from octavo._numerics.int4 import GroupedWeight, ScaleDtype
-from octavo._numerics.params import QType, QTypeLike, unmasked
+from octavo._numerics.params import QType, QTypeLike
 from octavo._util.pickling import pickled
 
 __all__ = ["QuantMatrix"]
@@ -96,7 +97,7 @@ class QuantMatrix(MatrixStandIn):
         rounding: Rounding | None = None,
         activation: ActivationScheme = "symmetric",
     ) -> None:
-        a = unmasked(w, "w")
+        a = as_real(w, "w")
         if a.ndim != 2:
             raise ValueError(f"w must be 2-D, got shape {a.shape}")
         if a.dtype.kind != "f":
@@ -201,8 +202,7 @@ class QuantMatrix(MatrixStandIn):
     def _times(self, a: NDArray[Any], out: NDArray[Any] | None) -> NDArray[Any]:
         if self._axis == 0:
             return _blockwise(a, self)
-        dtype = a.dtype.newbyteorder("=") if a.dtype.kind == "f" else np.float32
-        if out is not None and (out.dtype, out.shape) == (dtype, (*a.shape[:-1], self.shape[1])):
+        if out is not None and (out.dtype, out.shape) == (result_dtype(a.dtype), (*a.shape[:-1], self.shape[1])):
             return self._layer(a, out=out)
         return self._layer(a)
 
@@ -260,11 +260,10 @@ def _matrix_from_state(state: dict[str, Any]) -> QuantMatrix:
 def _blockwise(x: NDArray[Any], q: QuantMatrix) -> NDArray[Any]:
     """x @ q on dequantized values, a block of q's rows at a time, summed in ascending order."""
     k, n = q.shape
-    dtype = x.dtype if x.dtype.kind == "f" else np.dtype(np.float32)
     with np.errstate(all="ignore"):
         a = x.astype(np.float32, copy=False)
         y = np.zeros((*a.shape[:-1], n), np.float32)
         step = max(1, _BLOCK_ELEMENTS // max(n, 1))
         for first in range(0, k, step):
             y += a[..., first : first + step] @ q._rows(np.arange(first, min(first + step, k)))
-        return y.astype(dtype, copy=False)
+        return y.astype(result_dtype(x.dtype), copy=False)

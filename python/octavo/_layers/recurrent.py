@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from octavo import _core, nn
 from octavo._layers.linear import ActivationScheme, QuantLinear, Rounding, _linear_from_state
 from octavo._layers.registry import stands_for
+from octavo._numerics.arrays import result_dtype
 from octavo._numerics.int4 import ScaleDtype
 from octavo._numerics.params import QType, QTypeLike
 from octavo._util.pickling import pickled
@@ -75,8 +76,7 @@ class _QuantRecurrent(RecurrentLayer):
         return cls(layer.weights, batch_first=layer.batch_first, **options)
 
     def _dtypes(self, x: Array) -> tuple[np.dtype[Any], np.dtype[Any]]:
-        single = np.dtype(np.float32)
-        return (x.dtype.newbyteorder("=") if x.dtype.kind == "f" else single), single
+        return result_dtype(x.dtype), np.dtype(np.float32)
 
     def _run(self, direction: int, x: Array, states: list[Array], y: Array, reverse: bool) -> None:
         name = self._directions[direction]

@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from octavo._numerics.params import QTypeLike, as_qtype, qint4, qint8, unmasked
+from octavo._numerics.arrays import as_array, as_real, is_real, not_real
+from octavo._numerics.params import QTypeLike, as_qtype, qint4, qint8
 
 __all__ = [
     "as_activations", "as_bias", "as_rows", "check_group_size", "check_out", "is_int4", "read_only", "rows_in_place",
@@ -26,12 +27,10 @@ def read_only(a: NDArray[_T]) -> NDArray[_T]:
 
 
 def as_bias(bias: ArrayLike | None, n: int) -> NDArray[np.float32] | None:
-    """A layer's bias (n,) as contiguous float32; TypeError or ValueError where it is none."""
+    """A layer's bias (n,) as contiguous float32; TypeError or ValueError where it cannot be one."""
     if bias is None:
         return None
-    b = unmasked(bias, "bias")
-    if b.dtype.kind not in "fiub":
-        raise TypeError(f"bias must be real numbers, got dtype {b.dtype}")
+    b = as_real(bias, "bias")
     if b.shape != (n,):
         raise ValueError(f"bias must have shape ({n},) to fit the weight, got {b.shape}")
     with np.errstate(all="ignore"):
@@ -43,10 +42,10 @@ def as_bias(bias: ArrayLike | None, n: int) -> NDArray[np.float32] | None:
 
 
 def as_activations(x: ArrayLike, in_features: int) -> NDArray[Any]:
-    """x as an array of real numbers (..., in_features); TypeError or ValueError where it is none."""
-    a = unmasked(x, "x")
-    if a.dtype.kind not in "fiub":
-        raise TypeError(f"x must be real numbers, got dtype {a.dtype}")
+    """x as an array of real numbers (..., in_features); TypeError or ValueError where it cannot be one."""
+    a = as_array(x, "x")
+    if not is_real(a.dtype):
+        raise TypeError(not_real(x, a.dtype, "x"))
     if a.ndim == 0 or a.shape[-1] != in_features:
         raise ValueError(f"x must have shape (..., {in_features}) to fit the layer's inputs, got {a.shape}")
     return a
@@ -113,7 +112,7 @@ def is_int4(
     }
     for name, value in given.items():
         if value is not False:
-            raise ValueError(f'{name}={value} is for int4 weights; pass dtype="int4", or leave it away')
+            raise ValueError(f'{name}={value} is for int4 weights; pass dtype="int4", or omit it')
     return False
 
 

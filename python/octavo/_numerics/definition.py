@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from octavo._numerics.arrays import result_dtype
 from octavo._numerics.params import (
     Array,
     QParams,
@@ -29,6 +30,7 @@ from octavo._numerics.params import (
     first_place,
     parameter_shape,
     qint8,
+    why_not_finite,
 )
 
 __all__ = ["dequantize", "fake_quantize", "quantize", "quantize_weight", "require_finite"]
@@ -131,8 +133,7 @@ def fake_quantize(x: npt.ArrayLike, qparams: QParams) -> npt.NDArray[np.floating
         np.add(steps, np.float32(0), out=steps)  # -0 becomes +0, as it does in an integer
         for (step,), (scale,) in _views((steps,), (qparams.scale,), qparams):
             np.multiply(step, scale, out=step)
-        dtype = values.dtype.newbyteorder("=") if values.dtype.kind == "f" else np.dtype(np.float32)
-        return steps.astype(dtype, copy=False)
+        return steps.astype(result_dtype(values.dtype), copy=False)
 
 
 def _clamped_steps(x: npt.ArrayLike, qparams: QParams) -> tuple[Array, npt.NDArray[np.float32]]:
@@ -199,18 +200,17 @@ def quantize_weight(weight: Array) -> tuple[npt.NDArray[np.int8], npt.NDArray[np
 
 
 def require_finite(weight: Array, name: str) -> None:
-    """Raises ValueError for NaN or infinity, and says where it is.
+    """Raises ValueError for NaN, infinity and values beyond float32, and says where they are.
 
     Example:
-        >>> require_finite(np.array([[1.0, np.nan]]), "weight")
+        >>> require_finite(np.array([[1.0, np.nan]]), "w")
         Traceback (most recent call last):
-        ValueError: weight must be finite, got 1 of 2 values NaN or infinite, the first (nan) at weight[0, 1]
+        ValueError: w must be finite, got 1 of 2 values NaN or infinite, the first (nan) at w[0, 1]; remove them
     """
-    if weight.dtype.kind == "f" and (bad := ~np.isfinite(weight)).any():
-        raise ValueError(
-            f"{name} must be finite, got {np.count_nonzero(bad)} of {weight.size} values NaN or infinite, "
-            f"the first ({weight[bad][0]}) at {first_place(bad, name)}"
-        )
+    with np.errstate(all="ignore"):
+        finite = np.isfinite(weight.astype(np.float32, copy=False)).all()
+    if not finite:
+        raise ValueError(why_not_finite(weight, name))
 
 
 def _views(

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octavo import _core
+from octavo._numerics.arrays import result_dtype
 from octavo._numerics.definition import _check_qparams, _check_shape, fake_quantize
 from octavo._numerics.params import Array, QParams, aligned, as_real_array
 
@@ -48,7 +49,7 @@ def forward(x: Any, qparams: QParams) -> NDArray[np.floating[Any]]:
         with np.errstate(all="ignore"):
             y = _core.fake_quantize(_contiguous(values), *_numbers(qparams, values.ndim))
         if y is not None:
-            return y.astype(_result_dtype(values), copy=False)
+            return y.astype(result_dtype(values.dtype), copy=False)
     return fake_quantize(values, qparams)  # which says where NaN is
 
 
@@ -63,9 +64,9 @@ def backward(g: Any, x: Any, qparams: QParams) -> NDArray[Any]:
     """
     values, gradient = _pair(x, g, qparams)
     if qparams.group_size is not None:
-        return definition(gradient, values, qparams)[0].astype(_result_dtype(values), copy=False)
+        return definition(gradient, values, qparams)[0].astype(result_dtype(values.dtype), copy=False)
     dx = _core.fake_quantize_backward(_contiguous(values), _contiguous(gradient), *_numbers(qparams, values.ndim))
-    return dx.astype(_result_dtype(values), copy=False)
+    return dx.astype(result_dtype(values.dtype), copy=False)
 
 
 def learnable_backward(
@@ -91,7 +92,7 @@ def learnable_backward(
             _contiguous(values), _contiguous(gradient), *numbers
         )
     shape = qparams.scale.shape
-    return dx.astype(_result_dtype(values), copy=False), d_scale.reshape(shape), d_zero_point.reshape(shape)
+    return dx.astype(result_dtype(values.dtype), copy=False), d_scale.reshape(shape), d_zero_point.reshape(shape)
 
 
 def definition(g: Any, x: Any, qparams: QParams) -> tuple[Floats, NDArray[np.float64], NDArray[np.float64]]:
@@ -159,7 +160,3 @@ def _contiguous(a: Array) -> Floats:
 def _numbers(qparams: QParams, ndim: int) -> tuple[Floats, NDArray[np.int32], int, int, int]:
     axis = -1 if qparams.axis is None else qparams.axis % ndim
     return qparams.scale.reshape(-1), qparams.zero_point.reshape(-1), qparams.qmin, qparams.qmax, axis
-
-
-def _result_dtype(values: Array) -> np.dtype[Any]:
-    return values.dtype.newbyteorder("=") if values.dtype.kind == "f" else np.dtype(np.float32)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from octavo._layers.arrays.einsum import as_product
 from octavo._layers.arrays.stand_in import StandIn, gives_way_to, unwrapped
-from octavo._numerics.params import refuse_masked
+from octavo._numerics.arrays import as_array, is_real
 
 __all__ = ["MatrixStandIn"]
 
@@ -71,12 +71,11 @@ class MatrixStandIn(StandIn):
 
     def _times_from_left(self, x: Any, out: Any = None) -> Any:
         """x @ self."""
-        refuse_masked(x, "x")
-        a = np.asanyarray(x)
+        a = as_array(x, "x")
         rows, columns = self.shape
         if a.ndim == 0 or a.shape[-1] != rows:
             raise ValueError(f"x @ Q needs x of shape (..., {rows}) for Q {self.shape}, got {a.shape}")
-        if a.dtype.kind not in "fiub":  # complex numbers, objects
+        if not is_real(a.dtype):  # complex numbers, objects
             return np.matmul(a, self._values("@"), out=out)
         if out is not None:
             _check_out(out, (*a.shape[-2:-1], columns))
@@ -84,8 +83,7 @@ class MatrixStandIn(StandIn):
 
     def _times_from_right(self, x: Any, out: Any = None) -> Any:
         """self @ x: the transpose of x^T @ self^T."""
-        refuse_masked(x, "x")
-        a = np.asanyarray(x)
+        a = as_array(x, "x")
         rows, columns = self.shape
         if a.ndim == 0 or a.shape[-2 if a.ndim > 1 else 0] != columns:
             needed = f"({columns},) or (..., {columns}, n)"

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from octavo._layers.arrays.traced import KEPT, Source, Tracer, plain, source_of
 from octavo._layers.stubs import DeQuantStub, QuantStub
 from octavo._models import walk as tree
-from octavo._numerics.params import QParams, is_traced, refuse_masked
+from octavo._numerics.arrays import refuse_masked
+from octavo._numerics.params import QParams, is_traced
 from octavo._quantize.qconfig import QConfig, QConfigLike, as_mapping
 from octavo._quantize.spec import Layers, LayerSpec, as_specs
 from octavo._quantize.static.preparing import NOT_NEEDED, Prepared, PreparedLinear, Ranges, choose_layers
