@@ -93,7 +93,7 @@ def test_copy_with_names_object_whose_deepcopy_raises() -> None:
             raise OSError("no")
 
     layer = Layer()
-    with pytest.raises(TypeError, match=r"cannot copy model\[1\] \(type .*Stubborn\): no; define __deepcopy__"):
+    with pytest.raises(TypeError, match=r"cannot copy model\.1 \(type .*Stubborn\): no; define __deepcopy__"):
         copy_with([layer, Stubborn()], {id(layer): New()})
 
 
@@ -139,7 +139,7 @@ def stale(model: Any, layer: Any) -> tuple[list[tuple[str, str]], list[tuple[str
 )
 def test_stale_references_in_function(function: Callable[[Any], Any], variable: str) -> None:
     layer = Layer()
-    expected = [("acts['a']", variable)]
+    expected = [("acts.a", variable)]
     assert stale(Plain(fc=layer, acts={"a": function(layer)}), layer) == (expected, expected)
 
 
@@ -147,7 +147,7 @@ def test_stale_references_behind_partial_and_method() -> None:
     layer = Layer()
     owner = Plain()
     model = [functools.partial(closure_over(layer)), types.MethodType(closure_over(layer), owner)]
-    expected = [("[0].func", "value"), ("[1].__func__", "value")]
+    expected = [("0.func", "value"), ("1.__func__", "value")]
     assert stale(model, layer) == (expected, expected)
 
 

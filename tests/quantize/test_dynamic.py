@@ -222,8 +222,8 @@ def nan_weight() -> Dense:
 @pytest.mark.parametrize(
     ("third", "message"),
     [
-        (nan_weight, r"^model\.layers\[2\] \(Dense\): .*nan"),
-        (lambda: Dense(fan_in=200_000, fan_out=1), r"^model\.layers\[2\] \(Dense\): .*131,?071"),
+        (nan_weight, r"^model\.layers\.2 \(Dense\): .*nan"),
+        (lambda: Dense(fan_in=200_000, fan_out=1), r"^model\.layers\.2 \(Dense\): .*131,?071"),
     ],
     ids=["NaN", "K above the bound"],
 )
@@ -244,7 +244,7 @@ def test_quantize_dynamic_changes_nothing_when_storing_fails() -> None:
     array.flags.writeable = False
     model = Model(fc=Dense(), array=array)
     before = identity_of(model)
-    with pytest.raises(ValueError, match=r"cannot replace model\.array\[0\]: .*read-only; nothing was changed"):
+    with pytest.raises(ValueError, match=r"cannot replace model\.array\.0: .*read-only; nothing was changed"):
         quantize_dynamic(model, {Dense}, inplace=True)
     assert identity_of(model) == before
 
@@ -252,7 +252,7 @@ def test_quantize_dynamic_changes_nothing_when_storing_fails() -> None:
 def test_quantize_dynamic_names_attribute_that_cannot_be_copied() -> None:
     model = Model(fc=Dense(), state={"lock": threading.Lock()})
     before = identity_of(model)
-    with pytest.raises(TypeError, match=r"cannot copy model\.state\['lock'\] \(type _thread\.lock\).*inplace=True"):
+    with pytest.raises(TypeError, match=r"cannot copy model\.state\.lock \(type _thread\.lock\).*inplace=True"):
         quantize_dynamic(model, {Dense})
     assert identity_of(model) == before
     assert type(quantize_dynamic(model, {Dense}, inplace=True).fc) is QuantLinear

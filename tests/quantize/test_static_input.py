@@ -52,7 +52,7 @@ def test_convert_without_calibration_lists_every_layer() -> None:
     model = mlp()
     prepared = prepare(model)
     with pytest.raises(
-        ValueError, match=r"saw no calibration data: model\.layers\[0\], model\.layers\[2\], model\.layers\[4\]\. Run"
+        ValueError, match=r"saw no calibration data: model\.layers\.0, model\.layers\.2, model\.layers\.4\. Run"
     ):
         oc.convert(prepared)
     with pytest.raises(ValueError, match='unobserved must be "error" or "float"'):
@@ -66,7 +66,7 @@ def test_unobserved_layers_can_stay_float() -> None:
     model = {"used": mlp(1), "unused": mlp(2)}
     prepared = prepare(model)
     oc.calibrate(prepared, [data()], forward=lambda m, b: m["used"](b))
-    with pytest.raises(ValueError, match=r"""data: model\['unused'\]\.layers\[0\], [^:]*layers\[4\]\. Run"""):
+    with pytest.raises(ValueError, match=r"""data: model\.unused\.layers\.0, [^:]*layers\.4\. Run"""):
         oc.convert(prepared)
     converted = oc.convert(prepared, unobserved="float")
     assert type(converted["unused"][0]) is oc.nn.Linear
@@ -101,10 +101,10 @@ def bad(change: Any) -> np.ndarray:
 @pytest.mark.parametrize(
     ("batch", "message"),
     [
-        (np.ones((2, 7), F), r"layer model\.layers\[0\]: x must have shape \(\.\.\., 6\), got \(2, 7\)"),
-        (data().astype(np.float64) * 1e300, r"layer model\.layers\[0\], its input: .*fit float32"),
-        (bad(np.nan), r"layer model\.layers\[0\] must be finite for calibration, got nan at \[3, 2\]"),
-        (bad(-np.inf), r"layer model\.layers\[0\] must be finite for calibration, got -inf at \[3, 2\]"),
+        (np.ones((2, 7), F), r"layer model\.layers\.0: x must have shape \(\.\.\., 6\), got \(2, 7\)"),
+        (data().astype(np.float64) * 1e300, r"layer model\.layers\.0, its input: .*fit float32"),
+        (bad(np.nan), r"layer model\.layers\.0 must be finite for calibration, got nan at \[3, 2\]"),
+        (bad(-np.inf), r"layer model\.layers\.0 must be finite for calibration, got -inf at \[3, 2\]"),
     ],
     ids=["width", "beyond-float32", "nan", "infinity"],
 )
@@ -151,7 +151,7 @@ def test_bad_batch_that_can_be_read_only_once_is_an_error() -> None:
 def test_layer_whose_result_overflows_is_named() -> None:
     prepared = prepare(oc.nn.Sequential(oc.nn.Linear(np.full((1, 1), 1e38, F))))
     with (
-        pytest.raises(ValueError, match=r"layer model\.layers\[0\], its result must be finite"),
+        pytest.raises(ValueError, match=r"layer model\.layers\.0, its result must be finite"),
         np.errstate(over="ignore"),
     ):
         oc.calibrate(prepared, [np.full((1, 1), 100, F)])
@@ -173,7 +173,7 @@ def test_zeros_alone_warn_and_work() -> None:
     oc.calibrate(prepared, [np.zeros((4, 6), F)])
     with pytest.warns(UserWarning, match="seen only zeros: its scale is 1") as warned:
         converted = oc.convert(prepared)
-    assert "layer model.layers[0], its input" in "".join(str(w.message) for w in warned)
+    assert "layer model.layers.0, its input" in "".join(str(w.message) for w in warned)
     assert {w.filename for w in warned} == {__file__}
     assert converted[0].input_qparams.scale == 1
     np.testing.assert_allclose(converted(np.zeros((4, 6), F)), model(np.zeros((4, 6), F)), atol=0.01)
@@ -183,12 +183,12 @@ def test_zeros_alone_warn_and_work() -> None:
 def test_nan_at_inference_names_the_layer() -> None:
     converted = oc.convert(calibrated(mlp()))
     with pytest.raises(
-        ValueError, match=r"layer model\.layers\[0\]: x must not hold NaN, got it first at row 3, column 2"
+        ValueError, match=r"layer model\.layers\.0: x must not hold NaN, got it first at row 3, column 2"
     ):
         converted(bad(np.nan))
     np.testing.assert_array_equal(converted(bad(np.inf)), converted(bad(1e9)))  # infinity saturates
     stub = oc.nn.Sequential(oc.QuantStub(), *mlp())
-    with pytest.raises(ValueError, match=r"QuantStub model\.layers\[0\]: x must not hold NaN"):
+    with pytest.raises(ValueError, match=r"QuantStub model\.layers\.0: x must not hold NaN"):
         oc.convert(calibrated(stub))(bad(np.nan))
 
 
@@ -202,16 +202,16 @@ def test_layers_that_match_nothing_or_compute_something_else_are_named() -> None
     with pytest.raises(TypeError, match="layers must hold classes"):
         oc.prepare(model, oc.default_qconfig, layers={"Linear"})  # type: ignore[arg-type]
     spec = oc.LayerSpec(activation="relu")
-    with pytest.raises(ValueError, match=r"model\.layers\[0\] \(Linear\): __call__ is not relu"):
+    with pytest.raises(ValueError, match=r"model\.layers\.0 \(Linear\): __call__ is not relu"):
         oc.prepare(model, oc.default_qconfig, layers={oc.nn.Linear: spec})
     assert type(model[0]) is oc.nn.Linear
 
 
 def test_qconfig_that_names_no_layer_is_refused() -> None:
     model = mlp()
-    with pytest.raises(ValueError, match=r"qconfig names 'layers\[9\]', but the layers are model\.layers\[0\], "):
-        oc.prepare(model, {"": oc.default_qconfig, "layers[9]": None}, layers=LINEAR)
-    with pytest.raises(ValueError, match=r"qconfig names none of the layers model\.layers\[0\], .*: give a default"):
+    with pytest.raises(ValueError, match=r"qconfig names 'layers\.9', but the layers are model\.layers\.0, "):
+        oc.prepare(model, {"": oc.default_qconfig, "layers.9": None}, layers=LINEAR)
+    with pytest.raises(ValueError, match=r"qconfig names none of the layers model\.layers\.0, .*: give a default"):
         oc.prepare(model, {"": None}, layers=LINEAR)
     with pytest.raises(TypeError, match="qconfig must be a QConfig"):
         oc.prepare(model, oc.MinMaxObserver, layers=LINEAR)  # type: ignore[arg-type]
@@ -220,7 +220,7 @@ def test_qconfig_that_names_no_layer_is_refused() -> None:
 
 def test_qconfig_of_none_leaves_a_layer_in_float() -> None:
     model = mlp()
-    prepared = oc.prepare(model, {"": oc.default_qconfig, "layers[2]": None}, layers=LINEAR)
+    prepared = oc.prepare(model, {"": oc.default_qconfig, "layers.2": None}, layers=LINEAR)
     oc.calibrate(prepared, [data()])
     converted = oc.convert(prepared)
     assert type(converted[2]) is oc.nn.Linear
@@ -307,7 +307,7 @@ def test_shared_layer_stays_shared() -> None:
 def test_closure_that_keeps_the_float_layer_is_refused() -> None:
     layer = oc.nn.Linear.init(6, 6)
     model = oc.nn.Sequential(layer, lambda x: layer(x))
-    with pytest.raises(ValueError, match=r"would still reach a float layer: .*layers\[1\]"):
+    with pytest.raises(ValueError, match=r"would still reach a float layer: .*layers\.1"):
         prepare(model)
 
 
@@ -321,7 +321,7 @@ def test_weights_that_kernels_do_not_have_are_refused() -> None:
     for weight, message in cases:
         prepared = oc.prepare(model, oc.QConfig(weight=weight), layers=LINEAR)
         oc.calibrate(prepared, [data()])
-        with pytest.raises(TypeError, match=rf"layer model\.layers\[0\]: {message}"):
+        with pytest.raises(TypeError, match=rf"layer model\.layers\.0: {message}"):
             oc.convert(prepared)
 
 

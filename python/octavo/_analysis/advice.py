@@ -14,7 +14,6 @@ from octavo._layers.linear import ActivationScheme, QuantLinear
 from octavo._layers.matrix import QuantMatrix
 from octavo._layers.registry import counterpart
 from octavo._models import walk as tree
-from octavo._models.paths import canonical
 from octavo._numerics.params import QTypeLike, as_qtype
 from octavo._quantize.calibrated import Watchable, watchable_array, watchable_layer
 from octavo._quantize.measure import Measured, measured, random_rows
@@ -103,7 +102,7 @@ def advise(
         for count in batch_sizes:
             batch = random_rows(new, count) if given is None else np.resize(given, (count, given.shape[1]))
             m = measured(original, new, spec, batch)
-            name = canonical(path) or "(model)"
+            name = path or "(model)"
             rows.append(LayerAdvice(name, _shape(new), count, *_figures(m), _advice(m, dtype), kind))
 
     for path, layer in found:

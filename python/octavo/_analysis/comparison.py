@@ -61,9 +61,9 @@ def compare(
         >>> import numpy as np, octavo as oc
         >>> model = oc.nn.Sequential(oc.nn.Linear(np.float32([[1, 2], [3, 4]])), oc.nn.ReLU())
         >>> print(oc.compare(model, oc.quantize_dynamic(model, {oc.nn.Linear}), np.float32([[127, 0], [0, 127]])))
-        layer      SQNR, dB    cosine  largest error  clipped
-        layers[0]     53.84  0.999998              1   0.000%
-        (result)      53.84  0.999998              1   0.000%
+        layer     SQNR, dB    cosine  largest error  clipped
+        layers.0     53.84  0.999998              1   0.000%
+        (result)     53.84  0.999998              1   0.000%
     """
     found = list(tree.walk(quantized_model, stop=lambda value: isinstance(value, (RecurrentLayer, QuantMatrix))))
     layers = {path: layer for path, layer in found if isinstance(layer, QuantLinear)}

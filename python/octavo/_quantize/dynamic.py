@@ -12,7 +12,6 @@ from octavo._layers.linear import ActivationScheme, QuantLinear, Rounding
 from octavo._layers.matrix import QuantMatrix
 from octavo._layers.registry import counterpart
 from octavo._models import walk as tree
-from octavo._models.paths import canonical
 from octavo._numerics.int4 import GroupedWeight, ScaleDtype
 from octavo._numerics.params import QTypeLike, as_qtype, qint4
 from octavo._numerics.rounding import as_weight
@@ -122,7 +121,7 @@ def quantize_dynamic(
         TypeError: layers holds something that is no class, a weight is not numeric, or an attribute cannot be copied.
         ValueError: no layer or path matches; an array that a path names exactly cannot be quantized; a layer computes
             something else than its spec says; its weight is not 2-D, or holds NaN or infinity; a closure still reaches
-            it; the model cannot be changed or copied. The message gives the path ("model.blocks[3].fc1") and the
+            it; the model cannot be changed or copied. The message gives the path ("model.blocks.3.fc1") and the
             remedy, and the model is as it was.
 
     Example:
@@ -236,12 +235,12 @@ def _entries(model: Any, replacements: dict[int, Any]) -> list[Entry]:
             continue
         seen.add(id(value))
         if isinstance(new, QuantMatrix):
-            entries.append(entry(canonical(path), value, new))
+            entries.append(entry(path, value, new))
         else:
             before = sum(a.nbytes for _, a in tree.walk(value) if isinstance(a, np.ndarray))
             shape = (new.out_features, new.in_features) if isinstance(new, QuantLinear) else ()
             kind = new.dtype.name[1:] if hasattr(new, "dtype") else as_qtype("int8").name[1:]
-            entries.append(Entry(canonical(path) or "(model)", shape, kind, "", before, new.nbytes))
+            entries.append(Entry(path or "(model)", shape, kind, "", before, new.nbytes))
     return entries
 
 
@@ -265,7 +264,7 @@ def _without_losers(
             del replacements[id(value)]
             array = value if isinstance(value, np.ndarray) else read_layer(value, specs[type(value)])[0]
             why = f"{speedup:.2f} times as fast with {batch_size} rows"
-            entries.append(Entry(canonical(path) or "(model)", array.shape, "float", why, array.nbytes, array.nbytes))
+            entries.append(Entry(path or "(model)", array.shape, "float", why, array.nbytes, array.nbytes))
     return entries
 
 

@@ -72,18 +72,18 @@ class QConfigMapping:
 
     None in place of a QConfig leaves the layers in float, as does finding nothing.
 
-    Names are paths as messages show them ("blocks[3].fc1", "heads['out']"); torch's spelling with dots
-    ("blocks.3.fc1", "heads.out") is the same name. A name also stands for all layers inside, and of several the longest
-    counts. In patterns, * stands for any characters (dots and brackets too) and ? for one; all else for itself. A
-    pattern must match the whole path, and of several the one given first counts. Types are matched exactly, without
-    subclasses, like the `layers` of `prepare`.
+    Names are paths as messages show them: "blocks.3.fc1", "heads.out", and "['fc.weight']" for a key that holds dots.
+    The spelling of Python ("blocks[3].fc1", "heads['out']") is the same name. A name also stands for all layers inside,
+    and of several the longest counts. In patterns, * stands for any characters (dots and brackets too) and ? for one;
+    all else for itself. A pattern must match the whole path, and of several the one given first counts. Types are
+    matched exactly, without subclasses, like the `layers` of `prepare`.
 
     Example:
         >>> import octavo as oc
-        >>> mapping = oc.QConfigMapping().set_global(oc.default_qconfig).set_module_name("blocks[0].*", None)
-        >>> mapping.resolve("blocks[0].fc1", oc.nn.Linear) is None
+        >>> mapping = oc.QConfigMapping().set_global(oc.default_qconfig).set_module_name("blocks.0.*", None)
+        >>> mapping.resolve("blocks.0.fc1", oc.nn.Linear) is None
         True
-        >>> mapping.resolve("blocks[1].fc1", oc.nn.Linear) == oc.default_qconfig
+        >>> mapping.resolve("blocks.1.fc1", oc.nn.Linear) == oc.default_qconfig
         True
     """
 
@@ -124,7 +124,7 @@ class QConfigMapping:
             ValueError: the name is empty.
         """
         if not isinstance(name, str):
-            raise TypeError(f"name must be a string such as 'blocks[3].fc1', got {name!r}")
+            raise TypeError(f"name must be a string such as 'blocks.3.fc1', got {name!r}")
         if not name:
             raise ValueError("name must not be empty; set_global sets the default")
         entries = self._patterns if "*" in name or "?" in name else self._names

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from octavo._layers.linear import ActivationScheme, check_weight_shape
 from octavo._layers.matrix import QuantMatrix
 from octavo._models import walk as tree
-from octavo._models.paths import canonical, is_within, matches
+from octavo._models.paths import is_within, matches
 from octavo._numerics.params import QTypeLike, as_qtype, qint4
 from octavo._util.pickling import pickled
 
@@ -114,8 +114,7 @@ def chosen_arrays(
     chosen: dict[int, tuple[str, NDArray[Any], Literal[0, 1]]] = {}
     left: dict[int, Entry] = {}
     matched: set[str] = set()
-    for place, value in tree.references(model, inside):
-        path = canonical(place)
+    for path, value in tree.references(model, inside):
         if _is_estimator(value):
             estimators.add(path)
         if not _is_array(value):

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from octavo._models import walk as tree
+from octavo._models.paths import find
 from octavo._numerics.params import QParams, is_traced
 from octavo._quantize.training.fake_layers import QATLinear, Session, fake_quantized, value_of, walk
 from octavo._quantize.training.fake_quantizer import FakeQuantize
@@ -118,8 +119,9 @@ def _checked(params: Any, held: list[_Held]) -> dict[str, Any]:
     """params as a dict. Raises for names, types, shapes and values that do not fit."""
     if not isinstance(value_of(params), Mapping):
         raise TypeError(f"params must be a dict of arrays by path, as octavo.qat.parameters gives, got {params!r:.80}")
-    found: dict[str, Any] = {name: params[name] for name in value_of(params)}  # of a dict that is differentiated, too
     known = {names[0]: value for names, value, _ in held}
+    # of a dict that is differentiated, too
+    found: dict[str, Any] = {find(name, known) or name: params[name] for name in value_of(params)}
     for name, given in found.items():
         if name not in known:
             listed = ", ".join(map(repr, known))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from octavo._layers.static import StaticQuantLinear, in_8_bits
 from octavo._layers.stubs import Quantize
 from octavo._models import walk as tree
+from octavo._models.paths import find
 from octavo._numerics.definition import quantize
 from octavo._numerics.params import QParams, as_real_array, qint8
 from octavo._quantize.static.preparing import Prepared, PreparedLinear, Ranges, observed_layers, observed_qparams
@@ -92,10 +93,12 @@ def _given(
     qparams: Mapping[str, Mapping[str, QParams]], layers: Mapping[str, Prepared]
 ) -> dict[str, dict[str, QParams]]:
     """qparams, found to fit the layers."""
-    for path, entries in qparams.items():
-        if path not in layers:
+    given: dict[str, dict[str, QParams]] = {}
+    for spelt, entries in qparams.items():
+        path = find(spelt, layers)
+        if path is None:
             known = ", ".join(map(repr, layers))
-            raise ValueError(f"qparams names {path!r}, but the prepared layers are {known}")
+            raise ValueError(f"qparams names {spelt!r}, but the prepared layers are {known}")
         names = ("input", "weight", "output") if isinstance(layers[path], PreparedLinear) else ("input",)
         for name, value in entries.items():
             if name not in names:
@@ -103,7 +106,8 @@ def _given(
                 raise ValueError(f"qparams of {layers[path].name} must be for {expected}, got {name!r}")
             if not isinstance(value, QParams):
                 raise TypeError(f"qparams of {layers[path].name}, {name}: must be a QParams, got {value!r}")
-    return {path: dict(entries) for path, entries in qparams.items()}
+        given[path] = dict(entries)
+    return given
 
 
 def _converted(layer: Prepared, given: dict[str, QParams]) -> Any:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from octavo._layers.arrays.traced import KEPT, Source, Tracer, plain, source_of
 from octavo._layers.stubs import DeQuantStub, QuantStub
 from octavo._models import walk as tree
+from octavo._models.paths import canonical, joined
 from octavo._numerics.params import QParams, is_traced, refuse_masked
 from octavo._quantize.qconfig import QConfig, QConfigLike, as_mapping
 from octavo._quantize.spec import Layers, LayerSpec, as_specs
@@ -133,7 +134,7 @@ class FakeQuantized(Prepared):
 
     def learned_name(self, at: str, kind: str) -> str:
         """What `parameters` calls the scale or zero point of the quantizer in the attribute `at`."""
-        return joined(self.path, f"{at}.{kind}")
+        return joined(joined(canonical(self.path), at), kind)
 
     def quantized(self, x: Any, at: str, what: str) -> Any:
         """x through the quantizer in the attribute `at`."""
@@ -229,7 +230,8 @@ class QATLinear(FakeQuantized, PreparedLinear):
 
     def names(self) -> tuple[str, str]:
         """What `parameters` calls W and b."""
-        return joined(self.path, self.spec.weight), joined(self.path, self.spec.bias or "")
+        path = canonical(self.path)  # pickles of 0.1.0 hold it as "layers[0]"
+        return joined(path, self.spec.weight), joined(path, self.spec.bias or "bias")
 
     def observe_weight(self) -> None:
         """Shows the weight's observer the weight as it is now."""
@@ -309,10 +311,6 @@ class QATDeQuantStub(FakeQuantized):
 def as_fake_quantize(made: Any) -> FakeQuantize:
     """What a QConfig's factory made, as a FakeQuantize: a plain observer gets one around it."""
     return made if isinstance(made, FakeQuantize) else FakeQuantize(lambda: made)
-
-
-def joined(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
 
 
 def _float32(a: Any) -> Any:
