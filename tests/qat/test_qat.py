@@ -13,7 +13,7 @@ from autograd.misc.optimizers import adam, sgd
 
 import octavo as oc
 from octavo._models.walk import walk
-from octavo._numerics.params import is_traced
+from octavo._util.arrays import is_traced
 from training import job, minmax, mlp, trained
 
 F = np.float32

@@ -15,7 +15,7 @@ import pytest
 
 import octavo as oc
 from octavo._models.walk import walk
-from octavo._numerics.params import is_traced
+from octavo._util.arrays import is_traced
 
 F = np.float32
 LINEAR = {oc.nn.Linear}

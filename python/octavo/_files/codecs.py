@@ -22,7 +22,8 @@ from octavo._layers.recurrent import QuantGRU, QuantLSTM
 from octavo._layers.static import StaticQuantLinear
 from octavo._layers.stubs import DeQuantStub, Quantize, QuantStub
 from octavo._numerics.int4 import GroupedWeight, ScaleDtype, pack_int4, unpack_int4
-from octavo._numerics.params import SMALLEST_SCALE, QParams, as_qtype, first_place, qint4
+from octavo._numerics.params import SMALLEST_SCALE, QParams, as_qtype, qint4
+from octavo._util.arrays import first_place
 
 __all__ = [
     "Fields", "Part", "WeightFormat", "is_stored", "linear_options", "packed", "tensor_name", "unpacked",

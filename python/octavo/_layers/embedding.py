@@ -10,10 +10,11 @@ from numpy.typing import ArrayLike, NDArray
 from octavo import nn
 from octavo._layers.linear import ActivationScheme, Rounding
 from octavo._layers.registry import stands_for
-from octavo._numerics.checks import is_int4, read_only
+from octavo._numerics.checks import is_int4
 from octavo._numerics.definition import quantize_weight
 from octavo._numerics.int4 import GroupedWeight, ScaleDtype, pack_int4, unpack_int4
-from octavo._numerics.params import QType, QTypeLike, qint4, qint8, unmasked
+from octavo._numerics.params import QType, QTypeLike, qint4, qint8
+from octavo._util.arrays import read_only, unmasked
 from octavo._util.pickling import pickled
 from octavo.nn._layers import as_ids
 

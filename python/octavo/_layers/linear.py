@@ -8,20 +8,12 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from octavo import _core
-from octavo._numerics.checks import (
-    as_activations,
-    as_bias,
-    as_rows,
-    check_group_size,
-    check_out,
-    is_int4,
-    read_only,
-    rows_in_place,
-)
+from octavo._numerics.checks import as_activations, as_bias, check_group_size, is_int4
 from octavo._numerics.definition import quantize_weight
 from octavo._numerics.int4 import GroupedWeight, ScaleDtype, pack_int4, unpack_int4
-from octavo._numerics.params import QParams, QType, QTypeLike, qint4, qint8, unmasked
+from octavo._numerics.params import QParams, QType, QTypeLike, qint4, qint8
 from octavo._numerics.rounding import round_nearest, round_search
+from octavo._util.arrays import as_rows, check_out, read_only, rows_in_place, unmasked
 from octavo._util.pickling import pickled
 
 ActivationScheme = Literal["symmetric", "asymmetric"]

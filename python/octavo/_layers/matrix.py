@@ -18,10 +18,9 @@ from numpy.typing import ArrayLike, NDArray
 from octavo._layers.arrays.einsum import as_product
 from octavo._layers.arrays.lazy import StandIn, operates_itself, values_of
 from octavo._layers.linear import ActivationScheme, QuantLinear, Rounding, _linear_from_state
-from octavo._numerics.checks import read_only
-from octavo._numerics.definition import require_finite
 from octavo._numerics.int4 import GroupedWeight, ScaleDtype
-from octavo._numerics.params import QType, QTypeLike, qint8, refuse_masked, unmasked
+from octavo._numerics.params import QType, QTypeLike, qint8
+from octavo._util.arrays import read_only, refuse_masked, require_finite, unmasked
 from octavo._util.pickling import pickled
 
 __all__ = ["QuantMatrix", "watched_matrix"]

@@ -9,8 +9,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from octavo._layers.arrays.quantized import QuantizedArray, kernel_numbers
 from octavo._layers.linear import QuantLinear, check_weight_shape, empty_result
-from octavo._numerics.checks import as_activations, as_bias, as_rows, check_out, rows_in_place
+from octavo._numerics.checks import as_activations, as_bias
 from octavo._numerics.params import QParams, qint4, qint8, quint4, quint8
+from octavo._util.arrays import as_rows, check_out, rows_in_place
 from octavo._util.pickling import pickled
 
 __all__ = ["StaticQuantLinear"]

@@ -20,18 +20,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from octavo._numerics.params import (
-    Array,
-    QParams,
-    aligned,
-    as_real_array,
-    choose_qparams,
-    first_place,
-    parameter_shape,
-    qint8,
-)
+from octavo._numerics.params import Array, QParams, aligned, check_qparams, check_shape, choose_qparams, qint8
+from octavo._util.arrays import as_real_array, first_place, real_dtype, require_finite
 
-__all__ = ["dequantize", "fake_quantize", "quantize", "quantize_weight", "require_finite"]
+__all__ = ["dequantize", "fake_quantize", "quantize", "quantize_weight"]
 
 
 def quantize(x: npt.ArrayLike, qparams: QParams) -> Array:
@@ -92,9 +84,9 @@ def dequantize(q: npt.ArrayLike, qparams: QParams) -> npt.NDArray[np.float32]:
         >>> oc.dequantize([0, 10, 12, 255], oc.QParams(0.5, 10, "uint8"))
         array([ -5. ,   0. ,   1. , 122.5], dtype=float32)
     """
-    _check_qparams(qparams)
+    check_qparams(qparams)
     integers = _stored_integers(q, qparams)
-    _check_shape(integers.shape, qparams, "q")
+    check_shape(integers.shape, qparams, "q")
     x = np.empty(integers.shape, np.float32)
     with np.errstate(all="ignore"):
         for (out, block), (scale, zero_point) in _views((x, integers), tuple(qparams), qparams):
@@ -131,15 +123,14 @@ def fake_quantize(x: npt.ArrayLike, qparams: QParams) -> npt.NDArray[np.floating
         np.add(steps, np.float32(0), out=steps)  # -0 becomes +0, as it does in an integer
         for (step,), (scale,) in _views((steps,), (qparams.scale,), qparams):
             np.multiply(step, scale, out=step)
-        dtype = values.dtype.newbyteorder("=") if values.dtype.kind == "f" else np.dtype(np.float32)
-        return steps.astype(dtype, copy=False)
+        return steps.astype(real_dtype(values), copy=False)
 
 
 def _clamped_steps(x: npt.ArrayLike, qparams: QParams) -> tuple[Array, npt.NDArray[np.float32]]:
     """`x` as an array, and q - zero_point for it as float32."""
-    _check_qparams(qparams)
+    check_qparams(qparams)
     values = as_real_array(x, "x")
-    _check_shape(values.shape, qparams, "x")
+    check_shape(values.shape, qparams, "x")
     steps = np.empty(values.shape, np.float32)
     lowest = np.asarray(qparams.qmin - qparams.zero_point, np.float32)
     highest = np.asarray(qparams.qmax - qparams.zero_point, np.float32)
@@ -198,38 +189,7 @@ def quantize_weight(weight: Array) -> tuple[npt.NDArray[np.int8], npt.NDArray[np
     return quantize(weight, params).astype(np.int8, copy=False), params.scale
 
 
-def require_finite(weight: Array, name: str) -> None:
-    """Raises ValueError for NaN or infinity, and says where it is.
-
-    Example:
-        >>> require_finite(np.array([[1.0, np.nan]]), "weight")
-        Traceback (most recent call last):
-        ValueError: weight must be finite, got 1 of 2 values NaN or infinite, the first (nan) at weight[0, 1]
-    """
-    if weight.dtype.kind == "f" and (bad := ~np.isfinite(weight)).any():
-        raise ValueError(
-            f"{name} must be finite, got {np.count_nonzero(bad)} of {weight.size} values NaN or infinite, "
-            f"the first ({weight[bad][0]}) at {first_place(bad, name)}"
-        )
-
-
 def _views(
     arrays: tuple[Array, ...], params: tuple[Array, ...], qparams: QParams
 ) -> Iterator[tuple[tuple[Array, ...], tuple[Array, ...]]]:
     return aligned(arrays, params, qparams.axis, qparams.group_size)
-
-
-def _check_qparams(qparams: QParams) -> None:
-    if not isinstance(qparams, QParams):
-        got = type(qparams).__name__
-        raise TypeError(f"qparams must be a QParams, got {got}; make one with QParams or choose_qparams")
-
-
-def _check_shape(shape: tuple[int, ...], qparams: QParams, name: str) -> None:
-    axis, group_size, held = qparams.axis, qparams.group_size, qparams.scale.shape
-    needed = parameter_shape(shape, axis, group_size)
-    if needed != held:
-        raise ValueError(
-            f"{name} of shape {shape} needs a scale of shape {needed} (axis={axis}, group_size={group_size}),"
-            f" got one of shape {held}; choose parameters from data of this shape"
-        )

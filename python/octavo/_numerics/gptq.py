@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from octavo._numerics.int4 import GroupedWeight, ScaleDtype
-from octavo._numerics.params import as_real_array
 from octavo._numerics.rounding import as_weight, power_of_two, round_groups, round_search
+from octavo._util.arrays import as_real_array
 
 __all__ = ["InputStatistics", "round_gptq"]
 

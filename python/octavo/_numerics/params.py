@@ -15,7 +15,6 @@ promise the same bits. NumPy is the only import.
 from __future__ import annotations
 
 import operator
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -23,6 +22,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from octavo._util.arrays import as_real_array, first_place, why_not_finite
 from octavo._util.pickling import pickled
 
 __all__ = ["QParams", "QType", "as_qtype", "choose_qparams", "qint4", "qint8", "quint4", "quint8"]
@@ -265,7 +265,7 @@ def choose_qparams(
             for extreme, out in ((np.minimum, low), (np.maximum, high)):
                 extreme.reduce(block, axis=over, dtype=np.float32, out=out, keepdims=True, initial=0)
     if not (np.isfinite(lo).all() and np.isfinite(hi).all()):
-        raise ValueError(_why_not_finite(values))
+        raise ValueError(why_not_finite(values, "x"))
     return qparams_from_range(
         lo, hi, dtype, symmetric=symmetric, axis=axis, group_size=group_size, qmin=qmin, qmax=qmax
     )
@@ -343,56 +343,22 @@ def aligned(
             yield views, tuple(np.expand_dims(p[groups], kept + 1) for p in params)
 
 
-def is_traced(x: object) -> bool:
-    """Whether autograd is differentiating with respect to `x`. Does not import it: unless it is loaded, nothing is."""
-    tracer = sys.modules.get("autograd.tracer")
-    return tracer is not None and issubclass(type(x), tracer.Box)  # isinstance would ask a stand-in for its class
+def check_qparams(qparams: object) -> None:
+    """Raises TypeError where `qparams` is not a QParams."""
+    if not isinstance(qparams, QParams):
+        got = type(qparams).__name__
+        raise TypeError(f"qparams must be a QParams, got {got}; make one with QParams or choose_qparams")
 
 
-def refuse_masked(x: object, name: str) -> None:
-    """Raises TypeError for a masked array, whose mask would be lost."""
-    masked = sys.modules.get("numpy.ma")  # not imported for this question: unless it is loaded, nothing is masked
-    if masked is not None and isinstance(x, masked.MaskedArray):
-        raise TypeError(f"{name} must not be a masked array, whose mask would be lost; pass {name}.filled(value)")
-
-
-def unmasked(x: npt.ArrayLike, name: str) -> Array:
-    """`x` as an array, not copied; TypeError for a masked one."""
-    refuse_masked(x, name)
-    return np.asarray(x)
-
-
-def as_real_array(x: npt.ArrayLike, name: str) -> Array:
-    """`x` as an array of float16/32/64, integers or bool, not copied; anything else is a TypeError."""
-    if is_traced(x):
-        raise TypeError(
-            f"{name} must be an array, got a value that autograd is differentiating ({type(x).__name__}): rounding has"
-            " no gradient of its own. octavo.qat.fake_quantize passes one straight through"
+def check_shape(shape: tuple[int, ...], qparams: QParams, name: str) -> None:
+    """Raises ValueError where the parameters were not chosen for data of this shape."""
+    axis, group_size, held = qparams.axis, qparams.group_size, qparams.scale.shape
+    needed = parameter_shape(shape, axis, group_size)
+    if needed != held:
+        raise ValueError(
+            f"{name} of shape {shape} needs a scale of shape {needed} (axis={axis}, group_size={group_size}),"
+            f" got one of shape {held}; choose parameters from data of this shape"
         )
-    array = unmasked(x, name)
-    if array.dtype.kind in "biu" or (array.dtype.kind == "f" and array.dtype.itemsize <= 8):
-        return array
-    raise TypeError(
-        f"{name} must hold real numbers (float16, float32, float64, integers or bool),"
-        f" got {type(x).__name__} of dtype {array.dtype}; convert it first"
-    )
-
-
-def first_place(bad: npt.NDArray[np.bool_], name: str) -> str:
-    """How to write the first element, in C order, for which `bad` holds: "x[0, 2]"."""
-    index = np.unravel_index(int(np.argmax(bad)), bad.shape)
-    return f"{name}[{', '.join(str(int(i)) for i in index)}]" if index else name
-
-
-def _why_not_finite(x: Array) -> str:
-    bad, rule, fault, remedy = ~np.isfinite(x), "be finite", "NaN or infinite", "remove them"
-    if not bad.any():
-        with np.errstate(over="ignore"):
-            bad = np.isinf(x.astype(np.float32))
-        rule, fault, remedy = "fit float32 (up to 3.4028235e38)", "beyond it", "scale x down"
-    count, place = np.count_nonzero(bad), first_place(bad, "x")
-    first = f"the first ({x[bad][0]!s}) at {place}"
-    return f"x must {rule}, got {count} of {x.size} values {fault}, {first}; {remedy}"
 
 
 def _positive_axis(axis: int | None, shape: tuple[int, ...], name: str) -> int:

@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from octavo._numerics.int4 import GroupedWeight, ScaleDtype
-from octavo._numerics.params import SMALLEST_RANGE, as_real_array
+from octavo._numerics.params import SMALLEST_RANGE
+from octavo._util.arrays import as_real_array
 
 __all__ = ["round_nearest", "round_search"]
 

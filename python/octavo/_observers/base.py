@@ -27,18 +27,9 @@ from typing import Any, ClassVar, Self, TypedDict, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from octavo._numerics.params import (
-    SMALLEST_RANGE,
-    Array,
-    QParams,
-    QType,
-    QTypeLike,
-    _why_not_finite,
-    as_qtype,
-    as_real_array,
-    qparams_from_range,
-)
+from octavo._numerics.params import SMALLEST_RANGE, Array, QParams, QType, QTypeLike, as_qtype, qparams_from_range
 from octavo._observers.display import observer_table, plot_channels, plot_range
+from octavo._util.arrays import as_real_array, why_not_finite
 from octavo._util.pickling import pickled
 from octavo._util.tables import html_table, table
 
@@ -212,7 +203,7 @@ class Observer(ABC):
                 lo, hi = (self._reduced(extreme, values) for extreme in (np.minimum, np.maximum))
                 # NaN goes through both, so that the data themselves need no pass of their own.
                 if not (np.isfinite(lo).all() and np.isfinite(hi).all()):
-                    raise ValueError(f"{type(self).__name__}: calibration data {_why_not_finite(values)}")
+                    raise ValueError(f"{type(self).__name__}: calibration data {why_not_finite(values, 'x')}")
                 self._observe(values, lo, hi)
         return x
 

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from octavo._numerics.params import unmasked
+from octavo._util.arrays import unmasked
 
 __all__ = ["KINDS", "RecurrentLayer", "as_float", "as_real", "direction_names", "read_weights"]
 

@@ -11,9 +11,10 @@ from numpy.typing import DTypeLike, NDArray
 
 from octavo._models import walk as tree
 from octavo._models.paths import find
-from octavo._numerics.params import QParams, is_traced
+from octavo._numerics.params import QParams
 from octavo._quantize.training.fake_layers import QATLinear, Session, fake_quantized, value_of, walk
 from octavo._quantize.training.fake_quantizer import FakeQuantize
+from octavo._util.arrays import is_traced
 
 __all__ = [
     "apply", "disable_fake_quant", "disable_observer", "enable_fake_quant", "enable_observer", "parameters",

@@ -14,8 +14,9 @@ from octavo._layers.stubs import Quantize
 from octavo._models import walk as tree
 from octavo._models.paths import find
 from octavo._numerics.definition import quantize
-from octavo._numerics.params import QParams, as_real_array, qint8
+from octavo._numerics.params import QParams, qint8
 from octavo._quantize.static.preparing import Prepared, PreparedLinear, Ranges, observed_layers, observed_qparams
+from octavo._util.arrays import as_real_array
 
 __all__ = ["convert"]
 

@@ -24,11 +24,12 @@ from octavo._layers.arrays.traced import KEPT, Source, Tracer, plain, source_of
 from octavo._layers.stubs import DeQuantStub, QuantStub
 from octavo._models import walk as tree
 from octavo._models.paths import canonical, joined
-from octavo._numerics.params import QParams, is_traced, refuse_masked
+from octavo._numerics.params import QParams
 from octavo._quantize.qconfig import QConfig, QConfigLike, as_mapping
 from octavo._quantize.spec import Layers, LayerSpec, as_specs
 from octavo._quantize.static.preparing import NOT_NEEDED, Prepared, PreparedLinear, Ranges, choose_layers
 from octavo._quantize.training.fake_quantizer import FakeQuantize
+from octavo._util.arrays import is_traced, refuse_masked
 from octavo._util.pickling import pickled
 
 __all__ = ["FakeQuantized", "QATDeQuantStub", "QATLinear", "QATQuantStub", "Session", "prepare_qat"]
