@@ -40,7 +40,7 @@ def test_masked_arrays_are_refused_though_nothing_imports_numpy_ma() -> None:
     [
         (
             F([[0, 1], [np.nan, np.inf]]),
-            r"w must be finite, got 2 of 4 values .* first \(nan\) at w\[1, 0\]; remove them",
+            r"w must be finite, got 2 of 4 values .*\(nan\) at w\[1, 0\]; remove them",
         ),
         (np.array(-np.inf), r"w must be finite, got 1 of 1 values .* first \(-inf\) at w; remove them"),
         (np.array([1.0, -1e39]), r"w must fit float32 .* beyond it, the first \(-1e\+39\) at w\[1\]; scale w down"),
@@ -75,6 +75,7 @@ def test_as_rows_copies_only_where_rows_are_unusable(a: np.ndarray, copied: bool
     rows = as_rows(a)
     assert (rows.dtype, rows.shape[-1], rows.ndim) == (F, 3, 2)
     assert np.shares_memory(rows, a) is not copied
+    assert rows.flags.aligned
     np.testing.assert_array_equal(rows, a.reshape(-1, 3))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from octavo._numerics.params import QTypeLike, as_qtype, qint4, qint8
-from octavo._util.arrays import require_finite, unmasked
+from octavo._util.arrays import contiguous, require_finite, unmasked
 
 __all__ = ["as_activations", "as_bias", "check_group_size", "is_int4"]
 
@@ -31,8 +31,7 @@ def as_bias(bias: ArrayLike | None, n: int) -> NDArray[np.float32] | None:
     if b.shape != (n,):
         raise ValueError(f"bias must have shape ({n},) to fit the weight, got {b.shape}")
     require_finite(b, "bias")
-    with np.errstate(all="ignore"):
-        return np.ascontiguousarray(b, dtype=np.float32)
+    return contiguous(b)
 
 
 def as_activations(x: ArrayLike, in_features: int) -> NDArray[Any]:

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from octavo import _core
 from octavo._numerics.definition import fake_quantize
 from octavo._numerics.params import Array, QParams, aligned, check_qparams, check_shape
-from octavo._util.arrays import as_real_array, real_dtype
+from octavo._util.arrays import as_real_array, contiguous, real_dtype
 
 __all__ = ["backward", "forward", "learnable_backward", "learned_qparams", "numpy_gradients"]
 
@@ -47,7 +47,7 @@ def forward(x: Any, qparams: QParams) -> NDArray[np.floating[Any]]:
     check_shape(values.shape, qparams, "x")
     if qparams.group_size is None:
         with np.errstate(over="ignore"):
-            y = _core.fake_quantize(_contiguous(values), *_numbers(qparams, values.ndim))
+            y = _core.fake_quantize(contiguous(values), *_numbers(qparams, values.ndim))
         if y is not None:
             return y.astype(real_dtype(values), copy=False)
     return fake_quantize(values, qparams)  # which says where NaN is
@@ -65,7 +65,7 @@ def backward(g: Any, x: Any, qparams: QParams) -> NDArray[Any]:
     values, gradient = _pair(x, g, qparams)
     if qparams.group_size is not None:
         return numpy_gradients(gradient, values, qparams)[0].astype(real_dtype(values), copy=False)
-    dx = _core.fake_quantize_backward(_contiguous(values), _contiguous(gradient), *_numbers(qparams, values.ndim))
+    dx = _core.fake_quantize_backward(contiguous(values), contiguous(gradient), *_numbers(qparams, values.ndim))
     return dx.astype(real_dtype(values), copy=False)
 
 
@@ -89,7 +89,7 @@ def learnable_backward(
     else:
         numbers = _numbers(qparams, values.ndim)
         dx, d_scale, d_zero_point = _core.fake_quantize_learnable_backward(
-            _contiguous(values), _contiguous(gradient), *numbers
+            contiguous(values), contiguous(gradient), *numbers
         )
     shape = qparams.scale.shape
     return dx.astype(real_dtype(values), copy=False), d_scale.reshape(shape), d_zero_point.reshape(shape)
@@ -150,11 +150,6 @@ def _pair(x: Any, g: Any, qparams: QParams) -> tuple[Array, Array]:
     if gradient.shape != values.shape:
         raise ValueError(f"g must have the shape of x, {values.shape}, got {gradient.shape}")
     return values, gradient
-
-
-def _contiguous(a: Array) -> Floats:
-    with np.errstate(over="ignore"):
-        return np.ascontiguousarray(a, np.float32).reshape(a.shape)  # ascontiguousarray gives () one dimension
 
 
 def _numbers(qparams: QParams, ndim: int) -> tuple[Floats, NDArray[np.int32], int, int, int]:

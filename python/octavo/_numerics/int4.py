@@ -15,6 +15,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from octavo._util.arrays import contiguous
+
 __all__ = ["GroupedWeight", "ScaleDtype", "pack_int4", "unpack_int4"]
 
 ScaleDtype = Literal["float32", "float16"]
@@ -184,8 +186,8 @@ def _valid_scale(scale: Any, shape: tuple[int, int], dtype: ScaleDtype) -> npt.N
         raise TypeError(f"scale must be real numbers, got dtype {values.dtype}")
     if values.shape != shape:
         raise ValueError(f"scale must have shape {shape}, one for each group of each row, got {values.shape}")
+    values = contiguous(values)
     with np.errstate(over="ignore", under="ignore"):
-        values = np.ascontiguousarray(values, np.float32)
         wrong = ~np.isfinite(values) | (values == 0)
         if not wrong.any() and dtype == "float16":
             wrong = values.astype(np.float16) != values

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 __all__ = [
-    "as_real_array", "as_rows", "check_out", "first_place", "is_traced", "read_only", "real_dtype", "refuse_masked",
-    "require_finite", "rows_in_place", "unmasked", "why_not_finite",
+    "as_real_array", "as_rows", "check_out", "contiguous", "first_place", "is_traced", "read_only", "real_dtype",
+    "refuse_masked", "require_finite", "rows_in_place", "unmasked", "why_not_finite",
 ]  # fmt: skip
 
 Array = npt.NDArray[Any]
@@ -121,9 +121,13 @@ def check_out(out: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
 def as_rows(a: Array) -> npt.NDArray[np.float32]:
     """(m, in) float32 with contiguous, aligned rows: a itself or a view of it where it has them, else a copy."""
     rows = a.reshape(int(np.prod(a.shape[:-1])), a.shape[-1]) if a.ndim != 2 else a
-    if _rows_usable(rows):
-        return rows
-    return np.ascontiguousarray(rows, dtype=np.float32)
+    return rows if _rows_usable(rows) else contiguous(rows)
+
+
+def contiguous(a: Array) -> npt.NDArray[np.float32]:
+    """The array as float32, C-contiguous and aligned (np.ascontiguousarray promises no alignment): itself or a copy."""
+    with np.errstate(all="ignore"):
+        return np.require(a, np.float32, ("C", "A"))
 
 
 def rows_in_place(out: Array, m: int, n: int) -> npt.NDArray[np.float32] | None:
