@@ -1,7 +1,7 @@
 """The interpreter exits while a daemon thread is inside the compiled part: quietly and with status 0, as with NumPy.
 
-Each program leaves a daemon thread that calls one function over and over, with work enough for it to give up the GIL, and
-ends its main thread meanwhile. Up to Python 3.13 the daemon is then unwound where it asks for the GIL back.
+Each program leaves a daemon thread that calls one function over and over, with work enough for it to give up the GIL,
+and ends its main thread meanwhile. Up to Python 3.13 the daemon is then unwound where it asks for the GIL back.
 """
 
 from __future__ import annotations
