@@ -1,6 +1,6 @@
 // Lines about products, on stderr or as records of Python's logging.
 #include "bind/bindings.h"
-#include "bind/layer_call.h"
+#include "bind/gil.h"
 #include "gemm/verbose.h"
 
 namespace octavo {
