@@ -120,7 +120,7 @@ def as_weight(weight: npt.ArrayLike) -> Floats:
     if values.ndim != 2:
         raise ValueError(f"weight must be 2-D (out, in), got shape {values.shape}")
     with np.errstate(over="ignore"):
-        values = values.astype(np.float32, copy=False)
+        values = np.ascontiguousarray(values, np.float32)  # NumPy sums in the order of memory, and rounds on the way
     usable = np.abs(values) <= _LARGEST
     if not usable.all():
         at = tuple(int(i) for i in np.argwhere(~usable)[0])
