@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 
 from octavo._models.containers import attributes
-from octavo._models.walk import copy_with, restore, snapshot, stale_references, walk
+from octavo._models.functions import stale_references
+from octavo._models.hooks import restore, snapshot
+from octavo._models.walk import copy_with, walk
 from trees import Layer, New, OneSlot, Plain, Slotted, call, held, holders, linked_list, objects, shape, state
 
 # copy_with

@@ -53,7 +53,7 @@ class QuantEmbedding:
         QuantEmbedding(2, 2, int8)
     """
 
-    __slots__ = ("_dim", "_group_size", "_q", "_scale", "_zero_point")
+    __slots__ = ("__weakref__", "_dim", "_group_size", "_q", "_scale", "_zero_point")
 
     _q: NDArray[Any]  # int8 (rows, dim), or two int4 a byte (rows, ceil(dim / 2))
     _scale: NDArray[Any]  # (rows, groups), float32 or float16

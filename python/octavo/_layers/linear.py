@@ -78,7 +78,7 @@ class QuantLinear:
         QuantLinear(256 -> 3, int4, group_size=64, activation=symmetric, bias)
     """
 
-    __slots__ = ("_activation", "_call_name", "_group_size", "_packed", "_relu")
+    __slots__ = ("__weakref__", "_activation", "_call_name", "_group_size", "_packed", "_relu")
 
     _packed: _core.PackedLinear | _core.PackedLinearInt4
 
@@ -407,7 +407,7 @@ class QuantLinear:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> QuantLinear:
         layer = type(self).__new__(type(self))
-        for name in QuantLinear.__slots__:
+        for name in QuantLinear.__slots__[1:]:
             setattr(layer, name, getattr(self, name))  # immutable, so the packed weights are shared
         return layer
 

@@ -28,7 +28,7 @@ _CHUNK_BYTES = 1 << 20
 class _QuantRecurrent(RecurrentLayer):
     """Two QuantLinears for each direction of each layer; a subclass says which compiled cell runs over them."""
 
-    __slots__ = ("_layers",)
+    __slots__ = ("__weakref__", "_layers")
 
     def __init__(
         self,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import types
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
@@ -18,8 +19,8 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 __all__ = [
-    "IMMUTABLE", "LEAVES", "Part", "attributes", "entered_or_none", "instance_dict", "parts_of", "rebuilt",
-    "slot_members", "slots",
+    "IMMUTABLE", "LEAVES", "Part", "attributes", "captured", "entered_or_none", "instance_dict", "parts_of",
+    "rebuilt", "slot_members", "slots",
 ]  # fmt: skip
 
 _K = TypeVar("_K")
@@ -87,12 +88,25 @@ def parts_of(value: Any, entered: Callable[[Any], Iterable[tuple[Any, Any]]] | N
         case np.ndarray() if value.dtype == object:
             for index, item in entered(np.ndenumerate(value)):
                 yield Part(", ".join(map(str, index)), item, index, np.ndarray.__setitem__)
+        case weakref.WeakValueDictionary() | weakref.WeakSet():
+            yield from _parts_of_weak(value)
+            return
+        case weakref.WeakKeyDictionary():
+            for key in list(vars(value)["data"]):
+                yield Part(None, key, key, _set_weak_key)
+            yield from _parts_of_weak(value)
+            return
     if type(value) in _WITHOUT_ATTRIBUTES:
         return
     for name, item in entered(instance_dict(value).items()):
         yield Part(name, item, name, _set_in_dict)
     for name, item in entered(slots(value).items()):
         yield Part(name, item, name, _set_slot)
+
+
+def _parts_of_weak(value: Any) -> Iterator[Part]:
+    """Without the function of its own that forgets what is gone."""
+    return (Part(name, item, name, _set_in_dict) for name, item in vars(value).items() if name != "_remove")
 
 
 def _text(key: Any) -> str | int:
@@ -106,6 +120,13 @@ def _set_in_set(holder: set[Any], old: Any, new: Any) -> None:
     hash(new)  # raises before anything has changed
     holder.discard(old)
     holder.add(new)
+
+
+def _set_weak_key(holder: weakref.WeakKeyDictionary[Any, Any], old: Any, new: Any) -> None:
+    data = vars(holder)["data"]
+    items = [(new if key is old else key, item) for key, item in data.items()]  # in the order that there was
+    data.clear()
+    data.update(items)
 
 
 def _set_in_dict(holder: Any, name: str, new: Any) -> None:
@@ -123,12 +144,12 @@ def _set_in_partial(holder: partial[Any], name: str, new: Any) -> None:
 
 
 def _entered(items: Iterable[tuple[_K, Any]]) -> Iterator[tuple[_K, Any]]:
-    return ((key, item) for key, item in items if not isinstance(item, LEAVES))
+    return ((key, item) for key, item in items if not issubclass(type(item), LEAVES))
 
 
 def entered_or_none(items: Iterable[tuple[_K, Any]]) -> Iterator[tuple[_K, Any]]:
     """For `parts_of`: all but leaves, and None, which may stand for an array that is still to come."""
-    return ((key, item) for key, item in items if item is None or not isinstance(item, LEAVES))
+    return ((key, item) for key, item in items if item is None or not issubclass(type(item), LEAVES))
 
 
 def instance_dict(value: Any) -> dict[str, Any]:
@@ -163,6 +184,20 @@ def slots(value: Any) -> dict[str, Any]:
 def attributes(value: Any) -> dict[str, Any]:
     """Attributes by name, from the instance's __dict__ and its slots."""
     return instance_dict(value) | slots(value)
+
+
+def captured(function: types.FunctionType) -> Iterator[Part]:
+    """What a function reaches without being told, by the name of the variable."""
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        with contextlib.suppress(ValueError):  # a variable that is not bound yet
+            yield Part(name, cell.cell_contents, None)
+    defaults = function.__defaults__ or ()
+    last = function.__code__.co_argcount
+    names = function.__code__.co_varnames[last - len(defaults) : last]
+    for name, value in (*zip(names, defaults, strict=True), *(function.__kwdefaults__ or {}).items()):
+        yield Part(name, value, None)
+    for name, value in vars(function).items():
+        yield Part(f".{name}", value, None)
 
 
 def rebuilt(value: Any, changed: Mapping[Any, Any]) -> Any:

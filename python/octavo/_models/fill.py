@@ -16,6 +16,7 @@ import numpy as np
 
 from octavo._models.containers import attributes, entered_or_none, parts_of
 from octavo._models.walk import Place, label, places, store
+from octavo._models.weak import is_weak
 
 __all__ = ["Filling", "Resolver", "fill", "holds", "survey"]
 
@@ -143,9 +144,9 @@ class _Matches:
                 claims.setdefault(id(place.value), set()).add(self.matched[place.name])
         # Where else the model holds such a thing - in a set, as a method's owner -, it gives way too.
         self._by_id = {key: min(names) for key, names in claims.items() if len(names) == 1}
-        self.found = list(self._places(lambda place: self.item(place) is not None or stored(place.value)))
+        self.found = list(self._places(lambda place: self.item(place) is not None or stored(place.value), weak=True))
 
-    def _places(self, stop: Callable[[Place], bool]) -> Iterator[Place]:
+    def _places(self, stop: Callable[[Place], bool], *, weak: bool = False) -> Iterator[Place]:
         """A tuple of Nones in the source code is one object wherever it stands, so each place of it counts."""
         parts = partial(parts_of, entered=entered_or_none)
         hollow: dict[int, bool] = {}
@@ -158,7 +159,7 @@ class _Matches:
                 hollow[id(value)] = any(place.value is None for place in within)
             return hollow[id(value)]
 
-        return places(self._root, stop, parts, is_hollow)
+        return places(self._root, stop, parts, again=is_hollow, weak=weak)
 
     def _lookup(self, name: str) -> str | None:
         found = self._files.find(name)
@@ -182,7 +183,9 @@ class _Matches:
         missing = []
         for place in self.found:
             name, value = place.name, place.value
-            if name is None or place.first is not place or value is None or self.item(place) is not None:
+            if name is None or place.first is not place or value is None or is_weak(value):
+                continue
+            if self.item(place) is not None:
                 continue
             if self._stored(value):
                 if isinstance(value, np.ndarray) or attributes(value):

@@ -4,39 +4,27 @@ A model is whatever the user has: objects with attributes or slots, dataclasses,
 holds, and how to store something else there, is in `containers.py`. On it stand one traversal, `places`, and one way to
 change a model, `store`; all else here and in `fill.py` is made of these two.
 
-Functions are opaque, because copy.deepcopy shares them: `stale_references` finds those that would go on using what was
-replaced.
+Functions are opaque, because copy.deepcopy shares them; `functions.py` finds those that would go on using what was
+replaced. Weak references hold nothing, so they are not entered; they are bound to the replacement, or to the copy.
 """
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import graphlib
 import types
-from collections import OrderedDict, defaultdict, deque
+import weakref
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from octavo._models.containers import (
-    IMMUTABLE,
-    LEAVES,
-    Part,
-    attributes,
-    instance_dict,
-    parts_of,
-    rebuilt,
-    slot_members,
-    slots,
-)
+from octavo._models.containers import IMMUTABLE, LEAVES, Part, parts_of, rebuilt
 from octavo._models.paths import dotted, joined, label
+from octavo._models.weak import is_weak, rebound, referent
 
-__all__ = [
-    "Place", "copy_with", "label", "places", "references", "replace", "restore", "snapshot", "stale_references",
-    "store", "walk",
-]  # fmt: skip
+__all__ = ["Place", "copy_with", "label", "places", "references", "replace", "store", "walk"]
 
 
 class Place:
@@ -86,7 +74,9 @@ def places(
     root: Any,
     stop: Callable[[Place], bool] | None = None,
     parts: Callable[[Any], Iterable[Part]] = parts_of,
+    *,
     again: Callable[[Any], bool] | None = None,
+    weak: bool = False,
 ) -> Iterator[Place]:
     """Every place that holds something, holders before what they hold, and what has a name before what only sets hold.
 
@@ -95,6 +85,7 @@ def places(
         stop: what is at places for which it is true is not entered.
         parts: what an object holds. Numbers, strings and classes are left out; None is not, where `parts` gives it.
         again: objects for which it is true are entered at each of their places, as if each were another object.
+        weak: come to weak references too. They are not entered: what they refer to is held elsewhere.
 
     Example:
         >>> from octavo._models.walk import places
@@ -107,8 +98,8 @@ def places(
     while named or nameless:
         place = (named or nameless).pop()
         value = place.value
-        if isinstance(value, LEAVES):
-            if value is None:
+        if issubclass(type(value), LEAVES) or is_weak(value):
+            if value is None or (weak and is_weak(value)):
                 yield place
             continue
         place.first = seen.setdefault(id(value), place)
@@ -158,30 +149,34 @@ def references(root: Any, stop: Callable[[Any], bool]) -> Iterator[tuple[str, An
 # Changing a model
 
 
-def store(found: Iterable[Place], new: Callable[[Place], Any]) -> Any:
+def store(found: Iterable[Place], new: Callable[[Place], Any], moved: Mapping[int, Any] | None = None) -> Any:
     """Stores new(place) at each of the places, in place: at all of them or, with an error, at none.
 
     Args:
         found: what `places` gives.
         new: what belongs at a place; place.value where nothing changes. Tuples and other immutable holders of what
             changes are built anew.
+        moved: what weak references among the places are bound to, by the id of what they refer to. Default: to what
+            takes its place.
 
     Returns:
         The root: another object if it is immutable, or changed itself.
 
     Raises:
         ValueError: something cannot be stored where it is held (a read-only array of objects, a bound method that the
-            new object does not have); its path is named.
+            new object does not have, a weak reference to what takes none); its path is named.
     """
     direct: dict[Place, Any] = {}  # by place
     built: dict[Place, Any] = {}  # new immutable holders, by the place where the old one was entered
     within: defaultdict[Place, list[Place]] = defaultdict(list)  # places in immutable holders
     to_put: list[tuple[Place, Place]] = []  # places in mutable ones, and these
+    weak: list[Place] = []
     root: Place | None = None
     for place in found:
         root = root or place
-        value = new(place)
-        if value is not place.value:
+        if is_weak(place.value):
+            weak.append(place)
+        elif (value := new(place)) is not place.value:
             direct[place] = value
         elif not isinstance(value, IMMUTABLE):
             continue
@@ -189,6 +184,8 @@ def store(found: Iterable[Place], new: Callable[[Place], Any]) -> Any:
             within[place.holder].append(place)
         elif place.holder is not None:
             to_put.append((place, place.holder))
+    if weak:
+        direct |= _rebound(weak, {id(p.value): value for p, value in direct.items()} if moved is None else moved)
 
     def now(place: Place) -> Any:
         return direct[place] if place in direct else built.get(place.first, place.value)
@@ -200,6 +197,19 @@ def store(found: Iterable[Place], new: Callable[[Place], Any]) -> Any:
             built[holder] = _rebuilt(holder, changed)
     _put_all([(p, built.get(holder, holder.value), now(p)) for p, holder in to_put if now(p) is not p.value])
     return None if root is None else now(root)
+
+
+def _rebound(weak: list[Place], moved: Mapping[int, Any]) -> dict[Place, Any]:
+    found = {}
+    for place in weak:
+        target = referent(place.value)
+        new = None if target is None else moved.get(id(target))
+        if new is not None and new is not target:
+            try:
+                found[place] = rebound(place.value, new)
+            except Exception as error:
+                raise ValueError(f"cannot rebind the weak reference {label(place.path)}: {error}") from error
+    return found
 
 
 def _rebuilt(place: Place, changed: dict[Any, Any]) -> Any:
@@ -250,12 +260,13 @@ def replace(root: Any, mapping: Mapping[int, Any]) -> Any:
 
 def _outside(root: Any, mapping: Mapping[int, Any]) -> Iterator[Place]:
     """The places of a tree, without those that only what is to be replaced reaches."""
-    return places(root, lambda place: id(place.value) in mapping)
+    return places(root, lambda place: id(place.value) in mapping, weak=True)
 
 
 def _objects_outside(root: Any, mapping: Mapping[int, Any]) -> Iterator[Place]:
     """Where each object is first, without what is to be replaced and what only that reaches."""
-    return (p for p in _outside(root, mapping) if p.first is p and id(p.value) not in mapping)
+    found = _outside(root, mapping)
+    return (p for p in found if p.first is p and id(p.value) not in mapping)
 
 
 # Copying
@@ -285,15 +296,26 @@ def copy_with(root: Any, mapping: Mapping[int, Any]) -> Any:
         {'a': (1, 'new')}
     """
     memo = dict(mapping)
+    weak = False
     for place in _objects_outside(root, mapping):
         value = place.value
-        if isinstance(value, types.ModuleType):
+        if is_weak(value):
+            weak, memo[id(value)] = True, value
+        elif isinstance(value, weakref.WeakSet) and not hasattr(value, "__deepcopy__"):
+            if type(value) is not weakref.WeakSet:
+                raise TypeError(
+                    f"cannot copy {label(place.path)} (type {_type_name(value)}): copy.deepcopy gives a class derived "
+                    "from WeakSet the members of the original; define __deepcopy__ in it, or pass inplace=True"
+                )
+            memo[id(value)] = weakref.WeakSet(value)
+        elif isinstance(value, types.ModuleType):
             memo[id(value)] = value
         elif isinstance(value, types.MethodType) and id(value.__self__) in mapping:
             # deepcopy would bind the old class's function to the replacement
             memo[id(value)] = _rebuilt(place, {"__self__": mapping[id(value.__self__)]})
+    made = dict(memo)
     try:
-        return copy.deepcopy(root, dict(memo))
+        copied = copy.deepcopy(root, made)
     except RecursionError as error:
         raise ValueError(
             "the model is nested too deeply for copy.deepcopy; pass inplace=True, which needs no copy, or raise the "
@@ -305,13 +327,14 @@ def copy_with(root: Any, mapping: Mapping[int, Any]) -> Any:
             f"cannot copy {label(path)} (type {_type_name(culprit)}): {reason}; "
             "define __deepcopy__ in its class or the one that holds it, or pass inplace=True"
         ) from error
+    return store(places(copied, weak=True), lambda place: place.value, made) if weak else copied
 
 
 def _uncopyable(root: Any, memo: Mapping[int, Any]) -> tuple[str, Any, Exception] | None:
     """The object that copy.deepcopy fails on by itself, when all that it holds need not be copied."""
     for place in _objects_outside(root, memo):
         value = place.value
-        if type(value) is np.ndarray and value.dtype != object:
+        if is_weak(value) or (type(value) is np.ndarray and value.dtype != object):
             continue
         try:
             copy.deepcopy(value, {id(part.value): part.value for part in parts_of(value)})
@@ -323,88 +346,3 @@ def _uncopyable(root: Any, memo: Mapping[int, Any]) -> tuple[str, Any, Exception
 def _type_name(value: Any) -> str:
     cls = type(value)
     return cls.__qualname__ if cls.__module__ in ("builtins", "__main__") else f"{cls.__module__}.{cls.__qualname__}"
-
-
-# What replacing does not reach
-
-
-def stale_references(root: Any, mapping: Mapping[int, Any], *, inplace: bool) -> list[tuple[str, str]]:
-    """Functions in the tree that will go on using an object of the mapping after it was replaced.
-
-    Functions are neither copied nor changed. After `replace`, one that captured a mutable holder of the tree finds the
-    replacement there; after `copy_with` it still finds the original.
-
-    Args:
-        root, mapping: as for `replace` and `copy_with`.
-        inplace: which of the two.
-
-    Returns:
-        (path of the function, name of its variable), for closures, default arguments and attributes.
-
-    Example:
-        >>> from octavo._models.walk import stale_references
-        >>> layer = object()
-        >>> stale_references([layer, lambda x, f=layer: f(x)], {id(layer): None}, inplace=True)
-        [('1', 'f')]
-    """
-    everything = list(_objects_outside(root, mapping))
-    updated = {id(p.value) for p in everything if not isinstance(p.value, IMMUTABLE)} if inplace else set()
-
-    def reaches(captured: Any) -> bool:
-        found = places(captured, lambda p: id(p.value) in mapping or id(p.value) in updated, _parts_and_captured)
-        return any(id(p.value) in mapping for p in found)
-
-    functions = [place for place in everything if isinstance(place.value, types.FunctionType)]
-    return [(p.path, str(part.key)) for p in functions for part in _captured(p.value) if reaches(part.value)]
-
-
-def _captured(function: types.FunctionType) -> Iterator[Part]:
-    """What a function reaches without being told, by the name of the variable."""
-    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-        with contextlib.suppress(ValueError):  # a variable that is not bound yet
-            yield Part(name, cell.cell_contents, None)
-    defaults = function.__defaults__ or ()
-    last = function.__code__.co_argcount
-    names = function.__code__.co_varnames[last - len(defaults) : last]
-    for name, value in (*zip(names, defaults, strict=True), *(function.__kwdefaults__ or {}).items()):
-        yield Part(name, value, None)
-    for name, value in vars(function).items():
-        yield Part(f".{name}", value, None)
-
-
-def _parts_and_captured(value: Any) -> Iterator[Part]:
-    return _captured(value) if isinstance(value, types.FunctionType) else parts_of(value)
-
-
-# Calling an object and leaving it as it was
-
-
-class _Snapshot(NamedTuple):
-    own: dict[str, Any]
-    slots: dict[str, Any]
-    contents: list[tuple[Any, Any]]  # containers that the attributes refer to, and copies of them
-
-
-_CONTAINERS = (dict, OrderedDict, defaultdict, list, deque, set)
-
-
-def snapshot(value: Any) -> _Snapshot:
-    """What the object's attributes and slots refer to, and what the lists, dicts and sets among them hold."""
-    contents = [(held, copy.copy(held)) for held in attributes(value).values() if type(held) in _CONTAINERS]
-    return _Snapshot(dict(instance_dict(value)), slots(value), contents)
-
-
-def restore(value: Any, before: _Snapshot) -> None:
-    """Makes all of that as it was. Numeric arrays changed in place stay changed."""
-    own = instance_dict(value)
-    own.clear()
-    own.update(before.own)
-    now = slots(value)
-    for name, member in slot_members(value).items():
-        if name in before.slots:
-            member.__set__(value, before.slots[name])
-        elif name in now:
-            member.__delete__(value)
-    for holder, held in before.contents:
-        holder.clear()
-        (holder.update if isinstance(holder, (dict, set)) else holder.extend)(held)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from octavo._layers.linear import QuantLinear
 from octavo._layers.matrix import QuantMatrix
-from octavo._models import walk as tree
+from octavo._models.hooks import restore, snapshot
 from octavo._quantize.spec import LayerSpec
 from octavo._util.timing import interleaved
 
@@ -63,12 +63,12 @@ def measured(
         >>> measured(w, Q, None, random_rows(Q, 8)).sqnr_db > 30
         True
     """
-    before = None if spec is None else tree.snapshot(original)
+    before = None if spec is None else snapshot(original)
     try:
         return _measured(*_runs(original, quantized, spec, x), rounds, round_seconds)
     finally:
         if before is not None:
-            tree.restore(original, before)
+            restore(original, before)
 
 
 def check_measuring(min_speedup: float, batch_size: int) -> None:

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from octavo._models import walk as tree
 from octavo._models.containers import attributes
+from octavo._models.functions import stale_references
+from octavo._models.hooks import restore, snapshot
 
 __all__ = [
     "LayerSpec", "Layers", "as_specs", "check_functions", "check_layer", "find_layers", "nothing_found", "read_layer",
@@ -149,12 +151,17 @@ class _MismatchError(ValueError):
 
 
 def check_functions(model: Any, replacements: Mapping[int, Any], inplace: bool) -> None:
-    stale = tree.stale_references(model, replacements, inplace=inplace)
-    if stale:
-        where = "; ".join(f"{tree.label(path)} through its variable {name!r}" for path, name in stale)
+    stale = stale_references(model, replacements, inplace=inplace)
+    functions = [f"{tree.label(path)} through its variable {name!r}" for path, name in stale if name]
+    if functions:
         raise ValueError(
-            f"a function inside the model would still reach a float layer: {where}. Functions are not copied or "
-            "changed: give the model a method or a callable object in its place, or pass check=False"
+            f"a function inside the model would still reach a float layer: {'; '.join(functions)}. Functions are not "
+            "copied or changed: give the model a method or a callable object in its place, or pass check=False"
+        )
+    if stale:
+        raise ValueError(
+            f"the weak reference {tree.label(stale[0][0])} leads out of the model to an object that would still reach "
+            "a float layer: quantize the object that holds them all, or pass check=False"
         )
 
 
@@ -196,14 +203,14 @@ def _called(layer: Any, call: str, x: NDArray[Any]) -> NDArray[Any]:
         others = _methods(layer)
         remedy = f"use LayerSpec(call={others[0]!r})" if others else "use LayerSpec(call=...)"
         raise ValueError(f"no method {call!r} to call it by; {remedy}")
-    before = tree.snapshot(layer)
+    before = snapshot(layer)
     try:
         y = np.asarray(method(x))
     except Exception as error:
         what = f"{type(error).__name__}: {error}"
         raise ValueError(f"{call} failed on a random row of shape {x.shape}: {what}") from error
     finally:
-        tree.restore(layer, before)
+        restore(layer, before)
     if y.dtype.kind not in "fiub":
         raise ValueError(f"{call} must give real numbers, got dtype {y.dtype}")
     return y
