@@ -4,12 +4,12 @@
     q = int(clamp(rint(x * r), qmin - zero_point, qmax - zero_point)) + zero_point
     x' = (q - zero_point) * scale
 
-float32, one rounding per operation, ties to even. The compiled kernels give the same bits and are tested
-against this file. Clamping comes before the conversion to integers, because CPUs differ in what a conversion
-that overflows gives.
+All of it is float32 with one rounding per operation, ties to even. The compiled kernels give the same bits and are
+tested against this file. Values are clamped before they are converted to integers, because CPUs differ in what an
+overflowing conversion gives.
 
-Integers stay in float32 until they are stored: sums and differences of two of them are below 2**10 and so
-exact, and one working copy of the data is enough.
+Integers stay in float32 until they are stored: sums and differences of two of them are below 2**10 and so exact, and
+one working copy of the data is enough.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def quantize(x: npt.ArrayLike, qparams: QParams) -> Array:
     Here r = fl(1 / scale) and z = zero_point.
 
     Args:
-        x: float16, float32, float64, integer or bool, of any memory layout, without NaN. The shape is free
-            for per-tensor parameters, and otherwise one that fits the shape of the scale.
+        x: float16, float32, float64, integer or bool, of any memory layout, without NaN. Any shape for per-tensor
+            parameters; otherwise one that fits the shape of the scale.
         qparams: see `choose_qparams`.
 
     Returns:
@@ -44,9 +44,9 @@ def quantize(x: npt.ArrayLike, qparams: QParams) -> Array:
         ValueError: NaN in `x`; a shape that does not fit the parameters.
 
     Notes:
-        `x` is converted to float32, and ties go to even. Values outside the range saturate, infinity and
-        float64 beyond float32 too. torch multiplies by r as well; ONNX's QuantizeLinear divides by the scale,
-        which sends a few values near a tie to the other side (see `octavo.ops`).
+        `x` is converted to float32, and ties go to even. Values outside the range saturate, including infinity and
+        float64 values that float32 does not hold. torch multiplies by r as well; ONNX's QuantizeLinear divides by the
+        scale, which sends a few values near a tie to the other side (see `octavo.ops`).
 
     Example:
         >>> import octavo as oc
@@ -64,8 +64,8 @@ def dequantize(q: npt.ArrayLike, qparams: QParams) -> npt.NDArray[np.float32]:
     """Return the reals that integers stand for: x' = (q - zero_point) * scale.
 
     Args:
-        q: integers of any dtype whose values fit the storage dtype, int8 or uint8. The shape is free for
-            per-tensor parameters, and otherwise one that fits the shape of the scale.
+        q: integers of any dtype whose values fit the storage dtype, int8 or uint8. Any shape for per-tensor
+            parameters; otherwise one that fits the shape of the scale.
         qparams: the parameters that `q` was quantized with.
 
     Returns:
@@ -76,8 +76,8 @@ def dequantize(q: npt.ArrayLike, qparams: QParams) -> npt.NDArray[np.float32]:
         ValueError: a value outside the storage dtype; a shape that does not fit the parameters.
 
     Notes:
-        q - zero_point is exact, the product rounds once; a product beyond float32 is infinite. Values outside
-        [qmin, qmax] are dequantized like any other. As DequantizeLinear of ONNX and torch.dequantize.
+        q - zero_point is exact, and the product rounds once; a product beyond float32 is infinite. Values outside
+        [qmin, qmax] are dequantized like any other, as ONNX's DequantizeLinear and torch.dequantize do.
 
     Example:
         >>> import octavo as oc
@@ -110,8 +110,8 @@ def fake_quantize(x: npt.ArrayLike, qparams: QParams) -> npt.NDArray[np.floating
         ValueError: NaN in `x`; a shape that does not fit the parameters.
 
     Notes:
-        Computed in float32 without storing integers; rounding and saturation are those of `quantize`. Zero,
-        and what rounds to it, comes back as +0. The result may overflow float16, to infinity.
+        Computed in float32 without storing integers; rounding and saturation are those of `quantize`. Zero, and
+        whatever rounds to it, comes back as +0. Values that float16 does not hold come back as infinity.
 
     Example:
         >>> import octavo as oc
@@ -146,7 +146,7 @@ def _clamped_steps(x: npt.ArrayLike, qparams: QParams) -> tuple[Array, npt.NDArr
         bad = np.isnan(values)
         raise ValueError(
             f"x must not hold NaN, got {np.count_nonzero(bad)} of {values.size} values, the first at"
-            f" {first_place(bad, 'x')}; NaN has no integer: replace it or mend its source"
+            f" {first_place(bad, 'x')}; no integer stands for NaN: replace it, or correct its source"
         )
     return values, steps
 

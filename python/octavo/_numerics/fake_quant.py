@@ -10,9 +10,9 @@ With inside = (lo <= rint(v) <= hi) and g = dL/dy:
     dL/dscale      = sum of g * (inside ? q - v : q)           learned step size
     dL/dzero_point = sum of (inside ? 0 : -scale * g)
 
-the sums over the elements that share a scale. The derivative of rint is taken as 1 (Bengio, Leonard, Courville 2013);
-the one for the scale is that of Esser et al. 2020 ("Learned Step Size Quantization"), the one for the zero point that
-of Jain et al. 2020 and Bhalgat et al. 2020. These are the gradients of torch's fake_quantize_per_tensor_affine,
+with sums over the elements that share a scale. The derivative of rint is taken as 1 (Bengio, Leonard, Courville 2013).
+The gradient for the scale is that of Esser et al. 2020 ("Learned Step Size Quantization"), the one for the zero point
+that of Jain et al. 2020 and Bhalgat et al. 2020. These are the gradients of torch's fake_quantize_per_tensor_affine,
 fake_quantize_per_channel_affine and _fake_quantize_learnable_*.
 """
 
@@ -34,7 +34,7 @@ Floats = NDArray[np.float32]
 
 
 def forward(x: Any, qparams: QParams) -> NDArray[np.floating[Any]]:
-    """octavo.fake_quantize(x, qparams), the same bits, from compiled code where there is some.
+    """octavo.fake_quantize(x, qparams), the same bits, from compiled code unless the parameters have groups.
 
     Example:
         >>> import numpy as np, octavo as oc
@@ -74,7 +74,8 @@ def learnable_backward(
 ) -> tuple[NDArray[Any], NDArray[np.float64], NDArray[np.float64]]:
     """(dL/dx, dL/dscale, dL/dzero_point) for g = dL/dy; the sums in float64, in the shape of the scale.
 
-    They are added up in blocks whose bounds depend on the shape alone: the same bits for every number of threads.
+    They are added up in blocks whose bounds depend on the shape alone, so that threads do not change
+    the bits.
 
     Example:
         >>> import numpy as np, octavo as oc
@@ -96,7 +97,7 @@ def learnable_backward(
 
 
 def numpy_gradients(g: Any, x: Any, qparams: QParams) -> tuple[Floats, NDArray[np.float64], NDArray[np.float64]]:
-    """The three gradients in NumPy: for groups, and as the truth that the compiled code is tested against.
+    """The three gradients in NumPy: for groups, and to test the compiled code against.
 
     Example:
         >>> import numpy as np, octavo as oc

@@ -2,14 +2,14 @@
 
     x' = (q - zero_point) * scale        q integer in [qmin, qmax]
 
-Parameters come in three shapes, which `aligned` lays against the data for every function of the library:
+Parameters come in three shapes. `aligned` pairs each of them with the data, for every function of the library:
 
     per tensor    axis=None                scale ()
     per channel   axis=a                   scale (x.shape[a],)
     per group     axis=a, group_size=g     scale x.shape with n = x.shape[a] replaced by ceil(n / g)
 
-All arithmetic is float32 with one rounding per operation, ties to even, so that the compiled kernels can
-promise the same bits. NumPy is the only import.
+All arithmetic is float32 with one rounding per operation, ties to even, so that the compiled kernels can promise the
+same bits.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ SMALLEST_SCALE = np.float32(2.0**-126)
 class QType:
     """A quantized type: integers q in [qmin, qmax] of `bits` bits, each held in one element of `storage`.
 
-    The library has four: `qint8`, `quint8`, `qint4`, `quint4`. Wherever a dtype is asked for, "int8",
-    "qint8", `octavo.qint8`, `np.int8` and `np.dtype("int8")` are the same, and so on for the others.
+    The library has four: `qint8`, `quint8`, `qint4`, `quint4`. Every function that takes a dtype takes "int8", "qint8",
+    `octavo.qint8`, `np.int8` and `np.dtype("int8")` for the same type, and likewise for the others.
 
     Example:
         >>> import octavo as oc
@@ -112,17 +112,17 @@ def as_qtype(dtype: QTypeLike) -> QType:
 class QParams:
     """How integers stand for reals: x' = (q - zero_point) * scale, with q in [qmin, qmax].
 
-    Unpacks as `scale, zero_point = qparams`. Immutable: the arrays are read-only copies. QParams are equal
-    when all their values are, and equal ones have equal hashes, so that they serve as dictionary keys.
+    Unpacks as `scale, zero_point = qparams`. Immutable: the arrays are read-only copies. Two QParams are equal if all
+    their values are, and can serve as dictionary keys.
 
     Args:
         scale: finite and > 0; scalar, (n,) with `axis`, one value per group with `group_size`. Held as
             float32; scales below 2**-126 are raised to it.
         zero_point: integer within [qmin, qmax]; the shape of `scale`, or a scalar for all. Held as int32.
-        qtype: the integer type, spelt as for `as_qtype`.
+        qtype: the integer type, in any spelling that `as_qtype` takes.
         qmin, qmax: the integers in use, qmin < qmax, within the range of `qtype`. Default: all of it.
         axis: None per tensor; otherwise the axis of the data along which parameters differ. Negative counts
-            from the end; with `group_size` it is made positive, as scale then has all the axes of the data.
+            from the end; with `group_size` it becomes positive, because scale then has all the axes of the data.
         group_size: consecutive elements along `axis` (default: the last) that share parameters.
 
     Raises:
@@ -222,8 +222,8 @@ def choose_qparams(
 
     Args:
         x: finite float16, float32, float64, integer or bool, of any shape and memory layout.
-        dtype: the integer type, spelt as for `as_qtype`.
-        symmetric: which of the two.
+        dtype: the integer type, in any spelling that `as_qtype` takes.
+        symmetric: which of the two equations.
         axis: None for one scale; otherwise one per index of this axis.
         group_size: consecutive elements along `axis` (default: the last) that share a scale. The last group
             may be shorter.
@@ -239,11 +239,11 @@ def choose_qparams(
             not fit; symmetric with a signed dtype whose qmin..qmax leaves out 0.
 
     Notes:
-        `x` is converted to float32; then one rounding per operation, ties to even. A range (max(|lo|, |hi|)
-        or hi - lo) below 2**-100 counts as zeros and has scale 1, and so has an empty one. The equations are
-        those of torch.ao's observers without their floor of 2**-23 under the scale; where the middle of an
-        unsigned range is not an integer torch takes 128 for 0..255 but rounds other ranges down, and here all
-        go up. Symmetric int8 with qmin=-127, qmax=127 gives scale = max|x| / 127, the default for weights.
+        `x` is converted to float32; then one rounding per operation, ties to even. A range (max(|lo|, |hi|) or hi - lo)
+        below 2**-100 counts as zeros and gets scale 1, and so does an empty array. The equations are those of torch.ao,
+        without its lower limit of 2**-23 for the scale. Where the middle of an unsigned range is not an integer, it is
+        rounded up; torch does so for 0..255 and rounds other ranges down. Symmetric int8 with qmin=-127, qmax=127 gives
+        scale = max|x| / 127, the default for weights.
 
     Example:
         >>> import octavo as oc
@@ -282,8 +282,14 @@ def qparams_from_range(
     qmin: int | None = None,
     qmax: int | None = None,
 ) -> QParams:
-    """The second half of `choose_qparams`, for ranges found otherwise: lo and hi float32, finite, in the
-    shape of the scale, widened here to hold zero.
+    """The second half of `choose_qparams`, for ranges found in another way.
+
+    Args:
+        lo, hi: float32, finite, in the shape of the scale; widened to hold zero.
+        dtype, symmetric, axis, group_size, qmin, qmax: as for `choose_qparams`.
+
+    Raises:
+        ValueError: hi - lo over the number of steps does not fit float32.
     """
     qtype = as_qtype(dtype)
     qmin, qmax = _valid_integers(qtype, qmin, qmax)
@@ -373,7 +379,7 @@ def _valid_grain(axis: int | None, group_size: int | None) -> tuple[int | None, 
     if group_size is None:
         return axis, None
     if (group_size := operator.index(group_size)) < 1:
-        raise ValueError(f"group_size must be at least 1, got {group_size}; leave it out to have no groups")
+        raise ValueError(f"group_size must be at least 1, got {group_size}; omit it to have no groups")
     return (-1 if axis is None else axis), group_size
 
 
