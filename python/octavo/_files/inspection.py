@@ -141,7 +141,8 @@ def _measured(
             elems = sum(array.size for array in item.weights.values())
             yield Row(name, _kind(item), (item.hidden_size, item.input_size), elems, file_bytes, item.nbytes)
         elif isinstance(item, np.ndarray):
-            yield Row(name, reader.tensors[name].dtype, item.shape, item.size, file_bytes, item.nbytes)
+            code = reader.tensors[name].dtype if name in reader.tensors else "text"
+            yield Row(name, code, item.shape, item.size, file_bytes, item.nbytes)
         else:
             yield Row(
                 name, type(item).__name__, getattr(item, "shape", ()), getattr(item, "size", 0), file_bytes, file_bytes
