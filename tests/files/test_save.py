@@ -16,7 +16,8 @@ from reference import random_layer
 
 UNSAVABLE = {
     "nothing": (Model(a=1.0), ValueError, "nothing to store"),
-    "text": ({"a": np.array(["x"])}, TypeError, r"model\.a: it has dtype <U1"),
+    "dates": ({"a": np.array(["2020"], "M8[D]")}, TypeError, r"model\.a: it has dtype datetime64.*joblib\.dump"),
+    "text with NUL": ({"a": np.array(["x\0"], object)}, TypeError, r"model\.a: it holds text that ends with NUL"),
     "complex128": ([np.zeros(1, complex)], TypeError, "complex128"),
     "masked": ([np.ma.zeros(1)], TypeError, "MaskedArray"),
     "subclass": ([type("Own", (oc.QuantLinear,), {})(np.ones((1, 1)))], TypeError, "Own is a class of its own"),

@@ -52,7 +52,7 @@ def test_layers_beyond_the_memory_are_watched_in_another_run(monkeypatch: pytest
     model, batches = two_layers(), [correlated(50, 64)]
     options: dict[str, Any] = {"group_size": 32, "rounding": "gptq"}
     expected = oc.quantize_dynamic(model, {oc.nn.Linear}, "int4", calibration=batches, **options)
-    monkeypatch.setattr("octavo._quantize.calibrated._MAX_STATISTICS_BYTES", 8 * 96**2)
+    monkeypatch.setattr("octavo._quantize.watching._MAX_STATISTICS_BYTES", 8 * 96**2)
     again = oc.quantize_dynamic(model, {oc.nn.Linear}, "int4", calibration=batches, **options)
     np.testing.assert_array_equal(again[2].int_repr(), expected[2].int_repr())
     with pytest.raises(ValueError, match="can be read 2 times"):
@@ -118,7 +118,7 @@ def test_report_is_given_the_errors_of_each_layer(rounding: Any) -> None:
 
 
 def test_search_keeps_no_products_of_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("octavo._quantize.calibrated._memory_bytes", lambda: 32 * 80**2)  # enough for 64, not for 96
+    monkeypatch.setattr("octavo._quantize.watching._memory_bytes", lambda: 32 * 80**2)  # enough for 64, not for 96
     options: dict[str, Any] = {"group_size": 32, "calibration": [correlated(50, 64)]}
     oc.quantize_dynamic(two_layers(), oc.nn.Linear, "int4", **options)
     for more in ({"rounding": "gptq"}, {"rounding_report": print}):
@@ -146,7 +146,7 @@ class Noting:
 def test_model_is_as_it_was_and_its_weights_are_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
     model, copied = [Noting()], []
     monkeypatch.setattr(
-        "octavo._quantize.calibrated.Watched", lambda layer, *rest: copied.append(layer) or Watched(layer, *rest)
+        "octavo._quantize.watching.Watched", lambda layer, *rest: copied.append(layer) or Watched(layer, *rest)
     )
     forward = lambda model, x: model[0](x)  # noqa: E731 - as users write it
     oc.quantize_dynamic(model, Noting, "int4", rounding="gptq", calibration=[correlated(9, 8)], forward=forward)

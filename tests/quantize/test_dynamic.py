@@ -307,12 +307,12 @@ def test_quantize_dynamic_without_match_names_candidates() -> None:
 @pytest.mark.parametrize(
     ("layers", "error", "message"),
     [
-        (set(), ValueError, "layers must name at least one class"),
-        ({}, ValueError, "layers must name at least one class"),
-        ([Dense()], TypeError, "layers must hold classes, got <.*Dense object.*pass its class"),
-        (3, TypeError, "layers must be a set of classes or a dict of LayerSpecs, got 3"),
-        ("Dense", TypeError, "layers must hold classes, got 'D'"),
-        ({Dense: "W"}, TypeError, "layers must map Dense to a LayerSpec, got 'W'"),
+        (set(), ValueError, "layers must name at least one class or layer"),
+        ({}, ValueError, "layers must name at least one class or layer"),
+        ([Dense()], TypeError, "layers must hold classes and names, got <.*Dense object.*pass its class"),
+        (3, TypeError, "layers must be a set of classes and names or a dict .* got 3"),
+        ("Dense", ValueError, "layers names no layer of the model; types in it .*: Dense"),
+        ({Dense: "W"}, TypeError, "layers must map Dense to a LayerSpec, or to None .*, got 'W'"),
     ],
 )
 def test_quantize_dynamic_refuses_layers(layers: Any, error: type[Exception], message: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import pickle
 import sys
 import threading
@@ -199,8 +200,8 @@ def test_layers_that_match_nothing_or_compute_something_else_are_named() -> None
     model = mlp()
     with pytest.raises(ValueError, match="no layer of type int"):
         oc.prepare(model, oc.default_qconfig, layers={int})
-    with pytest.raises(TypeError, match="layers must hold classes"):
-        oc.prepare(model, oc.default_qconfig, layers={"Linear"})  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"layers names no layer of the model; types in it .*: Linear"):
+        oc.prepare(model, oc.default_qconfig, layers={"Linear"})
     spec = oc.LayerSpec(activation="relu")
     with pytest.raises(ValueError, match=r"model\.layers\.0 \(Linear\): __call__ is not relu"):
         oc.prepare(model, oc.default_qconfig, layers={oc.nn.Linear: spec})
@@ -312,14 +313,22 @@ def test_closure_that_keeps_the_float_layer_is_refused() -> None:
 
 
 def test_weights_that_kernels_do_not_have_are_refused() -> None:
+    """Those of the user's own observers, which show it when they have seen the weights."""
+
+    class Own:
+        def __init__(self, qparams: oc.QParams) -> None:
+            self.calculate_qparams = lambda: qparams
+
+        def __call__(self, x: Any) -> Any:
+            return x
+
     cases = [
-        (oc.MinMaxObserver.with_args(dtype="quint8", qscheme="per_tensor_affine"), "weights must be qint8"),
-        (oc.MinMaxObserver.with_args(dtype="qint8", qscheme="per_tensor_affine"), "weights must be symmetric"),
+        (oc.QParams(0.1, 0, "quint8"), "weights must be qint8"),
+        (oc.QParams(0.1, 3, "qint8"), "weights must be symmetric"),
     ]
-    model = mlp()
-    model[0].weight = np.abs(model[0].weight)
-    for weight, message in cases:
-        prepared = oc.prepare(model, oc.QConfig(weight=weight), layers=LINEAR)
+    for qparams, message in cases:
+        weight = functools.partial(Own, qparams)
+        prepared = oc.prepare(mlp(), oc.QConfig(activation=oc.MinMaxObserver, weight=weight), layers=LINEAR)
         oc.calibrate(prepared, [data()])
         with pytest.raises(TypeError, match=rf"layer model\.layers\.0: {message}"):
             oc.convert(prepared)

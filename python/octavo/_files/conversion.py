@@ -176,8 +176,8 @@ def _check(checkpoint: Checkpoint, choice: Choice) -> None:
         if not choice.drops(name):
             remedy = "convert it to float16, or " if tensor.dtype in BITS else ""
             raise ValueError(
-                f"{checkpoint.file_of(name)}: tensor {name!r} is {tensor.dtype}, a type that octavo cannot read; {remedy}"
-                f"leave it out with --drop {name}"
+                f"{checkpoint.file_of(name)}: tensor {name!r} is {tensor.dtype}, a type that octavo cannot read; "
+                f"{remedy}leave it out with --drop {name}"
             )
 
 

@@ -192,7 +192,7 @@ def _octavo_rows(checkpoint: Checkpoint, error_of: ErrorOf) -> Iterator[Row]:
         for name, item, tensors in stored_items(reader, layers, crc32):
             if not isinstance(item, Tensor):
                 file_bytes = sum(reader.tensors[tensor].nbytes for tensor in tensors)
-                stored = reader.tensors[name].dtype if isinstance(item, np.ndarray) else ""
+                stored = reader.tensors[name].dtype if name in reader.tensors else "text"
                 yield _octavo_row(name, item, stored, file_bytes, error_of(name, item))
     yield from _foreign_rows(checkpoint)
 

@@ -18,6 +18,7 @@ from octavo._util.pickling import pickled
 
 ActivationScheme = Literal["symmetric", "asymmetric"]
 Rounding = Literal["nearest", "search"]
+Layout = Literal["out_in", "in_out"]  # of a float matrix: x @ w.T or x @ w
 
 _SCHEMES = ("symmetric", "asymmetric")
 _ROUNDERS = {"nearest": round_nearest, "search": round_search}

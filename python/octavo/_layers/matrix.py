@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from octavo._layers.arrays.einsum import as_product
 from octavo._layers.arrays.lazy import StandIn, operates_itself, values_of
 from octavo._layers.linear import ActivationScheme, QuantLinear, Rounding, _linear_from_state
+from octavo._layers.static import StaticQuantLinear, _static_from_state
 from octavo._numerics.int4 import GroupedWeight, ScaleDtype
 from octavo._numerics.params import QType, QTypeLike, qint8
 from octavo._util.arrays import read_only, refuse_masked, require_finite, unmasked
@@ -70,7 +71,7 @@ class QuantMatrix(StandIn):
         (array([   0., -254.], dtype=float32), (2, 2), dtype('float32'))
     """
 
-    __slots__ = ("_axis", "_layer")
+    __slots__ = ("_axis", "_layer", "_quick")
 
     _remedy = (
         "its values are integers with fixed scales; compute a new array (Q + 1, not Q += 1), or take "
@@ -78,6 +79,7 @@ class QuantMatrix(StandIn):
     )
     _layer: QuantLinear  # x W^T with W (outputs, inputs)
     _axis: Literal[0, 1]  # of the outputs
+    _quick: Any  # whose try_call(x) is the product, or None where x is not as most are
 
     def __init__(
         self,
@@ -99,9 +101,8 @@ class QuantMatrix(StandIn):
         if axis not in (0, 1):
             raise ValueError(f"axis must be 1 (one scale a column) or 0 (one scale a row), got {axis!r}")
         require_finite(a, "w")
-        self._axis = 1 if axis else 0
-        self._layer = QuantLinear(
-            a.T if self._axis == 1 else a,
+        layer = QuantLinear(
+            a.T if axis else a,
             dtype=dtype,
             group_size=group_size,
             symmetric=symmetric,
@@ -109,6 +110,7 @@ class QuantMatrix(StandIn):
             rounding=rounding,
             activation=activation,
         )
+        self._hold(layer, 1 if axis else 0)
 
     @classmethod
     def from_grouped(
@@ -128,8 +130,12 @@ class QuantMatrix(StandIn):
     @classmethod
     def _made(cls, layer: QuantLinear, axis: Literal[0, 1]) -> QuantMatrix:
         q = cls.__new__(cls)
-        q._layer, q._axis = layer, axis
+        q._hold(layer, axis)
         return q
+
+    def _hold(self, layer: QuantLinear, axis: Literal[0, 1]) -> None:
+        self._layer, self._axis = layer, axis
+        self._quick = _NoQuickCall() if isinstance(layer, StaticQuantLinear) else layer._packed
 
     def __init_subclass__(cls) -> NoReturn:
         raise TypeError("QuantMatrix cannot be subclassed; hold one in an object of your own")
@@ -269,7 +275,7 @@ class QuantMatrix(StandIn):
         if ufunc is np.matmul and method == "__call__" and not kwargs:
             a, b = inputs
             if type(b) is QuantMatrix and b._axis == 1:  # the shortest ways for what nearly every call is
-                y = b._layer._packed.try_call(a)
+                y = b._quick.try_call(a)
                 if y is not None:
                     return y
                 if type(a) is np.ndarray and a.dtype.char == "d" and a.shape[-1:] == (b._layer.in_features,):
@@ -319,7 +325,8 @@ def _matrix_from_state(state: dict[str, Any]) -> QuantMatrix:
     """What a pickle calls."""
     state = dict(state)
     axis = state.pop("axis")
-    return QuantMatrix._made(_linear_from_state(state), axis)
+    layer = _static_from_state(state) if "input" in state else _linear_from_state(state)
+    return QuantMatrix._made(layer, axis)
 
 
 def _outputs(layer: QuantLinear, ids: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -341,6 +348,13 @@ def _inputs(layer: QuantLinear, ids: NDArray[np.int64]) -> NDArray[np.float32]:
     if not layer.symmetric:
         values -= layer.zero_point[:, group].T
     return values * layer.scale[:, group].T
+
+
+class _NoQuickCall:
+    """For a layer with fixed input ranges: every call goes through the layer itself."""
+
+    def try_call(self, x: Any) -> None:
+        """None, as the compiled layer gives for what it leaves to the way through `__call__`."""
 
 
 def watched_matrix(w: NDArray[Any], axis: Literal[0, 1], before: Callable[[Any], None]) -> QuantMatrix:

@@ -218,20 +218,21 @@ class StaticQuantLinear(QuantLinear):
         return layer
 
     def __reduce__(self) -> tuple[Any, tuple[dict[str, Any]]]:
-        return _static_from_state, (
-            {
-                "version": _STATE_VERSION,
-                "weight": self.int_repr(),
-                "scale": self._packed.scale(),
-                "bias": self._packed.bias(),
-                "input": self._input,
-                "output": self._output,
-                "relu": self._relu,
-                "folded": self._folded is not None,
-                "name": self._name,
-                "call": self._call_name,
-            },
-        )
+        return _static_from_state, (self._state(),)
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "version": _STATE_VERSION,
+            "weight": self.int_repr(),
+            "scale": self._packed.scale(),
+            "bias": self._packed.bias(),
+            "input": self._input,
+            "output": self._output,
+            "relu": self._relu,
+            "folded": self._folded is not None,
+            "name": self._name,
+            "call": self._call_name,
+        }
 
 
 @pickled

@@ -1,15 +1,16 @@
-"""Calling a layer of a model and leaving all as it was; and a layer that tells what it is called with."""
+"""Layers and arrays that tell what they are given and give, while the model around them runs unchanged."""
 
 from __future__ import annotations
 
-import copy
-from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
-from octavo._models.containers import attributes, instance_dict, slot_members, slots
+import numpy as np
+from numpy.lib.mixins import NDArrayOperatorsMixin
 
-__all__ = ["Watched", "restore", "snapshot"]
+__all__ = ["Watched", "WatchedArray"]
+
+_PRODUCTS = (np.dot, np.inner, np.tensordot, np.einsum, np.vdot)
 
 
 class Watched:
@@ -52,32 +53,77 @@ class Watched:
         return value
 
 
-class _Snapshot(NamedTuple):
-    own: dict[str, Any]
-    slots: dict[str, Any]
-    contents: list[tuple[Any, Any]]  # containers that the attributes refer to, and copies of them
+class WatchedArray(NDArrayOperatorsMixin):
+    """Stands in for an array in a copy of its model, and tells of its products: `after(x, y)` for y = x @ array.
+
+    Args:
+        array: an array, or what NumPy code takes for one; every use is a use of it.
+        after: given the other operand of each product and its result.
+
+    Example:
+        >>> import numpy as np
+        >>> w = WatchedArray(np.eye(2), lambda x, y: print("product", y.shape))
+        >>> np.ones((3, 2)) @ w.T + 1 is not None
+        product (3, 2)
+        True
+    """
+
+    def __init__(self, array: Any, after: Callable[[Any, Any], None]) -> None:
+        self._array, self._after = array, after
+
+    @property
+    def T(self) -> WatchedArray:  # noqa: N802 - NumPy's name
+        return WatchedArray(self._array.T, self._after)
+
+    def transpose(self, *axes: Any) -> Any:
+        turned = self._array.transpose(*axes)
+        return WatchedArray(turned, self._after) if turned.shape == self._array.T.shape else turned
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        y = getattr(ufunc, method)(*_plain(inputs), **_plain(kwargs))
+        if ufunc is np.matmul and method == "__call__":
+            self._tell(inputs, y)
+        return y
+
+    def __array_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        if func in (np.transpose, np.swapaxes) and args and args[0] is self:
+            turned = func(self._array, *args[1:], **kwargs)
+            return self.T if turned.shape == self._array.T.shape else turned
+        y = func(*_plain(args), **_plain(kwargs))
+        if func in _PRODUCTS:
+            self._tell([part for part in args if not isinstance(part, str)], y)
+        return y
+
+    def _tell(self, operands: Any, y: Any) -> None:
+        others = [_plain(part) for part in operands if part is not self and np.ndim(_plain(part))]
+        self._after(others[0] if others else None, y)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        return np.array(self._array, dtype)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self._array, name)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._array[_plain(index)]
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+    def __repr__(self) -> str:
+        return f"Watched({self._array!r})"
 
 
-_CONTAINERS = (dict, OrderedDict, defaultdict, list, deque, set)
-
-
-def snapshot(value: Any) -> _Snapshot:
-    """What the object's attributes and slots refer to, and what the lists, dicts and sets among them hold."""
-    contents = [(held, copy.copy(held)) for held in attributes(value).values() if type(held) in _CONTAINERS]
-    return _Snapshot(dict(instance_dict(value)), slots(value), contents)
-
-
-def restore(value: Any, before: _Snapshot) -> None:
-    """Makes all of that as it was. Numeric arrays changed in place stay changed."""
-    own = instance_dict(value)
-    own.clear()
-    own.update(before.own)
-    now = slots(value)
-    for name, member in slot_members(value).items():
-        if name in before.slots:
-            member.__set__(value, before.slots[name])
-        elif name in now:
-            member.__delete__(value)
-    for holder, held in before.contents:
-        holder.clear()
-        (holder.update if isinstance(holder, (dict, set)) else holder.extend)(held)
+def _plain(value: Any) -> Any:
+    """`value` with every WatchedArray in its tuples, lists and dicts as the array itself."""
+    if isinstance(value, WatchedArray):
+        return value._array
+    if type(value) in (tuple, list):
+        return type(value)(_plain(part) for part in value)
+    if type(value) is dict:
+        return {key: _plain(part) for key, part in value.items()}
+    return value
