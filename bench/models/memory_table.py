@@ -43,7 +43,7 @@ def checkpoint() -> dict[str, np.ndarray]:
 
 
 def measured(folder: Path) -> str:
-    """The table of files that were written and loaded. Embeddings and norms stay in the checkpoint's own type."""
+    """The table of files that were written and loaded. Norms stay in the checkpoint's own type."""
     floats = checkpoint()
     save_file(floats, folder / "float32")
     half = {name: a.astype(np.float16) for name, a in floats.items()}
@@ -65,7 +65,7 @@ def main() -> None:
     print(f"a small GPT, {count:,} weights, of which embeddings {VOCABULARY * WIDTH:,}: files written and loaded")
     with tempfile.TemporaryDirectory() as folder:
         print(measured(Path(folder)))
-    linear = sum(n * k * times for (n, k, _), times in LLAMA_7B.items())
+    linear = sum(shape.elems * times for shape, times in LLAMA_7B.items())
     print(f"\nLlama 2 7B, {linear + LLAMA_7B_REST:,} weights, embeddings and norms in float16: from shapes")
     print(memory_table(LLAMA_7B, LLAMA_7B_REST))
     print(f"\nits {linear:,} weights in linear layers alone")

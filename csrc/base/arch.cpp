@@ -217,7 +217,7 @@ CacheSizes detect_caches() {
 }
 
 const Detected& detected() {
-  static const Detected once = detect();
+  static const Detected& once = *new Detected(detect());  // never destroyed: threads may run while the process exits
   return once;
 }
 

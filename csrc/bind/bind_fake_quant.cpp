@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "bind/bindings.h"
+#include "bind/gil.h"
 #include "bind/layer_call.h"
 #include "quantize/fake_quant.h"
 
@@ -49,7 +50,7 @@ std::optional<Floats> fake_quantize_of(const Floats& x, const Floats& scale, con
   float* out = y.mutable_data();
   bool ok = true;
   {
-    const py::gil_scoped_release release;
+    const GilReleased released;
     ok = fake_quantize(a.shape, a.params, in, out);
   }
   return ok ? std::optional<Floats>(y) : std::nullopt;
@@ -62,7 +63,7 @@ Floats backward_of(const Floats& x, const Floats& g, const Floats& scale, const 
   Floats dx = empty_like(x);
   const float *in = x.data(), *gradient = g.data();
   float* out = dx.mutable_data();
-  const py::gil_scoped_release release;
+  const GilReleased released;
   fake_quantize_backward(a.shape, a.params, in, gradient, out);
   return dx;
 }
@@ -78,7 +79,7 @@ py::tuple learnable_backward_of(const Floats& x, const Floats& g, const Floats& 
   float* out = dx.mutable_data();
   double *scale_out = d_scale.mutable_data(), *zero_point_out = d_zero_point.mutable_data();
   {
-    const py::gil_scoped_release release;
+    const GilReleased released;
     fake_quantize_learnable_backward(a.shape, a.params, in, gradient, out, scale_out, zero_point_out);
   }
   return py::make_tuple(dx, d_scale, d_zero_point);

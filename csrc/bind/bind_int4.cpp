@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "bind/bindings.h"
+#include "bind/gil.h"
 #include "bind/layer_call.h"
 #include "gemm/gemm_int4.h"
 
@@ -47,7 +48,7 @@ PackedLinearInt4 make_linear_int4(const CArray<std::int8_t>& weight, const py::a
                       is_half ? static_cast<const std::uint16_t*>(scale.data()) : nullptr,
                       zero_point ? zero_point->data() : nullptr};
   const auto scheme = asymmetric ? ActivationScheme::kAsymmetric : ActivationScheme::kSymmetric;
-  const py::gil_scoped_release release;
+  const GilReleased released;
   return PackedLinearInt4(view, bias ? bias->data() : nullptr, {scheme, relu});
 }
 

@@ -1,9 +1,13 @@
 // Lines about products, on stderr or as records of Python's logging.
+#include <pybind11/pybind11.h>
+
 #include "bind/bindings.h"
-#include "bind/layer_call.h"
+#include "bind/gil.h"
 #include "gemm/verbose.h"
 
 namespace octavo {
+
+namespace py = pybind11;
 
 void hand_over_reports() {
   for (const std::string& line : take_reports()) py::module_::import("octavo.runtime").attr("_log")(line);

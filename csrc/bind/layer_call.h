@@ -1,4 +1,4 @@
-// What the bindings of layers share: checks for memory safety, the GIL, and calls of a layer on arrays. A layer has
+// What the bindings of layers share: checks for memory safety, and calls of a layer on arrays. A layer has
 // n(), k() and operator()(x, m, x_stride, y, y_stride). Included by the files of csrc/bind alone.
 #pragma once
 
@@ -8,30 +8,12 @@
 #include <cstdint>
 #include <stdexcept>
 
+#include "bind/gil.h"
 #include "bind/result_array.h"
-#include "gemm/verbose.h"
 
 namespace octavo {
 
 namespace py = pybind11;
-
-// Multiply-adds from which a call gives up the GIL. Giving it up and taking it back costs about 50 ns, and several
-// microseconds where another thread wants it; the work below this takes less than that.
-inline constexpr double kReleaseGilWork = 65536;
-
-// Logs what this thread's products have reported; needs the GIL.
-void hand_over_reports();
-
-template <class Work>
-void without_gil(double multiply_adds, const Work& work) {
-  if (multiply_adds < kReleaseGilWork) {
-    work();
-  } else {
-    const py::gil_scoped_release release;
-    work();
-  }
-  if (verbosity() == Verbosity::kKept) hand_over_reports();
-}
 
 inline void require(bool condition, const char* message) {
   if (!condition) throw std::invalid_argument(message);

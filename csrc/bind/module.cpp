@@ -14,6 +14,7 @@
 #include "base/arch.h"
 #include "base/thread_pool.h"
 #include "bind/bindings.h"
+#include "bind/gil.h"
 #include "bind/layer_call.h"
 #include "gemm/gemm_int8.h"
 #include "gemm/registry.h"
@@ -36,7 +37,7 @@ PackedLinear make_linear(const CArray<std::int8_t>& weight, const CArray<float>&
   require(k <= max_exact_k(asymmetric, false), "weight has too many columns for exact int32 sums");
   const RhsView view{reinterpret_cast<const std::uint8_t*>(weight.data()), n, k, k, 1, false};
   const auto scheme = asymmetric ? ActivationScheme::kAsymmetric : ActivationScheme::kSymmetric;
-  const py::gil_scoped_release release;
+  const GilReleased released;
   return PackedLinear(view, scale.data(), bias ? bias->data() : nullptr, {scheme, relu});
 }
 

@@ -52,12 +52,13 @@ struct Candidate {
   std::atomic<std::int64_t> min_rows;
 };
 
-// Best first. A list, because its elements never move.
+// Best first. A list, because its elements never move; never destroyed, because daemon threads may still multiply while
+// the process exits.
 std::list<Candidate>& candidates() {
-  static std::list<Candidate> list = [] {
-    std::list<Candidate> runnable;
+  static std::list<Candidate>& list = *[] {
+    auto* runnable = new std::list<Candidate>;
     for (const Kernel* kernel : all_kernels()) {
-      if (missing_features(*kernel).empty()) runnable.emplace_back(kernel);
+      if (missing_features(*kernel).empty()) runnable->emplace_back(kernel);
     }
     return runnable;
   }();
@@ -121,7 +122,8 @@ void read_environment() {
 }  // namespace
 
 const std::vector<const Kernel*>& all_kernels() {
-  static const std::vector<const Kernel*> kernels = {
+  static const std::vector<const Kernel*>& kernels = *new std::vector<const Kernel*>{
+      // never destroyed, as candidates
 #define OCTAVO_KERNEL(name) &kernel_##name,
 #include "kernels/kernels.inc"
 #undef OCTAVO_KERNEL

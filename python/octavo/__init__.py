@@ -36,10 +36,11 @@ from octavo._observers.minmax import (
 from octavo._quantize.calibrated import RoundingComparison, RoundingErrors, compare_rounding, rounding_error
 from octavo._quantize.dynamic import quantize_dynamic
 from octavo._quantize.qconfig import QConfig, QConfigMapping, as_mapping, default_qconfig
-from octavo._quantize.select import QuantizationReport
+from octavo._quantize.report import QuantizationReport
 from octavo._quantize.spec import LayerSpec
+from octavo._quantize.static.calibration import calibrate
 from octavo._quantize.static.conversion import convert
-from octavo._quantize.static.preparing import calibrate, prepare
+from octavo._quantize.static.preparing import prepare
 from octavo._quantize.training.fake_layers import prepare_qat
 from octavo._quantize.training.fake_quantizer import FakeQuantize, default_qat_qconfig
 from octavo._util.pickling import as_of

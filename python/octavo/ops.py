@@ -1,12 +1,12 @@
-"""ONNX's integer operators on NumPy arrays, to the letter of opset 21.
+"""ONNX's integer operators on NumPy arrays, exactly as opset 21 defines them.
 
 These follow the ONNX specification and its reference evaluator (onnx.reference), whose arithmetic differs from the rest
 of the library: QuantizeLinear divides by the scale, and QLinearMatMul adds the zero point before it rounds.
 
-Types: int8 and uint8 throughout; QuantizeLinear and DequantizeLinear also int16, uint16 and, held in int8 and uint8
-arrays, int4 and uint4 (arrays of ml_dtypes' int4 and uint4, which onnx.numpy_helper gives, are taken too). ONNX stores
-four-bit tensors two integers a byte, flattened: `pack_int4(q.reshape(-1))` gives these bytes and
-`unpack_int4(stored, q.size).reshape(q.shape)` reads them. NumPy has no bfloat16 and no float8.
+All operators take int8 and uint8; QuantizeLinear and DequantizeLinear also take int16, uint16 and, held in int8 and
+uint8 arrays, int4 and uint4 (or arrays of ml_dtypes' int4 and uint4, which onnx.numpy_helper returns). ONNX stores
+four-bit tensors flattened, two integers a byte: `pack_int4(q.reshape(-1))` makes these bytes and
+`unpack_int4(stored, q.size).reshape(q.shape)` reads them. bfloat16 and float8, which NumPy lacks, are not supported.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ def quantize_linear(
             block_size B: x's shape with the length n of `axis` replaced by ceil(n / B), blocked.
         y_zero_point: the shape of y_scale; int8, uint8, int16, uint16 or ml_dtypes' int4 or uint4, which is also the
             type of y. Default: 0.
-        axis: which axis of x the scales go along; negative counts from the end.
+        axis: the axis of x along which scales differ; negative counts from the end.
         block_size: elements of `axis` that share a scale; 0: not blocked.
-        output_dtype: the type of y where there is no zero point, "uint8" by default; "int4" and "uint4", whose values
-            lie in int8 and uint8 arrays, go with a zero point of that storage type.
+        output_dtype: the type of y without a zero point, "uint8" by default. "int4" and "uint4", whose values lie in
+            int8 and uint8 arrays, go with a zero point of that storage type.
 
     Returns:
         y, of the shape of x.
@@ -66,7 +66,8 @@ def quantize_linear(
 
     Notes:
         The division is done in NumPy's common type of x and y_scale, as in the reference evaluator; ties go to even.
-        ONNX leaves NaN and infinity open: here infinities saturate and NaN is an error. Source: ONNX QuantizeLinear-21.
+        ONNX does not define NaN and infinity: here infinities saturate and NaN is an error.
+        Source: ONNX QuantizeLinear-21.
 
     Example:
         >>> import numpy as np, octavo as oc
@@ -201,14 +202,14 @@ def matmul_integer(
         b_zero_point: the type of b; one element, or one for each column: (N,) or (..., 1, N). Default: 0.
 
     Returns:
-        int32 (..., M, N). Exact for every value; beyond K = 33,025 a sum may leave int32 and then wraps modulo 2**32.
+        int32 (..., M, N). Every product is exact; for K above 33,025 a sum may leave int32 and then wraps modulo 2**32.
 
     Raises:
         TypeError: an operand that is not int8 or uint8, or a zero point of another type than its operand.
         ValueError: shapes that do not fit.
 
     Notes:
-        One call of the kernels where b is 2-D, whatever the batch of a; one a matrix otherwise.
+        Where b is 2-D there is one call of the kernels, whatever the batch of a; otherwise one for each matrix.
         Source: ONNX MatMulInteger-10.
 
     Example:

@@ -44,10 +44,9 @@ def test_layers_are_measured_on_the_rows_that_they_get() -> None:
     m, x = {"fc": oc.nn.Linear(np.eye(64, dtype=F))}, np.full((2, 64), 1e-3, F)
     x[:, 0] = 1
     given = oc.advise(m, x, layers=oc.nn.Linear, batch_sizes=[2], forward=lambda m, x: m["fc"](x)).rows[0]
-    random = oc.advise(m, layers=oc.nn.Linear, batch_sizes=[2]).rows[0]
     expected = oc.QuantLinear(np.eye(64, dtype=F))(x).astype(np.float64) - x
     assert given.sqnr_db == pytest.approx(10 * np.log10(np.sum(x.astype(float) ** 2) / np.sum(expected**2)), abs=0.01)
-    assert abs(given.sqnr_db - random.sqnr_db) > 3
+    assert oc.advise(m, layers=oc.nn.Linear, batch_sizes=[2]).rows[0].sqnr_db is None
 
 
 def tied(m: dict[str, Any], ids: Any) -> np.ndarray:
@@ -96,7 +95,7 @@ def test_a_model_with_predict_runs_by_itself() -> None:
         net, x, batch_sizes=[2], forward=lambda m, x: (m.predict(x), m.predict(np.ones((9, 64), F)))
     ).rows[0]
     assert again.sqnr_db == row.sqnr_db  # the rows of the first call
-    with pytest.raises(TypeError, match=r"a dict, cannot be called; say how to run it on x: forward=lambda"):
+    with pytest.raises(TypeError, match=r"a dict, cannot be called; say how to run it on a batch: forward=lambda"):
         oc.advise({"w": net.w}, x)
     with pytest.raises(ValueError, match="x meets no array in a product"):
         oc.advise({"w": net.w}, x, forward=lambda m, x: m["w"][0] + 1)
@@ -106,7 +105,7 @@ def test_a_poor_answer_is_left_in_float_however_fast() -> None:
     w = rng.standard_normal((512, 512), dtype=F)
     w[0] *= 1e4  # int4, one group a column: all other weights of the column become zero
     row = oc.advise({"w": w}, dtype="int4", batch_sizes=[1]).rows[0]
-    assert row.sqnr_db > 20  # random inputs all meet the large weight
+    assert (row.sqnr_db, row.recommendation) == (None, "float")  # the weights alone say that something may be lost
     m = {"fc": oc.nn.Linear(w.T)}
     x = rng.standard_normal((4, 512), dtype=F)
     x[:, 0] = 0
@@ -154,5 +153,5 @@ def test_results_that_are_not_finite_are_no_reason_to_quantize(value: float) -> 
     "layer", [oc.nn.LSTM.init(64, 64), oc.nn.Embedding.init(64, 64)], ids=lambda v: type(v).__name__
 )
 def test_layers_that_are_not_linear_are_named(layer: Any) -> None:
-    with pytest.raises(ValueError, match=rf"model\['a'\] is an octavo.nn.{type(layer).__name__}.*linear layers"):
+    with pytest.raises(ValueError, match=rf"model\.a is an octavo.nn.{type(layer).__name__}.*linear layers"):
         oc.advise({"a": layer, "b": oc.nn.Linear.init(4, 4)}, layers={type(layer), oc.nn.Linear})

@@ -1,8 +1,7 @@
-"""octavo quantize and octavo inspect: float checkpoints into files for octavo.load."""
+"""octavo quantize: float checkpoints into files for octavo.load, to the bit what the layers' constructors give."""
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -15,31 +14,10 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 import octavo as oc
-from octavo._cli import main as cli
-from octavo._files.conversion import quantize_checkpoint
-from octavo._files.inspection import error_against, estimated_error, report, rows
-from octavo._files.safetensors import Reader
-from octavo._files.sizes import Shape, layer_size, memory_table
-
-F = np.float32
-
-
-def random(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal(shape, dtype=F)
-
-
-def checkpoint() -> dict[str, np.ndarray]:
-    return {
-        "blocks.0.fc1.weight": random(48, 96),
-        "blocks.0.fc1.bias": random(48, seed=1),
-        "blocks.0.fc2.weight": random(96, 48, seed=2),
-        "blocks.0.norm.weight": random(96, seed=3),
-        "blocks.0.norm.bias": random(96, seed=4),
-        "tok_emb.weight": random(10, 96, seed=5),
-        "conv.weight": random(4, 4, 3, seed=6),
-        "ids.weight": np.arange(6).reshape(2, 3),
-        "table": random(3, 5, seed=7),
-    }
+from checkpoints import F, checkpoint, random, write_raw
+from octavo._files.choice import Choice
+from octavo._files.conversion import quantize_checkpoint, summary
+from octavo._files.inspection import inspect_file
 
 
 @pytest.fixture
@@ -63,6 +41,10 @@ def test_layers_are_those_of_quant_linear(case: str, source: Path, tmp_path: Pat
     quantize_checkpoint(source, tmp_path / "out", **options)
     found, original = oc.load(tmp_path / "out"), checkpoint()
     own = options | ({"group_size": options.get("group_size", 128)} if options["dtype"] == "int4" else {})
+    assert type(found["tok_emb"]) is oc.QuantEmbedding
+    table = oc.QuantEmbedding(original["tok_emb.weight"], **own)
+    assert found["tok_emb"]([9, 0]).tobytes() == table([9, 0]).tobytes()
+    assert repr(found["tok_emb"]) == repr(table)
     for name in ("blocks.0.fc1", "blocks.0.fc2"):
         expected = oc.QuantLinear(original[f"{name}.weight"], original.get(f"{name}.bias"), **own)
         assert repr(found[name]) == repr(expected)
@@ -75,14 +57,14 @@ def test_layers_are_those_of_quant_linear(case: str, source: Path, tmp_path: Pat
 
 def test_everything_else_is_copied_to_the_byte_with_the_reason(source: Path, tmp_path: Path) -> None:
     result = quantize_checkpoint(source, tmp_path / "out")
-    assert result.layers == ("blocks.0.fc1", "blocks.0.fc2")
+    assert result.layers == ("blocks.0.fc1", "blocks.0.fc2", "tok_emb")
+    assert result.kinds == {"QuantLinear": 2, "QuantEmbedding": 1}
     assert dict(result.skipped) == {
         "blocks.0.norm.weight": "1-D, not a matrix",
         "blocks.0.norm.bias": "1-D, not a matrix",
-        "tok_emb.weight": "matches the excluded *emb*",
-        "conv.weight": "3-D, not a matrix",
-        "ids.weight": "I64, not a float type that can be read",
-        "table": "does not match *.weight",
+        "conv.weight": "3-D, not a matrix; --stacked conv.weight if it holds 4 matrices",
+        "ids.weight": "I64, not a float type",
+        "table": "not a weight by its name",
     }
     copied = load_file(tmp_path / "out")
     for name, _ in result.skipped:
@@ -94,16 +76,6 @@ def test_everything_else_is_copied_to_the_byte_with_the_reason(source: Path, tmp
     assert result.bytes_after == os.path.getsize(tmp_path / "out")
 
 
-def raw(path: Path, tensors: dict[str, tuple[str, np.ndarray]]) -> None:
-    """A safetensors file with types that NumPy lacks."""
-    entries, data = {}, b""
-    for name, (dtype, a) in tensors.items():
-        entries[name] = {"dtype": dtype, "shape": a.shape, "data_offsets": [len(data), len(data) + a.nbytes]}
-        data += a.tobytes()
-    text = json.dumps(entries).encode()
-    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
-
-
 @pytest.mark.parametrize("dtype", ["F16", "BF16", "F32", "F64"])
 def test_float_types_are_read(dtype: str, tmp_path: Path) -> None:
     w, b = random(32, 64), random(32, seed=1)
@@ -112,27 +84,34 @@ def test_float_types_are_read(dtype: str, tmp_path: Path) -> None:
         values = [(a.astype(np.uint32) << 16).view(F) for a in stored]
     else:
         stored = values = [a.astype({"F16": "f2", "F32": "f4", "F64": "f8"}[dtype]) for a in (w, b)]
-    f8 = np.arange(6, dtype=np.uint8)
-    raw(tmp_path / "in", {"weight": (dtype, stored[0]), "bias": (dtype, stored[1]), "norm": (dtype, stored[1])})
-    raw(tmp_path / "f8", {"fc.weight": (dtype, stored[0]), "other.weight": ("F8_E4M3", f8.reshape(2, 3))})
-    quantize_checkpoint(tmp_path / "in", tmp_path / "out", include=["weight"])
+    write_raw(tmp_path / "in", {"weight": (dtype, stored[0]), "bias": (dtype, stored[1]), "norm": (dtype, stored[1])})
+    quantize_checkpoint(tmp_path / "in", tmp_path / "out")
     found = oc.load(tmp_path / "out")
     expected = oc.QuantLinear(values[0], values[1])
     assert (found[""].int_repr() == expected.int_repr()).all()
     assert found[""].bias.tobytes() == expected.bias.tobytes()
     assert (found["norm"] == values[1]).all()
-    assert dict(quantize_checkpoint(tmp_path / "f8", tmp_path / "out").skipped) == {
-        "other.weight": "F8_E4M3, not a float type that can be read"
-    }
-    with Reader(tmp_path / "out") as reader:
-        assert reader.data("other.weight").tobytes() == f8.tobytes()
+
+
+@pytest.mark.parametrize("dtype", ["F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E8M0"])
+def test_tensor_that_numpy_lacks_is_refused_by_name_or_dropped(dtype: str, tmp_path: Path) -> None:
+    f8 = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    write_raw(tmp_path / "in", {"fc.weight": ("F32", random(8, 8)), "other.weight": (dtype, f8)})
+    with pytest.raises(
+        ValueError,
+        match=rf"in: tensor 'other\.weight' is {dtype}, a type that octavo cannot read; convert .*--drop other\.weight",
+    ):
+        quantize_checkpoint(tmp_path / "in", tmp_path / "out")
+    assert os.listdir(tmp_path) == ["in"]
+    quantize_checkpoint(tmp_path / "in", tmp_path / "out", choice=Choice(drop=["other*"]))
+    assert oc.load(tmp_path / "out").keys() == {"fc"}
 
 
 def test_in_out_layout_transposes(tmp_path: Path) -> None:
     w = random(96, 48)
     save_file({"c.weight": w, "c.bias": random(48)}, tmp_path / "in")
     for dtype in ("int8", "int4"):
-        quantize_checkpoint(tmp_path / "in", tmp_path / "out", dtype=dtype, layout="in_out")
+        quantize_checkpoint(tmp_path / "in", tmp_path / "out", dtype=dtype, choice=Choice(layout="in_out"))
         layer = oc.load(tmp_path / "out")["c"]
         assert (layer.in_features, layer.out_features) == (96, 48)
         expected = oc.QuantLinear(w.T, dtype=dtype, **({"group_size": 128} if dtype == "int4" else {}))
@@ -143,7 +122,7 @@ def test_blocks_of_rows_change_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     for dtype in ("int8", "int4"):
         quantize_checkpoint(source, tmp_path / "whole", dtype=dtype)
         with monkeypatch.context() as patch:
-            patch.setattr("octavo._files.conversion._BLOCK_ELEMS", 500)
+            patch.setattr("octavo._files.rows.BLOCK_ELEMS", 500)
             quantize_checkpoint(source, tmp_path / "blocks", dtype=dtype)
         assert (tmp_path / "whole").read_bytes() == (tmp_path / "blocks").read_bytes()
 
@@ -153,13 +132,17 @@ def test_blocks_of_rows_change_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     [
         ({"include": ["*fc1*"]}, ["blocks.0.fc1"]),
         ({"include": ["table", "*emb.weight"]}, ["tok_emb", "table"]),
-        ({"exclude": ["*fc1*"]}, ["blocks.0.fc2"]),
+        ({"exclude": ["*fc1*"]}, ["blocks.0.fc2", "tok_emb"]),
         ({"include": ["*"], "exclude": ["blocks*"]}, ["tok_emb", "table"]),
+        ({"exclude": ["*emb*"]}, ["blocks.0.fc1", "blocks.0.fc2"]),
+        ({"linear": ["tok_emb.weight"]}, ["blocks.0.fc1", "blocks.0.fc2", "tok_emb"]),
+        ({"embedding": ["table"]}, ["blocks.0.fc1", "blocks.0.fc2", "tok_emb", "table"]),
     ],
     ids=str,
 )
 def test_patterns_choose(options: dict[str, Any], layers: list[str], source: Path, tmp_path: Path) -> None:
-    assert sorted(quantize_checkpoint(source, tmp_path / "out", **options).layers) == sorted(layers)
+    result = quantize_checkpoint(source, tmp_path / "out", choice=Choice(**options))
+    assert sorted(result.layers) == sorted(layers)
     assert set(layers) <= oc.load(tmp_path / "out").keys()
 
 
@@ -187,7 +170,7 @@ def test_output_is_refused_where_it_would_destroy(source: Path, tmp_path: Path) 
     before = source.read_bytes()
     os.link(source, tmp_path / "link")
     for other in (source, tmp_path / "link", tmp_path / "." / "in"):
-        with pytest.raises(ValueError, match="give another output file"):
+        with pytest.raises(ValueError, match="name another output"):
             quantize_checkpoint(source, other)
     quantize_checkpoint(source, tmp_path / "out")
     with pytest.raises(ValueError, match="quantized already"):
@@ -200,7 +183,9 @@ def test_weights_without_integers_are_refused_and_nothing_is_left(value: float, 
     w = random(48, 96)
     w[40, 7] = value
     save_file({"a.weight": random(8, 8), "b.weight": w}, tmp_path / "in")
-    with pytest.raises(ValueError, match=rf"b\.weight holds {value} for output 40, input 7.*--exclude b\.weight"):
+    with pytest.raises(
+        ValueError, match=rf"in: b\.weight, row 40: {value} at input 7 is not finite.*--exclude b\.weight"
+    ):
         quantize_checkpoint(tmp_path / "in", tmp_path / "out")
     assert os.listdir(tmp_path) == ["in"]
 
@@ -209,7 +194,8 @@ def test_weights_without_integers_are_refused_and_nothing_is_left(value: float, 
     ("options", "message"),
     [
         ({"dtype": "uint8"}, "dtype must be int8 or int4, got quint8"),
-        ({"layout": "io"}, "layout must be one of"),
+        ({"choice": Choice(layout="io")}, "layout must be one of"),
+        ({"rest": "float8"}, "rest must be"),
         ({"rounding": "up"}, "rounding must be"),
         ({"rounding": "search"}, "rounding=search is for int4"),
         ({"group_size": 64}, "group_size=64 is for int4"),
@@ -218,7 +204,7 @@ def test_weights_without_integers_are_refused_and_nothing_is_left(value: float, 
         ({"dtype": "int4", "group_size": 48}, "multiple of 32"),
         ({"dtype": "int4", "group_size": 0}, "multiple of 32"),
         ({"dtype": "int4", "scale_dtype": "float64"}, "scale_dtype"),
-        ({"include": ["nothing"]}, "no tensor to quantize .*use --include"),
+        ({"choice": Choice(include=["nothing"])}, r"no tensor that matches nothing; its tensors are ids\.weight, "),
     ],
     ids=str,
 )
@@ -257,115 +243,195 @@ def test_memory_stays_near_the_largest_tensor(dtype: str, tmp_path: Path) -> Non
     assert resident < 120e6  # of which the interpreter and NumPy take 40 MB, and the mapped input a tensor
 
 
-# The commands
+# What else weights are
 
 
-def test_quantize_prints_what_it_left_and_a_summary(
-    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    pytest.importorskip("tqdm", reason="the progress bar: pip install 'octavo[cli]'")
-    arguments = ["--dtype", "int4", "--group-size", "32", "--scale-dtype", "float16", "--exclude", "*fc2*"]
-    assert cli.main(["quantize", str(source), str(tmp_path / "out"), *arguments]) == 0
-    out, err = capsys.readouterr()
-    assert "copied blocks.0.fc2.weight: matches the excluded *fc2*" in out
-    assert "1 layers quantized, 7 tensors copied" in out
-    assert f"{os.path.getsize(source):,} B before, {os.path.getsize(tmp_path / 'out'):,} B after" in out
-    assert "quantizing: 100%" in err
-    layer = oc.load(tmp_path / "out")["blocks.0.fc1"]
-    assert (layer.group_size, layer.scale_dtype) == (32, "float16")
+def test_torch_recurrent_layers_are_those_of_quant_lstm_and_gru(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    lstm = oc.nn.LSTM.init(16, 24, num_layers=2, bidirectional=True, batch_first=True, rng=rng)
+    gru = oc.nn.GRU.init(16, 24, bias=False, rng=rng)
+    floats = {f"encoder.lstm.{name}": a for name, a in lstm.weights.items()}
+    floats |= {f"gru.{name}": a for name, a in gru.weights.items()} | {"rnn.weight_hh_l0": random(24, 24)}
+    save_file(floats, tmp_path / "in")
+    result = quantize_checkpoint(tmp_path / "in", tmp_path / "out", choice=Choice(batch_first=True))
+    assert result.kinds == {"QuantLSTM": 1, "QuantGRU": 1}
+    assert dict(result.skipped) == {
+        "rnn.weight_hh_l0": "of a recurrent layer that is neither an LSTM (4 gates) nor a GRU (3)"
+    }
+    found, x = oc.load(tmp_path / "out"), random(3, 5, 16)
+    for name, layer, cls in (("encoder.lstm", lstm, oc.QuantLSTM), ("gru", gru, oc.QuantGRU)):
+        expected = cls(layer.weights, batch_first=True)
+        assert repr(found[name]) == repr(expected)
+        assert found[name](x)[0].tobytes() == expected(x)[0].tobytes()
 
 
-def test_quantize_names_the_extra_that_is_missing(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setitem(sys.modules, "tqdm", None)
-    assert cli.main(["quantize", str(source), str(tmp_path / "out")]) == 1
-    assert "pip install 'octavo[cli]'" in capsys.readouterr().err
-    assert os.listdir(tmp_path) == ["in"]
-    assert cli.main(["quantize", str(source), str(tmp_path / "out"), "--no-progress"]) == 0
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_recurrent_layer_of_a_checkpoint_is_called_as_the_model_calls_it(batch_first: bool, tmp_path: Path) -> None:
+    """Weights do not tell whether x is (batch, steps, inputs)."""
+    weights, x = oc.nn.LSTM.init(16, 24, rng=np.random.default_rng(0)).weights, random(3, 5, 16)
+    save_file({f"lstm.{name}": a for name, a in weights.items()}, tmp_path / "in")
+    expected = oc.QuantLSTM(weights, batch_first=batch_first)(x)[0]
+    for said in (False, True):
+        quantize_checkpoint(tmp_path / "in", tmp_path / "out", choice=Choice(batch_first=said))
+        layer = oc.nn.LSTM.init(16, 24, batch_first=batch_first)
+        model = oc.load(tmp_path / "out", {"lstm": layer})
+        assert model["lstm"](x)[0].tobytes() == expected.tobytes()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["nowhere", "out"], "No such file"),
-        (["in", "in"], "give another output file"),
-        (["in", "nowhere/out"], "No such file"),
-        (["bad", "out"], "not a usable safetensors file"),
-    ],
-    ids=str,
-)
-def test_quantize_says_what_is_wrong_in_a_line(
-    arguments: list[str], message: str, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "bad").write_bytes(b"x" * 100)
-    assert cli.main(["quantize", *(str(tmp_path / a) for a in arguments), "--no-progress"]) == 1
-    err = capsys.readouterr().err
-    assert message in err
-    assert err.count("\n") == 1
+def test_projected_lstm_is_copied_with_the_reason(tmp_path: Path) -> None:
+    floats = {"lstm.weight_ih_l0": random(32, 4), "lstm.weight_hh_l0": random(32, 2), "lstm.weight_hr_l0": random(2, 8)}
+    save_file(floats | {"fc.weight": random(4, 4)}, tmp_path / "in")
+    skipped = dict(quantize_checkpoint(tmp_path / "in", tmp_path / "out").skipped)
+    assert skipped["lstm.weight_ih_l0"] == "of an LSTM with projections, which octavo does not have"
+    assert skipped.keys() == floats.keys()
 
 
-@pytest.mark.parametrize("dtype", ["int8", "int4"])
-def test_inspect_lists_layers_and_measures_errors(
-    dtype: str, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    quantize_checkpoint(source, tmp_path / "out", dtype=dtype)
-    assert cli.main(["inspect", str(tmp_path / "out"), "--against", str(source)]) == 0
-    text = capsys.readouterr().out
-    layer, w = oc.load(tmp_path / "out")["blocks.0.fc1"], checkpoint()["blocks.0.fc1.weight"]
-    error = np.linalg.norm(layer.weight.astype(float) - w) / np.linalg.norm(w)
-    assert f"{100 * error:.3f} %" in text
-    line = next(line for line in text.splitlines() if line.startswith("blocks.0.fc1"))
-    assert line.split()[1:6] == ["QuantLinear", dtype, "48", "x", "96"]
-    memory = layer.nbytes
-    assert [row.memory_bytes for row in rows(tmp_path / "out") if row.name == "blocks.0.fc1"] == [memory]
-    assert "error (est.)" not in text
-    for word in ("float32", "float16", "int8", "int4", "in the file", "in memory"):
-        assert word in text
+def test_convolutions_of_one_point_and_experts_are_matrices(tmp_path: Path) -> None:
+    conv, experts = random(8, 16, 1, 1), random(3, 8, 16, seed=1)
+    other = {
+        "depthwise.weight": random(8, 1, 1, 1),
+        "conv3.weight": random(8, 16, 3, 3),
+        "scalar": np.array(2, F),
+        "norm": random(8),
+    }
+    other |= {"none.weight": np.zeros((0, 4), F), "experts.w1_bias": random(3, 8)}
+    save_file({"conv.weight": conv, "mlp.experts.w1": experts} | other, tmp_path / "in")
+    result = quantize_checkpoint(tmp_path / "in", tmp_path / "out")
+    assert result.layers == ("conv.weight", "mlp.experts.w1.0", "mlp.experts.w1.1", "mlp.experts.w1.2")
+    assert dict(result.skipped) == {
+        "depthwise.weight": "a vector in the shape of a convolution", "conv3.weight": "4-D, not a matrix",
+        "scalar": "0-D, not a matrix", "norm": "1-D, not a matrix", "none.weight": "empty",
+        "experts.w1_bias": "experts.w1_bias is a bias by its name".removeprefix("experts."),
+    }  # fmt: skip
+    found, x = oc.load(tmp_path / "out"), random(5, 16)
+    assert found["scalar"] == 2
+    expected = oc.QuantMatrix(conv[:, :, 0, 0], axis=0)
+    assert (x @ found["conv.weight"].T).tobytes() == (x @ expected.T).tobytes()
+    for held in ([None] * 3, np.zeros_like(experts)):
+        model = dict.fromkeys(["conv.weight", *other]) | {"mlp": {"experts": {"w1": held}}}
+        filled = oc.load(tmp_path / "out", model)["mlp"]["experts"]["w1"]
+        assert len(filled) == 3
+        for e in range(3):
+            assert type(filled[e]) is oc.QuantMatrix
+            assert (x @ filled[e].T).tobytes() == (x @ oc.QuantMatrix(experts[e], axis=0).T).tobytes()
+    model["mlp"]["experts"]["w1"] = np.zeros((2, 8, 16), F)
+    with pytest.raises(ValueError, match=r"names missing from the file: mlp\.experts\.w1"):
+        oc.load(tmp_path / "out", model)
 
 
-def test_inspect_estimates_errors_without_the_original(source: Path, tmp_path: Path) -> None:
-    quantize_checkpoint(source, tmp_path / "out")
-    assert "error (est.): step/sqrt(12)" in report(tmp_path / "out")
-    layer = oc.load(tmp_path / "out")["blocks.0.fc1"]
-    with Reader(source) as original:
-        measured = error_against(layer, "blocks.0.fc1", original, "out_in")
-    assert abs(estimated_error(layer) - measured) < 0.03 * measured
+def test_experts_in_out_are_told_by_their_biases(tmp_path: Path) -> None:
+    w = random(2, 64, 96)
+    save_file({"experts.up": w, "experts.up_bias": random(2, 96)}, tmp_path / "in")
+    quantize_checkpoint(tmp_path / "in", tmp_path / "out", choice=Choice(layout="in_out"))
+    found, x = oc.load(tmp_path / "out"), random(3, 64)
+    for e in range(2):
+        assert (x @ found[f"experts.up.{e}"]).tobytes() == (x @ oc.QuantMatrix(w[e])).tobytes()
 
 
-def test_inspect_shows_any_safetensors_file(source: Path) -> None:
-    text = report(source)
-    assert "tok_emb.weight" in text
-    total = sum(a.size for a in checkpoint().values())
-    assert f"float32 {4 * total:>18,} B" in text
+def test_attention_in_one_projection_is_a_matrix_of_its_name(tmp_path: Path) -> None:
+    w = random(96, 32)
+    save_file({"attn.in_proj_weight": w, "attn.in_proj_bias": random(96)}, tmp_path / "in")
+    quantize_checkpoint(tmp_path / "in", tmp_path / "out")
+    model = {"attn": {"in_proj_weight": np.zeros_like(w), "in_proj_bias": np.zeros(96, F)}}
+    oc.load(tmp_path / "out", model)
+    x = random(5, 32)
+    expected = x @ oc.QuantMatrix(w, axis=0).T + random(96)
+    assert (x @ model["attn"]["in_proj_weight"].T + model["attn"]["in_proj_bias"]).tobytes() == expected.tobytes()
 
 
-def test_inspect_refuses_the_wrong_original(source: Path, tmp_path: Path) -> None:
-    quantize_checkpoint(source, tmp_path / "out")
-    save_file({"blocks.0.fc1.weight": random(96, 48)}, tmp_path / "other")
-    with pytest.raises(ValueError, match=r"has shape \[96, 48\] with layout out_in"):
-        report(tmp_path / "out", against=tmp_path / "other")
-    save_file({"x": random(1)}, tmp_path / "other")
-    with pytest.raises(ValueError, match=r"no tensor for the layer 'blocks\.0\.fc1'"):
-        report(tmp_path / "out", against=tmp_path / "other")
-    with pytest.raises(ValueError, match="no quantized layers to compare"):
-        report(source, against=source)
+def test_arrays_keep_their_names(tmp_path: Path) -> None:
+    floats = {
+        "W1": random(64, 32),
+        "b1": random(64),
+        "wte.weight": random(100, 32),
+        "lstm.weight_ih_l0": random(64, 16),
+    }
+    save_file(floats, tmp_path / "in")
+    result = quantize_checkpoint(tmp_path / "in", tmp_path / "out", choice=Choice(arrays=True))
+    assert result.kinds == {"QuantMatrix": 3}
+    found = oc.load(tmp_path / "out")
+    assert found.keys() == floats.keys()
+    for name in ("W1", "wte.weight", "lstm.weight_ih_l0"):
+        assert found[name].shape == floats[name].shape
+        assert np.asarray(found[name]).tobytes() == np.asarray(oc.QuantMatrix(floats[name], axis=0)).tobytes()
+    assert found["b1"].tobytes() == floats["b1"].tobytes()
 
 
-# Sizes
+def test_numpy_archive_is_simply_read(source: Path, tmp_path: Path) -> None:
+    floats = checkpoint()
+    floats["blocks.0.fc1.weight"] = np.asfortranarray(floats["blocks.0.fc1.weight"])
+    np.savez(tmp_path / "in.npz", **floats)
+    np.savez_compressed(tmp_path / "packed", **floats | {"note": np.array("hello")})
+    quantize_checkpoint(source, tmp_path / "a", dtype="int4")
+    quantize_checkpoint(tmp_path / "in.npz", tmp_path / "b", dtype="int4")
+    with pytest.raises(
+        ValueError,
+        match=r"packed\.npz: tensor 'note' is <U5, a type that octavo cannot read; leave it out with --drop note",
+    ):
+        quantize_checkpoint(tmp_path / "packed.npz", tmp_path / "c")
+    quantize_checkpoint(tmp_path / "packed.npz", tmp_path / "c", dtype="int4", choice=Choice(drop=["note"]))
+    for other in ("b", "c"):
+        assert {k: v.tobytes() for k, v in load_file(tmp_path / other).items()} == {
+            k: v.tobytes() for k, v in load_file(tmp_path / "a").items()
+        }
 
 
-def test_layer_size_is_that_of_files_and_layers(tmp_path: Path) -> None:
-    w, b = random(48, 160), random(48)
-    for dtype, options in {"int8": {}, "int4": {"group_size": 128}}.items():
-        layer = oc.QuantLinear(w, b, dtype=dtype, **options)
-        oc.save({"fc": layer}, tmp_path / "x")
-        stored = sum(a.nbytes for a in load_file(tmp_path / "x").values())
-        assert layer_size(Shape(48, 160, True), dtype) == (stored, layer.nbytes)
+def test_rest_in_float16_gives_the_bytes_that_inspect_promises(source: Path, tmp_path: Path) -> None:
+    promised = inspect_file(source).as_json()["sizes"]
+    for dtype in ("int8", "int4"):
+        quantize_checkpoint(source, tmp_path / "out", dtype=dtype, rest="float16")
+        arrays = load_file(tmp_path / "out")
+        assert sum(a.nbytes for a in arrays.values()) == promised[dtype]["file_bytes"]
+        assert (arrays["table"] == checkpoint()["table"].astype(np.float16)).all()
+        assert arrays["ids.weight"].dtype == np.int64
+    save_file({"fc.weight": random(4, 4), "big": np.float32([1, np.inf, 7e4])}, tmp_path / "in")
+    with pytest.raises(ValueError, match=r"in: big holds 70000\.0 at element 2, beyond float16's 65504; omit --rest"):
+        quantize_checkpoint(tmp_path / "in", tmp_path / "out2", rest="float16")
+    assert not (tmp_path / "out2").exists()
 
 
-def test_seven_billion_weights_take_28_14_7_and_3_5_gigabytes() -> None:
-    table = memory_table({Shape(4096, 4096): 417}).splitlines()
-    file = {line.split()[0]: int(line.split()[1].replace(",", "")) / 1e9 for line in table[1:]}
-    for dtype, arithmetic in {"float32": 28, "float16": 14, "int8": 7, "int4": 3.5}.items():
-        assert arithmetic <= file[dtype] * 1.001 < 1.07 * arithmetic
+def test_row_without_a_float16_scale_is_named(tmp_path: Path) -> None:
+    w = random(2000, 1024)
+    w[1500] *= 1e-9
+    save_file({"a.weight": random(8, 32), "b.weight": w}, tmp_path / "in")
+    with pytest.raises(ValueError, match=r"in: b\.weight, row 1500: a scale of .* is beyond float16"):
+        quantize_checkpoint(tmp_path / "in", tmp_path / "out", dtype="int4", scale_dtype="float16", rounding="nearest")
+    far = random(4, 4).astype(np.float64)
+    far[2, 3] = 1e60
+    save_file({"b.weight": far}, tmp_path / "in")
+    for dtype in ("int8", "int4"):
+        with pytest.raises(
+            ValueError, match=r"in: b\.weight, row 2: 1e\+60 at input 3 is not finite in float32; leave"
+        ):
+            quantize_checkpoint(tmp_path / "in", tmp_path / "out", dtype=dtype)
+    save_file({"b.weight": random(4, 4), "b.bias": np.float64([0, 0, 1e60, 0])}, tmp_path / "in")
+    with pytest.raises(ValueError, match=r"in: b\.bias must be finite in float32, got inf at index 2;.*--exclude b"):
+        quantize_checkpoint(tmp_path / "in", tmp_path / "out")
+
+
+def test_little_is_said_with_what_was_left(tmp_path: Path) -> None:
+    save_file({"fc.weight": random(4, 4), "kernel": random(100, 100)}, tmp_path / "in")
+    result = quantize_checkpoint(tmp_path / "in", tmp_path / "out", choice=Choice(exclude=["nothing*"]))
+    assert "note: --exclude nothing* matches no tensor" in summary(result)
+    assert (
+        "note: little was quantized, 0.2 % of the bytes; the largest tensors that were copied are kernel."
+        in summary(result)
+    )
+    assert not quantize_checkpoint(tmp_path / "in", tmp_path / "out", choice=Choice(arrays=True)).notes
+
+
+def test_patterns_that_match_unfit_tensors_say_why(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match=r"nothing that matches conv\* can be quantized \(conv\.weight: 3-D, not a matr"
+    ):
+        quantize_checkpoint(source, tmp_path / "out", choice=Choice(include=["conv*"]))
+
+
+def test_conversion_ignores_the_errstate_of_its_caller(tmp_path: Path) -> None:
+    tiny = {"fc.weight": np.full((4, 64), 1e-320), "fc.bias": np.full(4, 1e-300), "norm": np.full(4, 1e-310)}
+    tiny |= {"half.weight": np.full((4, 64), 6e-8, np.float16), "wte.weight": np.full((4, 64), 1e-42, F)}
+    save_file(tiny, tmp_path / "in")
+    with np.errstate(all="raise"):
+        for dtype in ("int8", "int4"):
+            quantize_checkpoint(tmp_path / "in", tmp_path / "out", dtype=dtype, rest="float16")
+            inspect_file(tmp_path / "out", against=tmp_path / "in")

@@ -219,8 +219,8 @@ def entry(**changes: Any) -> dict[str, Any]:
 
 
 BAD_HEADERS = {
-    "no object": (b"[]", "does not start with"),
-    "space first": (b" {}", "does not start with"),
+    "no object": (b"[]", "must start with"),
+    "space first": (b" {}", "must start with"),
     "no JSON": (b"{", "JSON"),
     "not UTF-8": (b'{"\xff": 1}', "JSON"),
     "nested deeply": (b'{"a":' + b"[" * 200_000 + b"]" * 200_000 + b"}", "nested"),
@@ -230,9 +230,8 @@ BAD_HEADERS = {
     "a number of 5000 digits": (b'{"a": ' + b"9" * 5000 + b"}", "JSON"),
     "metadata no text": ({"__metadata__": {"a": 1}}, "text to text"),
     "metadata a list": ({"__metadata__": []}, "text to text"),
-    "no entry": ({"a": 1}, "alone, got 1"),
-    "a key too many": (entry(x=1), "alone, got"),
-    "a key too few": ({"a": {"dtype": "F32", "shape": []}}, "alone, got"),
+    "no entry": ({"a": 1}, "data_offsets, got 1"),
+    "a key too few": ({"a": {"dtype": "F32", "shape": []}}, "data_offsets, got"),
     "unknown dtype": (entry(dtype="F31"), "unknown dtype 'F31'"),
     "dtype a list": (entry(dtype=["F32"]), "unknown dtype"),
     "negative size": (entry(shape=[-2]), "shape"),
@@ -265,7 +264,7 @@ def test_reader_refuses_a_bad_header(case: str, tmp_path: Path) -> None:
 
 
 # Where octavo refuses what the package takes.
-STRICTER = {"a name twice", "a key too many", "33 axes", "empty and absurd", "half a surrogate pair", "metadata a list"}
+STRICTER = {"a name twice", "33 axes", "empty and absurd", "half a surrogate pair", "metadata a list"}
 
 
 @pytest.mark.parametrize("case", [case for case in BAD_HEADERS if case not in STRICTER])
@@ -287,21 +286,21 @@ def test_reader_refuses_a_truncated_file(length: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize("length", [100_000_001, 2**63, 2**64 - 1])
 def test_reader_refuses_a_header_longer_than_the_file(length: int, tmp_path: Path) -> None:
     path = raw_file(tmp_path / "x", b"{}", length=length)
-    with pytest.raises(ValueError, match=f"header is {length} bytes"):
+    with pytest.raises(ValueError, match=f"as a number they are {length}, but"):
         Reader(path)
 
 
 def test_reader_refuses_a_header_beyond_the_limit_of_the_format(tmp_path: Path) -> None:
     path = raw_file(tmp_path / "x", b"{}", length=100_000_001)
     os.truncate(path, 100_000_100)  # a hole: it takes no room
-    with pytest.raises(ValueError, match="header is 100000001 bytes"):
+    with pytest.raises(ValueError, match="as a number they are 100000001, but"):
         Reader(path)
 
 
 def test_reader_refuses_what_is_no_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    for path in (tmp_path / "pipe", tmp_path):
-        with pytest.raises(ValueError, match="not a regular file"):
+    for path, message in ((tmp_path / "pipe", "is not a regular file"), (tmp_path, "is a folder; name a")):
+        with pytest.raises(ValueError, match=message):
             Reader(path)
     with pytest.raises(FileNotFoundError):
         Reader(tmp_path / "nowhere")

@@ -379,7 +379,7 @@ def test_place_that_cannot_be_set_leaves_the_model_as_it_was(tmp_path: Path) -> 
     oc.save([np.ones(1), np.array([np.ones(2), 5], object)], tmp_path / "x")
     locked.flags.writeable = False
     model = [None, locked]
-    with pytest.raises(ValueError, match=r"model\[1\]\[0\].*nothing was changed"):
+    with pytest.raises(ValueError, match=r"model\.1\.0.*nothing was changed"):
         oc.load(tmp_path / "x", model)
     assert model[0] is None
 

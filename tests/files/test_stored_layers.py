@@ -9,7 +9,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 import octavo as oc
-from octavo._files.inspection import report, rows
+from octavo._files.inspection import inspect_file
 
 
 def other_layers() -> dict[str, Any]:
@@ -42,7 +42,7 @@ def test_matrices_embeddings_and_recurrent_layers_come_back_as_they_were(tmp_pat
 def test_inspect_lists_every_kind_with_its_bytes_and_errors(tmp_path: Path) -> None:
     model = other_layers()
     oc.save(model, tmp_path / "m.safetensors")
-    found = {row.name: row for row in rows(tmp_path / "m.safetensors")}
+    found = {row.name: row for row in inspect_file(tmp_path / "m.safetensors").rows}
     assert {name: row.kind for name, row in found.items()} == {
         "columns": "QuantMatrix int8", "rows": "QuantMatrix int4", "table": "QuantEmbedding int8",
         "table4": "QuantEmbedding int4", "lstm": "QuantLSTM int8", "gru": "QuantGRU int4",
@@ -53,7 +53,7 @@ def test_inspect_lists_every_kind_with_its_bytes_and_errors(tmp_path: Path) -> N
     w = np.random.default_rng(5).standard_normal((64, 96), dtype=np.float32)
     save_file({"columns": w, "rows": w}, tmp_path / "w.safetensors")
     oc.save({name: model[name] for name in ("columns", "rows")}, tmp_path / "m.safetensors")
-    text = report(tmp_path / "m.safetensors", against=tmp_path / "w.safetensors")
+    text = str(inspect_file(tmp_path / "m.safetensors", against=tmp_path / "w.safetensors"))
     for name in ("columns", "rows"):
         error = np.linalg.norm(np.asarray(model[name]) - w) / np.linalg.norm(w)
         assert f"{100 * error:.3f} %" in next(line for line in text.splitlines() if line.startswith(name))

@@ -6,6 +6,7 @@ Every number comes from a formula in small integers and powers of two, so that e
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -165,7 +166,9 @@ KINDS: dict[str, Callable[[], Any]] = {
 def contents(value: Any, seen: dict[int, tuple[int, Any]] | None = None) -> Any:
     """What an object consists of, as nested lists that compare equal where two objects do; shared parts by number."""
     seen = {} if seen is None else seen
-    if value is None or isinstance(value, (bool, int, float, str, bytes, type)):
+    if isinstance(value, str):
+        return re.sub(r"\[(\d+)\]", r".\1", value)  # 0.1.0 spelled paths as "layers[0]"
+    if value is None or isinstance(value, (bool, int, float, bytes, type)):
         return value
     if callable(value) and hasattr(value, "__qualname__"):
         return value.__qualname__

@@ -1,4 +1,4 @@
-"""Objects of every kind that hold a layer, for the tests of octavo.tree."""
+"""Objects of every kind that hold a layer, for the tests of octavo._models."""
 
 from __future__ import annotations
 
@@ -138,27 +138,27 @@ HOLDERS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "frozen-dataclass": (Frozen, "layer"),
     "frozen-slots-dataclass": (FrozenSlots, "layer"),
     "guarded-setattr": (Guarded, "layer"),
-    "list": (lambda f: [0, f], "[1]"),
-    "list-subclass-with-attribute": (listed, "[0]"),
-    "tuple": (lambda f: ("a", f), "[1]"),
-    "tuple-subclass-with-attribute": (tagged, "[1]"),
+    "list": (lambda f: [0, f], "1"),
+    "list-subclass-with-attribute": (listed, "0"),
+    "tuple": (lambda f: ("a", f), "1"),
+    "tuple-subclass-with-attribute": (tagged, "1"),
     "namedtuple": (lambda f: Pair(1, f), "second"),
-    "nested-tuples": (lambda f: (((f,), 1), [2]), "[0][0][0]"),
-    "dict": (lambda f: {"out": f}, "['out']"),
-    "dict-int-key": (lambda f: {3: f}, "[3]"),
-    "dict-object-key": (lambda f: {Pair(1, 2): f}, "[<Pair>]"),
-    "OrderedDict": (lambda f: OrderedDict(a=1, b=f), "['b']"),
-    "defaultdict": (lambda f: defaultdict(list, a=f), "['a']"),
-    "UserDict": (lambda f: UserDict(a=f), "data['a']"),
-    "deque": (lambda f: deque([1, f], maxlen=2), "[1]"),
-    "set": (lambda f: {1, f}, "{...}"),
-    "frozenset": (lambda f: [frozenset([f])], "[0]{...}"),
+    "nested-tuples": (lambda f: (((f,), 1), [2]), "0.0.0"),
+    "dict": (lambda f: {"out": f}, "out"),
+    "dict-int-key": (lambda f: {3: f}, "3"),
+    "dict-object-key": (lambda f: {Pair(1, 2): f}, "<Pair>"),
+    "OrderedDict": (lambda f: OrderedDict(a=1, b=f), "b"),
+    "defaultdict": (lambda f: defaultdict(list, a=f), "a"),
+    "UserDict": (lambda f: UserDict(a=f), "data.a"),
+    "deque": (lambda f: deque([1, f], maxlen=2), "1"),
+    "set": (lambda f: {1, f}, "{}"),
+    "frozenset": (lambda f: [frozenset([f])], "0.{}"),
     "object-array": (object_array, "[0, 1]"),
-    "partial": (lambda f: functools.partial(call, f), "args[0]"),
-    "partial-keyword": (lambda f: functools.partial(call, layer=f), "keywords['layer']"),
+    "partial": (lambda f: functools.partial(call, f), "args.0"),
+    "partial-keyword": (lambda f: functools.partial(call, layer=f), "keywords.layer"),
     "partial-func": (lambda f: functools.partial(f.forward), "func.__self__"),
-    "bound-method": (lambda f: [f.forward], "[0].__self__"),
-    "deep-mix": (lambda f: Plain(blocks=[{"a": (Frozen(Pair(f, 0)),)}]), "blocks[0]['a'][0].layer.first"),
+    "bound-method": (lambda f: [f.forward], "0.__self__"),
+    "deep-mix": (lambda f: Plain(blocks=[{"a": (Frozen(Pair(f, 0)),)}]), "blocks.0.a.0.layer.first"),
 }
 holders = pytest.mark.parametrize(("hold", "path"), HOLDERS.values(), ids=HOLDERS.keys())
 

@@ -220,7 +220,7 @@ def test_call_refuses_x_that_does_not_fit(layer: oc.QuantLinear, x, error, words
         (np.array([[1e300]]), {}, ValueError, "float32"),
         (np.ones((3, 4)), {"bias": np.ones(4)}, ValueError, r"shape \(3,\).*got \(4,\)"),
         (np.ones((3, 4)), {"bias": np.ones((3, 1))}, ValueError, r"got \(3, 1\)"),
-        (np.ones((3, 4)), {"bias": [1, 2, np.nan]}, ValueError, "finite.*index 2"),
+        (np.ones((3, 4)), {"bias": [1, 2, np.nan]}, ValueError, r"finite.*bias\[2\]"),
         (np.ones((3, 4)), {"bias": np.array([1, 2, 1j])}, TypeError, "complex"),
         (np.ones((3, 4)), {"dtype": "int7"}, ValueError, "int7"),
         (np.ones((3, 4)), {"dtype": "uint8"}, ValueError, "must be int8 or int4, got quint8"),

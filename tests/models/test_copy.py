@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 
 from octavo._models.containers import attributes
-from octavo._models.walk import copy_with, restore, snapshot, stale_references, walk
+from octavo._models.functions import stale_references
+from octavo._models.hooks import restore, snapshot
+from octavo._models.walk import copy_with, walk
 from trees import Layer, New, OneSlot, Plain, Slotted, call, held, holders, linked_list, objects, shape, state
 
 # copy_with
@@ -93,7 +95,7 @@ def test_copy_with_names_object_whose_deepcopy_raises() -> None:
             raise OSError("no")
 
     layer = Layer()
-    with pytest.raises(TypeError, match=r"cannot copy model\[1\] \(type .*Stubborn\): no; define __deepcopy__"):
+    with pytest.raises(TypeError, match=r"cannot copy model\.1 \(type .*Stubborn\): no; define __deepcopy__"):
         copy_with([layer, Stubborn()], {id(layer): New()})
 
 
@@ -139,7 +141,7 @@ def stale(model: Any, layer: Any) -> tuple[list[tuple[str, str]], list[tuple[str
 )
 def test_stale_references_in_function(function: Callable[[Any], Any], variable: str) -> None:
     layer = Layer()
-    expected = [("acts['a']", variable)]
+    expected = [("acts.a", variable)]
     assert stale(Plain(fc=layer, acts={"a": function(layer)}), layer) == (expected, expected)
 
 
@@ -147,7 +149,7 @@ def test_stale_references_behind_partial_and_method() -> None:
     layer = Layer()
     owner = Plain()
     model = [functools.partial(closure_over(layer)), types.MethodType(closure_over(layer), owner)]
-    expected = [("[0].func", "value"), ("[1].__func__", "value")]
+    expected = [("0.func", "value"), ("1.__func__", "value")]
     assert stale(model, layer) == (expected, expected)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from octavo._models.walk import label, replace, walk
+from octavo._models.walk import places, replace, walk
 from trees import (
     Layer,
     New,
@@ -42,7 +42,7 @@ def test_walk_reaches_layer_with_readable_path(hold: Callable[[Any], Any], path:
 
 def test_walk_yields_holders_first_in_order() -> None:
     model = Plain(a=[Layer(), Layer()], b={"c": Layer()})
-    assert [path for path, _ in walk(model)] == ["", "a", "a[0]", "a[1]", "b", "b['c']"]
+    assert [path for path, _ in walk(model)] == ["", "a", "a.0", "a.1", "b", "b.c"]
 
 
 def test_walk_visits_shared_objects_once() -> None:
@@ -99,13 +99,26 @@ def test_walk_of_number_is_empty() -> None:
     assert objects(3) == []
 
 
-def test_label_names_the_model() -> None:
-    assert [label(p) for p in ("", "fc", "[0].a", "blocks[3].fc1")] == [
-        "model",
-        "model.fc",
-        "model[0].a",
-        "model.blocks[3].fc1",
-    ]
+# places
+
+
+def test_places_comes_to_every_reference_and_names_the_first() -> None:
+    layer = Layer()
+    found = [(p.path, p.first.path) for p in places(Plain(a=layer, b=[layer])) if p.value is layer]
+    assert found == [("a", "a"), ("b.0", "a")]
+
+
+def test_places_comes_to_sets_last_and_gives_their_members_no_name() -> None:
+    layer, alone = Layer(), Layer()
+    found = list(places(Plain(all={layer, alone}, fc=layer)))
+    assert [p.name for p in found if p.value is layer] == ["fc", None]
+    assert [(p.path, p.name) for p in found if p.value is alone] == [("all.{}", None)]
+
+
+def test_places_that_are_entered_again() -> None:
+    pair = (Layer(),)
+    found = [p.path for p in places([pair, pair], again=lambda value: value is pair) if p.first is p]
+    assert found == ["", "0", "0.0", "1"]  # the layer is one object, the pair two
 
 
 # replace
@@ -165,6 +178,15 @@ def test_replace_of_root_gives_replacement() -> None:
 def test_replace_with_empty_mapping_changes_nothing() -> None:
     model = (Layer(), [1])
     assert replace(model, {}) is model
+
+
+def test_replace_in_tuple_that_holds_itself() -> None:
+    layer, new = Layer(), New()
+    pair = tagged(layer)
+    pair.me = pair
+    root = replace(pair, {id(layer): new})
+    assert root[1] is root.layer is new
+    assert root.me is root
 
 
 def test_replace_in_cycle() -> None:

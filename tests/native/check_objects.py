@@ -69,7 +69,7 @@ def symbol_faults(file: Path) -> Iterable[str]:
 
 
 def table_faults(kernels: list[Path]) -> Iterable[str]:
-    """Rows and objects that do not belong together. Objects are of one architecture, so rows of others may lack theirs."""
+    """Rows and objects that do not belong together. Objects are of one architecture; rows of others may lack theirs."""
     table = Path(__file__).parents[2] / "csrc/kernels/kernels.inc"
     rows = set(re.findall(r"^OCTAVO_KERNEL\((\w+)\)", table.read_text(), re.MULTILINE))
     sources = {source.stem for source in table.parent.glob("*.cpp")}

@@ -258,7 +258,8 @@ def test_quantize_nan(function, dtype):
         qparams = oc.choose_qparams(np.ones((3, 6)), **grain)
         for order in "CF":
             with pytest.raises(
-                ValueError, match=r"x must not hold NaN, got 2 of 18 values, the first at x\[0, 5\]; NaN"
+                ValueError,
+                match=r"x must not hold NaN, got 2 of 18 values, the first at x\[0, 5\]; no integer stands for NaN",
             ):
                 function(np.asarray(x, order=order), qparams)
     with pytest.raises(ValueError, match="1 of 1 values, the first at x;"):

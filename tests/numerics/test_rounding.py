@@ -176,6 +176,14 @@ def test_search_puts_extremes_of_either_sign_on_minus_eight() -> None:
         np.testing.assert_array_equal(rounded.scale, [[sign * F(0.25)]])
 
 
+@pytest.mark.parametrize("function", [round_nearest, round_search], ids=["nearest", "search"])
+def test_order_of_memory_changes_nothing(function: Callable[..., oc.GroupedWeight]) -> None:
+    w = np.random.default_rng(0).standard_normal((48, 96), dtype=F)
+    rounded, turned = function(w, group_size=32), function(np.asfortranarray(w), group_size=32)
+    assert rounded.q.tobytes() == turned.q.tobytes()
+    assert rounded.scale.tobytes() == turned.scale.tobytes()
+
+
 def test_scales_and_integers_found_fit_each_other() -> None:
     w = np.random.default_rng(13).standard_normal((500, 128), dtype=F)
     q = round_search(w).q.astype(np.float64)

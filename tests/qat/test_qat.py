@@ -13,7 +13,7 @@ from autograd.misc.optimizers import adam, sgd
 
 import octavo as oc
 from octavo._models.walk import walk
-from octavo._numerics.params import is_traced
+from octavo._util.arrays import is_traced
 from training import job, minmax, mlp, trained
 
 F = np.float32
@@ -39,10 +39,10 @@ def test_parameters_are_float32_copies_by_path() -> None:
     net = mlp(6, 8, 3)
     model = oc.prepare_qat(net, minmax(), layers=LINEAR)
     params = oc.qat.parameters(model)
-    assert list(params) == ["layers[0].weight", "layers[0].bias", "layers[2].weight", "layers[2].bias"]
+    assert list(params) == ["layers.0.weight", "layers.0.bias", "layers.2.weight", "layers.2.bias"]
     assert all(value.dtype == F for value in params.values())
-    np.testing.assert_array_equal(params["layers[0].weight"], net[0].weight)
-    params["layers[0].weight"] += 1
+    np.testing.assert_array_equal(params["layers.0.weight"], net[0].weight)
+    params["layers.0.weight"] += 1
     np.testing.assert_array_equal(model[0].weight, net[0].weight)
 
 
@@ -71,8 +71,8 @@ def test_gradient_passes_a_layers_own_relu_where_it_is_positive() -> None:
     x = np.random.default_rng(1).standard_normal((16, 6), dtype=F)
     found = autograd.grad(job(own, x, np.ones((16, 5))))(oc.qat.parameters(own))
     expected = autograd.grad(job(separate, x, np.ones((16, 5))))(oc.qat.parameters(separate))
-    np.testing.assert_allclose(found["W"], expected["layers[0].weight"].T, rtol=1e-5, atol=1e-7)
-    np.testing.assert_allclose(found["b"][0], expected["layers[0].bias"], rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(found["W"], expected["layers.0.weight"].T, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(found["b"][0], expected["layers.0.bias"], rtol=1e-5, atol=1e-7)
 
 
 def test_gradients_and_results_are_float32_through_every_kind_of_layer() -> None:
@@ -141,7 +141,7 @@ def test_no_traced_value_stays_behind(fail: bool) -> None:
     if fail:
         with pytest.raises(KeyError) as caught:
             gradient(oc.qat.parameters(model))
-        assert caught.value.__notes__ == ["octavo.qat.apply: this was in layer model.layers[1] (Keeping)"]
+        assert caught.value.__notes__ == ["octavo.qat.apply: this was in layer model.layers.1 (Keeping)"]
     else:
         gradient(oc.qat.parameters(model))
     assert not any(is_traced(v) for _, v in walk(model))
@@ -156,11 +156,11 @@ def test_shared_layers_and_shared_arrays_are_one_parameter() -> None:
     tied = oc.nn.Linear(layer.weight, layer.bias.copy())
     model = oc.prepare_qat(oc.nn.Sequential(layer, layer, tied), minmax(), layers=LINEAR)
     params = oc.qat.parameters(model)
-    assert list(params) == ["layers[0].weight", "layers[0].bias", "layers[2].bias"]
+    assert list(params) == ["layers.0.weight", "layers.0.bias", "layers.2.bias"]
     x = np.random.default_rng(1).standard_normal((4, 6), dtype=F)
     oc.calibrate(model, [x])
     oc.qat.disable_observer(model)
-    params["layers[0].weight"] *= 2
+    params["layers.0.weight"] *= 2
     y = oc.qat.apply(model, params, x)
     oc.qat.set_parameters(model, params)
     assert model[0].layer.weight is model[2].layer.weight
@@ -168,14 +168,14 @@ def test_shared_layers_and_shared_arrays_are_one_parameter() -> None:
 
 
 def test_layers_left_in_float_are_trained_too() -> None:
-    model = oc.prepare_qat(mlp(6, 8, 3), {"": minmax(2), "layers[2]": None}, layers=LINEAR)
+    model = oc.prepare_qat(mlp(6, 8, 3), {"": minmax(2), "layers.2": None}, layers=LINEAR)
     x = np.random.default_rng(0).standard_normal((16, 6), dtype=F)
     params = trained(model, x, np.ones((16, 3), F))
-    assert "layers[2].weight" in params
+    assert "layers.2.weight" in params
     oc.calibrate(model, [x])
     converted = oc.convert(model)
     assert type(converted[2]) is oc.nn.Linear
-    np.testing.assert_array_equal(converted[2].weight, params["layers[2].weight"].astype(F))
+    np.testing.assert_array_equal(converted[2].weight, params["layers.2.weight"].astype(F))
     np.testing.assert_allclose(converted(x), model(x), atol=1e-5)
 
 
@@ -251,17 +251,17 @@ def test_learned_scales_start_from_the_observer_and_move() -> None:
     oc.calibrate(model, [x])
     start = {i: model[i].input_fake_quant.observer.calculate_qparams() for i in (0, 2)}
     params = oc.qat.parameters(model)
-    assert params["layers[2].input_fake_quant.scale"] == start[2].scale
-    assert params["layers[2].input_fake_quant.zero_point"] == start[2].zero_point
-    assert params["layers[0].weight_fake_quant.scale"].shape == (8,)
-    assert "layers[0].weight_fake_quant.zero_point" not in params
+    assert params["layers.2.input_fake_quant.scale"] == start[2].scale
+    assert params["layers.2.input_fake_quant.zero_point"] == start[2].zero_point
+    assert params["layers.0.weight_fake_quant.scale"].shape == (8,)
+    assert "layers.0.weight_fake_quant.zero_point" not in params
     new = trained(model, x, np.ones((64, 3), F), steps=5)
     oc.calibrate(model, [100 * x])  # the observers rest
     found = model[2].input_fake_quant.calculate_qparams()
-    assert found.scale == F(new["layers[2].input_fake_quant.scale"])
+    assert found.scale == F(new["layers.2.input_fake_quant.scale"])
     assert found.scale != start[2].scale
     converted = oc.convert(model)
-    np.testing.assert_array_equal(converted[0].scale, new["layers[0].weight_fake_quant.scale"].astype(F))
+    np.testing.assert_array_equal(converted[0].scale, new["layers.0.weight_fake_quant.scale"].astype(F))
 
 
 def test_copies_of_a_prepared_model_are_independent() -> None:
@@ -316,7 +316,7 @@ def test_learning_begins_for_all_layers_or_for_none() -> None:
     model = oc.prepare_qat(oc.nn.Sequential(*layers), qconfig, layers={oc.nn.Linear})
     first, x = model.layers[0].input_fake_quant, np.ones((4, 8), np.float32)
     first.observe(x)
-    with pytest.raises(ValueError, match=r"layers\[1\].*has seen no data"):
+    with pytest.raises(ValueError, match=r"layers\.1.*has seen no data"):
         oc.qat.parameters(model)
     assert first.scale is None
     oc.calibrate(model, [100 * x])

@@ -201,25 +201,25 @@ def test_given_parameters_make_the_integer_model_without_data() -> None:
     x = np.random.default_rng(0).standard_normal((16, 6), dtype=F)
     scale = np.linspace(0.01, 0.02, 8).astype(F)
     given = {
-        "layers[0]": {
+        "layers.0": {
             "input": oc.QParams(0.05, 10, "uint8"),
             "weight": oc.QParams(scale, 0, "int8", axis=0),
             "output": oc.QParams(0.02, 3, "uint8"),
         },
-        "layers[2]": {"input": oc.QParams(0.02, 3, "uint8"), "weight": oc.QParams(0.01, 0, "int4")},
+        "layers.2": {"input": oc.QParams(0.02, 3, "uint8"), "weight": oc.QParams(0.01, 0, "int4")},
     }
     for prepare in (oc.prepare, oc.prepare_qat):
         converted = oc.convert(prepare(model, oc.default_qconfig, layers=LINEAR), qparams=given)
         first, second = converted[0], converted[2]
         assert (first.input_qparams, first.output_qparams) == (
-            given["layers[0]"]["input"],
-            given["layers[0]"]["output"],
+            given["layers.0"]["input"],
+            given["layers.0"]["output"],
         )
-        np.testing.assert_array_equal(first.int_repr(), oc.quantize(model[0].weight, given["layers[0]"]["weight"]))
+        np.testing.assert_array_equal(first.int_repr(), oc.quantize(model[0].weight, given["layers.0"]["weight"]))
         np.testing.assert_array_equal(first.scale, scale)
         np.testing.assert_array_equal(second.scale, F([0.01] * 3))
         assert second.int_repr().max() <= 7
-        h = oc.fake_quantize(x, given["layers[0]"]["input"]) @ first.weight.T + first.bias
+        h = oc.fake_quantize(x, given["layers.0"]["input"]) @ first.weight.T + first.bias
         h = np.maximum(oc.fake_quantize(h, first.output_qparams), 0)
         np.testing.assert_allclose(converted(x), h @ second.weight.T + second.bias, atol=0.02)
 
@@ -229,9 +229,9 @@ def test_given_parameters_go_before_those_of_training() -> None:
     x = np.random.default_rng(0).standard_normal((16, 6), dtype=F)
     oc.calibrate(model, [x])
     given = oc.QParams(0.25, 7, "uint8")
-    converted = oc.convert(model, qparams={"layers[0]": {"input": given}})
+    converted = oc.convert(model, qparams={"layers.0": {"input": given}})
     assert converted[0].input_qparams == given
     assert converted[0].relu
-    converted = oc.convert(model, qparams={"layers[0]": {"output": given}})
+    converted = oc.convert(model, qparams={"layers.0": {"output": given}})
     assert converted[0].output_qparams == given
     assert not converted[0].relu  # "output" is that of the layer, not of the ReLU behind it

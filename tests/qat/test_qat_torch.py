@@ -155,4 +155,4 @@ def test_training_follows_prepare_qat(bits: int) -> None:
 
     params = adam(gradient, oc.qat.parameters(ours), num_iters=6, step_size=0.01)
     np.testing.assert_allclose(losses, expected, rtol=2e-3)
-    np.testing.assert_allclose(params["layers[1].weight"], theirs.first.weight.detach().numpy(), atol=2e-3)
+    np.testing.assert_allclose(params["layers.1.weight"], theirs.first.weight.detach().numpy(), atol=2e-3)

@@ -52,7 +52,7 @@ def test_layers_beyond_the_memory_are_watched_in_another_run(monkeypatch: pytest
     model, batches = two_layers(), [correlated(50, 64)]
     options: dict[str, Any] = {"group_size": 32, "rounding": "gptq"}
     expected = oc.quantize_dynamic(model, {oc.nn.Linear}, "int4", calibration=batches, **options)
-    monkeypatch.setattr("octavo._quantize.calibrated._MAX_STATISTICS_BYTES", 8 * 96**2)
+    monkeypatch.setattr("octavo._quantize.watching._MAX_STATISTICS_BYTES", 8 * 96**2)
     again = oc.quantize_dynamic(model, {oc.nn.Linear}, "int4", calibration=batches, **options)
     np.testing.assert_array_equal(again[2].int_repr(), expected[2].int_repr())
     with pytest.raises(ValueError, match="can be read 2 times"):
@@ -64,8 +64,8 @@ def test_compare_rounding_reports_each_way_and_leaves_the_model_alone() -> None:
     before = [model[i].weight.copy() for i in (0, 2)]
     report = oc.compare_rounding(model, oc.nn.Linear, [correlated(300, 64)], group_size=32)
     rows = {(row.layer, row.rounding): row for row in report.rows}
-    assert [row.layer for row in report.rows] == ["layers[0]"] * 4 + ["layers[2]"] * 4
-    for layer in ("layers[0]", "layers[2]"):
+    assert [row.layer for row in report.rows] == ["layers.0"] * 4 + ["layers.2"] * 4
+    for layer in ("layers.0", "layers.2"):
         nearest, search, weighted, gptq = (
             rows[layer, way] for way in ("nearest", "search", "search, weighted", "gptq")
         )
@@ -74,7 +74,7 @@ def test_compare_rounding_reports_each_way_and_leaves_the_model_alone() -> None:
     w, x = model[0].weight, correlated(300, 64)
     rounded = round_nearest(w, group_size=32).dequantize()
     measured = np.linalg.norm(x @ (rounded - w).T) / np.linalg.norm(x @ w.T)
-    assert rows["layers[0]", "nearest"].output_error == pytest.approx(measured, rel=1e-3)
+    assert rows["layers.0", "nearest"].output_error == pytest.approx(measured, rel=1e-3)
     assert "gptq" in str(report)
     for old, i in zip(before, (0, 2), strict=True):
         np.testing.assert_array_equal(old, model[i].weight)
@@ -108,7 +108,7 @@ def test_report_is_given_the_errors_of_each_layer(rounding: Any) -> None:
     model, x, errors = two_layers(), correlated(300, 64), []
     options: dict[str, Any] = {"group_size": 32, "rounding": rounding, "calibration": [x]}
     q = oc.quantize_dynamic(model, oc.nn.Linear, "int4", rounding_report=errors.append, **options)
-    assert [e.layer for e in errors] == ["layers[0]", "layers[2]"]
+    assert [e.layer for e in errors] == ["layers.0", "layers.2"]
     assert {e.rounding for e in errors} == {"gptq" if rounding == "gptq" else "search, weighted"}
     for e, layer, inputs in ((errors[0], 0, x), (errors[1], 2, model[1](model[0](x)))):
         w, rounded = model[layer].weight, q[layer].weight
@@ -118,11 +118,11 @@ def test_report_is_given_the_errors_of_each_layer(rounding: Any) -> None:
 
 
 def test_search_keeps_no_products_of_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("octavo._quantize.calibrated._memory_bytes", lambda: 32 * 80**2)  # enough for 64, not for 96
+    monkeypatch.setattr("octavo._quantize.watching._memory_bytes", lambda: 32 * 80**2)  # enough for 64, not for 96
     options: dict[str, Any] = {"group_size": 32, "calibration": [correlated(50, 64)]}
     oc.quantize_dynamic(two_layers(), oc.nn.Linear, "int4", **options)
     for more in ({"rounding": "gptq"}, {"rounding_report": print}):
-        with pytest.raises(ValueError, match=r"model.layers\[2\] has 96 inputs.* take 32 K\^2 = 0\.0 GB"):
+        with pytest.raises(ValueError, match=r"model.layers\.2 has 96 inputs.* take 32 K\^2 = 0\.0 GB"):
             oc.quantize_dynamic(two_layers(), oc.nn.Linear, "int4", **options, **more)
 
 
@@ -146,7 +146,7 @@ class Noting:
 def test_model_is_as_it_was_and_its_weights_are_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
     model, copied = [Noting()], []
     monkeypatch.setattr(
-        "octavo._quantize.calibrated.Watched", lambda layer, *rest: copied.append(layer) or Watched(layer, *rest)
+        "octavo._quantize.watching.Watched", lambda layer, *rest: copied.append(layer) or Watched(layer, *rest)
     )
     forward = lambda model, x: model[0](x)  # noqa: E731 - as users write it
     oc.quantize_dynamic(model, Noting, "int4", rounding="gptq", calibration=[correlated(9, 8)], forward=forward)
@@ -165,7 +165,7 @@ def never(model: Any, batch: Any) -> None:
         ({"group_size": 33}, "group_size must be a multiple of 32.*got 33"),
         ({"scale_dtype": "float64"}, "scale_dtype must be"),
         ({"activation": "none"}, "activation must be one of"),
-        ({"layers": {Noting: oc.LayerSpec(layout="in_out")}}, r"model\[0\].*it fits LayerSpec\(\)"),
+        ({"layers": {Noting: oc.LayerSpec(layout="in_out")}}, r"model\.0.*it fits LayerSpec\(\)"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_the_model_runs(options: dict[str, Any], message: str) -> None:
@@ -177,9 +177,7 @@ def test_what_does_not_fit_is_refused_before_the_model_runs(options: dict[str, A
 def test_weights_that_are_not_finite_are_refused_before_the_model_runs() -> None:
     model = [Noting()]
     model[0].weight[2, 3] = np.nan
-    with pytest.raises(
-        ValueError, match=r"model\[0\] \(Noting\): weight must be finite in float32, got nan at \[2, 3\]"
-    ):
+    with pytest.raises(ValueError, match=r"model\.0 \(Noting\): weight must be finite in float32, got nan at \[2, 3\]"):
         oc.quantize_dynamic(model, Noting, "int4", calibration=[np.ones((2, 8))], forward=never)
 
 
@@ -227,7 +225,7 @@ class Flat:
     ("model", "options", "message"),
     [
         (two_layers(), {"calibration": []}, "at least one batch, got none"),
-        (two_layers(), {"calibration": [np.full((2, 64), np.nan)]}, r"layers\[0\]: inputs must be finite"),
+        (two_layers(), {"calibration": [np.full((2, 64), np.nan)]}, r"layers\.0: inputs must be finite"),
         (two_layers(), {"rounding": "gptq"}, "needs calibration=batches"),
         (oc.nn.LSTM.init(8, 8), {"layers": oc.nn.LSTM, "calibration": [1]}, "linear layers and arrays, and neither is"),
         (
@@ -235,7 +233,7 @@ class Flat:
             {"layers": None, "group_size": 33, "calibration": [1]},
             r"model\.0: group_size must",
         ),
-        ([Flat()], {"layers": Flat, "calibration": [1]}, r"model\[0\] \(Flat\): weight must be 2-D"),
+        ([Flat()], {"layers": Flat, "calibration": [1]}, r"model\.0 \(Flat\): weight must be 2-D"),
         (two_layers(), {"rounding_report": print}, "rounding_report needs calibration=batches"),
         (two_layers(), {"rounding": "nearest", "calibration": [np.ones((1, 64))]}, '"search" or "gptq"'),
         (two_layers(), {"dtype": "int8", "calibration": [np.ones((1, 64))]}, 'is for dtype="int4", got qint8'),
@@ -267,7 +265,7 @@ def test_progress_counts_batches_and_layers(capsys: pytest.CaptureFixture[str]) 
 
 def test_a_failing_batch_is_numbered() -> None:
     batches = [np.ones((2, 64), F), np.full((2, 64), np.inf)]
-    with pytest.raises(ValueError, match=r"layers\[0\]: inputs must be finite") as caught:
+    with pytest.raises(ValueError, match=r"layers\.0: inputs must be finite") as caught:
         oc.quantize_dynamic(two_layers(), {oc.nn.Linear}, "int4", calibration=batches)
     assert caught.value.__notes__ == ["octavo: this was batch 1 of calibration"]
 

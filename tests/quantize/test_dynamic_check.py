@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import octavo as oc
 from models import (
     Dense,
     F,
@@ -98,20 +99,63 @@ SQUARE = random_array(4, 4)
 )
 def test_quantize_dynamic_refuses_layer(layer: Any, message: str) -> None:
     model = Model(blocks=[Model(fc=layer)])
-    with pytest.raises(ValueError, match=rf"^model\.blocks\[0\]\.fc \(Layer\): .*{message}"):
+    with pytest.raises(ValueError, match=rf"^model\.blocks\.0\.fc \(Layer\): .*{message}"):
         quantize_dynamic(model, {type(layer)})
     assert model.blocks[0].fc is layer
+
+
+def unpacking(self: Any, x: np.ndarray) -> np.ndarray:
+    batch, time, _ = x.shape
+    return (x.reshape(batch * time, -1) @ self.weight.T + self.bias).reshape(batch, time, -1)
+
+
+def three_d_alone(self: Any, x: np.ndarray) -> np.ndarray:
+    return x @ self.weight.T + self.bias if x.ndim == 3 else x.sum(axis=0) @ self.weight.T
+
+
+def refusing_2d(self: Any, x: np.ndarray) -> np.ndarray:
+    if x.ndim != 3:
+        raise TypeError("(batch, time, features) expected")
+    return x @ self.weight.T + self.bias
+
+
+@pytest.mark.parametrize("equation", [unpacking, three_d_alone, refusing_2d])
+def test_layers_that_take_three_axes_are_checked_with_three(equation: Callable[..., Any]) -> None:
+    layer = one_layer(equation, weight=W, bias=B)
+    q = quantize_dynamic([layer], type(layer))[0]
+    x = random_array(2, 3, 4)
+    assert np.abs(q(x) - layer(x)).max() < 0.1
+    layer.bias = B + 1e-3  # the same class, and the check still looks
+    wrong = one_layer(lambda s, x: equation(s, x) * 1.01, weight=W, bias=B)
+    with pytest.raises(ValueError, match=r"model\.0 \(Layer\): __call__ .*check=False"):
+        quantize_dynamic([wrong], type(wrong))
+
+
+def test_layers_that_fail_on_every_random_row_name_check() -> None:
+    def four_axes(self: Any, x: np.ndarray) -> np.ndarray:
+        _, _, _, k = x.shape
+        return x.reshape(*x.shape[:-1], k) @ self.weight.T
+
+    layer = one_layer(four_axes, weight=W)
+    with pytest.raises(
+        ValueError, match=r"failed on a random row of shape \(1, 4\): ValueError.*check=False if the"
+    ) as e:
+        quantize_dynamic([layer], type(layer))
+    assert isinstance(e.value.__cause__.__cause__, ValueError)
+    assert isinstance(quantize_dynamic([layer], type(layer), check=False)[0], QuantLinear)
+    prepared = oc.prepare([layer], oc.default_qconfig, layers=type(layer), check=False)
+    assert prepared[0].weight.shape == (3, 4)
 
 
 @pytest.mark.parametrize("weight", [np.ones((2, 2), complex), np.array([["a"]]), np.array([[None]])])
 def test_quantize_dynamic_refuses_weights_that_are_no_numbers(weight: np.ndarray) -> None:
     layer = one_layer(lambda s, x: x, weight=weight)
-    with pytest.raises(TypeError, match=r"^model\[0\] \(Layer\): weight must be real numbers, got dtype"):
+    with pytest.raises(TypeError, match=r"^model\.0 \(Layer\): weight must be real numbers, got dtype"):
         quantize_dynamic([layer], type(layer))
 
 
 def test_quantize_dynamic_refuses_other_dtype_and_activation() -> None:
-    with pytest.raises(ValueError, match=r"^model \(Dense\): dtype must be"):
+    with pytest.raises(ValueError, match=r"^dtype must be .*got quint8: weights are signed"):
         quantize_dynamic(Dense(), Dense, "uint8")
     with pytest.raises(ValueError, match=r"^model \(Dense\): activation must be"):
         quantize_dynamic(Dense(), Dense, activation="relu")
@@ -216,7 +260,7 @@ def test_quantize_dynamic_refuses_closure_over_layer() -> None:
     before = identity_of(model)
     for inplace in (False, True):
         with pytest.raises(
-            ValueError, match=r"still reach a float layer: model\.hooks\['act'\] through its variable 'layer'"
+            ValueError, match=r"still reach a float layer: model\.hooks\.act through its variable 'layer'"
         ):
             quantize_dynamic(model, {Dense}, inplace=inplace)
     assert identity_of(model) == before

@@ -41,7 +41,8 @@ def test_default_is_that_of_the_reference_model():
 
 
 def test_qconfig_takes_classes_partials_and_functions():
-    qconfig = oc.QConfig(activation=oc.HistogramObserver, weight=lambda: oc.MinMaxObserver(dtype="int8"))
+    symmetric = {"dtype": "int8", "qscheme": "per_tensor_symmetric"}
+    qconfig = oc.QConfig(activation=oc.HistogramObserver, weight=lambda: oc.MinMaxObserver(**symmetric))
     assert type(qconfig.activation()) is oc.HistogramObserver
     assert qconfig.weight().dtype is oc.qint8
     assert qconfig.weight() is not qconfig.weight()
@@ -72,6 +73,39 @@ def test_qconfig_is_frozen_hashable_and_can_be_copied():
 def test_qconfig_refuses_what_makes_no_observer(field, value, error, match):
     with pytest.raises(error, match=f"{field} must be an observer class, or with_args of one.*{match}"):
         oc.QConfig(**{field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "factory", "match"),
+    [
+        (
+            "weight",
+            oc.MinMaxObserver,
+            "weight must be .*signed.*MinMaxObserver with quint8, per_tensor_affine",
+        ),
+        ("weight", oc.MinMaxObserver.with_args(dtype="qint8"), r'with_args\(dtype="qint8", qscheme="per_tensor_symm'),
+        ("weight", oc.PerChannelMinMaxObserver, 'use PerChannelMinMaxObserver.*qscheme="per_channel_symmetric"'),
+        (
+            "weight",
+            oc.PerChannelMinMaxObserver.with_args(dtype="qint8", qscheme="per_channel_symmetric", ch_axis=1),
+            "got PerChannelMinMaxObserver with ch_axis=1",
+        ),
+        ("weight", oc.FakeQuantize.with_args(dtype="quint8"), "got MovingAverageMinMaxObserver with quint8"),
+        (
+            "activation",
+            oc.PerChannelMinMaxObserver,
+            r"one scale for the whole tensor.*\(ch_axis=0\); choose",
+        ),
+        (
+            "activation",
+            oc.FakeQuantize.with_args(observer=oc.PerChannelMinMaxObserver),
+            "got PerChannelMinMaxObserver with one a channel",
+        ),
+    ],
+)
+def test_qconfig_refuses_at_once_what_kernels_do_not_multiply(field, factory, match):
+    with pytest.raises(TypeError, match=match):
+        oc.QConfig(**{field: factory})
 
 
 # precedence

@@ -277,7 +277,7 @@ def test_what_is_quantized_already_stays() -> None:
     twice, entries = reported(once | {"v": matrix(64, 64)})
     assert twice["w"] is once["w"]
     assert list(entries) == ["v"]
-    with pytest.raises(ValueError, match="no array to quantize"):
+    with pytest.raises(ValueError, match="already quantized: it holds QuantMatrix"):
         oc.quantize_dynamic(once)
 
 
@@ -287,7 +287,7 @@ def test_what_is_quantized_already_stays() -> None:
         ({"min_size": "1"}, TypeError, "min_size must be a number of elements, got '1'"),
         ({"min_speedup": float("nan")}, ValueError, "min_speedup must be a factor such as 1.0, got nan"),
         ({"min_speedup": -1}, ValueError, "min_speedup must be a factor"),
-        ({"min_speedup": 1, "batch_size": 0}, ValueError, "batch_size must be a number of rows from 1 on, got 0"),
+        ({"min_speedup": 1, "batch_size": 0}, ValueError, "batch_size must be at least 1, a number of rows, got 0"),
     ],
 )
 def test_wrong_limits_are_refused(options: dict[str, Any], error: type[Exception], message: str) -> None:

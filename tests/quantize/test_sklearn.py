@@ -17,7 +17,9 @@ pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 
 import joblib
 from scipy import sparse
+from sklearn.base import clone
 from sklearn.datasets import load_digits, make_regression
+from sklearn.decomposition import PCA
 from sklearn.ensemble import VotingClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge, SGDClassifier
 from sklearn.neural_network import MLPClassifier, MLPRegressor
@@ -70,7 +72,7 @@ def test_patterns_name_the_same_matrices(mlp: MLPClassifier) -> None:
 )  # fmt: skip
 def test_linear_classifiers(estimator: Any) -> None:
     estimator.fit(X[:1200], Y[:1200])
-    q = oc.quantize_dynamic(estimator)
+    q = oc.quantize_dynamic(estimator, x=X)  # some pixels hardly matter, so that weights alone would warn
     last = q[-1] if hasattr(q, "steps") else q
     assert isinstance(last.coef_, oc.QuantMatrix)
     assert last.coef_.axis == 0
@@ -93,7 +95,7 @@ def test_linear_classifiers(estimator: Any) -> None:
 def test_regressors_of_many_outputs(estimator: Any) -> None:
     x, targets = make_regression(500, 64, n_targets=10, random_state=0)
     estimator.fit(x, targets)
-    q = oc.quantize_dynamic(estimator)
+    q = oc.quantize_dynamic(estimator, x=x)
     y = estimator.predict(x)
     assert np.sqrt(np.mean((q.predict(x) - y) ** 2)) < 0.02 * y.std()
     assert isinstance(q.coefs_[0] if hasattr(q, "coefs_") else q.coef_, oc.QuantMatrix)
@@ -127,7 +129,8 @@ def test_estimators_are_known_wherever_they_are(mlp: MLPClassifier) -> None:
 def test_one_output_stays_in_float(mlp: MLPClassifier) -> None:
     one = LogisticRegression(max_iter=20).fit(X[:300], Y[:300] > 4)
     assert quantized_paths([one, mlp]).keys() == {"1.coefs_.0", "1.coefs_.1", "1.coefs_.2"}
-    assert isinstance(oc.quantize_dynamic(one, arrays={"coef_": "out_in"}).coef_, oc.QuantMatrix)  # where it is named
+    named = oc.quantize_dynamic(one, arrays={"coef_": "out_in"}, x=X)
+    assert isinstance(named.coef_, oc.QuantMatrix)
 
 
 def test_coefficients_of_compiled_code_stay() -> None:
@@ -148,14 +151,120 @@ def test_sparse_inputs(mlp: MLPClassifier, kind: str) -> None:
         assert (q.predict(s) == estimator.predict(s)).mean() > 0.985
 
 
-def test_training_a_quantized_network_further_says_what_to_do(mlp: MLPClassifier) -> None:
+# What training needs goes
+
+
+def test_quantized_network_drops_what_training_needs_and_says_so(mlp: MLPClassifier) -> None:
+    reports: list[oc.QuantizationReport] = []
+    q = oc.quantize_dynamic(mlp, report=reports.append)
+    dropped = {e.path: e for e in reports[0].entries if e.became == "dropped"}
+    assert dropped.keys() == {"_optimizer", "_best_coefs", "_best_intercepts"}
+    assert all(e.bytes_after == 0 < e.bytes_before for e in dropped.values())
+    assert "training alone" in dropped["_optimizer"].why
+    assert q._optimizer is q._best_coefs is None
+    assert mlp._optimizer is not None
+    assert len(pickle.dumps(q)) < 0.06 * len(pickle.dumps(mlp))
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(q)).predict_proba(X), q.predict_proba(X))
+
+
+def test_quantized_in_place_is_the_same_estimator(mlp: MLPClassifier) -> None:
+    q = copy.deepcopy(mlp)
+    assert oc.quantize_dynamic(q, inplace=True) is q
+    assert q._optimizer is None
+    with pytest.raises(TypeError, match="fit of this MLPClassifier would train further"):
+        q.fit(X, Y)
+
+
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+@pytest.mark.parametrize("copied", [False, True])
+def test_training_a_quantized_network_is_refused(mlp: MLPClassifier, method: str, copied: bool) -> None:
     q = oc.quantize_dynamic(mlp)
     before = q.predict_proba(X)
-    with pytest.raises(TypeError, match=r"a QuantMatrix cannot be written to: .*Q\.dequantize\(\)"):
-        q.partial_fit(X[:100], Y[:100])
+    q = pickle.loads(pickle.dumps(q)) if copied else q
+    with pytest.raises(TypeError, match=rf"{method} of this MLPClassifier would train.*train the float estimator"):
+        getattr(q, method)(X[:100], Y[:100])
     np.testing.assert_array_equal(q.predict_proba(X), before)
+    again = clone(q).set_params(max_iter=1).fit(X[:100], Y[:100])  # a clone holds settings alone
+    assert isinstance(again.coefs_[0], np.ndarray)
 
 
-def test_estimators_that_were_not_fitted_are_refused() -> None:
-    with pytest.raises(ValueError, match="no array to quantize"):
-        oc.quantize_dynamic(MLPClassifier())
+def test_training_a_pipeline_around_a_quantized_estimator_is_refused() -> None:
+    scaler = StandardScaler()
+    pipeline = make_pipeline(scaler, LogisticRegression(max_iter=100)).fit(X[:1200], Y[:1200])
+    q = oc.quantize_dynamic(pipeline, x=X)
+    mean = q[0].mean_.copy()
+    with pytest.raises(TypeError, match="fit of this Pipeline would train"):
+        q.fit(X[:10], Y[:10])
+    np.testing.assert_array_equal(q[0].mean_, mean)
+    assert "fit" not in vars(q[0])  # the scaler holds nothing quantized
+
+
+def test_estimators_that_stay_in_float_keep_what_training_needs(mlp: MLPClassifier) -> None:
+    one = SGDClassifier(average=True, random_state=0).fit(X[:300], Y[:300] > 4)
+    q = oc.quantize_dynamic([mlp, one])
+    assert q[1]._average_coef is not None
+    assert q[1].partial_fit(X[:10], Y[:10] > 4) is q[1]
+
+
+def test_averaged_classifier_keeps_its_intercept() -> None:
+    sgd = SGDClassifier(average=True, random_state=0).fit(X[:1200], Y[:1200])
+    assert sgd.intercept_ is sgd._average_intercept  # one array under two names, of which one is needed
+    q = oc.quantize_dynamic(sgd, x=X)
+    np.testing.assert_array_equal(q.intercept_, sgd.intercept_)
+    assert q._standard_coef is None
+    assert (q.predict(X) == sgd.predict(X)).mean() > 0.985
+
+
+# Static, and what looks at models
+
+
+def test_estimators_go_the_static_way(mlp: MLPClassifier, tmp_path: Path) -> None:
+    prepared = oc.prepare(mlp, oc.default_qconfig)
+    np.testing.assert_allclose(prepared.predict_proba(X), mlp.predict_proba(X), rtol=1e-6)
+    oc.calibrate(prepared, [X[:600], X[600:1200]])
+    q = oc.convert(prepared)
+    assert all(isinstance(w, oc.QuantMatrix) for w in q.coefs_)
+    assert np.abs(q.predict_proba(X) - mlp.predict_proba(X)).max() < 0.1
+    with pytest.raises(TypeError, match="partial_fit of this MLPClassifier"):
+        q.partial_fit(X, Y)
+    joblib.dump(q, tmp_path / "q.joblib")
+    np.testing.assert_array_equal(joblib.load(tmp_path / "q.joblib").predict_proba(X), q.predict_proba(X))
+
+
+def test_gptq_and_compare_run_predict(mlp: MLPClassifier) -> None:
+    q = oc.quantize_dynamic(mlp, dtype="int4", group_size=32, rounding="gptq", calibration=[X[:600]])
+    rows = oc.compare(mlp, q, X, arrays=True).rows
+    assert [canonical(row.path) for row in rows] == ["coefs_.0", "coefs_.1", "coefs_.2", "(result)"]
+    assert all(row.sqnr > 10 for row in rows[:-1])
+    compared = oc.compare_rounding(mlp, None, [X[:600]], group_size=32)
+    assert {row.layer for row in compared.rows} == {"coefs_.0", "coefs_.1", "coefs_.2"}
+
+
+# Messages
+
+
+def test_estimators_without_a_matrix_are_told_apart(mlp: MLPClassifier) -> None:
+    for model in (MLPClassifier(), make_pipeline(StandardScaler(), MLPClassifier())):
+        with pytest.raises(ValueError, match=r"not fitted: .*MLPClassifier\); call fit first"):
+            oc.quantize_dynamic(model)
+    with pytest.raises(ValueError, match="already quantized: it holds QuantMatrix"):
+        oc.quantize_dynamic(oc.quantize_dynamic(mlp))
+    pca = PCA().fit(X)
+    with pytest.raises(ValueError, match=r"components_: .*name it: arrays=\{'components_': 'out_in'\}"):
+        oc.quantize_dynamic(pca)
+    q = oc.quantize_dynamic(pca, arrays={"components_": "out_in"})
+    assert np.abs(q.transform(X) - pca.transform(X)).max() < 0.05 * np.abs(pca.transform(X)).max()
+
+
+@pytest.mark.parametrize("kind", ["<U1", "object"])
+def test_labels_of_text_are_stored_without_pickle(kind: str, tmp_path: Path) -> None:
+    labels = Y.astype(str).astype(kind)
+    clf = LogisticRegression(max_iter=50).fit(X[:1200], labels[:1200])
+    q = oc.quantize_dynamic(clf, x=X)
+    oc.save(q, tmp_path / "q.safetensors")
+    target = oc.quantize_dynamic(clf, x=X)
+    target.classes_ = None
+    loaded = oc.load(tmp_path / "q.safetensors", target)
+    np.testing.assert_array_equal(loaded.classes_, clf.classes_)
+    assert loaded.classes_.dtype == clf.classes_.dtype
+    np.testing.assert_array_equal(loaded.predict(X), q.predict(X))

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any, Literal, cast
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from octavo._analysis.results import ENOUGH_DB, Advice, LayerAdvice
-from octavo._layers.linear import ActivationScheme, QuantLinear
+from octavo._analysis.results import Advice, LayerAdvice
+from octavo._layers.linear import ActivationScheme, Layout, QuantLinear
 from octavo._layers.matrix import QuantMatrix
-from octavo._layers.registry import counterpart
 from octavo._models import walk as tree
-from octavo._models.paths import canonical
 from octavo._numerics.params import QTypeLike, as_qtype
-from octavo._quantize.calibrated import Watchable, watchable_array, watchable_layer
-from octavo._quantize.measure import Measured, measured, random_rows
-from octavo._quantize.select import Arrays, Layout, chosen_arrays, shape_check, unwrapped
-from octavo._quantize.spec import Layers, LayerSpec, as_specs, find_layers, nothing_found, read_layer
+from octavo._quantize.batches import Forward, run_model
+from octavo._quantize.measure import ENOUGH_DB, measured, random_rows
+from octavo._quantize.options import WeightOptions, as_dtypes
+from octavo._quantize.scales import LARGE_SPREAD, spread_of_inputs
+from octavo._quantize.select import Arrays, unwrapped
+from octavo._quantize.spec import Layers, as_choice, read_layer
+from octavo._quantize.targets import Target, find_targets
+from octavo._quantize.watching import first_rows
 
 __all__ = ["advise"]
-
-_Matrix = tuple[str, NDArray[Any], Literal[0, 1]]  # path, array, axis of its outputs
 
 
 def advise(
@@ -37,14 +37,15 @@ def advise(
     group_size: int | None = None,
     activation: ActivationScheme = "symmetric",
     batch_sizes: Sequence[int] = (1, 16, 256),
-    forward: Callable[[Any, Any], Any] | None = None,
+    forward: Forward = run_model,
 ) -> Advice:
     """Measures each layer and array, float and quantized, and says which to quantize.
 
     Args:
         model: as for `octavo.quantize_dynamic`, and left as it is.
         x: an input of the model: layers and arrays are measured on rows that they get from it; arrays that meet none in
-            a product have no row. None: on standard normal rows.
+            a product have no row. None: on standard normal rows, whose errors say nothing about real ones and are not
+            given.
         layers, arrays, layout: what to look at, as for `quantize_dynamic`; by default every large 2-D float array. With
             x, the layout of an array is that in which the model uses it.
         dtype, group_size, activation: what to compare with float.
@@ -52,8 +53,9 @@ def advise(
         forward: how to run the model on x; by default model(x), or model.predict(x) where it cannot be called.
 
     Returns:
-        An `Advice` with a row for each layer and batch size: "float" where the quantized one is slower, or its error is
-        above a tenth of the result.
+        An `Advice` with a row for each layer and batch size: "float" where the quantized one is slower, or its error on
+        x is above a tenth of the result; without x, where the weights of its inputs differ in range by 1000 times or
+        more, as they do where the inputs' values do and the small ones would be lost.
 
     Raises:
         TypeError: the model cannot be called with x, and there is no forward.
@@ -73,58 +75,44 @@ def advise(
     if not len(batch_sizes) or min(batch_sizes) < 1:
         raise ValueError(f"batch_sizes must hold numbers of rows from 1 on, got {list(batch_sizes)}")
     model = unwrapped(model)
-    specs = {} if layers is None else as_specs(layers)
-    found = find_layers(model, specs) if specs else []
-    if specs and not found:
-        raise ValueError(nothing_found(model, specs))
-    for path, layer in found:
-        if counterpart(type(layer)) is not None:
+    options = WeightOptions(dtypes=as_dtypes(dtype), group_size=group_size, activation=activation)
+    choice = None if layers is None else as_choice(layers)
+    targets = find_targets(model, choice, arrays, layout=layout, check_shape=options.check_shape).chosen
+    for target in targets:
+        if not target.is_linear:
             raise ValueError(
-                f"{tree.label(path)} is an octavo.nn.{type(layer).__name__}, and advise measures linear layers and "
-                "arrays alone; leave its class out of layers"
+                f"{tree.label(target.path)} is an octavo.nn.{type(target.original).__name__}, and advise measures "
+                "linear layers and arrays alone; leave its class out of layers"
             )
-    matrices: list[_Matrix] = []
-    if arrays is not None or layers is None:
-        wanted = True if arrays is None else arrays
-        fits = shape_check(dtype, group_size, True, activation)
-        chosen = chosen_arrays(model, wanted, layout, None, lambda value: type(value) in specs, fits)
-        matrices = list(chosen.arrays.values())
-    if not found and not matrices:
-        raise ValueError("the model holds no layer or array to look at; name layers=..., or arrays=[...]")
     inputs: dict[str, NDArray[np.float32]] = {}
     if x is not None:
-        inputs, matrices = _inputs(model, found, specs, matrices, x, _default_forward if forward is None else forward)
-    options: dict[str, Any] = {"dtype": dtype, "group_size": group_size, "activation": activation}
+        inputs, targets = _inputs(model, targets, x, forward)
     rows: list[LayerAdvice] = []
-
-    def add(path: str, original: Any, new: QuantLinear | QuantMatrix, spec: LayerSpec | None) -> None:
-        given = inputs.get(path)
-        kind: Layout | None = None if spec is not None else "in_out" if cast("QuantMatrix", new).axis == 1 else "out_in"
+    for target in targets:
+        new = _quantized(target, options.arguments(as_qtype(dtype)))
+        given, spread = inputs.get(target.path), spread_of_inputs(target.weight())
         for count in batch_sizes:
             batch = random_rows(new, count) if given is None else np.resize(given, (count, given.shape[1]))
-            m = measured(original, new, spec, batch)
-            name = canonical(path) or "(model)"
-            rows.append(LayerAdvice(name, _shape(new), count, *_figures(m), _advice(m, dtype), kind))
-
-    for path, layer in found:
-        spec = specs[type(layer)]
-        weight, bias = read_layer(layer, spec)
-        add(path, layer, QuantLinear(weight, bias, relu=spec.activation == "relu", **options), spec)
-    for path, array, axis in matrices:
-        add(path, array, QuantMatrix(array, axis=axis, **options), None)
+            m = measured(target.original, new, target.spec, batch)
+            sqnr = None if given is None else m.sqnr_db  # of random rows it says nothing about real ones
+            wrong = spread >= LARGE_SPREAD if sqnr is None else not sqnr >= ENOUGH_DB
+            advice = "float" if wrong or not m.speedup >= 1 else as_qtype(dtype).name[1:]
+            seconds = m.float_seconds, m.quantized_seconds
+            rows.append(LayerAdvice(target.name, _shape(new), count, *seconds, sqnr, advice, _layout(target)))
     if not rows:
         raise ValueError("x meets no array in a product; leave x out to measure on random rows")
     return Advice(tuple(rows))
 
 
-def _default_forward(model: Any, x: Any) -> Any:
-    run = model if callable(model) else getattr(model, "predict", None)
-    if run is None:
-        raise TypeError(
-            f"the model, a {type(model).__name__}, cannot be called; say how to run it on x: "
-            "forward=lambda model, x: ..., or leave x out to measure on random rows"
-        )
-    return run(x)
+def _quantized(target: Target, arguments: dict[str, Any]) -> QuantLinear | QuantMatrix:
+    if target.spec is None:
+        return QuantMatrix(target.original, axis=target.axis or 0, **arguments)
+    weight, bias = read_layer(target.original, target.spec)
+    return QuantLinear(weight, bias, relu=target.spec.activation == "relu", **arguments)
+
+
+def _layout(target: Target) -> Layout | None:
+    return None if target.spec is not None else "in_out" if target.axis == 1 else "out_in"
 
 
 def _shape(new: QuantLinear | QuantMatrix) -> tuple[int, int]:
@@ -132,56 +120,19 @@ def _shape(new: QuantLinear | QuantMatrix) -> tuple[int, int]:
     return layer.out_features, layer.in_features
 
 
-def _figures(m: Measured) -> tuple[float, float, float]:
-    return m.float_seconds, m.quantized_seconds, m.sqnr_db
-
-
-def _advice(m: Measured, dtype: QTypeLike) -> str:
-    return as_qtype(dtype).name[1:] if m.speedup >= 1 and m.sqnr_db >= ENOUGH_DB else "float"
-
-
 def _inputs(
-    model: Any,
-    found: list[tuple[str, Any]],
-    specs: dict[type, LayerSpec],
-    matrices: list[_Matrix],
-    x: Any,
-    forward: Callable[[Any, Any], Any],
-) -> tuple[dict[str, NDArray[np.float32]], list[_Matrix]]:
-    """Rows by path that layers and arrays are given while the model runs on x; and the arrays that are given any.
+    model: Any, targets: list[Target], x: Any, forward: Forward
+) -> tuple[dict[str, NDArray[np.float32]], list[Target]]:
+    """Rows by path that layers and arrays are given while the model runs on x; and the targets that are given any.
 
     How an array is multiplied is seen by trying: those that are not given rows with the axis they are said to have are
     watched once more with the other.
     """
-    layers = [watchable_layer(path, layer, specs[type(layer)]) for path, layer in found]
-    given = _watched(model, [*layers, *(watchable_array(*matrix) for matrix in matrices)], x, forward)
-    for path, _ in found:
-        if path not in given:
-            raise ValueError(f"{tree.label(path)} was not called with x; leave x out to measure on random rows")
-    others = [_turned(matrix) for matrix in matrices if matrix[0] not in given]
-    if others:
-        given |= _watched(model, [watchable_array(*matrix) for matrix in others], x, forward)
-    turned = {matrix[0]: matrix for matrix in others}
-    return given, [turned.get(matrix[0], matrix) for matrix in matrices if matrix[0] in given]
-
-
-def _turned(matrix: _Matrix) -> _Matrix:
-    path, array, axis = matrix
-    return path, array, 0 if axis == 1 else 1
-
-
-def _watched(
-    model: Any, watchables: list[Watchable], x: Any, forward: Callable[[Any, Any], Any]
-) -> dict[str, NDArray[np.float32]]:
-    """The rows of each one's first call that has any, by path."""
-    given: dict[str, NDArray[np.float32]] = {}
-
-    def note(path: str, value: Any) -> None:
-        with np.errstate(all="ignore"):
-            rows = np.array(value, np.float32)
-        if rows.size and path not in given:
-            given[path] = rows.reshape(-1, rows.shape[-1])
-
-    stand_ins = {id(item.original): item.watched(partial(note, item.path)) for item in watchables}
-    forward(tree.copy_with(model, stand_ins), x)
-    return given
+    given = first_rows(model, targets, x, forward)
+    for target in targets:
+        if target.spec is not None and target.path not in given:
+            raise ValueError(f"{tree.label(target.path)} was not called with x; leave x out to measure on random rows")
+    turned = {t.path: replace(t, axis=0 if t.axis == 1 else 1) for t in targets if t.path not in given}
+    if turned:
+        given |= first_rows(model, list(turned.values()), x, forward)
+    return given, [turned.get(target.path, target) for target in targets if target.path in given]

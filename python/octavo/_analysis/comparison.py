@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +16,11 @@ from octavo._layers.linear import QuantLinear
 from octavo._layers.matrix import QuantMatrix
 from octavo._layers.static import StaticQuantLinear
 from octavo._models import walk as tree
-from octavo._models.hooks import Watched
+from octavo._models.hooks import Watched, WatchedArray
+from octavo._models.paths import matches
 from octavo._numerics.definition import dequantize
 from octavo._numerics.params import QParams
+from octavo._quantize.batches import Forward, run_model
 from octavo._util.floating import quiet
 from octavo.nn._recurrent_base import RecurrentLayer
 
@@ -36,7 +38,8 @@ def compare(
     quantized_model: Any,
     x: Any,
     *,
-    forward: Callable[[Any, Any], Any] = lambda model, batch: model(batch),
+    arrays: bool | str | Collection[str] = False,
+    forward: Forward = run_model,
 ) -> Comparison:
     """Runs both models on x and compares what each quantized layer gives with what the float layer in its place gives.
 
@@ -44,7 +47,8 @@ def compare(
         float_model: the model before quantization.
         quantized_model: what `quantize_dynamic` or `convert` made of it. Both are left as they are.
         x: a batch.
-        forward: how to run a model on it.
+        arrays: which arrays that became a `QuantMatrix` get rows, too: paths and patterns, or True for all.
+        forward: how to run a model on x; by default model(x), or model.predict(x) where it cannot be called.
 
     Returns:
         A `Comparison`: print it, or `.plot(path)`. Errors accumulate: each layer's includes those of the layers before
@@ -55,26 +59,28 @@ def compare(
             a layer a different number of times or get results of different shapes. The layer is named.
 
     Notes:
-        A layer that has taken ReLU in is compared behind ReLU. A QuantLSTM, QuantGRU, QuantEmbedding or QuantMatrix
-        has no row of its own; its error shows in what comes behind it. All of x's results are held at once.
+        A layer that has taken ReLU in is compared behind ReLU. A QuantLSTM, QuantGRU or QuantEmbedding, and a
+        QuantMatrix that `arrays` does not name, has no row of its own; its error shows in what comes behind it. All of
+        x's results are held at once.
 
     Example:
         >>> import numpy as np, octavo as oc
         >>> model = oc.nn.Sequential(oc.nn.Linear(np.float32([[1, 2], [3, 4]])), oc.nn.ReLU())
         >>> print(oc.compare(model, oc.quantize_dynamic(model, {oc.nn.Linear}), np.float32([[127, 0], [0, 127]])))
-        layer      SQNR, dB    cosine  largest error  clipped
-        layers[0]     53.84  0.999998              1   0.000%
-        (result)      53.84  0.999998              1   0.000%
+        layer     SQNR, dB    cosine  largest error  clipped
+        layers.0     53.84  0.999998              1   0.000%
+        (result)     53.84  0.999998              1   0.000%
     """
     found = list(tree.walk(quantized_model, stop=lambda value: isinstance(value, (RecurrentLayer, QuantMatrix))))
-    layers = {path: layer for path, layer in found if isinstance(layer, QuantLinear)}
+    layers: dict[str, Any] = {path: layer for path, layer in found if isinstance(layer, QuantLinear)}
     if not layers and not any(isinstance(value, QuantMatrix) for _, value in found):
         raise ValueError("quantized_model has no quantized layer; pass what quantize_dynamic or convert returned")
+    layers |= _matrices(found, arrays)
     originals = dict(tree.walk(float_model))
     missing = [tree.label(path) for path in layers if path not in originals]
     if missing:
         raise ValueError(f"float_model has no layer at {', '.join(missing)}; pass the model that was quantized")
-    methods = {path: layer._call_name for path, layer in layers.items()}
+    methods = {path: getattr(layer, "_call_name", None) for path, layer in layers.items()}
     expected, y = _recorded(float_model, originals, methods, x, forward)
     actual, y_quantized = _recorded(quantized_model, layers, methods, x, forward)
     rows = [_compared(path, layers[path], expected.get(path, []), calls) for path, calls in actual.items()]
@@ -83,16 +89,33 @@ def compare(
     return Comparison(tuple(rows))
 
 
+def _matrices(found: list[tuple[str, Any]], arrays: bool | str | Collection[str]) -> dict[str, QuantMatrix]:
+    """Those of the quantized model that `arrays` names, by path."""
+    matrices = {path: value for path, value in found if isinstance(value, QuantMatrix)}
+    if isinstance(arrays, bool):
+        return matrices if arrays else {}
+    patterns = [arrays] if isinstance(arrays, str) else list(arrays)
+    unused = [p for p in patterns if not any(matches(path, p) for path in matrices)]
+    if unused:
+        names = ", ".join(path or "(model)" for path in matrices)
+        raise ValueError(
+            f"arrays: {', '.join(map(repr, unused))} names no QuantMatrix of quantized_model; it has {names or 'none'}"
+        )
+    return {path: value for path, value in matrices.items() if any(matches(path, p) for p in patterns)}
+
+
 def _recorded(
-    model: Any, layers: dict[str, Any], methods: dict[str, str], x: Any, forward: Callable[[Any, Any], Any]
+    model: Any, layers: dict[str, Any], methods: dict[str, str | None], x: Any, forward: Forward
 ) -> tuple[dict[str, list[_Call]], Any]:
     """The calls by path, in the order of first calls, while a copy of the model runs on x; and its result."""
     calls: dict[str, list[_Call]] = {}
 
-    def recorder(path: str, method: str) -> Watched:
+    def recorder(path: str, method: str | None) -> Watched | WatchedArray:
         def note(kept: Any, y: Any) -> None:
             calls.setdefault(path, []).append(_Call(kept, _kept(y)))
 
+        if method is None:
+            return WatchedArray(layers[path], lambda x, y: note(_kept(x), y))
         return Watched(copy.deepcopy(layers[path]), method, _kept, note)
 
     recorders = {id(layers[path]): recorder(path, method) for path, method in methods.items()}
@@ -100,13 +123,16 @@ def _recorded(
     return calls, _kept(y)
 
 
-def _compared(path: str, layer: QuantLinear, expected: list[_Call], actual: list[_Call]) -> LayerComparison:
+def _compared(
+    path: str, layer: QuantLinear | QuantMatrix, expected: list[_Call], actual: list[_Call]
+) -> LayerComparison:
     shapes = [call.y.shape for call in expected], [call.y.shape for call in actual]
     if shapes[0] != shapes[1]:
         raise ValueError(
             f"layer {tree.label(path)} gives results of shapes {shapes[0]} in the float model and {shapes[1]} in the "
             "quantized one; pass the model that was quantized"
         )
+    layer = layer._layer if isinstance(layer, QuantMatrix) else layer
     folded = isinstance(layer, StaticQuantLinear) and layer.relu
     y = [_as64(call.y) for call in expected]
     y = [np.maximum(part, 0) for part in y] if folded else y

@@ -7,16 +7,14 @@ from dataclasses import dataclass
 from os import PathLike
 from typing import Any
 
-from octavo._quantize.select import Layout
+from octavo._layers.linear import Layout
+from octavo._quantize.measure import ENOUGH_DB
 from octavo._util.pickling import pickled
 from octavo._util.plots import BAD, GOOD, Panel, bar_panels
 from octavo._util.tables import Tabular
 from octavo._util.timing import duration
 
-__all__ = ["ENOUGH_DB", "Advice", "Comparison", "LayerAdvice", "LayerComparison"]
-
-# Below it a layer's rounding shows in what a model gives: 20 dB is an error of a tenth of the result.
-ENOUGH_DB = 20.0
+__all__ = ["Advice", "Comparison", "LayerAdvice", "LayerComparison"]
 
 
 @pickled

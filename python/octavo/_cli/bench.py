@@ -1,9 +1,12 @@
-"""The command `octavo bench`: the int8 layer beside NumPy's float32 x @ W + b, on this machine."""
+"""Times int8 layers beside NumPy's float32 x @ W + b, on this machine, both with the same number of threads."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from octavo import runtime
+from octavo._cli.arguments import positive, require_folder_of
 from octavo._layers.linear import QuantLinear
 from octavo._util.timing import Timing, interleaved
 
@@ -33,6 +37,41 @@ THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"
 # Both operands are rounded to 8 bits; results have unit variance and errors of about 0.01.
 LARGEST_ERROR = 0.1
 _ROWS_CHECKED = 16
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--threads", type=positive, help="of both (default: as many as octavo would use)")
+    parser.add_argument("--kernel", help="force one by name, see octavo info (NumPy keeps its own)")
+    parser.add_argument("--shapes", nargs="+", metavar="MxKxN", help="instead of the usual ones")
+    parser.add_argument("--rounds", type=positive, default=5, help="of which the median counts (default: 5)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures")
+
+
+def command(arguments: argparse.Namespace) -> int:
+    shapes = [parse_shape(text) for text in arguments.shapes] if arguments.shapes else SHAPES
+    require_folder_of(arguments.json, "--json")
+    if arguments.kernel is not None:
+        runtime.use_kernel(arguments.kernel)
+    threads = arguments.threads or runtime.get_num_threads()
+    runtime.set_num_threads(threads)
+    environment = environment_for(threads, os.environ)
+    if environment is not None:  # NumPy's library has its threads already: once more, in a process that sets them
+        return subprocess.run(_again(arguments, threads), env=environment, check=False).returncode
+    print("\n".join(runtime.config_lines()))
+    rows = run(shapes, rounds=arguments.rounds)
+    print(table(rows))
+    if arguments.json is not None:
+        write_json(rows, arguments.json)
+    return 0 if all(row.is_right for row in rows) else 1
+
+
+def _again(arguments: argparse.Namespace, threads: int) -> list[str]:
+    """The command line of a process that does the same with this number of threads."""
+    line = [sys.executable, "-m", "octavo", "bench", "--threads", str(threads), "--rounds", str(arguments.rounds)]
+    given = {"--kernel": arguments.kernel, "--json": arguments.json}
+    for option, value in given.items():
+        line += [] if value is None else [option, str(value)]
+    return [*line, "--shapes", *arguments.shapes] if arguments.shapes else line
 
 
 @dataclass(frozen=True, slots=True)

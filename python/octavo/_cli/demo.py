@@ -1,7 +1,8 @@
-"""`octavo demo`: a model trained on real data, quantized by one call, and what that costs and gains."""
+"""Trains a model on real data, quantizes it with one call, and shows what that costs and gains."""
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octavo import nn
+from octavo._cli.arguments import positive, require_folder_of
 from octavo._layers.linear import QuantLinear
 from octavo._quantize.dynamic import quantize_dynamic
+from octavo._util.extras import import_extra
 from octavo._util.timing import interleaved
 from octavo.runtime import get_num_threads, kernels
 
 HIDDEN = (1024, 1024)
 BATCHES = (1, 1024)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="also draw the table")
+    parser.add_argument("--epochs", type=positive, default=12, help="passes over the training data (default: 12)")
+    parser.add_argument("--seed", type=int, default=0, help="of the data's split and the weights (default: 0)")
+
+
+def command(arguments: argparse.Namespace) -> int:
+    require_folder_of(arguments.plot, "--plot")
+    result = run(epochs=arguments.epochs, seed=arguments.seed)
+    print(table(result))
+    if arguments.plot is not None:
+        plot(result, arguments.plot)
+        print(f"plot written to {arguments.plot}")
+    return 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +105,9 @@ def table(result: Result) -> str:
 
 
 def plot(result: Result, path: Path) -> None:
-    """Draws the table as three bar charts. Needs matplotlib (extra ``cli``)."""
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise ImportError("--plot needs matplotlib: pip install 'octavo[cli]'") from error
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
+    """Draws the table as bar charts. Needs matplotlib (extra ``cli``)."""
+    import_extra("matplotlib", purpose="--plot", extra="cli").use("Agg")
+    plt = import_extra("matplotlib.pyplot", purpose="--plot", extra="cli")
 
     names = [row.name for row in result.rows]
     panels: list[tuple[str, str, list[float]]] = [
@@ -115,25 +130,20 @@ def plot(result: Result, path: Path) -> None:
 
 def _digits(seed: int) -> tuple[NDArray[Any], ...]:
     """(x_train, x_test, y_train, y_test); pixels scaled to 0..1, float32."""
-    try:
-        from sklearn.datasets import load_digits
-        from sklearn.model_selection import train_test_split
-    except ImportError as error:
-        raise ImportError("octavo demo needs scikit-learn: pip install 'octavo[demo]'") from error
-    data = load_digits()
+    data = _extra("sklearn.datasets").load_digits()
+    split = _extra("sklearn.model_selection").train_test_split
     x = (data.data / 16).astype(np.float32)
-    return tuple(train_test_split(x, data.target, test_size=0.25, random_state=seed, stratify=data.target))
+    return tuple(split(x, data.target, test_size=0.25, random_state=seed, stratify=data.target))
+
+
+def _extra(module: str) -> Any:
+    return import_extra(module, purpose="the demo", extra="demo")
 
 
 def _train(x: NDArray[np.float32], y: NDArray[Any], epochs: int, seed: int) -> nn.Sequential:
-    try:
-        from sklearn.neural_network import MLPClassifier
-        from tqdm import trange
-    except ImportError as error:
-        raise ImportError("octavo demo needs scikit-learn and tqdm: pip install 'octavo[demo]'") from error
-    classifier = MLPClassifier(HIDDEN, batch_size=128, random_state=seed)
+    classifier = _extra("sklearn.neural_network").MLPClassifier(HIDDEN, batch_size=128, random_state=seed)
     classes = np.unique(y)
-    progress = trange(epochs, desc="training", unit="epoch")
+    progress = _extra("tqdm").trange(epochs, desc="training", unit="epoch")
     for _ in progress:
         classifier.partial_fit(x, y, classes=classes)
         progress.set_postfix(loss=f"{classifier.loss_:.4f}")

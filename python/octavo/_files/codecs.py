@@ -22,7 +22,8 @@ from octavo._layers.recurrent import QuantGRU, QuantLSTM
 from octavo._layers.static import StaticQuantLinear
 from octavo._layers.stubs import DeQuantStub, Quantize, QuantStub
 from octavo._numerics.int4 import GroupedWeight, ScaleDtype, pack_int4, unpack_int4
-from octavo._numerics.params import SMALLEST_SCALE, QParams, as_qtype, first_place, qint4
+from octavo._numerics.params import SMALLEST_SCALE, QParams, as_qtype, qint4
+from octavo._util.arrays import first_place
 
 __all__ = [
     "Fields", "Part", "WeightFormat", "is_stored", "linear_options", "packed", "tensor_name", "unpacked",
@@ -107,7 +108,9 @@ def is_stored(value: Any) -> bool:
         >>> is_stored(np.zeros(2)), is_stored([0, 0])
         (True, False)
     """
-    return isinstance(value, (QuantLinear, *_CLASSES)) or (isinstance(value, np.ndarray) and value.dtype != object)
+    if isinstance(value, np.ndarray):
+        return value.dtype != object or _holds_text(value)
+    return isinstance(value, (QuantLinear, *_CLASSES))
 
 
 def packed(value: Any) -> tuple[Options | None, Parts]:
@@ -117,7 +120,7 @@ def packed(value: Any) -> tuple[Options | None, Parts]:
         TypeError: an array or a class that files cannot hold.
     """
     if isinstance(value, np.ndarray):
-        return None, {"": _array(value)}
+        return _write_text(value) if value.dtype.kind in "USO" else (None, {"": _array(value)})
     kind = _KINDS.get(type(value).__name__)
     if kind is None or kind.cls is not type(value):
         raise TypeError(
@@ -154,9 +157,52 @@ def _array(array: NDArray[Any]) -> Part:
     if dtype_code(array.dtype) is None:
         raise TypeError(
             f"it has dtype {array.dtype}; files hold bool, integers, float16, float32, float64 and complex64. "
-            "Convert it, or keep it outside the model"
+            "Convert it, or keep it outside the model; joblib.dump(model, 'model.joblib') stores a scikit-learn "
+            "estimator whole, as a pickle"
         )
     return _part(array)
+
+
+# Arrays of text, such as the classes of an estimator: the code points, or bytes, of elements of one length
+
+_TEXT = "text"
+
+
+def _holds_text(array: NDArray[Any]) -> bool:
+    """Whether an array of objects holds strings alone."""
+    return array.size > 0 and all(type(item) is str for item in array.flat)
+
+
+def _write_text(array: NDArray[Any]) -> tuple[Options, Parts]:
+    if type(array) is not np.ndarray:
+        raise TypeError(f"it is a {type(array).__name__}, and would come back as a plain array; store np.asarray of it")
+    text = array.astype(np.str_) if array.dtype == object else array
+    if array.dtype == object and not np.array_equal(text.astype(object), array):
+        raise TypeError("it holds text that ends with NUL, which files cannot hold; remove these characters")
+    unit = np.dtype("<u4" if text.dtype.kind == "U" else "u1")
+    width = max(1, text.dtype.itemsize // unit.itemsize)
+    text = np.ascontiguousarray(text.astype(f"<U{width}" if text.dtype.kind == "U" else f"S{width}"))
+    options = {
+        "type": _TEXT,
+        "kind": "object" if array.dtype == object else text.dtype.kind,
+        "shape": list(array.shape),
+    }
+    return options, {"text": _part(np.frombuffer(text.tobytes(), unit).reshape(*array.shape, width))}
+
+
+def _read_text(fields: Fields) -> NDArray[Any]:
+    kind = fields.choice("kind", "U", "S", "object")
+    shape = fields.option("shape", list)
+    if not all(type(size) is int and size >= 0 for size in shape):
+        raise ValueError(f"shape must be a list of sizes, got {shape!r}")
+    codes = fields.tensor("text", "U8" if kind == "S" else "U32", None)
+    if codes.ndim != len(shape) + 1 or list(codes.shape[:-1]) != shape or codes.shape[-1] < 1:
+        raise ValueError(f"text must have shape {[*shape, 'width']}, got {list(codes.shape)}")
+    if kind != "S" and codes.max(initial=0) > 0x10FFFF:
+        raise ValueError(f"text must hold code points up to 0x10FFFF, got {codes.max():#x}")
+    dtype = f"S{codes.shape[-1]}" if kind == "S" else f"<U{codes.shape[-1]}"
+    text = np.frombuffer(codes.tobytes(), dtype).reshape(shape).copy()
+    return text.astype(object) if kind == "object" else text
 
 
 # Layers
@@ -325,13 +371,14 @@ def _read_static(fields: Fields) -> StaticQuantLinear:
 
 
 def _write_matrix(matrix: QuantMatrix) -> tuple[Options, Parts]:
-    options, parts = _write_quant_linear(matrix._layer)
+    layer = matrix._layer
+    options, parts = _write_static(layer) if isinstance(layer, StaticQuantLinear) else _write_quant_linear(layer)
     return options | {"axis": matrix.axis}, parts
 
 
 def _read_matrix(fields: Fields) -> QuantMatrix:
     axis = fields.choice("axis", 0, 1)
-    layer = _read_quant_linear(fields)
+    layer = _read_static(fields) if "input" in fields.options else _read_quant_linear(fields)
     if layer.relu or layer.bias is not None:
         raise ValueError("a QuantMatrix has neither a bias nor a ReLU: relu and bias must be false")
     return QuantMatrix._made(layer, axis)
@@ -454,5 +501,6 @@ def _kinds() -> Mapping[str, Kind]:
     return {kind.cls.__name__: kind for kind in rows}
 
 
-_KINDS = _kinds()
+_KINDS = dict(_kinds())
 _CLASSES = tuple(kind.cls for kind in _KINDS.values())
+_KINDS[_TEXT] = Kind(np.ndarray, _write_text, _read_text)

@@ -1,59 +1,62 @@
 """`octavo quantize`: a float checkpoint becomes a quantized one, a block of rows at a time.
 
-Memory stays near one block, whatever the size of the file or of its largest tensor: the input is memory-mapped, rows
-are quantized independently of each other, and the output is written where each piece belongs.
+`plan` decides what becomes of each tensor, `rows` quantizes blocks of rows, and this module writes each piece where it
+belongs. Memory stays near one block, whatever the size of the checkpoint or of its largest tensor.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from octavo._files.codecs import WeightFormat, linear_options, tensor_name
-from octavo._files.safetensors import Reader, Tensor, Writer, widened
-from octavo._files.save_load import header_metadata
-from octavo._numerics.checks import check_group_size, is_int4
-from octavo._numerics.definition import quantize_weight
-from octavo._numerics.int4 import ScaleDtype, pack_int4
+from octavo._files.checkpoint import Checkpoint
+from octavo._files.choice import Choice
+from octavo._files.codecs import tensor_name
+from octavo._files.header import BITS, Tensor
+from octavo._files.items import Item, Matrix
+from octavo._files.outputs import made, planned_outputs
+from octavo._files.plan import FLOATS, Plan, make_plan
+from octavo._files.rows import BLOCK_ELEMS, GROUP_SIZE, Rounder, Rounding, make_rounder, quantized_blocks
+from octavo._files.safetensors import Writer
+from octavo._files.shards import index_name, write_index
+from octavo._numerics.int4 import ScaleDtype
 from octavo._numerics.params import QTypeLike
-from octavo._numerics.rounding import round_nearest, round_search
+from octavo._util.extras import import_extra
 
-__all__ = ["Conversion", "as_rows", "candidates", "quantize_checkpoint", "summary"]
+__all__ = ["Conversion", "quantize_checkpoint", "summary"]
 
-Layout = Literal["out_in", "in_out"]
-Rounder = Callable[[NDArray[Any]], dict[str, NDArray[Any]]]
-
-FLOATS = ("F16", "BF16", "F32", "F64")
-_INCLUDE, _EXCLUDE = ("*.weight",), ("*emb*",)
-_BLOCK_ELEMS = 1 << 20
-_MAX_IN_FEATURES = (2**31 - 1) // 128**2  # int32 sums are exact up to it
-_LAYOUTS = ("out_in", "in_out")
-_GROUP_SIZE = 128
-
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """A matrix of the input that becomes a layer: its names there, its name in the output, and (out, in)."""
-
-    name: str
-    weight: str
-    bias: str | None
-    shape: tuple[int, int]
+Rest = Literal["same", "float16"]
 
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """What `quantize_checkpoint` did: names of layers, (tensor, reason) of those copied as they were, file sizes."""
+    """What `quantize_checkpoint` did.
+
+    Attributes:
+        layers: names of what was quantized, in the order of the checkpoint.
+        kinds: how many there are of each class.
+        skipped: (tensor, reason) of those copied.
+        layout: how the layouts of matrices were found, in words.
+        notes: what the user should know, such as patterns that matched nothing.
+        files: what was written.
+        bytes_before, bytes_after: of all files.
+    """
 
     layers: tuple[str, ...]
+    kinds: Mapping[str, int]
     skipped: tuple[tuple[str, str], ...]
+    layout: str
+    notes: tuple[str, ...]
+    files: tuple[Path, ...]
     bytes_before: int
     bytes_after: int
 
@@ -63,32 +66,28 @@ def quantize_checkpoint(
     destination: str | os.PathLike[str],
     *,
     dtype: QTypeLike = "int8",
-    group_size: int | None = _GROUP_SIZE,
+    group_size: int | None = GROUP_SIZE,
     symmetric: bool = True,
     scale_dtype: ScaleDtype = "float32",
-    rounding: Literal["nearest", "search"] | None = None,
-    layout: Layout = "out_in",
-    include: Sequence[str] = (),
-    exclude: Sequence[str] = (),
+    rounding: Rounding | None = None,
+    rest: Rest = "same",
+    choice: Choice | None = None,
     progress: bool = False,
 ) -> Conversion:
-    """Writes a safetensors file in which each chosen matrix W (and its bias b) is an integer layer y = x W^T + b.
+    """Writes a checkpoint for `octavo.load` in which each weight W is held as integers.
 
     Args:
-        source: safetensors, in float16, bfloat16, float32 or float64.
-        destination: another file, for `octavo.load`. The layer of "blocks.0.fc1.weight" and "blocks.0.fc1.bias" is
-            called "blocks.0.fc1"; a matrix whose name does not end in ".weight" keeps it. All other tensors are copied
-            byte by byte, and so is the metadata.
+        source: a safetensors file in float16, bfloat16, float32 or float64; the index of several (model.safetensors.
+            index.json), or their folder; or a NumPy archive (.npz).
+        destination: another file that ends in .safetensors; or a folder, where the files get the names of the source's.
         dtype: of the weights: "int8" or "int4".
         group_size: int4 only: inputs that share a scale; a multiple of 32, or None for one scale a row. The last group
             of a row is shorter where it does not divide the number of inputs.
         symmetric: int4 only: False for a zero point a group.
         scale_dtype: int4 only: "float32", or "float16" for half the bytes of the scales.
         rounding: "nearest" or, for int4 only and the default there, "search": see `octavo.rounding`.
-        layout: of the matrices in `source`: "out_in" as in y = x W^T, "in_out" as in y = x W.
-        include: patterns (`fnmatch`, case matters) of tensors to quantize if they are matrices. Default: "*.weight"
-            except "*emb*".
-        exclude: patterns of tensors to leave as they are, besides.
+        rest: the type of float tensors that are not quantized: "same" as they have, or "float16".
+        choice: which tensors become what; by default, weights by their names: see `Choice`.
         progress: show a progress bar (needs tqdm).
 
     Returns:
@@ -96,14 +95,14 @@ def quantize_checkpoint(
 
     Raises:
         OSError: a file cannot be read or written.
-        ValueError: an option is unknown or not for this dtype; source is no usable safetensors file, or quantized
-            already; nothing is chosen; weights hold NaN or infinity; source and destination are one file. Nothing is
-            left of the destination.
+        ValueError: an option is unknown or not for this dtype; source is not a usable checkpoint, is only a part of
+            one, or is quantized already; a tensor has a type that NumPy lacks; nothing is chosen; weights hold NaN or
+            infinity; source and destination are one file. Nothing is left of the destination.
         ImportError: progress without tqdm; the message names the extra.
 
     Notes:
-        The integers are those of `QuantLinear`; rows are quantized one by one, so memory stays near a few blocks of
-        rows.
+        The integers are those of `QuantLinear`, `QuantEmbedding` and so on. All tensors that are not quantized are
+        copied byte by byte, and so is the metadata. Each layer lies in one file, that of its weight.
 
     Example:
         >>> import tempfile, numpy as np, octavo as oc
@@ -116,184 +115,167 @@ def quantize_checkpoint(
         ('fc',)
         {'fc': QuantLinear(64 -> 64, int8, activation=symmetric)}
     """
-    if layout not in _LAYOUTS:
-        raise ValueError(f"layout must be one of {_LAYOUTS}, got {layout!r}")
-    weights, rounder = _weights(dtype, group_size, symmetric, scale_dtype, rounding)
-    with Reader(source) as reader:
-        if os.path.exists(destination) and os.path.samefile(source, destination):
-            raise ValueError(f"{reader.path} would be overwritten by its own conversion; give another output file")
-        if "octavo" in reader.metadata:
-            raise ValueError(f"{reader.path} is an octavo file, quantized already; convert the float checkpoint")
-        layers, skipped = candidates(reader, layout=layout, include=include, exclude=exclude)
-        if not layers:
-            why = "; ".join(f"{name}: {reason}" for name, reason in skipped[:5]) or "it holds no tensor"
-            raise ValueError(f"{reader.path} has no tensor to quantize ({why}); use --include")
-        tensors = {name: reader.tensors[name] for name, _ in skipped}
-        options: dict[str, Any] = {}
-        for layer in layers:
-            own = weights.tensors(layer.shape, bias=layer.bias is not None)
-            tensors |= {tensor_name(layer.name, suffix): tensor for suffix, tensor in own.items()}
-            options[layer.name] = linear_options(layer.shape, weights, bias=layer.bias is not None)
-
-        def metadata(crc32: dict[str, int]) -> dict[str, str]:
-            return reader.metadata | header_metadata(options, {}, crc32)
-
-        with _bar(_bytes(reader), progress) as advance, Writer(destination, tensors, metadata) as writer:
-            for layer in layers:
-                _write_layer(reader, writer, layer, layout, rounder, advance)
-            for name, _ in skipped:
-                _copy(reader, writer, name, advance)
-        return Conversion(tuple(layer.name for layer in layers), tuple(skipped), reader.nbytes, writer.nbytes)
+    if rest not in ("same", "float16"):
+        raise ValueError(f'rest must be "same" or "float16", got {rest!r}')
+    choice = choice or Choice()
+    weights, rounder = make_rounder(dtype, group_size, symmetric, scale_dtype, rounding)
+    with Checkpoint(source) as checkpoint:
+        _check(checkpoint, choice)
+        plan = make_plan(checkpoint, choice)
+        if not plan.items:
+            raise ValueError(_nothing_chosen(checkpoint, plan, choice))
+        outputs, folder = planned_outputs(checkpoint, plan, Path(destination))
+        floats = {name: _kept(checkpoint.tensors[name], rest) for name, _ in plan.copied}
+        with made(folder), _bar(checkpoint, progress) as advance, contextlib.ExitStack() as stack:
+            for output in outputs:
+                writer = stack.enter_context(output.writer(weights, floats))
+                for item in output.items:
+                    for matrix in item.matrices:
+                        _write_matrix(checkpoint, writer, item, matrix, rounder, advance)
+                for name in output.copied:
+                    _copy(checkpoint, writer, name, floats[name], advance)
+                output.nbytes = writer.nbytes
+        files = [output.path for output in outputs]
+        if folder is not None and len(files) > 1:
+            where = {name: output.path.name for output in outputs for name in output.tensors(weights, floats)}
+            files.append(folder / index_name(checkpoint.path))
+            write_index(files[-1], where, sum(output.nbytes for output in outputs))
+        return Conversion(
+            tuple(item.name for item in plan.items),
+            Counter(item.kind for item in plan.items),
+            plan.copied,
+            plan.layout,
+            _notes(checkpoint, plan, choice),
+            tuple(files),
+            checkpoint.nbytes,
+            sum(os.path.getsize(file) for file in files),
+        )
 
 
 def summary(result: Conversion) -> str:
-    """What was left as it was and why, and what was gained: the text that the command prints."""
+    """What was copied and why, and what was gained: the text that the command prints."""
     lines = [f"copied {name}: {reason}" for name, reason in result.skipped]
+    lines += [result.layout] if result.layout else []
+    kinds = ", ".join(f"{count} {kind}" for kind, count in result.kinds.items())
+    lines.append(f"{len(result.layers)} layers quantized ({kinds}), {len(result.skipped)} tensors copied")
     share = 100 * result.bytes_after / result.bytes_before
-    lines.append(
-        f"{len(result.layers)} layers quantized, {len(result.skipped)} tensors copied; "
-        f"{result.bytes_before:,} B before, {result.bytes_after:,} B after ({share:.1f} %)"
-    )
-    return "\n".join(lines)
+    lines.append(f"{result.bytes_before:,} B before, {result.bytes_after:,} B after ({share:.1f} %)")
+    if len(result.files) > 1:
+        lines.append(f"{len(result.files)} files in {result.files[0].parent}")
+    return "\n".join([*lines, *result.notes])
 
 
-def candidates(
-    reader: Reader, *, layout: Layout, include: Sequence[str] = (), exclude: Sequence[str] = ()
-) -> tuple[list[Layer], list[tuple[str, str]]]:
-    """(layers to be, (tensor, reason) of what stays as it is)."""
-    excluded = [*exclude, *(() if include else _EXCLUDE)]
-    included = include or _INCLUDE
-    layers: list[Layer] = []
-    reasons: dict[str, str] = {}
-    biases: set[str] = set()
-    for name, tensor in reader.tensors.items():
-        layer = _layer(name, tensor, reader, layout)
-        reason = _unfit(name, tensor, layer, reader) or _unwanted(name, included, excluded)
-        if reason is None:
-            layers.append(layer)
-            biases |= {layer.bias} if layer.bias else set()
-        else:
-            reasons[name] = reason
-    return layers, [(name, reason) for name, reason in reasons.items() if name not in biases]
+# What to convert
 
 
-def _layer(name: str, tensor: Tensor, reader: Reader, layout: Layout) -> Layer:
-    stem = name.removesuffix(".weight") if name.endswith(".weight") else "" if name == "weight" else name
-    bias = tensor_name(stem, "bias")
-    shape = tensor.shape[::-1] if layout == "in_out" else tensor.shape
-    return Layer(stem, name, bias if stem != name and bias in reader.tensors else None, shape)  # type: ignore[arg-type]  # 2-D is checked by _unfit
-
-
-def _unwanted(name: str, include: Sequence[str], exclude: Sequence[str]) -> str | None:
-    if not any(fnmatchcase(name, pattern) for pattern in include):
-        return f"does not match {' or '.join(include)}"
-    return next((f"matches the excluded {pattern}" for pattern in exclude if fnmatchcase(name, pattern)), None)
-
-
-def _unfit(name: str, tensor: Tensor, layer: Layer, reader: Reader) -> str | None:
-    """Why a tensor cannot be the weight of a layer."""
-    if tensor.dtype not in FLOATS:
-        return f"{tensor.dtype}, not a float type that can be read"
-    if len(tensor.shape) != 2:
-        return f"{len(tensor.shape)}-D, not a matrix"
-    if 0 in tensor.shape:
-        return "empty"
-    n, k = layer.shape
-    if k > _MAX_IN_FEATURES:
-        return f"{k} inputs, more than the {_MAX_IN_FEATURES} that int32 sums hold exactly"
-    if layer.bias is not None:
-        bias = reader.tensors[layer.bias]
-        if bias.dtype not in FLOATS or bias.shape != (n,):
-            return f"its bias is {bias.dtype} of shape {list(bias.shape)}, expected {n} floats"
-    taken = {tensor_name(layer.name, suffix) for suffix in ("weight", "scale", "zero_point", "bias")}
-    clash = (taken & reader.tensors.keys()) - {name, layer.bias}
-    if clash or layer.name in reader.tensors.keys() - {name}:
-        return f"{min(clash or {layer.name})} has the name that the layer would need"
-    return None
-
-
-def _weights(
-    dtype: QTypeLike,
-    group_size: int | None,
-    symmetric: bool,
-    scale_dtype: ScaleDtype,
-    rounding: Literal["nearest", "search"] | None,
-) -> tuple[WeightFormat, Rounder]:
-    """How weights are stored, and what makes their tensors of a block of rows."""
-    given = None if group_size == _GROUP_SIZE else group_size
-    if not is_int4(dtype, group_size=given, symmetric=symmetric, scale_dtype=scale_dtype, rounding=rounding):
-        return WeightFormat(), _rounded_to_int8
-    check_group_size(group_size)
-    weights = WeightFormat("int4", group_size, symmetric, scale_dtype)
-    choose = round_nearest if rounding == "nearest" else round_search
-
-    def rounded(block: NDArray[Any]) -> dict[str, NDArray[Any]]:
-        found = choose(block, group_size=group_size, symmetric=symmetric, scale_dtype=scale_dtype)
-        tensors: dict[str, NDArray[Any]] = {"weight": pack_int4(found.q), "scale": found.scale.astype(scale_dtype)}
-        return tensors if found.zero_point is None else tensors | {"zero_point": found.zero_point}
-
-    return weights, rounded
-
-
-def _rounded_to_int8(block: NDArray[Any]) -> dict[str, NDArray[Any]]:
-    q, scale = quantize_weight(block)
-    return {"weight": q, "scale": scale}
-
-
-def _write_layer(
-    reader: Reader, writer: Writer, layer: Layer, layout: Layout, rounder: Rounder, advance: Callable[[int], Any]
-) -> None:
-    for start, block in as_rows(reader, layer.weight, layout):
-        bad = ~np.isfinite(block)
-        if bad.any():
-            row, column = np.argwhere(bad)[0]
+def _check(checkpoint: Checkpoint, choice: Choice) -> None:
+    """Raises ValueError where the checkpoint cannot be converted as a whole."""
+    if "octavo" in checkpoint.metadata:
+        raise ValueError(f"{checkpoint.path} is an octavo file, quantized already; convert the float checkpoint")
+    for name, tensor in checkpoint.foreign.items():
+        if not choice.drops(name):
+            remedy = "convert it to float16, or " if tensor.dtype in BITS else ""
             raise ValueError(
-                f"{reader.path}: {layer.weight} holds {block[row, column]!s} for output {start + row}, input {column}, "
-                f"and integers have no such value; leave it as it is with --exclude {layer.weight}"
+                f"{checkpoint.file_of(name)}: tensor {name!r} is {tensor.dtype}, a type that octavo cannot read; "
+                f"{remedy}leave it out with --drop {name}"
             )
-        for suffix, piece in rounder(block).items():
-            writer.append(tensor_name(layer.name, suffix), piece)
-        advance(block.size * reader.tensors[layer.weight].nbytes // (layer.shape[0] * layer.shape[1]))
-    reader.release(layer.weight)
-    if layer.bias is not None:
-        bias = reader.array(layer.bias).astype(np.float32)
-        if not np.isfinite(bias).all():
-            remedy = f"leave it out with --exclude {layer.weight}"
-            raise ValueError(f"{reader.path}: {layer.bias} must be finite in float32; {remedy}")
-        writer.append(tensor_name(layer.name, "bias"), bias)
-        advance(reader.tensors[layer.bias].nbytes)
 
 
-def as_rows(reader: Reader, name: str, layout: Layout) -> Iterator[tuple[int, NDArray[Any]]]:
-    """(first row, rows) of the matrix as (out, in), about a million elements at a time; bfloat16 as float32."""
-    raw = reader.raw(name) if layout == "out_in" else reader.raw(name).T
-    step = max(1, _BLOCK_ELEMS // max(1, raw.shape[1]))
-    for start in range(0, raw.shape[0], step):
-        yield start, widened(raw[start : start + step], reader.tensors[name].dtype)
+def _nothing_chosen(checkpoint: Checkpoint, plan: Plan, choice: Choice) -> str:
+    patterns = choice.include
+    if not patterns:
+        why = "; ".join(f"{name}: {reason}" for name, reason in plan.copied[:5]) or "it holds no tensor"
+        return f"{checkpoint.path} has no tensor to quantize ({why}); name some with --include, or use --arrays"
+    meant = [(name, reason) for name, reason in plan.copied if choice.includes(name)]
+    if meant:
+        why = "; ".join(f"{name}: {reason}" for name, reason in meant[:5])
+        return f"{checkpoint.path}: nothing that matches {' or '.join(patterns)} can be quantized ({why})"
+    names = ", ".join([*list(checkpoint.tensors)[:5], *(["..."] if len(checkpoint.tensors) > 5 else [])])
+    return f"{checkpoint.path} has no tensor that matches {' or '.join(patterns)}; its tensors are {names}"
 
 
-def _copy(reader: Reader, writer: Writer, name: str, advance: Callable[[int], Any]) -> None:
-    data = reader.data(name)
-    for start in range(0, data.size, 4 * _BLOCK_ELEMS):
-        piece = data[start : start + 4 * _BLOCK_ELEMS]
-        writer.append(name, piece)
-        advance(piece.size)
-    reader.release(name)
+def _notes(checkpoint: Checkpoint, plan: Plan, choice: Choice) -> tuple[str, ...]:
+    """Patterns that matched nothing, and floats that were left though they are most of the checkpoint."""
+    known = [*checkpoint.tensors, *checkpoint.foreign]
+    notes = [f"note: {option} {pattern} matches no tensor" for option, pattern in choice.unmatched(known)]
+    quantized = {name for item in plan.items for name in item.sources()}
+    floats = {name: t.nbytes for name, t in checkpoint.tensors.items() if t.dtype in FLOATS}
+    done = sum(floats[name] for name in quantized)
+    if 2 * done < sum(floats.values()):
+        left = sorted(floats.keys() - quantized, key=lambda name: -floats[name])[:3]
+        notes.append(
+            f"note: little was quantized, {100 * done / sum(floats.values()):.1f} % of the bytes; the largest tensors "
+            f"that were copied are {', '.join(left)}. Use --include, or --arrays where they are arrays of the model"
+        )
+    return tuple(notes)
 
 
-def _bytes(reader: Reader) -> int:
-    return sum(tensor.nbytes for tensor in reader.tensors.values())
+# Writing
+
+
+def _write_matrix(
+    checkpoint: Checkpoint, writer: Writer, item: Item, matrix: Matrix, rounder: Rounder, advance: Callable[[int], Any]
+) -> None:
+    prefix, source = item.prefix(matrix), checkpoint.tensors[matrix.tensor]
+    itemsize = source.nbytes // math.prod(source.shape)
+    for elems, pieces in quantized_blocks(checkpoint, matrix, rounder):
+        for suffix, piece in pieces.items():
+            writer.append(tensor_name(prefix, suffix), piece)
+        advance(elems * itemsize)
+    checkpoint.release(matrix.tensor)
+    if matrix.bias is not None:
+        with np.errstate(all="ignore"):
+            bias = checkpoint.array(matrix.bias).astype(np.float32)
+        bad = np.flatnonzero(~np.isfinite(bias))
+        if bad.size:
+            raise ValueError(
+                f"{checkpoint.file_of(matrix.bias)}: {matrix.bias} must be finite in float32, got {bias[bad[0]]!s} at "
+                f"index {bad[0]}; leave the layer as it is with --exclude {matrix.tensor}"
+            )
+        writer.append(tensor_name(prefix, "bias"), bias)
+        advance(checkpoint.tensors[matrix.bias].nbytes)
+
+
+def _kept(tensor: Tensor, rest: Rest) -> Tensor:
+    """How a tensor is written that is not quantized."""
+    return Tensor("F16", tensor.shape) if rest == "float16" and tensor.dtype in FLOATS else tensor
+
+
+def _copy(checkpoint: Checkpoint, writer: Writer, name: str, kept: Tensor, advance: Callable[[int], Any]) -> None:
+    before = checkpoint.tensors[name]
+    if kept.dtype != before.dtype:
+        values = checkpoint.values(name).reshape(-1)
+        for start in range(0, values.size, BLOCK_ELEMS):
+            writer.append(name, _as_float16(checkpoint, name, values[start : start + BLOCK_ELEMS], start))
+        advance(before.nbytes)
+    else:
+        data = checkpoint.data(name)
+        for start in range(0, data.size, 4 * BLOCK_ELEMS):
+            piece = data[start : start + 4 * BLOCK_ELEMS]
+            writer.append(name, piece)
+            advance(piece.size)
+    checkpoint.release(name)
+
+
+def _as_float16(checkpoint: Checkpoint, name: str, values: NDArray[Any], start: int) -> NDArray[np.float16]:
+    with np.errstate(all="ignore"):
+        found = values.astype(np.float16)
+    lost = np.flatnonzero(np.isinf(found) & np.isfinite(values))
+    if lost.size:
+        raise ValueError(
+            f"{checkpoint.file_of(name)}: {name} holds {values[lost[0]]!s} at element {start + lost[0]}, beyond "
+            f"float16's 65504; omit --rest float16"
+        )
+    return found
 
 
 @contextlib.contextmanager
-def _bar(total: int, progress: bool) -> Iterator[Callable[[int], Any]]:
-    """What to call with bytes that are done."""
+def _bar(checkpoint: Checkpoint, progress: bool) -> Iterator[Callable[[int], Any]]:
+    """What to call with the number of bytes that are done."""
     if not progress:
         yield lambda done: None
         return
-    try:
-        from tqdm import tqdm
-    except ImportError as error:
-        raise ImportError("the progress bar needs tqdm: pip install 'octavo[cli]', or use --no-progress") from error
-    with tqdm(total=total, desc="quantizing", unit="B", unit_scale=True) as bar:
+    tqdm = import_extra("tqdm", purpose="the progress bar (or use --no-progress)", extra="cli")
+    total = sum(tensor.nbytes for tensor in checkpoint.tensors.values())
+    with tqdm.tqdm(total=total, desc="quantizing", unit="B", unit_scale=True) as bar:
         yield bar.update

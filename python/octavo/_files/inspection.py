@@ -1,4 +1,4 @@
-"""`octavo inspect`: what a safetensors file holds, what it takes, and how far its integers are from the floats."""
+"""`octavo inspect`: what a file holds, what it takes, and how far its integers are from the floats."""
 
 from __future__ import annotations
 
@@ -6,28 +6,40 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from octavo._files.conversion import Layout, as_rows, candidates
-from octavo._files.safetensors import Reader
+from octavo._files.checkpoint import Checkpoint
+from octavo._files.choice import Choice
+from octavo._files.header import Tensor
+from octavo._files.layouts import Layout
+from octavo._files.plan import FLOATS, make_plan
 from octavo._files.save_load import read_header, stored_items
-from octavo._files.sizes import Shape, memory_table
+from octavo._files.sizes import Shape, memory_sizes, memory_table
+from octavo._files.weight_error import ErrorOf, estimate, measure_against
 from octavo._layers.embedding import QuantEmbedding
 from octavo._layers.linear import QuantLinear
 from octavo._layers.matrix import QuantMatrix
 from octavo._layers.recurrent import QuantGRU, QuantLSTM
+from octavo._util.tables import table
 
-__all__ = ["Row", "error_against", "estimated_error", "report", "rows"]
+__all__ = ["Report", "Row", "inspect_file"]
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One layer or tensor. `elems` counts a layer's bias too; `memory_bytes` is what it takes once loaded; the error is
-    relative to the RMS of the weights.
+    """One layer or tensor.
+
+    Attributes:
+        name, kind, shape: as they are shown.
+        elems: how many numbers it holds, a layer's bias among them.
+        file_bytes, memory_bytes: in the file, and once loaded.
+        layers: the matrices that are quantized, or would be.
+        error: of the weights, relative to their RMS.
+        is_float: whether the numbers stand for floats.
     """
 
     name: str
@@ -36,180 +48,197 @@ class Row:
     elems: int
     file_bytes: int
     memory_bytes: int
-    layer: Shape | None = None
+    layers: tuple[Shape, ...] = ()
     error: float | None = None
+    is_float: bool = True
 
 
-def report(
-    path: str | os.PathLike[str], *, against: str | os.PathLike[str] | None = None, layout: Layout = "out_in"
-) -> str:
-    """The text of `octavo inspect`: a line a layer or tensor, totals, and what the model takes in each type.
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What `octavo inspect` prints: `str` gives the text, `as_json` the figures."""
+
+    path: Path
+    rows: tuple[Row, ...]
+    file_bytes: int
+    is_quantized: bool
+    is_measured: bool
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        floats = 4 * sum(row.elems for row in self.rows)
+        memory = sum(row.memory_bytes for row in self.rows)
+        lines = [_table(self.rows, self.is_quantized, self.is_measured), ""]
+        if self.is_quantized and not self.is_measured:
+            lines += [
+                "error (est.): step/sqrt(12) over the RMS of the weights, as if rounding were all of the error; "
+                "--against ORIGINAL measures it",
+                "",
+            ]
+        lines.append(
+            f"{len(self.rows)} entries, {self.file_bytes:,} B in the file, {memory:,} B in memory; "
+            f"{floats:,} B as float32 ({100 * self.file_bytes / max(floats, 1):.1f} %)"
+        )
+        if layers := self._layers():
+            lines += [
+                "",
+                "the same model by type of its layers' weights; all other floats in float16 (octavo quantize --rest "
+                "float16), in the first line in float32:",
+                memory_table(layers, *self._rest()),
+            ]
+        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
+
+    def as_json(self) -> dict[str, Any]:
+        """The figures, for `json.dumps`."""
+        entries = [
+            {key: value for key, value in asdict(row).items() if key not in ("layers", "is_float")} for row in self.rows
+        ]
+        sizes = {
+            name: {"file_bytes": size.file, "memory_bytes": size.memory}
+            for name, size in memory_sizes(self._layers(), *self._rest()).items()
+        }
+        return {
+            "path": str(self.path),
+            "file_bytes": self.file_bytes,
+            "quantized": self.is_quantized,
+            "error": ("measured" if self.is_measured else "estimated") if self.is_quantized else None,
+            "entries": entries,
+            "sizes": sizes if self._layers() else {},
+            "notes": list(self.notes),
+        }
+
+    def _layers(self) -> Counter[Shape]:
+        return Counter(shape for row in self.rows for shape in row.layers)
+
+    def _rest(self) -> tuple[int, int]:
+        """(floats outside the layers, bytes of all that is not floats)."""
+        floats = sum(row.elems for row in self.rows if row.is_float)
+        inside = sum(shape.elems * count for shape, count in self._layers().items())
+        return floats - inside, sum(row.file_bytes for row in self.rows if not row.is_float)
+
+
+def inspect_file(
+    path: str | os.PathLike[str], *, against: str | os.PathLike[str] | None = None, layout: Layout | None = None
+) -> Report:
+    """A line for each layer or tensor, totals, and what the model takes in each type.
 
     Args:
-        path: any safetensors file. Of one of octavo's, every layer is loaded, and every checksum verified.
+        path: any checkpoint that `octavo quantize` reads, or what it wrote. Of an octavo file, every layer is loaded
+            and every checksum verified.
         against: the float checkpoint from which it was made: errors are then measured, not estimated.
-        layout: of the matrices in `against`.
+        layout: of the matrices of the float checkpoint, as for `quantize_checkpoint`.
 
     Raises:
         OSError: a file cannot be read.
         ValueError: a file is damaged, or `against` does not hold the matrices.
-    """
-    with Reader(path) as reader:
-        quantized = "octavo" in reader.metadata
-        if not quantized and against is not None:
-            raise ValueError(f"{reader.path} has no quantized layers to compare with {os.fspath(against)}")
-        try:
-            found = list(_octavo_rows(reader, against, layout) if quantized else _plain_rows(reader, layout))
-        except ValueError as error:
-            raise ValueError(f"cannot inspect {reader.path}: {error}") from error
-        file_bytes = reader.nbytes
-    text = [_table(found, "error" if against is not None else "error (est.)", quantized), ""]
-    if quantized and against is None:
-        text += [
-            "error (est.): step/sqrt(12) over the RMS of the weights, as if rounding were all of the error; "
-            "--against ORIGINAL measures it",
-            "",
-        ]
-    floats = 4 * sum(row.elems for row in found)
-    memory = sum(row.memory_bytes for row in found)
-    text.append(
-        f"{len(found)} entries, {file_bytes:,} B in the file, {memory:,} B in memory; "
-        f"{floats:,} B as float32 ({100 * file_bytes / max(floats, 1):.1f} %)"
-    )
-    layers = Counter(row.layer for row in found if row.layer is not None)
-    if layers:
-        rest = floats // 4 - sum(n * k + bias * n for n, k, bias in layers.elements())
-        text += [
-            "",
-            "the same model by type of its layers' weights, everything else in float16 (float32 in the first):",
-        ]
-        text.append(memory_table(layers, rest))
-    return "\n".join(text)
-
-
-def rows(path: str | os.PathLike[str]) -> list[Row]:
-    """The entries of an octavo file, errors estimated.
 
     Example:
         >>> import tempfile, numpy as np, octavo as oc
-        >>> from octavo._files.inspection import rows
+        >>> from octavo._files.inspection import inspect_file
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     oc.save({"fc": oc.QuantLinear(np.eye(64, dtype=np.float32))}, folder + "/x.safetensors")
-        ...     [(row.name, row.kind, row.file_bytes) for row in rows(folder + "/x.safetensors")]
+        ...     [(row.name, row.kind, row.file_bytes) for row in inspect_file(folder + "/x.safetensors").rows]
         [('fc', 'QuantLinear int8', 4352)]
     """
-    with Reader(path) as reader:
-        return list(_octavo_rows(reader, None, "out_in"))
+    with Checkpoint(path) as checkpoint:
+        is_quantized = "octavo" in checkpoint.metadata
+        if not is_quantized:
+            if against is not None:
+                raise ValueError(f"{checkpoint.path} has no quantized layers to compare with {os.fspath(against)}")
+            rows, notes = _plain_rows(checkpoint, layout)
+            return Report(checkpoint.path, tuple(rows), checkpoint.nbytes, False, False, tuple(notes))
+        try:
+            if against is None:
+                rows = list(_octavo_rows(checkpoint, estimate))
+            else:
+                with Checkpoint(against) as original:
+                    rows = list(_octavo_rows(checkpoint, measure_against(original, layout)))
+        except ValueError as error:
+            raise ValueError(f"cannot inspect {checkpoint.path}: {error}") from error
+        return Report(checkpoint.path, tuple(rows), checkpoint.nbytes, True, against is not None)
 
 
-def _plain_rows(reader: Reader, layout: Layout) -> Iterator[Row]:
-    layers, _ = candidates(reader, layout=layout)
-    shapes = {layer.weight: Shape(*layer.shape, layer.bias is not None) for layer in layers}
-    for name, t in reader.tensors.items():
-        yield Row(name, t.dtype, t.shape, math.prod(t.shape), t.nbytes, t.nbytes, shapes.get(name))
+def _plain_rows(checkpoint: Checkpoint, layout: Layout | None) -> tuple[list[Row], list[str]]:
+    """Rows of a float checkpoint, with what `octavo quantize` would make of each tensor."""
+    kinds: dict[str, str] = {}
+    layers: dict[str, tuple[Shape, ...]] = {}
+    notes = []
+    try:
+        for item in make_plan(checkpoint, Choice(layout=layout)).items:
+            for m in item.matrices:
+                kinds[m.tensor] = item.kind
+                shape = Shape(*m.shape, m.bias is not None, item.kind == "QuantEmbedding")
+                layers[m.tensor] = (*layers.get(m.tensor, ()), shape)
+    except ValueError as error:
+        notes.append(str(error))
+    rows = []
+    for name, t in checkpoint.tensors.items():
+        kind = f"{t.dtype} -> {kinds[name]}" if name in kinds else t.dtype
+        is_float = t.dtype in FLOATS
+        own = layers.get(name, ())
+        rows.append(Row(name, kind, t.shape, math.prod(t.shape), t.nbytes, t.nbytes, own, is_float=is_float))
+    return rows + _foreign_rows(checkpoint), notes
 
 
-def _octavo_rows(reader: Reader, against: str | os.PathLike[str] | None, layout: Layout) -> Iterator[Row]:
-    layers, _, crc32 = read_header(reader)
-    if against is None:
-        yield from _measured(reader, layers, crc32, None, layout)
-        return
-    with Reader(against) as original:
-        yield from _measured(reader, layers, crc32, original, layout)
+def _foreign_rows(checkpoint: Checkpoint) -> list[Row]:
+    return [
+        Row(name, f"{t.dtype}, unreadable", t.shape, math.prod(t.shape), t.nbytes, 0, is_float=False)
+        for name, t in checkpoint.foreign.items()
+    ]
 
 
-def _measured(
-    reader: Reader, layers: dict[str, Any], crc32: dict[str, str], original: Reader | None, layout: Layout
-) -> Iterator[Row]:
-    for name, item, tensors in stored_items(reader, layers, crc32):
-        file_bytes = sum(reader.tensors[tensor].nbytes for tensor in tensors)
-        if isinstance(item, QuantLinear):
-            shape = Shape(item.out_features, item.in_features, item.bias is not None)
-            error = estimated_error(item) if original is None else error_against(item, name, original, layout)
-            elems = math.prod(shape[:2]) + shape.bias * shape.out_features
-            yield Row(name, _kind(item), shape[:2], elems, file_bytes, item.nbytes, shape, error)
-        elif isinstance(item, QuantMatrix):
-            layer = item._layer
-            stored: Layout = "in_out" if item.axis == 1 else "out_in"
-            error = estimated_error(layer) if original is None else error_against(layer, name, original, stored)
-            shape = Shape(layer.out_features, layer.in_features, False)
-            yield Row(name, _kind(item), item.shape, item.size, file_bytes, item.nbytes, shape, error)
-        elif isinstance(item, QuantEmbedding):
-            table = (item.num_embeddings, item.embedding_dim)
-            yield Row(name, _kind(item), table, math.prod(table), file_bytes, item.nbytes)
-        elif isinstance(item, (QuantLSTM, QuantGRU)):
-            elems = sum(array.size for array in item.weights.values())
-            yield Row(name, _kind(item), (item.hidden_size, item.input_size), elems, file_bytes, item.nbytes)
-        elif isinstance(item, np.ndarray):
-            yield Row(name, reader.tensors[name].dtype, item.shape, item.size, file_bytes, item.nbytes)
-        else:
-            yield Row(
-                name, type(item).__name__, getattr(item, "shape", ()), getattr(item, "size", 0), file_bytes, file_bytes
-            )
+def _octavo_rows(checkpoint: Checkpoint, error_of: ErrorOf) -> Iterator[Row]:
+    for reader in checkpoint.readers():
+        layers, _, crc32 = read_header(reader)
+        for name, item, tensors in stored_items(reader, layers, crc32):
+            if not isinstance(item, Tensor):
+                file_bytes = sum(reader.tensors[tensor].nbytes for tensor in tensors)
+                stored = reader.tensors[name].dtype if name in reader.tensors else "text"
+                yield _octavo_row(name, item, stored, file_bytes, error_of(name, item))
+    yield from _foreign_rows(checkpoint)
 
 
-def _kind(item: QuantLinear | QuantMatrix | QuantEmbedding | QuantLSTM | QuantGRU) -> str:
+def _octavo_row(name: str, item: Any, stored: str, file_bytes: int, error: float | None) -> Row:
+    """`stored` is the type of an array in the file."""
+    if isinstance(item, np.ndarray):
+        return Row(name, stored, item.shape, item.size, file_bytes, item.nbytes, is_float=item.dtype.kind == "f")
+    shape, shapes = _sizes(item)
+    if not shapes:
+        own_shape, size = getattr(item, "shape", ()), getattr(item, "size", 0)
+        return Row(name, type(item).__name__, own_shape, size, file_bytes, file_bytes, is_float=False)
     qtype = item.qtype if isinstance(item, QuantMatrix) else item.dtype
-    return f"{type(item).__name__} {qtype.name.removeprefix('q')}"
+    kind = f"{type(item).__name__} {qtype.name.removeprefix('q')}"
+    elems = sum(inner.elems for inner in shapes)
+    return Row(name, kind, shape, elems, file_bytes, item.nbytes, shapes, error)
 
 
-def estimated_error(layer: QuantLinear) -> float:
-    """sqrt(mean(s^2)/12) / rms(W): the error of rounding alone, relative to the weights.
-
-    Example:
-        >>> import numpy as np, octavo as oc
-        >>> from octavo._files.inspection import estimated_error
-        >>> w = np.random.default_rng(0).standard_normal((8, 512), dtype=np.float32)
-        >>> round(estimated_error(oc.QuantLinear(w)), 3)
-        0.007
-    """
-    scale = layer.scale.astype(np.float64)
-    weights = _mean_square(layer.weight)
-    return math.sqrt(float(np.mean(scale**2)) / 12 / weights) if scale.size and weights else 0.0
-
-
-def error_against(layer: QuantLinear, name: str, original: Reader, layout: Layout) -> float:
-    """||W' - W|| / ||W|| with W from the float checkpoint.
-
-    Raises:
-        ValueError: the checkpoint has no matrix of that name and shape.
-    """
-    tensor = next((t for t in (f"{name}.weight" if name else "weight", name) if t in original.tensors), None)
-    if tensor is None:
-        raise ValueError(f"{original.path} has no tensor for the layer {name!r}")
-    shape = original.tensors[tensor].shape
-    if (shape if layout == "out_in" else shape[::-1]) != (layer.out_features, layer.in_features):
-        raise ValueError(
-            f"{original.path}: {tensor} has shape {list(shape)} with layout {layout}, "
-            f"the layer {name!r} is ({layer.out_features}, {layer.in_features})"
-        )
-    weight = layer.weight
-    difference = total = 0.0
-    for start, block in as_rows(original, tensor, layout):
-        exact = block.astype(np.float64)
-        total += float(np.sum(exact**2))
-        difference += float(np.sum((weight[start : start + len(block)] - exact) ** 2))
-    original.release(tensor)
-    return math.sqrt(difference / total) if total else 0.0
+def _sizes(item: Any) -> tuple[tuple[int, ...], tuple[Shape, ...]]:
+    """What is shown as the shape of a stored layer, and its matrices; none for other objects."""
+    if isinstance(item, QuantLinear):
+        return (item.out_features, item.in_features), (_shape_of(item),)
+    if isinstance(item, QuantMatrix):
+        return item.shape, (_shape_of(item._layer),)
+    if isinstance(item, QuantEmbedding):
+        shape = item.num_embeddings, item.embedding_dim
+        return shape, (Shape(*shape, False, True),)
+    if isinstance(item, (QuantLSTM, QuantGRU)):
+        return (item.hidden_size, item.input_size), tuple(_shape_of(layer) for layer in item._layers.values())
+    return (), ()
 
 
-def _mean_square(w: NDArray[Any]) -> float:
-    return float(np.mean(np.square(w, dtype=np.float64))) if w.size else 0.0
+def _shape_of(layer: QuantLinear) -> Shape:
+    return Shape(layer.out_features, layer.in_features, layer.bias is not None)
 
 
-def _table(found: list[Row], error: str, quantized: bool) -> str:
-    width = max([4, *(len(row.name) for row in found)])
-    kinds = max([4, *(len(row.kind) for row in found)])
-    head = f"{'name':{width}}  {'type':{kinds}}  {'shape':>16}  {'bytes':>15}  {'of float32':>10}"
-    lines = [head + (f"  {error:>12}" if quantized else "")]
-    for row in found:
+# Text
+
+
+def _table(rows: tuple[Row, ...], is_quantized: bool, is_measured: bool) -> str:
+    header = ["name", "type", "shape", "bytes", "of float32"]
+    header += ["error" if is_measured else "error (est.)"] if is_quantized else []
+    lines = []
+    for row in rows:
         share = f"{100 * row.file_bytes / (4 * row.elems):.1f} %" if row.elems else "-"
-        line = f"{row.name:{width}}  {row.kind:{kinds}}  {_shown(row.shape):>16}  {row.file_bytes:>15,}  {share:>10}"
-        if quantized:
-            line += f"  {'-' if row.error is None else f'{100 * row.error:.3f} %':>12}"
+        line = [row.name, row.kind, " x ".join(map(str, row.shape)) or "scalar", f"{row.file_bytes:,}", share]
+        line += ["-" if row.error is None else f"{100 * row.error:.3f} %"] if is_quantized else []
         lines.append(line)
-    return "\n".join(lines)
-
-
-def _shown(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape)) or "scalar"
+    return table(header, lines)

@@ -10,7 +10,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any, overload
 
 from octavo._files.codecs import Fields, Part, is_stored, packed, tensor_name, unpacked
-from octavo._files.safetensors import Reader, Writer, parse_json
+from octavo._files.fitting import fitted
+from octavo._files.safetensors import Reader, Tensor, Writer, parse_json
+from octavo._files.shards import open_files
 from octavo._models.fill import fill, holds, survey
 from octavo._models.walk import label
 
@@ -130,7 +132,7 @@ def load(path: str | os.PathLike[str], model: Any = None, *, strict: bool = True
     """What `save` stored, bit for bit.
 
     Args:
-        path: of the file: from `save`, or from `octavo quantize`.
+        path: of the file: from `save`, or from `octavo quantize`; of several files, their index or folder.
         model: the model to fill, in place: built as it was before it was quantized, or after. Its float layers, at the
             names of stored layers, give way to these; arrays are set. Weights may be None there.
         strict: a name that only one of file and model has is an error; with False a UserWarning lists them.
@@ -156,13 +158,23 @@ def load(path: str | os.PathLike[str], model: Any = None, *, strict: bool = True
         ...     oc.load(folder + "/model.safetensors", trained)
         Sequential(QuantLinear(3 -> 3, int8, activation=symmetric), ReLU())
     """
-    with Reader(path) as reader:
-        try:
-            layers, aliases, crc32 = read_header(reader)
-            items = {name: item for name, item, _ in stored_items(reader, layers, crc32)}
-            _check_aliases(aliases, items)
-        except ValueError as error:
-            raise ValueError(f"cannot load {reader.path}: {error}") from error
+    items: dict[str, Any] = {}
+    aliases: dict[str, str] = {}
+    foreign: dict[str, Tensor] = {}
+    with open_files(path) as readers:
+        for reader in readers:
+            try:
+                layers, own_aliases, crc32 = read_header(reader)
+                own = {name: item for name, item, _ in stored_items(reader, layers, crc32)}
+                foreign |= {name: own.pop(name) for name, item in list(own.items()) if isinstance(item, Tensor)}
+                if foreign and strict:
+                    name, tensor = next(iter(foreign.items()))
+                    raise ValueError(f"tensor {name!r} is {tensor.dtype}, a type that NumPy lacks")
+                _check_aliases(own_aliases, own)
+            except ValueError as error:
+                raise ValueError(f"cannot load {reader.path}: {error}") from error
+            items |= own
+            aliases |= own_aliases
     if model is None:
         return items | {
             alias + place.removeprefix(name): item
@@ -170,13 +182,14 @@ def load(path: str | os.PathLike[str], model: Any = None, *, strict: bool = True
             for place, item in items.items()
             if place == name or place.startswith(f"{name}.")
         }
-    filled, result = fill(model, items, aliases, is_stored, strict=strict)
+    filled, result = fill(model, fitted(items, model), aliases, is_stored, strict=strict)
     complaints = [
         f"{what}: {', '.join(names)}"
         for what, names in (
             ("they do not fit", result.misfits),
             ("names missing from the file", result.missing),
             ("names in the file that the model has no place for", result.extra),
+            ("tensors in the file of types that NumPy lacks", list(foreign)),
         )
         if names
     ]
@@ -190,7 +203,10 @@ def load(path: str | os.PathLike[str], model: Any = None, *, strict: bool = True
 def stored_items(
     reader: Reader, layers: Mapping[str, dict[str, Any]], crc32: Mapping[str, str]
 ) -> Iterator[tuple[str, Any, set[str]]]:
-    """(name, object, its tensors): every layer, then every array that is no layer's. Checked, one after the other."""
+    """(name, object, its tensors): every layer, then every other tensor, checked one after the other.
+
+    The object of a tensor whose type NumPy lacks (float8) is what the header says of it.
+    """
     taken: set[str] = set()
     for name, options in layers.items():
         fields = Fields(name, dict(options), reader)
@@ -207,9 +223,10 @@ def stored_items(
     for name in sorted(reader.tensors.keys() - taken):
         if name in layers:
             raise ValueError(f"{name!r} is the name of a layer and of a tensor")
-        array = reader.array(name)
+        header = reader.tensors[name]
+        item = reader.array(name) if header.is_readable else header
         _verify(reader, name, crc32)
-        yield name, array, {name}
+        yield name, item, {name}
 
 
 def _check_aliases(aliases: Mapping[str, str], items: Mapping[str, Any]) -> None:

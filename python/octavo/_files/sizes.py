@@ -1,9 +1,9 @@
-"""What a linear layer takes, in a file and in memory, by the type of its weights.
+"""What layers and tables take, in a file and in memory, by the type of their weights.
 
     float32 4, float16 2, int8 1 + 4/K, int4 in groups of g 1/2 + 4/g bytes a weight
 
-Files hold integers, scales and biases. In memory octavo pads weights to whole panels and adds column sums; that figure
-is asked of a layer of that shape, not computed by a formula of its own.
+Files hold integers, scales and biases. In memory octavo pads the weights of layers to whole panels and adds column
+sums; that figure is read off a layer of that shape, not computed by a formula of its own.
 """
 
 from __future__ import annotations
@@ -15,18 +15,27 @@ from typing import NamedTuple
 import numpy as np
 
 from octavo._files.codecs import WeightFormat
+from octavo._layers.embedding import QuantEmbedding
 from octavo._layers.linear import QuantLinear
 from octavo._numerics.int4 import GroupedWeight
 
-__all__ = ["Shape", "Size", "layer_size", "memory_table"]
+__all__ = ["DTYPES", "Shape", "Size", "layer_size", "memory_sizes", "memory_table"]
+
+DTYPES = ("float32", "float16", "int8", "int4")
 
 
 class Shape(NamedTuple):
-    """A linear layer's (out, in), and whether it has a bias."""
+    """(out, in) of a linear layer, and whether it has a bias; or (rows, values) of a table that is looked up by row."""
 
     out_features: int
     in_features: int
     bias: bool = False
+    table: bool = False
+
+    @property
+    def elems(self) -> int:
+        """Numbers that it holds, its bias among them."""
+        return self.out_features * self.in_features + (self.out_features if self.bias else 0)
 
 
 class Size(NamedTuple):
@@ -38,15 +47,18 @@ class Size(NamedTuple):
 
 @functools.lru_cache(maxsize=256)
 def layer_size(shape: Shape, dtype: str) -> Size:
-    """What one layer takes.
+    """What one layer or table takes.
 
     Args:
         shape: of the layer.
         dtype: "float32", "float16", "int8", or "int4" (groups of 128, float32 scales).
 
     Returns:
-        Bytes of its tensors in a file, and of the layer in memory. To find the latter a layer of zeros is made once a
-        shape.
+        Bytes of its tensors in a file, and of the layer in memory. For the latter a layer of zeros is made, once for
+        each shape.
+
+    Raises:
+        ValueError: dtype is none of these.
 
     Example:
         >>> from octavo._files.sizes import Shape, layer_size
@@ -55,43 +67,53 @@ def layer_size(shape: Shape, dtype: str) -> Size:
         >>> layer_size(Shape(4096, 4096), "int8").file
         16793600
     """
-    n, k, bias = shape
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype must be one of {DTYPES}, got {dtype!r}")
     if dtype in ("float32", "float16"):
-        count = n * k + (n if bias else 0)
-        return Size(*[np.dtype(dtype).itemsize * count] * 2)
-    if dtype == "int4":
-        return _int4_size(shape, 128)
-    if dtype != "int8":
-        raise ValueError(f"dtype must be float32, float16, int8 or int4, got {dtype!r}")
-    zeros = np.zeros(n, np.float32) if bias else None
-    layer = QuantLinear.from_quantized(np.zeros((n, k), np.int8), 1.0, zeros)
-    return Size(_file_bytes(WeightFormat(), shape), layer.nbytes)
+        return Size(*[np.dtype(dtype).itemsize * shape.elems] * 2)
+    n, k = shape.out_features, shape.in_features
+    weights = WeightFormat() if dtype == "int8" else WeightFormat("int4", 128)
+    file = sum(tensor.nbytes for tensor in weights.tensors((n, k), bias=shape.bias).values())
+    zeros = np.zeros(n, np.float32) if shape.bias else None
+    layer: QuantLinear | QuantEmbedding
+    if dtype == "int8":
+        q, ones = np.zeros((n, k), np.int8), np.ones(n, np.float32)
+        layer = QuantEmbedding._from_quantized(q, ones) if shape.table else QuantLinear.from_quantized(q, 1.0, zeros)
+    else:
+        grouped = GroupedWeight(np.zeros((n, k), np.int8), np.ones((n, -(-k // 128)), np.float32), group_size=128)
+        layer = QuantEmbedding._from_grouped(grouped) if shape.table else QuantLinear.from_grouped(grouped, zeros)
+    return Size(file, layer.nbytes)
 
 
-def _int4_size(shape: Shape, group_size: int) -> Size:
-    n, k, bias = shape
-    scale = np.ones((n, -(-k // group_size)), np.float32)
-    weight = GroupedWeight(np.zeros((n, k), np.int8), scale, group_size=group_size)
-    layer = QuantLinear.from_grouped(weight, np.zeros(n, np.float32) if bias else None)
-    return Size(_file_bytes(WeightFormat("int4", group_size), shape), layer.nbytes)
-
-
-def _file_bytes(weights: WeightFormat, shape: Shape) -> int:
-    tensors = weights.tensors((shape.out_features, shape.in_features), bias=shape.bias)
-    return sum(tensor.nbytes for tensor in tensors.values())
-
-
-DTYPES = ("float32", "float16", "int8", "int4")
-
-
-def memory_table(layers: Mapping[Shape, int], rest_elems: int = 0, dtypes: Sequence[str] = DTYPES) -> str:
-    """A table of what a model takes: one line a type, in a file and in memory.
+def memory_sizes(
+    layers: Mapping[Shape, int], rest_elems: int = 0, other_bytes: int = 0, dtypes: Sequence[str] = DTYPES
+) -> dict[str, Size]:
+    """What a model takes, by type of its layers' weights.
 
     Args:
-        layers: how many layers there are of each shape.
-        rest_elems: elements of everything else (embeddings, norms), which stay float: float32 in the float32 line,
-            float16 in all others.
-        dtypes: the lines.
+        layers: how many layers and tables there are of each shape.
+        rest_elems: floats outside of them (norms, positions): float32 with "float32", float16 with all others.
+        other_bytes: of tensors that are not floats.
+        dtypes: the types.
+
+    Example:
+        >>> from octavo._files.sizes import Shape, memory_sizes
+        >>> memory_sizes({Shape(4096, 4096): 2}, rest_elems=10, dtypes=["float16"])
+        {'float16': Size(file=67108884, memory=67108884)}
+    """
+    found = {}
+    for dtype in dtypes:
+        rest = rest_elems * (4 if dtype == "float32" else 2) + other_bytes
+        sizes = [(layer_size(shape, dtype), count) for shape, count in layers.items()]
+        file, memory = (rest + sum(size[i] * count for size, count in sizes) for i in (0, 1))
+        found[dtype] = Size(file, memory)
+    return found
+
+
+def memory_table(
+    layers: Mapping[Shape, int], rest_elems: int = 0, other_bytes: int = 0, dtypes: Sequence[str] = DTYPES
+) -> str:
+    """`memory_sizes` as a table: a line for each type, the share of the first one's file behind.
 
     Example:
         >>> from octavo._files.sizes import Shape, memory_table
@@ -101,11 +123,8 @@ def memory_table(layers: Mapping[Shape, int], rest_elems: int = 0, dtypes: Seque
         float16         67,108,864 B      67,108,864 B    50.0 %
     """
     lines = [f"{'':12}{'in the file':>16}{'in memory':>18}"]
-    whole = 0
-    for dtype in dtypes:
-        rest = rest_elems * (4 if dtype == "float32" else 2)
-        sizes = [(layer_size(shape, dtype), count) for shape, count in layers.items()]
-        file, memory = (rest + sum(size[i] * count for size, count in sizes) for i in (0, 1))
-        whole = whole or file
+    sizes = memory_sizes(layers, rest_elems, other_bytes, dtypes)
+    whole = next(iter(sizes.values())).file
+    for dtype, (file, memory) in sizes.items():
         lines.append(f"{dtype:12}{file:>14,} B{memory:>16,} B{100 * file / max(whole, 1):>8.1f} %")
     return "\n".join(lines)

@@ -11,12 +11,13 @@ from octavo import nn
 from octavo._layers.arrays.rows_first import rows_first
 from octavo._layers.linear import ActivationScheme, Rounding
 from octavo._layers.registry import stands_for
-from octavo._numerics.arrays import as_real
-from octavo._numerics.checks import is_int4, read_only
+from octavo._numerics.checks import is_int4
 from octavo._numerics.definition import quantize_weight
 from octavo._numerics.int4 import GroupedWeight, ScaleDtype, dequantize_groups, pack_int4, unpack_int4
 from octavo._numerics.params import QType, QTypeLike, qint4, qint8
+from octavo._util.arrays import read_only
 from octavo._util.floating import quiet
+from octavo._util.foreign import as_real
 from octavo._util.pickling import pickled
 from octavo.nn._layers import as_ids
 
@@ -55,7 +56,7 @@ class QuantEmbedding:
         QuantEmbedding(2, 2, int8)
     """
 
-    __slots__ = ("_dim", "_group_size", "_q", "_scale", "_zero_point")
+    __slots__ = ("__weakref__", "_dim", "_group_size", "_q", "_scale", "_zero_point")
 
     _q: NDArray[Any]  # int8 (rows, dim), or two int4 a byte (rows, ceil(dim / 2))
     _scale: NDArray[Any]  # (rows, groups), float32 or float16

@@ -21,27 +21,20 @@ from octavo._layers.packing import (
     whole_weight,
     zero_points,
 )
-from octavo._numerics.arrays import as_real, result_dtype
-from octavo._numerics.checks import (
-    as_activations,
-    as_bias,
-    as_rows,
-    check_group_size,
-    check_out,
-    is_int4,
-    read_only,
-    rows_in_place,
-)
+from octavo._numerics.checks import as_activations, as_bias, check_group_size, is_int4
 from octavo._numerics.definition import quantize_weight
 from octavo._numerics.int4 import GroupedWeight, ScaleDtype, pack_int4, unpack_int4
 from octavo._numerics.params import QParams, QType, QTypeLike, qint4, qint8
 from octavo._numerics.rounding import round_nearest, round_search
+from octavo._util.arrays import as_rows, check_out, read_only, real_dtype, rows_in_place
+from octavo._util.foreign import as_real
 from octavo._util.pickling import pickled
 
-__all__ = ["ActivationScheme", "QuantLinear", "Rounding"]
+__all__ = ["ActivationScheme", "Layout", "QuantLinear", "Rounding"]
 
 ActivationScheme = Literal["symmetric", "asymmetric"]
 Rounding = Literal["nearest", "search"]
+Layout = Literal["out_in", "in_out"]  # of a float matrix: x @ w.T or x @ w
 
 _ROUNDERS = {"nearest": round_nearest, "search": round_search}
 _STATE_VERSION = 2
@@ -101,7 +94,7 @@ class QuantLinear:
         QuantLinear(256 -> 3, int4, group_size=64, activation=symmetric, bias)
     """
 
-    __slots__ = ("_activation", "_call_name", "_group_size", "_packed", "_relu")
+    __slots__ = ("__weakref__", "_activation", "_call_name", "_group_size", "_packed", "_relu")
 
     _packed: Packed
 
@@ -300,7 +293,7 @@ class QuantLinear:
             if y is not None:
                 return y.astype(np.float64)
         a = as_activations(x, self.in_features)
-        dtype = result_dtype(a.dtype)
+        dtype = real_dtype(a)
         shape = (*a.shape[:-1], self.out_features)
         if out is not None:
             check_out(out, shape, dtype)
@@ -417,7 +410,7 @@ class QuantLinear:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> QuantLinear:
         layer = type(self).__new__(type(self))
-        for name in QuantLinear.__slots__:
+        for name in QuantLinear.__slots__[1:]:
             setattr(layer, name, getattr(self, name))  # immutable, so the packed weights are shared
         return layer
 

@@ -18,11 +18,10 @@ from octavo._layers.arrays.rows_first import rows_first
 from octavo._layers.linear import ActivationScheme, QuantLinear, Rounding, _linear_from_state
 from octavo._layers.packing import no_result
 from octavo._layers.static import _static_from_state
-from octavo._numerics.arrays import as_real, result_dtype
-from octavo._numerics.checks import read_only
-from octavo._numerics.definition import require_finite
 from octavo._numerics.int4 import GroupedWeight, ScaleDtype
 from octavo._numerics.params import QType, QTypeLike
+from octavo._util.arrays import read_only, real_dtype, require_finite
+from octavo._util.foreign import as_real
 from octavo._util.pickling import pickled
 
 __all__ = ["QuantMatrix"]
@@ -202,7 +201,7 @@ class QuantMatrix(MatrixStandIn):
     def _times(self, a: NDArray[Any], out: NDArray[Any] | None) -> NDArray[Any]:
         if self._axis == 0:
             return _blockwise(a, self)
-        if out is not None and (out.dtype, out.shape) == (result_dtype(a.dtype), (*a.shape[:-1], self.shape[1])):
+        if out is not None and (out.dtype, out.shape) == (real_dtype(a), (*a.shape[:-1], self.shape[1])):
             return self._layer(a, out=out)
         return self._layer(a)
 
@@ -266,4 +265,4 @@ def _blockwise(x: NDArray[Any], q: QuantMatrix) -> NDArray[Any]:
         step = max(1, _BLOCK_ELEMENTS // max(n, 1))
         for first in range(0, k, step):
             y += a[..., first : first + step] @ q._rows(np.arange(first, min(first + step, k)))
-        return y.astype(result_dtype(x.dtype), copy=False)
+        return y.astype(real_dtype(x), copy=False)

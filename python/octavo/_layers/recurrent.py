@@ -11,9 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 from octavo import _core, nn
 from octavo._layers.linear import ActivationScheme, QuantLinear, Rounding, _linear_from_state
 from octavo._layers.registry import stands_for
-from octavo._numerics.arrays import result_dtype
 from octavo._numerics.int4 import ScaleDtype
 from octavo._numerics.params import QType, QTypeLike
+from octavo._util.arrays import real_dtype
 from octavo._util.pickling import pickled
 from octavo.nn._recurrent_base import Array, RecurrentLayer, read_weights
 
@@ -29,7 +29,7 @@ _CHUNK_BYTES = 1 << 20
 class _QuantRecurrent(RecurrentLayer):
     """Two QuantLinears for each direction of each layer; a subclass says which compiled cell runs over them."""
 
-    __slots__ = ("_layers",)
+    __slots__ = ("__weakref__", "_layers")
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class _QuantRecurrent(RecurrentLayer):
         return cls(layer.weights, batch_first=layer.batch_first, **options)
 
     def _dtypes(self, x: Array) -> tuple[np.dtype[Any], np.dtype[Any]]:
-        return result_dtype(x.dtype), np.dtype(np.float32)
+        return real_dtype(x), np.dtype(np.float32)
 
     def _run(self, direction: int, x: Array, states: list[Array], y: Array, reverse: bool) -> None:
         name = self._directions[direction]

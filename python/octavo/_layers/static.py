@@ -11,9 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 from octavo._layers.arrays.quantized import QuantizedArray, kernel_numbers
 from octavo._layers.linear import QuantLinear, int8_weight
 from octavo._layers.packing import empty_result, no_result
-from octavo._numerics.arrays import result_dtype
-from octavo._numerics.checks import as_activations, as_rows, check_out, rows_in_place
+from octavo._numerics.checks import as_activations
 from octavo._numerics.params import QParams, qint4, qint8, quint4, quint8
+from octavo._util.arrays import as_rows, check_out, real_dtype, rows_in_place
 from octavo._util.pickling import pickled
 
 __all__ = ["StaticQuantLinear"]
@@ -140,7 +140,7 @@ class StaticQuantLinear(QuantLinear):
             raise type(error)(f"{self._label()}: {error}") from None
         with np.errstate(all="ignore"):  # float64 beyond float32 is infinity, which saturates
             rows = as_rows(a)
-        return rows, self._input_numbers, a.shape[:-1], result_dtype(a.dtype)
+        return rows, self._input_numbers, a.shape[:-1], real_dtype(a)
 
     def _float_result(
         self,

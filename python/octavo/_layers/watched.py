@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octavo._layers.arrays.products import MatrixStandIn
-from octavo._numerics.checks import read_only
+from octavo._util.arrays import read_only
 
 __all__ = ["WatchedMatrix"]
 

@@ -2,24 +2,25 @@
 
 `parts_of` is the table of containers: objects with attributes or slots, dataclasses, lists, tuples, dicts. Mutable
 holders take a replacement in place. Immutable ones (`IMMUTABLE`) are built anew by `rebuilt` and stored in their own
-holders. Functions are opaque, because copy.deepcopy shares them. Keys of dicts are not looked at, nor are weak
-references, iterators and classes. `walk.py` walks, copies and replaces by this table.
+holders. Functions are opaque, because copy.deepcopy shares them. Keys of dicts are not looked at, nor are iterators and
+classes. `walk.py` walks, copies and replaces by this table.
 """
 
 from __future__ import annotations
 
 import contextlib
 import types
+import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 __all__ = [
-    "IMMUTABLE", "LEAVES", "Part", "attributes", "entered_or_none", "instance_dict", "parts_of", "rebuilt",
-    "slot_members", "slots",
+    "IMMUTABLE", "LEAVES", "Part", "attributes", "captured", "entered_or_none", "instance_dict", "parts_of",
+    "rebuilt", "slot_members", "slots",
 ]  # fmt: skip
 
 _K = TypeVar("_K")
@@ -27,14 +28,20 @@ _K = TypeVar("_K")
 # Never entered, and dropped before anything is built for them: a vocabulary has a million.
 LEAVES = (str, bytes, bytearray, int, float, complex, type(None), type, np.generic, np.dtype)
 IMMUTABLE = (tuple, frozenset, types.MethodType)
+_WITHOUT_ATTRIBUTES = frozenset({dict, list, tuple, set, frozenset, deque, np.ndarray})  # unlike what derives from them
 
 
 class Part(NamedTuple):
-    """One thing that an object holds. put(old, new) stores another in its place; None: the holder is rebuilt."""
+    """One thing that an object holds.
 
-    suffix: str
+    `key` names it in paths (None: a member of a set, which has no name). `at` is where the holder has it: put(holder,
+    at, new) puts another there. Without `put` the holder is immutable, and `rebuilt` makes another.
+    """
+
+    key: str | int | None
     value: Any
-    put: Callable[[Any, Any], None] | None = None
+    at: Any
+    put: Callable[[Any, Any, Any], None] | None = None
 
 
 def parts_of(value: Any, entered: Callable[[Any], Iterable[tuple[Any, Any]]] | None = None) -> Iterator[Part]:
@@ -44,8 +51,8 @@ def parts_of(value: Any, entered: Callable[[Any], Iterable[tuple[Any, Any]]] | N
 
     Example:
         >>> from octavo._models.containers import parts_of
-        >>> [(part.suffix, part.put is not None) for part in parts_of({"w": [1.0], "n": 3})]
-        [("['w']", True)]
+        >>> [(part.key, part.put is not None) for part in parts_of({"w": [1.0], "n": 3})]
+        [('w', True)]
     """
     entered = entered or _entered
     match value:
@@ -53,56 +60,78 @@ def parts_of(value: Any, entered: Callable[[Any], Iterable[tuple[Any, Any]]] | N
             return
         case dict():
             for key, item in entered(value.items()):
-                yield Part(f"[{_shown(key)}]", item, partial(_put, dict.__setitem__, value, key))
+                yield Part(_text(key), item, key, dict.__setitem__)
         case list():
             for i, item in entered(enumerate(value)):
-                yield Part(f"[{i}]", item, partial(_put, list.__setitem__, value, i))
+                yield Part(i, item, i, list.__setitem__)
         case deque():
             for i, item in entered(enumerate(value)):
-                yield Part(f"[{i}]", item, partial(_put, deque.__setitem__, value, i))
+                yield Part(i, item, i, deque.__setitem__)
         case set():
             for _, item in entered(enumerate(value)):
-                yield Part("{...}", item, partial(_put_into_set, value))
+                yield Part(None, item, item, _set_in_set)
         case tuple():
             names = getattr(value, "_fields", None)
             for i, item in entered(enumerate(value)):
-                yield Part(f".{names[i]}" if names else f"[{i}]", item)
+                yield Part(names[i] if names else i, item, i)
         case frozenset():
-            for _, item in entered(enumerate(value)):
-                yield Part("{...}", item)
+            for i, item in entered(enumerate(value)):
+                yield Part(None, item, i)
         case partial():
-            yield Part(".func", value.func, partial(_put, _set_in_partial, value, "func"))
-            yield Part(".args", value.args, partial(_put, _set_in_partial, value, "args"))
-            yield Part(".keywords", value.keywords)  # a dict, changed in place
+            yield Part("func", value.func, "func", _set_in_partial)
+            yield Part("args", value.args, "args", _set_in_partial)
+            yield Part("keywords", value.keywords, "keywords", _set_in_partial)
         case types.MethodType():
-            yield Part(".__self__", value.__self__)
-            yield Part(".__func__", value.__func__)
+            yield Part("__self__", value.__self__, "__self__")
+            yield Part("__func__", value.__func__, "__func__")
             return
         case np.ndarray() if value.dtype == object:
             for index, item in entered(np.ndenumerate(value)):
-                suffix = f"[{', '.join(map(str, index))}]"
-                yield Part(suffix, item, partial(_put, np.ndarray.__setitem__, value, index))
-    own = instance_dict(value)
-    for name, item in entered(own.items()):
-        # Stored where it was found: a frozen dataclass or a __setattr__ of the class's own is no obstacle.
-        yield Part(f".{name}", item, partial(_put, dict.__setitem__, own, name))
+                yield Part(", ".join(map(str, index)), item, index, np.ndarray.__setitem__)
+        case weakref.WeakValueDictionary() | weakref.WeakSet():
+            yield from _parts_of_weak(value)
+            return
+        case weakref.WeakKeyDictionary():
+            for key in list(vars(value)["data"]):
+                yield Part(None, key, key, _set_weak_key)
+            yield from _parts_of_weak(value)
+            return
+    if type(value) in _WITHOUT_ATTRIBUTES:
+        return
+    for name, item in entered(instance_dict(value).items()):
+        yield Part(name, item, name, _set_in_dict)
     for name, item in entered(slots(value).items()):
-        yield Part(f".{name}", item, partial(_put, _set_slot, value, name))
+        yield Part(name, item, name, _set_slot)
 
 
-def _shown(key: Any) -> str:
+def _parts_of_weak(value: Any) -> Iterator[Part]:
+    """Without the function of its own that forgets what is gone."""
+    return (Part(name, item, name, _set_in_dict) for name, item in vars(value).items() if name != "_remove")
+
+
+def _text(key: Any) -> str | int:
+    if isinstance(key, (str, int)) and type(key) is not bool:
+        return key
     plain = isinstance(key, LEAVES) or (type(key) is tuple and all(isinstance(part, LEAVES) for part in key))
     return repr(key) if plain else f"<{type(key).__name__}>"
 
 
-def _put(setter: Callable[[Any, Any, Any], None], holder: Any, key: Any, old: Any, new: Any) -> None:
-    setter(holder, key, new)
-
-
-def _put_into_set(holder: set[Any], old: Any, new: Any) -> None:
+def _set_in_set(holder: set[Any], old: Any, new: Any) -> None:
     hash(new)  # raises before anything has changed
     holder.discard(old)
     holder.add(new)
+
+
+def _set_weak_key(holder: weakref.WeakKeyDictionary[Any, Any], old: Any, new: Any) -> None:
+    data = vars(holder)["data"]
+    items = [(new if key is old else key, item) for key, item in data.items()]  # in the order that there was
+    data.clear()
+    data.update(items)
+
+
+def _set_in_dict(holder: Any, name: str, new: Any) -> None:
+    """Stored where it was found: a frozen dataclass or a __setattr__ of the class's own is no obstacle."""
+    instance_dict(holder)[name] = new
 
 
 def _set_slot(holder: Any, name: str, new: Any) -> None:
@@ -110,17 +139,17 @@ def _set_slot(holder: Any, name: str, new: Any) -> None:
 
 
 def _set_in_partial(holder: partial[Any], name: str, new: Any) -> None:
-    func, args = (new, holder.args) if name == "func" else (holder.func, new)
-    holder.__setstate__((func, args, holder.keywords, vars(holder)))  # type: ignore[attr-defined]
+    state = {"func": holder.func, "args": holder.args, "keywords": holder.keywords} | {name: new}
+    vars(partial)["__setstate__"](holder, (*state.values(), vars(holder)))
 
 
 def _entered(items: Iterable[tuple[_K, Any]]) -> Iterator[tuple[_K, Any]]:
-    return ((key, item) for key, item in items if not isinstance(item, LEAVES))
+    return ((key, item) for key, item in items if not issubclass(type(item), LEAVES))
 
 
 def entered_or_none(items: Iterable[tuple[_K, Any]]) -> Iterator[tuple[_K, Any]]:
     """For `parts_of`: all but leaves, and None, which may stand for an array that is still to come."""
-    return ((key, item) for key, item in items if item is None or not isinstance(item, LEAVES))
+    return ((key, item) for key, item in items if item is None or not issubclass(type(item), LEAVES))
 
 
 def instance_dict(value: Any) -> dict[str, Any]:
@@ -157,20 +186,31 @@ def attributes(value: Any) -> dict[str, Any]:
     return instance_dict(value) | slots(value)
 
 
-def rebuilt(value: Any, new: Callable[[Any], Any]) -> Any:
-    """An immutable holder with new(part) in place of each part."""
+def captured(function: types.FunctionType) -> Iterator[Part]:
+    """What a function reaches without being told, by the name of the variable."""
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        with contextlib.suppress(ValueError):  # a variable that is not bound yet
+            yield Part(name, cell.cell_contents, None)
+    defaults = function.__defaults__ or ()
+    last = function.__code__.co_argcount
+    names = function.__code__.co_varnames[last - len(defaults) : last]
+    for name, value in (*zip(names, defaults, strict=True), *(function.__kwdefaults__ or {}).items()):
+        yield Part(name, value, None)
+    for name, value in vars(function).items():
+        yield Part(f".{name}", value, None)
+
+
+def rebuilt(value: Any, changed: Mapping[Any, Any]) -> Any:
+    """An immutable holder with changed[part.at] in place of those of its parts that cannot be put into it."""
     if isinstance(value, types.MethodType):
-        owner = new(value.__self__)
+        owner = changed.get("__self__", value.__self__)
         if type(owner) is type(value.__self__):
-            return types.MethodType(new(value.__func__), owner)
+            return types.MethodType(changed.get("__func__", value.__func__), owner)
         return getattr(owner, _method_name(value, owner))
-    items = [new(item) for item in value]
-    if isinstance(value, frozenset):
-        return type(value)(items)
-    built = tuple.__new__(type(value), items)  # of a namedtuple or another subclass, without running its __new__
-    own = instance_dict(value)
-    if own:
-        vars(built).update({name: new(item) for name, item in own.items()})
+    items = [changed.get(i, item) for i, item in enumerate(value)]
+    kind = frozenset if isinstance(value, frozenset) else tuple
+    built = kind.__new__(type(value), items)  # of a namedtuple or another subclass, without running its __new__
+    instance_dict(built).update(instance_dict(value))
     return built
 
 

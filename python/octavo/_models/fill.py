@@ -1,80 +1,26 @@
-"""Names of what a model holds, as files use them, and putting stored things back where these names lead.
+"""What a model holds by the names that files use, and putting stored things back where these names lead.
 
-A name is the way from the model to the thing: attribute names, keys and indices joined by dots, "blocks.3.fc1" for
-model.blocks[3].fc1 as for model["blocks"][3].fc1; the model itself is "". A thing that is held in several places goes
-by its first name, in the order of `walk`; the others are aliases. Sets have no names: what they hold is known by where
-else it is held.
+A name is a path spelled with dots alone: see `paths.py`. A thing that is held in several places goes by its first name,
+in the order of `walk`; the others are aliases. Sets have no names: what they hold is known by where else it is held.
 """
 
 from __future__ import annotations
 
-import ast
 import bisect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import numpy as np
 
-from octavo._models.containers import IMMUTABLE, LEAVES, attributes, entered_or_none, instance_dict, parts_of, rebuilt
-from octavo._models.walk import label, put_together
+from octavo._models.containers import attributes, entered_or_none, parts_of
+from octavo._models.walk import Place, label, places, store
+from octavo._models.weak import is_weak
 
 __all__ = ["Filling", "Resolver", "fill", "holds", "survey"]
 
 _CONTAINERS = (dict, list, tuple, set, frozenset)
-
-
-class _Reference(NamedTuple):
-    """One place of a model and what is there. The name is None behind a set."""
-
-    name: str | None
-    path: str
-    value: Any
-    first_name: str | None  # by which the value was found first
-    again: bool  # whether it was found before
-
-
-def _joined(name: str | None, suffix: str) -> str | None:
-    if name is None or suffix == "{...}":
-        return None
-    key = suffix[1:] if suffix.startswith(".") else suffix[1:-1]
-    if suffix.startswith(("['", '["')):
-        key = ast.literal_eval(key)
-    return f"{name}.{key}" if name else key
-
-
-def _references(root: Any, stop: Callable[[str | None, Any], bool], *, none: bool) -> Iterator[_Reference]:
-    """Every reference to every object, and with `none` to None; each object is entered once, named ways first."""
-    seen: dict[int, tuple[str | None, Any]] = {}  # holding the objects keeps their ids from being given to others
-    hollow: dict[int, bool] = {}
-    named: list[tuple[str | None, str, Any]] = [("", "", root)]
-    nameless: list[tuple[str | None, str, Any]] = []
-    while named or nameless:
-        name, path, value = (named or nameless).pop()
-        if isinstance(value, LEAVES):
-            if value is None:
-                yield _Reference(name, path, None, name, False)
-            continue
-        again = id(value) in seen
-        first, _ = seen.setdefault(id(value), (name, value))
-        yield _Reference(name, path, value, first, again)
-        # A tuple of Nones in the source code is one object wherever it stands, so each place of it counts.
-        if (again and not (none and _is_hollow(value, hollow))) or stop(name, value):
-            continue
-        parts = list(parts_of(value, entered_or_none) if none else parts_of(value))
-        for part in reversed(parts):
-            place = _joined(name, part.suffix)
-            inner = path + part.suffix if path else part.suffix.removeprefix(".")
-            (nameless if place is None else named).append((place, inner, part.value))
-
-
-def _is_hollow(value: Any, known: dict[int, bool]) -> bool:
-    """Whether it is a tuple that holds None, itself or in its tuples."""
-    if not isinstance(value, tuple):
-        return False
-    if id(value) not in known:
-        known[id(value)] = any(item is None or _is_hollow(item, known) for item in value)
-    return known[id(value)]
 
 
 def survey(root: Any, stored: Callable[[Any], bool]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -96,33 +42,36 @@ def survey(root: Any, stored: Callable[[Any], bool]) -> tuple[dict[str, Any], di
         >>> survey({"x": {"y": [(), []]}, "z": []}, lambda value: type(value) is list and not value)
         ({'x.y.1': [], 'z': []}, {})
     """
-    found: dict[str, Any] = {}
-    paths: dict[str, str] = {}
-    aliases: dict[str, tuple[str, str]] = {}
-    for name, path, value, first, again in _references(root, lambda _, v: stored(v), none=False):
-        if again:
-            if name is not None and first is not None:
-                aliases.setdefault(name, (first, path))
-        elif stored(value) and name not in found:
+    found: dict[str, Place] = {}
+    aliases: dict[str, Place] = {}
+    for place in places(root, lambda place: stored(place.value)):
+        name = place.name
+        if place.first is not place:
+            if name is not None:
+                aliases.setdefault(name, place)
+        elif stored(place.value):
             if name is None:
-                raise ValueError(f"{label(path)} is in a set, which gives it no name; hold it in a list or a dict too")
-            found[name], paths[name] = value, path
-        elif stored(value) and name is not None and found[name] is not value:
-            raise ValueError(
-                f"{label(paths[name])} and {label(path)} would both be stored as {name!r}; rename one of them"
-            )
+                raise ValueError(
+                    f"{label(place.path)} is in a set, which gives it no name; hold it in a list or a dict too"
+                )
+            if name in found:
+                raise _clash(name, found[name], place)
+            found[name] = place
     names = sorted(found)
     kept = {}
-    for alias, (first, path) in aliases.items():
+    for alias, place in aliases.items():
+        first = place.first.name or ""
         if alias in found and found[alias] is not found.get(first):
-            raise ValueError(
-                f"{label(paths[alias])} and {label(path)} would both be stored as {alias!r}; rename one of them"
-            )
+            raise _clash(alias, found[alias], place)
         # A holder within itself is a cycle of the model, and needs no name.
         cycle = first not in found and alias.startswith(f"{first}." if first else "")
         if alias != first and not cycle and holds(names, first):
             kept[alias] = first
-    return found, kept
+    return {name: place.value for name, place in found.items()}, kept
+
+
+def _clash(name: str, one: Place, other: Place) -> ValueError:
+    return ValueError(f"{label(one.path)} and {label(other.path)} would both be stored as {name!r}; rename one of them")
 
 
 def holds(names: Sequence[str], prefix: str) -> bool:
@@ -170,70 +119,82 @@ class Filling:
     misfits: list[str] = field(default_factory=list)
 
 
-class _Skeleton:
-    """A model together with the stored things that belong into it."""
+class _Matches:
+    """Which stored thing belongs where in a model."""
 
     def __init__(
         self, root: Any, items: Mapping[str, Any], aliases: Mapping[str, str], stored: Callable[[Any], bool]
     ) -> None:
-        self.root, self.items, self.stored = root, items, stored
-        references = list(_references(root, lambda _, v: stored(v), none=True))
-        own_aliases = {r.name: r.first_name for r in references if r.again and r.name and r.first_name is not None}
-        places = {r.name: r.value for r in references if r.name is not None}
+        self.items, self._root, self._stored = items, root, stored
+        found = list(self._places(lambda place: stored(place.value)))
+        self.places = {place.name: place.value for place in found if place.name is not None}
+        own_aliases = {
+            place.name: place.first.name
+            for place in found
+            if place.first is not place and place.name and place.first.name is not None
+        }
         # A file may use another of a shared object's names than comes first here.
-        own = Resolver(_without(places, own_aliases), own_aliases)
-        self._own = {place: name for name in items if name not in places and (place := own.find(name)) is not None}
+        own = Resolver({name: v for name, v in self.places.items() if name not in own_aliases}, own_aliases)
+        self._own = {lies: name for name in items if name not in self.places and (lies := own.find(name)) is not None}
         self._files = Resolver(items, aliases)
-        self.matched = {place: item for place in places if (item := self.lookup(place)) is not None}
-        self.places = places
-        self.by_id: dict[int, str] = {}
+        self.matched = {name: item for name in self.places if (item := self._lookup(name)) is not None}
         claims: dict[int, set[str]] = {}
-        for reference in references:
-            item = None if reference.name is None else self.matched.get(reference.name)
-            if item is not None and reference.value is not None:
-                claims.setdefault(id(reference.value), set()).add(item)
-        self.by_id = {key: min(names) for key, names in claims.items() if len(names) == 1}
+        for place in found:
+            if place.name in self.matched and place.value is not None:
+                claims.setdefault(id(place.value), set()).add(self.matched[place.name])
+        # Where else the model holds such a thing - in a set, as a method's owner -, it gives way too.
+        self._by_id = {key: min(names) for key, names in claims.items() if len(names) == 1}
+        self.found = list(self._places(lambda place: self.item(place) is not None or stored(place.value), weak=True))
 
-    def lookup(self, place: str | None) -> str | None:
+    def _places(self, stop: Callable[[Place], bool], *, weak: bool = False) -> Iterator[Place]:
+        """A tuple of Nones in the source code is one object wherever it stands, so each place of it counts."""
+        parts = partial(parts_of, entered=entered_or_none)
+        hollow: dict[int, bool] = {}
+
+        def is_hollow(value: Any) -> bool:
+            if not isinstance(value, tuple):
+                return False
+            if id(value) not in hollow:
+                within = places(value, lambda place: not isinstance(place.value, tuple), parts)
+                hollow[id(value)] = any(place.value is None for place in within)
+            return hollow[id(value)]
+
+        return places(self._root, stop, parts, again=is_hollow, weak=weak)
+
+    def _lookup(self, name: str) -> str | None:
+        found = self._files.find(name)
+        return self._own.get(name) if found is None else found
+
+    def item(self, place: Place) -> str | None:
         """The name of the stored thing that belongs there."""
-        if place is None:
-            return None
-        found = self._files.find(place)
-        return self._own.get(place) if found is None else found
+        if place.name in self.matched:
+            return self.matched[place.name]
+        return None if place.value is None else self._by_id.get(id(place.value))
 
-    def taken(self, place: str | None, value: Any) -> bool:
-        return self.lookup(place) is not None or (value is not None and id(value) in self.by_id)
+    def new(self, place: Place) -> Any:
+        name = self.item(place)
+        return place.value if name is None else self.items[name]
 
-    def new(self, place: str | None, value: Any) -> Any:
-        """What belongs there: a stored thing, a tuple that holds some, or what is there."""
-        name = self.lookup(place)
-        if name is None and value is not None:
-            name = self.by_id.get(id(value))
-        if name is not None:
-            return self.items[name]
-        return self._rebuilt(place, value) if isinstance(value, IMMUTABLE) else value
-
-    def _rebuilt(self, place: str | None, value: Any) -> Any:
-        parts = {part.suffix: part.value for part in parts_of(value, entered_or_none)}
-        news = {suffix: self.new(_joined(place, suffix), held) for suffix, held in parts.items()}
-        if all(news[suffix] is parts[suffix] for suffix in parts):
-            return value
-        if not isinstance(value, tuple):
-            by_old = {id(parts[suffix]): news[suffix] for suffix in parts}
-            return rebuilt(value, lambda held: by_old.get(id(held), held))
-        fields = getattr(value, "_fields", None)
-        suffixes = [f".{fields[i]}" if fields else f"[{i}]" for i in range(len(value))]
-        built = tuple.__new__(
-            type(value), [news.get(suffix, item) for suffix, item in zip(suffixes, value, strict=True)]
-        )
-        own = instance_dict(value)
-        if own:
-            vars(built).update({name: news.get(f".{name}", item) for name, item in own.items()})
-        return built
-
-
-def _without(places: dict[str, Any], aliases: dict[str, str]) -> dict[str, Any]:
-    return {name: value for name, value in places.items() if name not in aliases}
+    def missing(self) -> list[str]:
+        """Places that should have been filled: arrays, layers of octavo, objects of a kind that is filled elsewhere."""
+        served = {type(self.places[name]) for name in self.matched}
+        filled_holders = {name.rpartition(".")[0] for name in self.matched}
+        empty: dict[str, type] = {}
+        missing = []
+        for place in self.found:
+            name, value = place.name, place.value
+            if name is None or place.first is not place or value is None or is_weak(value):
+                continue
+            if self.item(place) is not None:
+                continue
+            if self._stored(value):
+                if isinstance(value, np.ndarray) or attributes(value):
+                    missing.append(name)
+            elif name in filled_holders:
+                served.add(type(value))
+            elif not isinstance(value, _CONTAINERS) and any(held is None for held in attributes(value).values()):
+                empty[name] = type(value)
+        return sorted(missing + [name for name, cls in empty.items() if cls in served])
 
 
 def fill(
@@ -265,57 +226,15 @@ def fill(
         >>> fill({"a": None, "b": [None]}, {"b.0": np.zeros(1)}, {}, lambda v: isinstance(v, np.ndarray), strict=True)
         ({'a': None, 'b': [array([0.])]}, Filling(missing=[], extra=[], misfits=[]))
     """
-    skeleton = _Skeleton(root, items, aliases, stored)
-    used = set(skeleton.matched.values())
-    result = Filling(_missing(skeleton), [name for name in items if name not in used])
-    for place, name in skeleton.matched.items():
-        if text := _misfit(skeleton.places[place], items[name]):
-            result.misfits.append(f"{place or 'the model'}: {text}")
+    matches = _Matches(root, items, aliases, stored)
+    used = set(matches.matched.values())
+    result = Filling(matches.missing(), [name for name in items if name not in used])
+    for name, item in matches.matched.items():
+        if text := _misfit(matches.places[name], items[item]):
+            result.misfits.append(f"{name or 'the model'}: {text}")
     if result.misfits or (strict and (result.missing or result.extra)):
         return root, result
-    try:
-        return _put_all(skeleton), result
-    except RecursionError:
-        raise ValueError("the model holds tuples nested too deeply to be built anew; use lists") from None
-
-
-def _put_all(skeleton: _Skeleton) -> Any:
-    changes = []
-    for name, path, holder, _, again in _references(skeleton.root, skeleton.taken, none=True):
-        if holder is None or again or isinstance(holder, IMMUTABLE):
-            continue
-        if skeleton.taken(name, holder) or skeleton.stored(holder):
-            continue
-        for part in parts_of(holder, entered_or_none):
-            new = skeleton.new(_joined(name, part.suffix), part.value)
-            if new is not part.value and part.put is not None:
-                changes.append(((path + part.suffix).removeprefix("."), part.put, part.value, new))
-    root = skeleton.new("", skeleton.root)
-    put_together(changes, "store at")
-    return root
-
-
-def _missing(skeleton: _Skeleton) -> list[str]:
-    """Places that should have been filled: arrays, layers of octavo, objects of a kind that is filled elsewhere."""
-    served: set[type] = set()
-    empty: dict[str, type] = {}
-    missing = []
-    filled_holders = set()
-    for place in skeleton.matched:
-        value = skeleton.places[place]
-        served.add(type(value))
-        filled_holders.add(place.rpartition(".")[0] if "." in place else "")
-    for name, _, value, _, again in _references(skeleton.root, skeleton.taken, none=True):
-        if name is None or again or value is None or skeleton.taken(name, value):
-            continue
-        if skeleton.stored(value):
-            if isinstance(value, np.ndarray) or attributes(value):
-                missing.append(name)
-        elif name in filled_holders:
-            served.add(type(value))
-        elif not isinstance(value, _CONTAINERS) and any(held is None for held in attributes(value).values()):
-            empty[name] = type(value)
-    return sorted(missing + [name for name, cls in empty.items() if cls in served])
+    return store(matches.found, matches.new), result
 
 
 # What embeddings and recurrent layers are told apart by: their attributes.

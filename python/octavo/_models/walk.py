@@ -1,39 +1,114 @@
 """Finding, copying and replacing objects inside any model.
 
 A model is whatever the user has: objects with attributes or slots, dataclasses, lists, tuples, dicts. What an object
-holds, and how to store something else there, is in `octavo.holders`; all the rest follows from it.
+holds, and how to store something else there, is in `containers.py`. On it stand one traversal, `places`, and one way to
+change a model, `store`; all else here and in `fill.py` is made of these two.
 
-Paths read as Python: "blocks[3].fc1", "heads['out']"; the model itself is "". Functions are opaque, because
-copy.deepcopy shares them: `stale_references` finds those that would go on using what was replaced.
+Functions are opaque, because copy.deepcopy shares them; `functions.py` finds those that would go on using what was
+replaced. Weak references hold nothing, so they are not entered; they are bound to the replacement, or to the copy.
 """
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import graphlib
 import types
-from collections import OrderedDict, defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+import weakref
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
-from octavo._models.containers import (
-    IMMUTABLE,
-    LEAVES,
-    Part,
-    attributes,
-    instance_dict,
-    parts_of,
-    rebuilt,
-    slot_members,
-    slots,
-)
+from octavo._models.containers import IMMUTABLE, LEAVES, Part, parts_of, rebuilt
+from octavo._models.paths import dotted, joined, label
+from octavo._models.weak import is_weak, rebound, referent
 
-__all__ = [
-    "copy_with", "label", "put_together", "references", "replace", "restore", "snapshot", "stale_references", "walk",
-]  # fmt: skip
+__all__ = ["Place", "copy_with", "label", "places", "references", "replace", "store", "walk"]
+
+
+class Place:
+    """Where a model holds something: a part of what is at the place `holder`, which is None for the model itself.
+
+    `first` is the place where the traversal came upon the value first: the place itself, if it is that.
+    """
+
+    __slots__ = ("_path", "at", "first", "holder", "key", "named", "put", "value")
+
+    def __init__(self, part: Part, holder: Place | None) -> None:
+        self.key, self.value, self.at, self.put = part
+        self.holder, self.first = holder, self
+        self.named: bool = holder is None or (holder.named and part[0] is not None)  # not behind a set
+        self._path: str | None = "" if holder is None else None
+
+    def store(self, holder: Any, new: Any) -> None:
+        """Puts another value into the holder, which may have been built anew."""
+        assert self.put is not None
+        self.put(holder, self.at, new)
+
+    def take_back(self, holder: Any, new: Any) -> None:
+        """Undoes `store`."""
+        assert self.put is not None
+        self.put(holder, new if self.key is None else self.at, self.value)
+
+    @property
+    def path(self) -> str:
+        """As users spell it."""
+        behind: list[Place] = []
+        place: Place | None = self
+        while place is not None and place._path is None:
+            behind.append(place)
+            place = place.holder
+        path = "" if place is None else place._path or ""
+        for place in reversed(behind):
+            path = place._path = joined(path, place.key)
+        return path
+
+    @property
+    def name(self) -> str | None:
+        """As files spell it. What only sets hold has none."""
+        return dotted(self.path) if self.named else None
+
+
+def places(
+    root: Any,
+    stop: Callable[[Place], bool] | None = None,
+    parts: Callable[[Any], Iterable[Part]] = parts_of,
+    *,
+    again: Callable[[Any], bool] | None = None,
+    weak: bool = False,
+) -> Iterator[Place]:
+    """Every place that holds something, holders before what they hold, and what has a name before what only sets hold.
+
+    Args:
+        root: any object. Cycles and depth do not matter.
+        stop: what is at places for which it is true is not entered.
+        parts: what an object holds. Numbers, strings and classes are left out; None is not, where `parts` gives it.
+        again: objects for which it is true are entered at each of their places, as if each were another object.
+        weak: come to weak references too. They are not entered: what they refer to is held elsewhere.
+
+    Example:
+        >>> from octavo._models.walk import places
+        >>> shared = (1.5,)
+        >>> [(place.path, place.first.path) for place in places({"a": shared, "b": shared})]
+        [('', ''), ('a', 'a'), ('b', 'a')]
+    """
+    seen: dict[int, Place] = {}  # by the id of the value; that it is held keeps its id from being given to another
+    named, nameless = [Place(Part("", root, None), None)], list[Place]()
+    while named or nameless:
+        place = (named or nameless).pop()
+        value = place.value
+        if issubclass(type(value), LEAVES) or is_weak(value):
+            if value is None or (weak and is_weak(value)):
+                yield place
+            continue
+        place.first = seen.setdefault(id(value), place)
+        if place.first is not place and again is not None and again(value):
+            place.first = place
+        yield place
+        if place.first is place and not (stop is not None and stop(place)):
+            for inner in [Place(part, place) for part in parts(value)][::-1]:
+                (named if inner.named else nameless).append(inner)
 
 
 def walk(root: Any, *, stop: Callable[[Any], bool] | None = None) -> Iterator[tuple[str, Any]]:
@@ -49,25 +124,10 @@ def walk(root: Any, *, stop: Callable[[Any], bool] | None = None) -> Iterator[tu
     Example:
         >>> from octavo._models.walk import walk
         >>> [path for path, value in walk({"a": [1, ()]})]
-        ['', "['a']", "['a'][1]"]
+        ['', 'a', 'a.1']
     """
-    return _walk(root, stop, parts_of)
-
-
-def _walk(
-    root: Any, stop: Callable[[Any], bool] | None, held_by: Callable[[Any], Iterable[Part]]
-) -> Iterator[tuple[str, Any]]:
-    seen: dict[int, Any] = {}  # by id; holding the objects keeps their ids from being given to others
-    stack = [("", root)]
-    while stack:
-        path, value = stack.pop()
-        if id(value) in seen or isinstance(value, LEAVES):
-            continue
-        seen[id(value)] = value
-        yield path, value
-        if stop is None or not stop(value):
-            parts = [(_joined(path, part.suffix), part.value) for part in held_by(value)]
-            stack.extend(reversed(parts))
+    halt = None if stop is None else lambda place: stop(place.value)
+    return ((p.path, p.value) for p in places(root, halt) if p.first is p and p.value is not None)
 
 
 def references(root: Any, stop: Callable[[Any], bool]) -> Iterator[tuple[str, Any]]:
@@ -75,65 +135,103 @@ def references(root: Any, stop: Callable[[Any], bool]) -> Iterator[tuple[str, An
 
     Args:
         root: any object.
-        stop: told each holder; what it says yes to is not entered.
+        stop: told each holder; those for which it is true are not entered.
 
     Example:
         >>> from octavo._models.walk import references
         >>> shared = (1.5,)
         >>> [path for path, value in references([shared, shared], lambda value: False) if value is shared]
-        ['[0]', '[1]']
+        ['0', '1']
     """
-    yield "", root
-    for path, holder in walk(root, stop=stop):
-        if not stop(holder):
-            yield from ((_joined(path, part.suffix), part.value) for part in parts_of(holder))
+    return ((place.path, place.value) for place in places(root, lambda place: stop(place.value)))
 
 
-def _joined(path: str, suffix: str) -> str:
-    return path + suffix if path else suffix.removeprefix(".")
+# Changing a model
 
 
-def label(path: str) -> str:
-    """How messages name what is at a path: "model.blocks[3].fc1"."""
-    return "model" + (path if path.startswith(("[", "{")) or not path else f".{path}")
+def store(found: Iterable[Place], new: Callable[[Place], Any], moved: Mapping[int, Any] | None = None) -> Any:
+    """Stores new(place) at each of the places, in place: at all of them or, with an error, at none.
+
+    Args:
+        found: what `places` gives.
+        new: what belongs at a place; place.value where nothing changes. Tuples and other immutable holders of what
+            changes are built anew.
+        moved: what weak references among the places are bound to, by the id of what they refer to. Default: to what
+            takes its place.
+
+    Returns:
+        The root: another object if it is immutable, or changed itself.
+
+    Raises:
+        ValueError: something cannot be stored where it is held (a read-only array of objects, a bound method that the
+            new object does not have, a weak reference to what takes none); its path is named.
+    """
+    direct: dict[Place, Any] = {}  # by place
+    built: dict[Place, Any] = {}  # new immutable holders, by the place where the old one was entered
+    within: defaultdict[Place, list[Place]] = defaultdict(list)  # places in immutable holders
+    to_put: list[tuple[Place, Place]] = []  # places in mutable ones, and these
+    weak: list[Place] = []
+    root: Place | None = None
+    for place in found:
+        root = root or place
+        if is_weak(place.value):
+            weak.append(place)
+        elif (value := new(place)) is not place.value:
+            direct[place] = value
+        elif not isinstance(value, IMMUTABLE):
+            continue
+        if place.holder is not None and place.put is None:
+            within[place.holder].append(place)
+        elif place.holder is not None:
+            to_put.append((place, place.holder))
+    if weak:
+        direct |= _rebound(weak, {id(p.value): value for p, value in direct.items()} if moved is None else moved)
+
+    def now(place: Place) -> Any:
+        return direct[place] if place in direct else built.get(place.first, place.value)
+
+    graph = {holder: [place.first for place in held] for holder, held in within.items()}
+    for holder in graphlib.TopologicalSorter(graph).static_order():  # what is held before its holders
+        changed = {p.at: now(p) for p in within.get(holder, ()) if now(p) is not p.value}
+        if changed:
+            built[holder] = _rebuilt(holder, changed)
+    _put_all([(p, built.get(holder, holder.value), now(p)) for p, holder in to_put if now(p) is not p.value])
+    return None if root is None else now(root)
 
 
-# Replacing in place
-
-
-def _plan(root: Any, mapping: Mapping[int, Any]) -> dict[int, Any]:
-    """`mapping`, together with the new immutable holders of what it replaces. Changes nothing."""
-    holders = {id(v): (path, v) for path, v in _walk_outside(root, mapping) if isinstance(v, IMMUTABLE)}
-    graph = {key: [id(part.value) for part in parts_of(v)] for key, (_, v) in holders.items()}
-    plan = dict(mapping)
-    for key in graphlib.TopologicalSorter(graph).static_order():  # what is held before its holders
-        if key in holders and any(held in plan for held in graph[key]):
-            path, value = holders[key]
+def _rebound(weak: list[Place], moved: Mapping[int, Any]) -> dict[Place, Any]:
+    found = {}
+    for place in weak:
+        target = referent(place.value)
+        new = None if target is None else moved.get(id(target))
+        if new is not None and new is not target:
             try:
-                plan[key] = rebuilt(value, lambda part: plan.get(id(part), part))
+                found[place] = rebound(place.value, new)
             except Exception as error:
-                raise ValueError(f"cannot replace what {label(path)} holds: {error}") from error
-    return plan
+                raise ValueError(f"cannot rebind the weak reference {label(place.path)}: {error}") from error
+    return found
 
 
-def _walk_outside(root: Any, mapping: Mapping[int, Any]) -> Iterator[tuple[str, Any]]:
-    """The tree without what is to be replaced, and without what only that reaches."""
-    return ((path, v) for path, v in walk(root, stop=lambda v: id(v) in mapping) if id(v) not in mapping)
+def _rebuilt(place: Place, changed: dict[Any, Any]) -> Any:
+    try:
+        return rebuilt(place.value, changed)
+    except Exception as error:
+        raise ValueError(f"cannot replace what {label(place.path)} holds: {error}") from error
 
 
-def put_together(changes: Sequence[tuple[str, Callable[[Any, Any], None], Any, Any]], what: str) -> None:
-    """Calls put(old, new) for each (path, put, old, new): all of them, or where one fails, none."""
+def _put_all(changes: list[tuple[Place, Any, Any]]) -> None:
+    """Puts each (place, holder, new value), or where one fails, none."""
     done = 0
     try:
-        for _, put, old, new in changes:
-            put(old, new)
+        for place, holder, new in changes:
+            place.store(holder, new)
             done += 1
     except BaseException as error:
-        for _, put, old, new in reversed(changes[:done]):
-            put(new, old)
+        for place, holder, new in reversed(changes[:done]):
+            place.take_back(holder, new)
         if not isinstance(error, Exception):
             raise
-        raise ValueError(f"cannot {what} {label(changes[done][0])}: {error}; nothing was changed") from error
+        raise ValueError(f"cannot replace {label(changes[done][0].path)}: {error}; nothing was changed") from error
 
 
 def replace(root: Any, mapping: Mapping[int, Any]) -> Any:
@@ -149,8 +247,7 @@ def replace(root: Any, mapping: Mapping[int, Any]) -> Any:
         The root, its replacement, or the tuple or bound method that takes its place.
 
     Raises:
-        ValueError: something cannot be replaced where it is held (a read-only array of objects, a bound method that
-            the replacement does not have); its path is named.
+        ValueError: as `store` does.
 
     Example:
         >>> from octavo._models.walk import replace
@@ -158,15 +255,18 @@ def replace(root: Any, mapping: Mapping[int, Any]) -> Any:
         >>> replace({"a": (1, old)}, {id(old): new})
         {'a': (1, 'new')}
     """
-    plan = _plan(root, mapping)
-    changes = [
-        (_joined(path, part.suffix), part.put, part.value, plan[id(part.value)])
-        for path, holder in _walk_outside(root, mapping)
-        for part in parts_of(holder)
-        if part.put is not None and id(part.value) in plan
-    ]
-    put_together(changes, "replace")
-    return plan.get(id(root), root)
+    return store(_outside(root, mapping), lambda place: mapping.get(id(place.value), place.value))
+
+
+def _outside(root: Any, mapping: Mapping[int, Any]) -> Iterator[Place]:
+    """The places of a tree, without those that only what is to be replaced reaches."""
+    return places(root, lambda place: id(place.value) in mapping, weak=True)
+
+
+def _objects_outside(root: Any, mapping: Mapping[int, Any]) -> Iterator[Place]:
+    """Where each object is first, without what is to be replaced and what only that reaches."""
+    found = _outside(root, mapping)
+    return (p for p in found if p.first is p and id(p.value) not in mapping)
 
 
 # Copying
@@ -195,16 +295,27 @@ def copy_with(root: Any, mapping: Mapping[int, Any]) -> Any:
         >>> copy_with({"a": (1, old)}, {id(old): new})
         {'a': (1, 'new')}
     """
-    plan = _plan(root, mapping)
     memo = dict(mapping)
-    for _, value in _walk_outside(root, mapping):
-        # deepcopy would bind the old class's function to the replacement
-        if isinstance(value, types.MethodType) and id(value.__self__) in mapping:
-            memo[id(value)] = plan[id(value)]
+    weak = False
+    for place in _objects_outside(root, mapping):
+        value = place.value
+        if is_weak(value):
+            weak, memo[id(value)] = True, value
+        elif isinstance(value, weakref.WeakSet) and not hasattr(value, "__deepcopy__"):
+            if type(value) is not weakref.WeakSet:
+                raise TypeError(
+                    f"cannot copy {label(place.path)} (type {_type_name(value)}): copy.deepcopy gives a class derived "
+                    "from WeakSet the members of the original; define __deepcopy__ in it, or pass inplace=True"
+                )
+            memo[id(value)] = weakref.WeakSet(value)
         elif isinstance(value, types.ModuleType):
             memo[id(value)] = value
+        elif isinstance(value, types.MethodType) and id(value.__self__) in mapping:
+            # deepcopy would bind the old class's function to the replacement
+            memo[id(value)] = _rebuilt(place, {"__self__": mapping[id(value.__self__)]})
+    made = dict(memo)
     try:
-        return copy.deepcopy(root, dict(memo))
+        copied = copy.deepcopy(root, made)
     except RecursionError as error:
         raise ValueError(
             "the model is nested too deeply for copy.deepcopy; pass inplace=True, which needs no copy, or raise the "
@@ -216,105 +327,22 @@ def copy_with(root: Any, mapping: Mapping[int, Any]) -> Any:
             f"cannot copy {label(path)} (type {_type_name(culprit)}): {reason}; "
             "define __deepcopy__ in its class or the one that holds it, or pass inplace=True"
         ) from error
+    return store(places(copied, weak=True), lambda place: place.value, made) if weak else copied
 
 
 def _uncopyable(root: Any, memo: Mapping[int, Any]) -> tuple[str, Any, Exception] | None:
     """The object that copy.deepcopy fails on by itself, when all that it holds need not be copied."""
-    for path, value in _walk_outside(root, memo):
-        if type(value) is np.ndarray and value.dtype != object:
+    for place in _objects_outside(root, memo):
+        value = place.value
+        if is_weak(value) or (type(value) is np.ndarray and value.dtype != object):
             continue
         try:
             copy.deepcopy(value, {id(part.value): part.value for part in parts_of(value)})
         except Exception as error:
-            return path, value, error
+            return place.path, value, error
     return None
 
 
 def _type_name(value: Any) -> str:
     cls = type(value)
     return cls.__qualname__ if cls.__module__ in ("builtins", "__main__") else f"{cls.__module__}.{cls.__qualname__}"
-
-
-# What replacing does not reach
-
-
-def stale_references(root: Any, mapping: Mapping[int, Any], *, inplace: bool) -> list[tuple[str, str]]:
-    """Functions in the tree that will go on using an object of the mapping after it was replaced.
-
-    Functions are neither copied nor changed. After `replace`, one that captured a mutable holder of the tree finds the
-    replacement there; after `copy_with` it still finds the original.
-
-    Args:
-        root, mapping: as for `replace` and `copy_with`.
-        inplace: which of the two.
-
-    Returns:
-        (path of the function, name of its variable), for closures, default arguments and attributes.
-
-    Example:
-        >>> from octavo._models.walk import stale_references
-        >>> layer = object()
-        >>> stale_references([layer, lambda x, f=layer: f(x)], {id(layer): None}, inplace=True)
-        [('[1]', 'f')]
-    """
-    everything = list(_walk_outside(root, mapping))
-    updated = {id(v) for _, v in everything if not isinstance(v, IMMUTABLE)} if inplace else set()
-
-    def reaches(captured: Any) -> bool:
-        found = _walk(captured, lambda v: id(v) in mapping or id(v) in updated, _parts_and_captured)
-        return any(id(v) in mapping for _, v in found)
-
-    functions = [(path, value) for path, value in everything if isinstance(value, types.FunctionType)]
-    return [(path, part.suffix) for path, function in functions for part in _captured(function) if reaches(part.value)]
-
-
-def _captured(function: types.FunctionType) -> Iterator[Part]:
-    """What a function reaches without being told, by the name of the variable."""
-    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-        with contextlib.suppress(ValueError):  # a variable that is not bound yet
-            yield Part(name, cell.cell_contents)
-    defaults = function.__defaults__ or ()
-    last = function.__code__.co_argcount
-    names = function.__code__.co_varnames[last - len(defaults) : last]
-    for name, value in (*zip(names, defaults, strict=True), *(function.__kwdefaults__ or {}).items()):
-        yield Part(name, value)
-    for name, value in vars(function).items():
-        yield Part(f".{name}", value)
-
-
-def _parts_and_captured(value: Any) -> Iterator[Part]:
-    return _captured(value) if isinstance(value, types.FunctionType) else parts_of(value)
-
-
-# Calling an object and leaving it as it was
-
-
-class _Snapshot(NamedTuple):
-    own: dict[str, Any]
-    slots: dict[str, Any]
-    contents: list[tuple[Any, Any]]  # containers that the attributes refer to, and copies of them
-
-
-_CONTAINERS = (dict, OrderedDict, defaultdict, list, deque, set)
-
-
-def snapshot(value: Any) -> _Snapshot:
-    """What the object's attributes and slots refer to, and what the lists, dicts and sets among them hold."""
-    contents = [(held, copy.copy(held)) for held in attributes(value).values() if type(held) in _CONTAINERS]
-    return _Snapshot(dict(instance_dict(value)), slots(value), contents)
-
-
-def restore(value: Any, before: _Snapshot) -> None:
-    """Makes all of that as it was. Numeric arrays changed in place stay changed."""
-    own = instance_dict(value)
-    own.clear()
-    own.update(before.own)
-    now = slots(value)
-    for name, member in slot_members(value).items():
-        if name in before.slots:
-            member.__set__(value, before.slots[name])
-        elif name in now:
-            member.__delete__(value)
-    for holder, held in before.contents:
-        holder.clear()
-        (holder.update if isinstance(holder, (dict, set)) else holder.extend)(held)

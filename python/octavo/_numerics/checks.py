@@ -1,48 +1,45 @@
-"""What layers are given: checked with telling messages, and arrays brought into the form that the kernels read."""
+"""What layers are given: their bias, activations and options, checked with telling messages."""
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from octavo._numerics.arrays import as_array, as_real, is_real, not_real
 from octavo._numerics.params import QTypeLike, as_qtype, qint4, qint8
+from octavo._util.arrays import contiguous, require_finite
+from octavo._util.foreign import as_array, as_real, is_real, not_real
 
-__all__ = [
-    "as_activations", "as_bias", "as_rows", "check_group_size", "check_out", "is_int4", "read_only", "rows_in_place",
-]  # fmt: skip
+__all__ = ["as_activations", "as_bias", "check_group_size", "is_int4"]
 
 _ROUNDINGS = ("nearest", "search")
 _GROUP_STEP = 32  # the kernels take a group in steps of so many k
 
-_T = TypeVar("_T", bound=np.generic)
-
-
-def read_only(a: NDArray[_T]) -> NDArray[_T]:
-    """The array itself, which nobody writes to from here on."""
-    a.flags.writeable = False
-    return a
-
 
 def as_bias(bias: ArrayLike | None, n: int) -> NDArray[np.float32] | None:
-    """A layer's bias (n,) as contiguous float32; TypeError or ValueError where it cannot be one."""
+    """A layer's bias (n,) as contiguous float32.
+
+    Raises:
+        TypeError: it is not real, or masked.
+        ValueError: it has another shape, or is not finite in float32.
+    """
     if bias is None:
         return None
     b = as_real(bias, "bias")
     if b.shape != (n,):
         raise ValueError(f"bias must have shape ({n},) to fit the weight, got {b.shape}")
-    with np.errstate(all="ignore"):
-        b32 = np.ascontiguousarray(b, dtype=np.float32)
-    if not bool(np.isfinite(b32).all()):
-        at = int(np.flatnonzero(~np.isfinite(b32))[0])
-        raise ValueError(f"bias must be finite in float32, got {b[at]} at index {at}")
-    return b32
+    require_finite(b, "bias")
+    return contiguous(b)
 
 
 def as_activations(x: ArrayLike, in_features: int) -> NDArray[Any]:
-    """x as an array of real numbers (..., in_features); TypeError or ValueError where it cannot be one."""
+    """x as an array of real numbers (..., in_features), not copied.
+
+    Raises:
+        TypeError: it is not real, or masked.
+        ValueError: its last axis is not in_features.
+    """
     a = as_array(x, "x")
     if not is_real(a.dtype):
         raise TypeError(not_real(x, a.dtype, "x"))
@@ -51,50 +48,10 @@ def as_activations(x: ArrayLike, in_features: int) -> NDArray[Any]:
     return a
 
 
-def check_out(out: NDArray[Any], shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-    """Raises TypeError or ValueError where a result of this shape and dtype cannot be put into out."""
-    if not isinstance(out, np.ndarray):
-        raise TypeError(f"out must be a numpy array, got {type(out).__name__}")
-    if out.dtype != dtype:
-        raise TypeError(f"out must have dtype {dtype}, as the result has, got {out.dtype}")
-    if out.shape != shape:
-        raise ValueError(f"out must have shape {shape}, as the result has, got {out.shape}")
-    if not out.flags.writeable:
-        raise ValueError("out must be writable, got a read-only array")
-
-
-def as_rows(a: NDArray[Any]) -> NDArray[np.float32]:
-    """(m, in) float32 with contiguous, aligned rows: a itself or a view where it is so already, else a copy."""
-    rows = a.reshape(int(np.prod(a.shape[:-1])), a.shape[-1]) if a.ndim != 2 else a
-    if _rows_usable(rows):
-        return rows
-    return np.ascontiguousarray(rows, dtype=np.float32)
-
-
-def rows_in_place(out: NDArray[Any], m: int, n: int) -> NDArray[np.float32] | None:
-    """out as (m, n) in the same memory, where the kernels can write to it; else None."""
-    if out.ndim != 2:
-        if not out.flags.c_contiguous:
-            return None
-        out = out.reshape(m, n)
-    return out if _rows_usable(out) else None
-
-
-def _rows_usable(a: NDArray[Any]) -> bool:
-    item = 4
-    return (
-        a.dtype == np.float32
-        and a.dtype.isnative
-        and a.flags.aligned
-        and (a.shape[1] <= 1 or a.strides[1] == item)
-        and a.strides[0] % item == 0
-    )
-
-
 def is_int4(
     dtype: QTypeLike, *, group_size: int | None, symmetric: bool, scale_dtype: str, rounding: str | None
 ) -> bool:
-    """Whether the weights are int4. Raises ValueError for another type, and for options that it does not have."""
+    """Whether the weights are int4. ValueError for another type, and for options that the type does not have."""
     qtype = as_qtype(dtype)
     if qtype not in (qint8, qint4):
         raise ValueError(f"dtype must be int8 or int4, got {qtype.name}")

@@ -4,12 +4,12 @@
     q = int(clamp(rint(x * r), qmin - zero_point, qmax - zero_point)) + zero_point
     x' = (q - zero_point) * scale
 
-float32, one rounding per operation, ties to even. The compiled kernels give the same bits and are tested
-against this file. Clamping comes before the conversion to integers, because CPUs differ in what a conversion
-that overflows gives.
+All of it is float32 with one rounding per operation, ties to even. The compiled kernels give the same bits and are
+tested against this file. Values are clamped before they are converted to integers, because CPUs differ in what an
+overflowing conversion gives.
 
-Integers stay in float32 until they are stored: sums and differences of two of them are below 2**10 and so
-exact, and one working copy of the data is enough.
+Integers stay in float32 until they are stored: sums and differences of two of them are below 2**10 and so exact, and
+one working copy of the data is enough.
 """
 
 from __future__ import annotations
@@ -20,20 +20,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from octavo._numerics.arrays import result_dtype
-from octavo._numerics.params import (
-    Array,
-    QParams,
-    aligned,
-    as_real_array,
-    choose_qparams,
-    first_place,
-    parameter_shape,
-    qint8,
-    why_not_finite,
-)
+from octavo._numerics.params import Array, QParams, aligned, check_qparams, check_shape, choose_qparams, qint8
+from octavo._util.arrays import as_real_array, first_place, real_dtype, require_finite
 
-__all__ = ["dequantize", "fake_quantize", "quantize", "quantize_weight", "require_finite"]
+__all__ = ["dequantize", "fake_quantize", "quantize", "quantize_weight"]
 
 
 def quantize(x: npt.ArrayLike, qparams: QParams) -> Array:
@@ -42,8 +32,8 @@ def quantize(x: npt.ArrayLike, qparams: QParams) -> Array:
     Here r = fl(1 / scale) and z = zero_point.
 
     Args:
-        x: float16, float32, float64, integer or bool, of any memory layout, without NaN. The shape is free
-            for per-tensor parameters, and otherwise one that fits the shape of the scale.
+        x: float16, float32, float64, integer or bool, of any memory layout, without NaN. Any shape for per-tensor
+            parameters; otherwise one that fits the shape of the scale.
         qparams: see `choose_qparams`.
 
     Returns:
@@ -54,9 +44,9 @@ def quantize(x: npt.ArrayLike, qparams: QParams) -> Array:
         ValueError: NaN in `x`; a shape that does not fit the parameters.
 
     Notes:
-        `x` is converted to float32, and ties go to even. Values outside the range saturate, infinity and
-        float64 beyond float32 too. torch multiplies by r as well; ONNX's QuantizeLinear divides by the scale,
-        which sends a few values near a tie to the other side (see `octavo.ops`).
+        `x` is converted to float32, and ties go to even. Values outside the range saturate, including infinity and
+        float64 values that float32 does not hold. torch multiplies by r as well; ONNX's QuantizeLinear divides by the
+        scale, which sends a few values near a tie to the other side (see `octavo.ops`).
 
     Example:
         >>> import octavo as oc
@@ -74,8 +64,8 @@ def dequantize(q: npt.ArrayLike, qparams: QParams) -> npt.NDArray[np.float32]:
     """Return the reals that integers stand for: x' = (q - zero_point) * scale.
 
     Args:
-        q: integers of any dtype whose values fit the storage dtype, int8 or uint8. The shape is free for
-            per-tensor parameters, and otherwise one that fits the shape of the scale.
+        q: integers of any dtype whose values fit the storage dtype, int8 or uint8. Any shape for per-tensor
+            parameters; otherwise one that fits the shape of the scale.
         qparams: the parameters that `q` was quantized with.
 
     Returns:
@@ -86,17 +76,17 @@ def dequantize(q: npt.ArrayLike, qparams: QParams) -> npt.NDArray[np.float32]:
         ValueError: a value outside the storage dtype; a shape that does not fit the parameters.
 
     Notes:
-        q - zero_point is exact, the product rounds once; a product beyond float32 is infinite. Values outside
-        [qmin, qmax] are dequantized like any other. As DequantizeLinear of ONNX and torch.dequantize.
+        q - zero_point is exact, and the product rounds once; a product beyond float32 is infinite. Values outside
+        [qmin, qmax] are dequantized like any other, as ONNX's DequantizeLinear and torch.dequantize do.
 
     Example:
         >>> import octavo as oc
         >>> oc.dequantize([0, 10, 12, 255], oc.QParams(0.5, 10, "uint8"))
         array([ -5. ,   0. ,   1. , 122.5], dtype=float32)
     """
-    _check_qparams(qparams)
+    check_qparams(qparams)
     integers = _stored_integers(q, qparams)
-    _check_shape(integers.shape, qparams, "q")
+    check_shape(integers.shape, qparams, "q")
     x = np.empty(integers.shape, np.float32)
     with np.errstate(all="ignore"):
         for (out, block), (scale, zero_point) in _views((x, integers), tuple(qparams), qparams):
@@ -120,8 +110,8 @@ def fake_quantize(x: npt.ArrayLike, qparams: QParams) -> npt.NDArray[np.floating
         ValueError: NaN in `x`; a shape that does not fit the parameters.
 
     Notes:
-        Computed in float32 without storing integers; rounding and saturation are those of `quantize`. Zero,
-        and what rounds to it, comes back as +0. The result may overflow float16, to infinity.
+        Computed in float32 without storing integers; rounding and saturation are those of `quantize`. Zero, and
+        whatever rounds to it, comes back as +0. Values that float16 does not hold come back as infinity.
 
     Example:
         >>> import octavo as oc
@@ -133,14 +123,14 @@ def fake_quantize(x: npt.ArrayLike, qparams: QParams) -> npt.NDArray[np.floating
         np.add(steps, np.float32(0), out=steps)  # -0 becomes +0, as it does in an integer
         for (step,), (scale,) in _views((steps,), (qparams.scale,), qparams):
             np.multiply(step, scale, out=step)
-        return steps.astype(result_dtype(values.dtype), copy=False)
+        return steps.astype(real_dtype(values), copy=False)
 
 
 def _clamped_steps(x: npt.ArrayLike, qparams: QParams) -> tuple[Array, npt.NDArray[np.float32]]:
     """`x` as an array, and q - zero_point for it as float32."""
-    _check_qparams(qparams)
+    check_qparams(qparams)
     values = as_real_array(x, "x")
-    _check_shape(values.shape, qparams, "x")
+    check_shape(values.shape, qparams, "x")
     steps = np.empty(values.shape, np.float32)
     lowest = np.asarray(qparams.qmin - qparams.zero_point, np.float32)
     highest = np.asarray(qparams.qmax - qparams.zero_point, np.float32)
@@ -156,7 +146,7 @@ def _clamped_steps(x: npt.ArrayLike, qparams: QParams) -> tuple[Array, npt.NDArr
         bad = np.isnan(values)
         raise ValueError(
             f"x must not hold NaN, got {np.count_nonzero(bad)} of {values.size} values, the first at"
-            f" {first_place(bad, 'x')}; NaN has no integer: replace it or mend its source"
+            f" {first_place(bad, 'x')}; no integer stands for NaN: replace it, or correct its source"
         )
     return values, steps
 
@@ -199,37 +189,7 @@ def quantize_weight(weight: Array) -> tuple[npt.NDArray[np.int8], npt.NDArray[np
     return quantize(weight, params).astype(np.int8, copy=False), params.scale
 
 
-def require_finite(weight: Array, name: str) -> None:
-    """Raises ValueError for NaN, infinity and values beyond float32, and says where they are.
-
-    Example:
-        >>> require_finite(np.array([[1.0, np.nan]]), "w")
-        Traceback (most recent call last):
-        ValueError: w must be finite, got 1 of 2 values NaN or infinite, the first (nan) at w[0, 1]; remove them
-    """
-    with np.errstate(all="ignore"):
-        finite = np.isfinite(weight.astype(np.float32, copy=False)).all()
-    if not finite:
-        raise ValueError(why_not_finite(weight, name))
-
-
 def _views(
     arrays: tuple[Array, ...], params: tuple[Array, ...], qparams: QParams
 ) -> Iterator[tuple[tuple[Array, ...], tuple[Array, ...]]]:
     return aligned(arrays, params, qparams.axis, qparams.group_size)
-
-
-def _check_qparams(qparams: QParams) -> None:
-    if not isinstance(qparams, QParams):
-        got = type(qparams).__name__
-        raise TypeError(f"qparams must be a QParams, got {got}; make one with QParams or choose_qparams")
-
-
-def _check_shape(shape: tuple[int, ...], qparams: QParams, name: str) -> None:
-    axis, group_size, held = qparams.axis, qparams.group_size, qparams.scale.shape
-    needed = parameter_shape(shape, axis, group_size)
-    if needed != held:
-        raise ValueError(
-            f"{name} of shape {shape} needs a scale of shape {needed} (axis={axis}, group_size={group_size}),"
-            f" got one of shape {held}; choose parameters from data of this shape"
-        )

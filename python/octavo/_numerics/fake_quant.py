@@ -10,9 +10,9 @@ With inside = (lo <= rint(v) <= hi) and g = dL/dy:
     dL/dscale      = sum of g * (inside ? q - v : q)           learned step size
     dL/dzero_point = sum of (inside ? 0 : -scale * g)
 
-the sums over the elements that share a scale. The derivative of rint is taken as 1 (Bengio, Leonard, Courville 2013);
-the one for the scale is that of Esser et al. 2020 ("Learned Step Size Quantization"), the one for the zero point that
-of Jain et al. 2020 and Bhalgat et al. 2020. These are the gradients of torch's fake_quantize_per_tensor_affine,
+with sums over the elements that share a scale. The derivative of rint is taken as 1 (Bengio, Leonard, Courville 2013).
+The gradient for the scale is that of Esser et al. 2020 ("Learned Step Size Quantization"), the one for the zero point
+that of Jain et al. 2020 and Bhalgat et al. 2020. These are the gradients of torch's fake_quantize_per_tensor_affine,
 fake_quantize_per_channel_affine and _fake_quantize_learnable_*.
 """
 
@@ -24,17 +24,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octavo import _core
-from octavo._numerics.arrays import result_dtype
-from octavo._numerics.definition import _check_qparams, _check_shape, fake_quantize
-from octavo._numerics.params import Array, QParams, aligned, as_real_array
+from octavo._numerics.definition import fake_quantize
+from octavo._numerics.params import Array, QParams, aligned, check_qparams, check_shape
+from octavo._util.arrays import as_real_array, contiguous, real_dtype
 
-__all__ = ["backward", "definition", "forward", "learnable_backward", "learned_qparams"]
+__all__ = ["backward", "forward", "learnable_backward", "learned_qparams", "numpy_gradients"]
 
 Floats = NDArray[np.float32]
 
 
 def forward(x: Any, qparams: QParams) -> NDArray[np.floating[Any]]:
-    """octavo.fake_quantize(x, qparams), the same bits, from compiled code where there is some.
+    """octavo.fake_quantize(x, qparams), the same bits, from compiled code unless the parameters have groups.
 
     Example:
         >>> import numpy as np, octavo as oc
@@ -42,14 +42,14 @@ def forward(x: Any, qparams: QParams) -> NDArray[np.floating[Any]]:
         >>> forward(np.float32([-0.25, 0.3, 0.75, 900.0]), oc.QParams(0.5, 0, "int4"))
         array([0. , 0.5, 1. , 3.5], dtype=float32)
     """
-    _check_qparams(qparams)
+    check_qparams(qparams)
     values = as_real_array(x, "x")
-    _check_shape(values.shape, qparams, "x")
+    check_shape(values.shape, qparams, "x")
     if qparams.group_size is None:
         with np.errstate(all="ignore"):
-            y = _core.fake_quantize(_contiguous(values), *_numbers(qparams, values.ndim))
+            y = _core.fake_quantize(contiguous(values), *_numbers(qparams, values.ndim))
         if y is not None:
-            return y.astype(result_dtype(values.dtype), copy=False)
+            return y.astype(real_dtype(values), copy=False)
     return fake_quantize(values, qparams)  # which says where NaN is
 
 
@@ -64,9 +64,9 @@ def backward(g: Any, x: Any, qparams: QParams) -> NDArray[Any]:
     """
     values, gradient = _pair(x, g, qparams)
     if qparams.group_size is not None:
-        return definition(gradient, values, qparams)[0].astype(result_dtype(values.dtype), copy=False)
-    dx = _core.fake_quantize_backward(_contiguous(values), _contiguous(gradient), *_numbers(qparams, values.ndim))
-    return dx.astype(result_dtype(values.dtype), copy=False)
+        return numpy_gradients(gradient, values, qparams)[0].astype(real_dtype(values), copy=False)
+    dx = _core.fake_quantize_backward(contiguous(values), contiguous(gradient), *_numbers(qparams, values.ndim))
+    return dx.astype(real_dtype(values), copy=False)
 
 
 def learnable_backward(
@@ -74,7 +74,8 @@ def learnable_backward(
 ) -> tuple[NDArray[Any], NDArray[np.float64], NDArray[np.float64]]:
     """(dL/dx, dL/dscale, dL/dzero_point) for g = dL/dy; the sums in float64, in the shape of the scale.
 
-    They are added up in blocks whose bounds depend on the shape alone: the same bits for every number of threads.
+    They are added up in blocks whose bounds depend on the shape alone, so that threads do not change
+    the bits.
 
     Example:
         >>> import numpy as np, octavo as oc
@@ -85,23 +86,23 @@ def learnable_backward(
     """
     values, gradient = _pair(x, g, qparams)
     if qparams.group_size is not None:
-        dx, d_scale, d_zero_point = definition(gradient, values, qparams)
+        dx, d_scale, d_zero_point = numpy_gradients(gradient, values, qparams)
     else:
         numbers = _numbers(qparams, values.ndim)
         dx, d_scale, d_zero_point = _core.fake_quantize_learnable_backward(
-            _contiguous(values), _contiguous(gradient), *numbers
+            contiguous(values), contiguous(gradient), *numbers
         )
     shape = qparams.scale.shape
-    return dx.astype(result_dtype(values.dtype), copy=False), d_scale.reshape(shape), d_zero_point.reshape(shape)
+    return dx.astype(real_dtype(values), copy=False), d_scale.reshape(shape), d_zero_point.reshape(shape)
 
 
-def definition(g: Any, x: Any, qparams: QParams) -> tuple[Floats, NDArray[np.float64], NDArray[np.float64]]:
-    """The three gradients in NumPy: for groups, and as the truth that the compiled code is tested against.
+def numpy_gradients(g: Any, x: Any, qparams: QParams) -> tuple[Floats, NDArray[np.float64], NDArray[np.float64]]:
+    """The three gradients in NumPy: for groups, and to test the compiled code against.
 
     Example:
         >>> import numpy as np, octavo as oc
-        >>> from octavo._numerics.fake_quant import definition
-        >>> definition(np.float32([1, 1]), np.float32([1, 9]), oc.QParams([1, 1], 0, "int4", group_size=1))[0]
+        >>> from octavo._numerics.fake_quant import numpy_gradients
+        >>> numpy_gradients(np.float32([1, 1]), np.float32([1, 9]), oc.QParams([1, 1], 0, "int4", group_size=1))[0]
         array([1., 0.], dtype=float32)
     """
     values, gradient = (np.asarray(a).astype(np.float32) for a in (x, g))
@@ -144,17 +145,12 @@ def learned_qparams(
 
 
 def _pair(x: Any, g: Any, qparams: QParams) -> tuple[Array, Array]:
-    _check_qparams(qparams)
+    check_qparams(qparams)
     values, gradient = as_real_array(x, "x"), as_real_array(g, "g")
-    _check_shape(values.shape, qparams, "x")
+    check_shape(values.shape, qparams, "x")
     if gradient.shape != values.shape:
         raise ValueError(f"g must have the shape of x, {values.shape}, got {gradient.shape}")
     return values, gradient
-
-
-def _contiguous(a: Array) -> Floats:
-    with np.errstate(all="ignore"):
-        return np.ascontiguousarray(a, np.float32).reshape(a.shape)  # ascontiguousarray gives () one dimension
 
 
 def _numbers(qparams: QParams, ndim: int) -> tuple[Floats, NDArray[np.int32], int, int, int]:

@@ -5,8 +5,8 @@
     exp(-a)    = 2^n (1 + r + r^2 p(r)) with n = rint(-a / ln 2), r = -a - n ln 2; a above 87 counts as 87
 
 The polynomials are those of Cephes' expf and tanhf (S. Moshier). NumPy's own exp and tanh give different bits on
-different CPUs; these are float32 additions, multiplications, divisions and selections in a fixed order, one rounding
-each. Within 3 units in the last place of the true value, except that sigmoid stops falling at exp(-87).
+different CPUs; these use float32 additions, multiplications, divisions and selections in a fixed order, one rounding
+each. They are within 3 units in the last place of the true value, except that sigmoid stops falling at exp(-87).
 """
 
 from __future__ import annotations

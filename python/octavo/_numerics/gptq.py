@@ -4,7 +4,7 @@ Source: Frantar, Ashkboos, Hoefler and Alistarh, "GPTQ: Accurate Post-Training Q
 Transformers" (ICLR 2023); the scales of groups are searched as in `octavo.round_search`.
 
 For one row w of the weight and H = X^T X, the columns, numbered in the order chosen, are rounded one after the other.
-Each column's rounding error is undone, as far as the columns behind it can, by moving those:
+The columns behind each one are then moved, so that they undo its rounding error as far as they can:
 
     e = (w[k] - w'[k]) / U[k, k]         w[j] -= e U[k, j]   for j > k         U upper, U^T U = H^-1
 
@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from octavo._numerics.int4 import GroupedWeight, ScaleDtype
-from octavo._numerics.params import as_real_array
-from octavo._numerics.rounding import as_weight, power_of_two, round_groups, round_search
+from octavo._numerics.rounding import as_weight, power_of_two, round_groups, round_search, zero_weight
+from octavo._util.arrays import as_real_array
 from octavo._util.floating import quiet
 
 __all__ = ["InputStatistics", "round_gptq"]
@@ -47,7 +47,7 @@ class InputStatistics:
         products: whether to keep `hessian`, which `round_gptq` needs: 8 K^2 bytes, 5 MB for K = 768, 134 MB for 4096,
             970 MB for 11008. Without it 8 K bytes are kept, enough for `importance`.
 
-    Rows are summed in float32, up to 1024 at a time, and these sums added in float64.
+    Rows are summed in float32, up to 1024 at a time, and these sums are added in float64.
 
     Example:
         >>> import numpy as np
@@ -150,24 +150,24 @@ def round_gptq(
         inputs: (..., K) of the layer, a few hundred rows or more; or their `InputStatistics`.
         damping: added to the diagonal of X^T X, as a share of its mean: more of it trusts the inputs less.
         block_size: columns whose errors are spread at once behind the block, as a matrix product. A matter of speed:
-            the result is the same but for float32 rounding.
+            the result is the same up to float32 rounding.
         activation_order: round columns with large inputs first, while there are others to make up for their errors,
-            with scales searched beforehand; False: as they come, each group's scales searched when it is reached. First
-            the large ones is better where inputs differ in size, as those of trained models do: the output error of
-            all-MiniLM-L6-v2's layers was a tenth lower, with log-normal magnitudes a quarter. Where all are alike it
-            may be worse: a tenth, for inputs of one size of which neighbours are correlated.
+            with scales searched beforehand. False: round them as they come, and search each group's scales when it is
+            reached. Large inputs first is better where inputs differ in size, as those of trained models do: the output
+            error of all-MiniLM-L6-v2's layers was a tenth lower, and a quarter lower for log-normal magnitudes. Where
+            all have one size it may be worse: by a tenth, if neighbours are correlated.
 
     Returns:
         A GroupedWeight, as from `round_search`.
 
     Raises:
-        TypeError: weight or inputs are not real, or damping is no number.
+        TypeError: weight or inputs are not real, or damping is not a number.
         ValueError: inputs do not fit or hold NaN or infinity, there are none, damping is not positive or too small for
             inputs that depend on each other, or block_size is below 1.
 
     Notes:
-        Inputs that are always zero leave their columns to plain rounding. In float32, with U from float64. Takes about
-        32 K^2 bytes while it runs (X^T X included) and 4 N K for the weights that are still to be rounded.
+        Columns whose inputs are always zero are rounded to nearest. Computed in float32, with U from float64. Takes
+        about 32 K^2 bytes while it runs (X^T X included) and 4 N K for the weights that are still to be rounded.
 
     Example:
         >>> import numpy as np
@@ -190,17 +190,10 @@ def round_gptq(
     block = operator.index(block_size)
     if block < 1:
         raise ValueError(f"block_size must be at least 1, got {block}")
+    result = zero_weight(n, k, group_size, symmetric, scale_dtype)
     size = max(k, 1) if group_size is None else operator.index(group_size)
-    shape = (n, 1 if group_size is None else -(-k // max(size, 1)))
-    result = GroupedWeight(  # checks group_size and scale_dtype before anything is computed
-        np.zeros((n, k), np.int8),
-        np.ones(shape, np.float32),
-        None if symmetric else np.zeros(shape, np.int8),
-        group_size,
-        scale_dtype,
-    )
     q, scale = result.q, result.scale
-    zero = np.zeros(shape, np.int8) if result.zero_point is None else result.zero_point
+    zero = np.zeros(scale.shape, np.int8) if result.zero_point is None else result.zero_point
     hessian = statistics.hessian
     order = np.argsort(-hessian.diagonal(), kind="stable") if activation_order else np.arange(k)
     factor = _inverse_factor(hessian, order, damping)

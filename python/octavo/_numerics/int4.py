@@ -3,7 +3,7 @@
     w'[n, k] = (q[n, k] - zero_point[n, k // g]) * scale[n, k // g]        q in -8..7
 
 A scale may be negative: the search for the best one puts the extreme of a group on -8, which has no counterpart on the
-other side. NumPy is the only import besides the types.
+other side.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from octavo._util.arrays import contiguous
 from octavo._util.floating import quiet
 
 __all__ = ["GroupedWeight", "ScaleDtype", "pack_int4", "unpack_int4"]
@@ -24,7 +25,7 @@ _SCALE_DTYPES: tuple[ScaleDtype, ...] = ("float32", "float16")
 
 
 def pack_int4(q: npt.ArrayLike) -> npt.NDArray[np.uint8]:
-    """Two four-bit integers to a byte, along the last axis: byte i = (q[2i] & 15) | (q[2i + 1] & 15) << 4.
+    """Packs two four-bit integers into a byte, along the last axis: byte i = (q[2i] & 15) | (q[2i + 1] & 15) << 4.
 
     The first of a pair lies in the low nibble, as ONNX stores int4 and uint4. An odd last axis is padded with a zero.
     Each row starts at a byte of its own; ONNX flattens a tensor first, as in `pack_int4(q.reshape(-1))`.
@@ -102,7 +103,7 @@ class GroupedWeight:
 
         w'[n, k] = (q[n, k] - zero_point[n, k // g]) * scale[n, k // g]
 
-    What the functions of `octavo.rounding` return, and what `QuantLinear.from_grouped` takes.
+    `round_nearest`, `round_search` and `round_gptq` return it; `QuantLinear.from_grouped` takes it.
 
     Args:
         q: (N, K) int8 of -8..7.
@@ -138,7 +139,7 @@ class GroupedWeight:
         if size is not None:
             size = operator.index(size)
             if size < 1:
-                raise ValueError(f"group_size must be at least 1, got {size}; None has one group a row")
+                raise ValueError(f"group_size must be at least 1, got {size}; None makes one group of each row")
         if self.scale_dtype not in _SCALE_DTYPES:
             raise ValueError(f"scale_dtype must be one of {_SCALE_DTYPES}, got {self.scale_dtype!r}")
         groups = (q.shape[0], 1 if size is None else -(-q.shape[1] // size))
@@ -204,8 +205,8 @@ def _valid_scale(scale: Any, shape: tuple[int, int], dtype: ScaleDtype) -> npt.N
         raise TypeError(f"scale must be real numbers, got dtype {values.dtype}")
     if values.shape != shape:
         raise ValueError(f"scale must have shape {shape}, one for each group of each row, got {values.shape}")
+    values = contiguous(values)
     with np.errstate(all="ignore"):
-        values = np.ascontiguousarray(values, np.float32)
         wrong = ~np.isfinite(values) | (values == 0)
         if not wrong.any() and dtype == "float16":
             wrong = values.astype(np.float16) != values

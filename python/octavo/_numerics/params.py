@@ -2,20 +2,19 @@
 
     x' = (q - zero_point) * scale        q integer in [qmin, qmax]
 
-Parameters come in three shapes, which `aligned` lays against the data for every function of the library:
+Parameters come in three shapes. `aligned` pairs each of them with the data, for every function of the library:
 
     per tensor    axis=None                scale ()
     per channel   axis=a                   scale (x.shape[a],)
     per group     axis=a, group_size=g     scale x.shape with n = x.shape[a] replaced by ceil(n / g)
 
-All arithmetic is float32 with one rounding per operation, ties to even, so that the compiled kernels can
-promise the same bits. NumPy is the only import.
+All arithmetic is float32 with one rounding per operation, ties to even, so that the compiled kernels can promise the
+same bits.
 """
 
 from __future__ import annotations
 
 import operator
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -23,7 +22,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from octavo._numerics.arrays import as_real
+from octavo._util.arrays import as_real_array, first_place, why_not_finite
 from octavo._util.pickling import pickled
 
 __all__ = ["QParams", "QType", "as_qtype", "choose_qparams", "qint4", "qint8", "quint4", "quint8"]
@@ -40,8 +39,8 @@ SMALLEST_SCALE = np.float32(2.0**-126)
 class QType:
     """A quantized type: integers q in [qmin, qmax] of `bits` bits, each held in one element of `storage`.
 
-    The library has four: `qint8`, `quint8`, `qint4`, `quint4`. Wherever a dtype is asked for, "int8",
-    "qint8", `octavo.qint8`, `np.int8` and `np.dtype("int8")` are the same, and so on for the others.
+    The library has four: `qint8`, `quint8`, `qint4`, `quint4`. Every function that takes a dtype takes "int8", "qint8",
+    `octavo.qint8`, `np.int8` and `np.dtype("int8")` for the same type, and likewise for the others.
 
     Example:
         >>> import octavo as oc
@@ -113,17 +112,17 @@ def as_qtype(dtype: QTypeLike) -> QType:
 class QParams:
     """How integers stand for reals: x' = (q - zero_point) * scale, with q in [qmin, qmax].
 
-    Unpacks as `scale, zero_point = qparams`. Immutable: the arrays are read-only copies. QParams are equal
-    when all their values are, and equal ones have equal hashes, so that they serve as dictionary keys.
+    Unpacks as `scale, zero_point = qparams`. Immutable: the arrays are read-only copies. Two QParams are equal if all
+    their values are, and can serve as dictionary keys.
 
     Args:
         scale: finite and > 0; scalar, (n,) with `axis`, one value per group with `group_size`. Held as
             float32; scales below 2**-126 are raised to it.
         zero_point: integer within [qmin, qmax]; the shape of `scale`, or a scalar for all. Held as int32.
-        qtype: the integer type, spelt as for `as_qtype`.
+        qtype: the integer type, in any spelling that `as_qtype` takes.
         qmin, qmax: the integers in use, qmin < qmax, within the range of `qtype`. Default: all of it.
         axis: None per tensor; otherwise the axis of the data along which parameters differ. Negative counts
-            from the end; with `group_size` it is made positive, as scale then has all the axes of the data.
+            from the end; with `group_size` it becomes positive, because scale then has all the axes of the data.
         group_size: consecutive elements along `axis` (default: the last) that share parameters.
 
     Raises:
@@ -223,8 +222,8 @@ def choose_qparams(
 
     Args:
         x: finite float16, float32, float64, integer or bool, of any shape and memory layout.
-        dtype: the integer type, spelt as for `as_qtype`.
-        symmetric: which of the two.
+        dtype: the integer type, in any spelling that `as_qtype` takes.
+        symmetric: which of the two equations.
         axis: None for one scale; otherwise one per index of this axis.
         group_size: consecutive elements along `axis` (default: the last) that share a scale. The last group
             may be shorter.
@@ -240,11 +239,11 @@ def choose_qparams(
             not fit; symmetric with a signed dtype whose qmin..qmax leaves out 0.
 
     Notes:
-        `x` is converted to float32; then one rounding per operation, ties to even. A range (max(|lo|, |hi|)
-        or hi - lo) below 2**-100 counts as zeros and has scale 1, and so has an empty one. The equations are
-        those of torch.ao's observers without their floor of 2**-23 under the scale; where the middle of an
-        unsigned range is not an integer torch takes 128 for 0..255 but rounds other ranges down, and here all
-        go up. Symmetric int8 with qmin=-127, qmax=127 gives scale = max|x| / 127, the default for weights.
+        `x` is converted to float32; then one rounding per operation, ties to even. A range (max(|lo|, |hi|) or hi - lo)
+        below 2**-100 counts as zeros and gets scale 1, and so does an empty array. The equations are those of torch.ao,
+        without its lower limit of 2**-23 for the scale. Where the middle of an unsigned range is not an integer, it is
+        rounded up; torch does so for 0..255 and rounds other ranges down. Symmetric int8 with qmin=-127, qmax=127 gives
+        scale = max|x| / 127, the default for weights.
 
     Example:
         >>> import octavo as oc
@@ -266,7 +265,7 @@ def choose_qparams(
             for extreme, out in ((np.minimum, low), (np.maximum, high)):
                 extreme.reduce(block, axis=over, dtype=np.float32, out=out, keepdims=True, initial=0)
     if not (np.isfinite(lo).all() and np.isfinite(hi).all()):
-        raise ValueError(why_not_finite(values))
+        raise ValueError(why_not_finite(values, "x"))
     return qparams_from_range(
         lo, hi, dtype, symmetric=symmetric, axis=axis, group_size=group_size, qmin=qmin, qmax=qmax
     )
@@ -283,8 +282,14 @@ def qparams_from_range(
     qmin: int | None = None,
     qmax: int | None = None,
 ) -> QParams:
-    """The second half of `choose_qparams`, for ranges found otherwise: lo and hi float32, finite, in the
-    shape of the scale, widened here to hold zero.
+    """The second half of `choose_qparams`, for ranges found in another way.
+
+    Args:
+        lo, hi: float32, finite, in the shape of the scale; widened to hold zero.
+        dtype, symmetric, axis, group_size, qmin, qmax: as for `choose_qparams`.
+
+    Raises:
+        ValueError: hi - lo over the number of steps does not fit float32.
     """
     qtype = as_qtype(dtype)
     qmin, qmax = _valid_integers(qtype, qmin, qmax)
@@ -344,38 +349,22 @@ def aligned(
             yield views, tuple(np.expand_dims(p[groups], kept + 1) for p in params)
 
 
-def is_traced(x: object) -> bool:
-    """Whether autograd is differentiating with respect to `x`. Does not import it: unless it is loaded, nothing is."""
-    tracer = sys.modules.get("autograd.tracer")
-    return tracer is not None and issubclass(type(x), tracer.Box)  # isinstance would ask a stand-in for its class
+def check_qparams(qparams: object) -> None:
+    """Raises TypeError where `qparams` is not a QParams."""
+    if not isinstance(qparams, QParams):
+        got = type(qparams).__name__
+        raise TypeError(f"qparams must be a QParams, got {got}; make one with QParams or choose_qparams")
 
 
-def as_real_array(x: npt.ArrayLike, name: str) -> Array:
-    """`x` as `as_real` gives it; TypeError for a value that autograd is differentiating, too."""
-    if is_traced(x):
-        raise TypeError(
-            f"{name} must be an array, got a value that autograd is differentiating ({type(x).__name__}): rounding has"
-            " no gradient of its own. octavo.qat.fake_quantize passes one straight through"
+def check_shape(shape: tuple[int, ...], qparams: QParams, name: str) -> None:
+    """Raises ValueError where the parameters were not chosen for data of this shape."""
+    axis, group_size, held = qparams.axis, qparams.group_size, qparams.scale.shape
+    needed = parameter_shape(shape, axis, group_size)
+    if needed != held:
+        raise ValueError(
+            f"{name} of shape {shape} needs a scale of shape {needed} (axis={axis}, group_size={group_size}),"
+            f" got one of shape {held}; choose parameters from data of this shape"
         )
-    return as_real(x, name)
-
-
-def first_place(bad: npt.NDArray[np.bool_], name: str) -> str:
-    """How to write the first element, in C order, for which `bad` holds: "x[0, 2]"."""
-    index = np.unravel_index(int(np.argmax(bad)), bad.shape)
-    return f"{name}[{', '.join(str(int(i)) for i in index)}]" if index else name
-
-
-def why_not_finite(x: Array, name: str = "x") -> str:
-    """What to say of an array that holds NaN or infinity, or a value beyond float32."""
-    bad, rule, fault, remedy = ~np.isfinite(x), "be finite", "NaN or infinite", "remove them"
-    if not bad.any():
-        with np.errstate(all="ignore"):
-            bad = np.isinf(x.astype(np.float32))
-        rule, fault, remedy = "fit float32 (up to 3.4028235e38)", "beyond it", f"scale {name} down"
-    count, place = np.count_nonzero(bad), first_place(bad, name)
-    first = f"the first ({x[bad][0]!s}) at {place}"
-    return f"{name} must {rule}, got {count} of {x.size} values {fault}, {first}; {remedy}"
 
 
 def _positive_axis(axis: int | None, shape: tuple[int, ...], name: str) -> int:
@@ -390,7 +379,7 @@ def _valid_grain(axis: int | None, group_size: int | None) -> tuple[int | None, 
     if group_size is None:
         return axis, None
     if (group_size := operator.index(group_size)) < 1:
-        raise ValueError(f"group_size must be at least 1, got {group_size}; leave it out to have no groups")
+        raise ValueError(f"group_size must be at least 1, got {group_size}; omit it to have no groups")
     return (-1 if axis is None else axis), group_size
 
 

@@ -8,18 +8,20 @@
 | `round_search` | sum_k importance[k] (w - w')^2 in each group | the weight; importance sharpens it |
 | `round_gptq` | the error of the layer's output, sum (x w^T - x w'^T)^2 | inputs of the layer |
 
-All take and give the same, so that they can be compared: `compare_rounding` does.
+All have the same arguments and results; `compare_rounding` compares them on a model.
 """
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 import numpy.typing as npt
 
 from octavo._numerics.int4 import GroupedWeight, ScaleDtype
-from octavo._numerics.params import SMALLEST_RANGE, as_real_array
+from octavo._numerics.params import SMALLEST_RANGE
+from octavo._util.arrays import as_real_array
 from octavo._util.floating import quiet
 
 __all__ = ["round_nearest", "round_search"]
@@ -48,7 +50,7 @@ def round_nearest(
     symmetric: bool = True,
     scale_dtype: ScaleDtype = "float32",
 ) -> GroupedWeight:
-    """Each weight to the nearest multiple of a scale that covers its group.
+    """Rounds each weight to the nearest multiple of a scale that covers its group.
 
         symmetric       scale = max|w| / 7                            q = clamp(rint(w / scale), -7, 7)
         affine          lo = min(w, 0), hi = max(w, 0), scale = (hi - lo) / 15, z = clamp(rint(-8 - lo / scale), -8, 7)
@@ -58,9 +60,9 @@ def round_nearest(
         weight: (N, K) float16, float32 or float64, finite and at most 2**127. Computed with in float32.
         group_size: consecutive k that share a scale; the last group may be shorter. None: one group a row.
         symmetric: whether zero points are all zero.
-        scale_dtype: "float16" rounds each scale before the weights are rounded: 2 bytes a group and not 4. Its 11 bits
-            move a weight by 1/256 of a step at most; on Gaussian weights the RMS error changes by less than 1e-5 of
-            itself. Scales outside 6e-8 to 65504 are refused.
+        scale_dtype: "float16" rounds each scale before the weights are rounded: 2 bytes a group instead of 4. Its 11
+            bits move a weight by at most 1/256 of a step; on Gaussian weights the RMS error changes by less than 1e-5
+            of itself. Scales outside 6e-8 to 65504 are refused.
 
     Raises:
         TypeError: weight is not real.
@@ -85,17 +87,17 @@ def round_search(
     scale_dtype: ScaleDtype = "float32",
     importance: npt.ArrayLike | None = None,
 ) -> GroupedWeight:
-    """Scales that minimise sum_k importance[k] (w[k] - w'[k])^2 in each group.
+    """Searches the scales that minimise sum_k importance[k] (w[k] - w'[k])^2 in each group.
 
-    A grid of scales of both signs is tried (a negative scale puts a positive extreme on -8, which has no counterpart);
-    for the integers that each gives, the best scale is sum(i w q) / sum(i q q), and with it the weights are rounded
-    again. With zero points a grid of ranges is tried as well. No group ends with a larger error than `round_nearest`
-    gives it, nor, with zero points, than without.
+    A grid of scales of both signs is tried (a negative scale puts a positive extreme on -8, which has no counterpart).
+    For the integers that each gives, the best scale is sum(i w q) / sum(i q q), and with it the weights are rounded
+    again. With zero points, a grid of ranges is tried as well. No group ends with a larger error than `round_nearest`
+    gives it, nor with a larger one with zero points than without.
 
     Args:
         weight, group_size, symmetric, scale_dtype: as for `round_nearest`.
-        importance: (K,), not negative: how much an error of column k counts; the mean of x[k]^2 over the layer's inputs
-            is what its output error asks for. None: all the same.
+        importance: (K,), not negative: how much an error of column k counts. The mean of x[k]^2 over the layer's inputs
+            minimises the error of its output. None: all the same.
 
     Raises:
         TypeError, ValueError: as for `round_nearest`; importance does not fit, is negative, NaN or infinite.
@@ -121,13 +123,20 @@ def as_weight(weight: npt.ArrayLike) -> Floats:
     if values.ndim != 2:
         raise ValueError(f"weight must be 2-D (out, in), got shape {values.shape}")
     with np.errstate(all="ignore"):
-        values = np.ascontiguousarray(values, np.float32)  # sums go by memory order, and so would the result
+        values = np.ascontiguousarray(values, np.float32)  # NumPy sums in the order of memory, and rounds on the way
     usable = np.abs(values) <= _LARGEST
     if not usable.all():
         at = tuple(int(i) for i in np.argwhere(~usable)[0])
         what = f"at most {_LARGEST:.3g}, so that what it is rounded to is finite too" if np.isfinite(values[at]) else ""
         raise ValueError(f"weight must be {what or 'finite in float32'}, got {values[at]:.4g} at {list(at)}")
     return values
+
+
+def zero_weight(n: int, k: int, group_size: int | None, symmetric: bool, scale_dtype: ScaleDtype) -> GroupedWeight:
+    """A weight of zeros (n, k) to be filled; group_size and scale_dtype are checked before anything is computed."""
+    groups = (n, 1 if group_size is None else -(-k // max(operator.index(group_size), 1)))
+    zero_point = None if symmetric else np.zeros(groups, np.int8)
+    return GroupedWeight(np.zeros((n, k), np.int8), np.ones(groups, np.float32), zero_point, group_size, scale_dtype)
 
 
 @quiet
@@ -143,15 +152,8 @@ def _in_blocks(
     w = as_weight(weight)
     n, k = w.shape
     i = None if importance is None else _as_importance(importance, k)
+    result = zero_weight(n, k, group_size, symmetric, scale_dtype)
     size = k if group_size is None else group_size
-    shape = (n, 1 if group_size is None else -(-k // max(size, 1)))
-    result = GroupedWeight(  # checks group_size and scale_dtype before anything is computed
-        np.zeros((n, k), np.int8),
-        np.ones(shape, np.float32),
-        None if symmetric else np.zeros(shape, np.int8),
-        group_size,
-        scale_dtype,
-    )
     for rows, columns, groups in _blocks(n, k, size):
         tile = w[rows, columns].reshape(-1, groups.stop - groups.start, min(size, columns.stop - columns.start))
         part = None if i is None else i[columns].reshape(tile.shape[1:])

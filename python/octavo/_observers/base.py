@@ -27,18 +27,9 @@ from typing import Any, ClassVar, Self, TypedDict, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from octavo._numerics.params import (
-    SMALLEST_RANGE,
-    Array,
-    QParams,
-    QType,
-    QTypeLike,
-    as_qtype,
-    as_real_array,
-    qparams_from_range,
-    why_not_finite,
-)
+from octavo._numerics.params import SMALLEST_RANGE, Array, QParams, QType, QTypeLike, as_qtype, qparams_from_range
 from octavo._observers.display import observer_table, plot_channels, plot_range
+from octavo._util.arrays import as_real_array, why_not_finite
 from octavo._util.pickling import pickled
 from octavo._util.tables import html_table, table
 
@@ -73,7 +64,7 @@ class ObserverFactory:
 
     Args:
         observer: an observer class, or any callable that returns an observer.
-        options: keyword arguments for it.
+        options: its keyword arguments.
 
     Example:
         >>> import octavo as oc
@@ -86,11 +77,11 @@ class ObserverFactory:
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __call__(self, **options: Any) -> Observer:
-        """A new observer; options given here go before the factory's own."""
+        """A new observer; options given here take the place of the factory's."""
         return self.observer(**{**self.options, **options})
 
     def with_args(self, **options: Any) -> ObserverFactory:
-        """A factory with more options, or other values for some."""
+        """A factory with these options added or replaced."""
         return ObserverFactory(self.observer, {**self.options, **options})
 
     def __repr__(self) -> str:
@@ -98,7 +89,7 @@ class ObserverFactory:
 
 
 class Observer(ABC):
-    """Chooses quantization parameters from what it has seen. Base of all observers, which differ in lo and hi:
+    """Chooses quantization parameters from what it has seen. The base of all observers, which differ in lo and hi:
 
         affine      scale = max((hi - lo) / (qmax - qmin), eps)
                     zero_point = clamp(qmin - rint(lo / scale), qmin, qmax)
@@ -120,11 +111,11 @@ class Observer(ABC):
 
     Notes:
         Batches are converted to float32; then one rounding per operation, ties to even, as in torch. Memory does not
-        grow with the number of batches. Departures from torch.ao: a range below 2**-100 counts as zeros and has scale 1
-        (torch: eps), also in a single channel; the middle of an unsigned range that is no integer is rounded up for
-        every range (torch: up for 0..255 by default, down if quant_min and quant_max are given); what torch warns
-        about or lets pass is an error (no data, NaN, a range beyond float32). There is no reduce_range, because
-        octavo's kernels do not saturate. Source: torch/ao/quantization/observer.py, PyTorch 2.13.
+        grow with the number of batches. Differences from torch.ao: a range below 2**-100 counts as zeros and gets scale
+        1 (torch: eps), also in a single channel. Where the middle of an unsigned range is not an integer, it is rounded
+        up (torch: up for 0..255 by default, down if quant_min and quant_max are given). No data, NaN and a range beyond
+        float32 are errors, where torch warns or says nothing. reduce_range is not needed, because octavo's kernels do
+        not saturate. Source: torch/ao/quantization/observer.py, PyTorch 2.13.
     """
 
     _qschemes: ClassVar[tuple[str, ...]] = (per_tensor_affine, per_tensor_symmetric)
@@ -212,7 +203,7 @@ class Observer(ABC):
                 lo, hi = (self._reduced(extreme, values) for extreme in (np.minimum, np.maximum))
                 # NaN goes through both, so that the data themselves need no pass of their own.
                 if not (np.isfinite(lo).all() and np.isfinite(hi).all()):
-                    raise ValueError(f"{type(self).__name__}: calibration data {why_not_finite(values)}")
+                    raise ValueError(f"{type(self).__name__}: calibration data {why_not_finite(values, 'x')}")
                 self._observe(values, lo, hi)
         return x
 

@@ -92,10 +92,10 @@ class HistogramObserver(_HistogramKeeper):
 
     Notes:
         Batches that widen the range move the counts into new bins (16 parts a bin, as torch does), so the result may
-        depend on the order of batches, and on how observers were merged. On x86 all of it has torch's float32
-        roundings, as the search turns on the last bit of a sum, and gives torch's range; but for values so large that
-        torch's cubes overflow (about 1e12), where torch keeps the whole range. Counts are float32, added a batch at a
-        time. Source: torch.ao.quantization.HistogramObserver, PyTorch 2.13, which follows
+        depend on the order of batches, and on how observers were merged. The search turns on the last bit of a sum, so
+        all of it has the float32 roundings that torch has on x86, and finds torch's range. The exception is values so
+        large that torch's cubes overflow (about 1e12), where torch keeps the whole range. Counts are float32, added a
+        batch at a time. Source: torch.ao.quantization.HistogramObserver, PyTorch 2.13, which follows
         caffe2/quantization/server/norm_minimization.cc.
 
     Example:
@@ -127,8 +127,8 @@ class PercentileObserver(_HistogramKeeper):
 
     Notes:
         The quantile is exact to one bin, (largest - smallest value seen) / bins, plus one for each widening of the
-        range, with values spread evenly in their bins. A single value a thousand times larger than the others leaves
-        them eight of 8192 bins, so give more bins where outliers are that large. The two definitions are those of ONNX
+        range; values count as spread evenly in their bins. A single value a thousand times larger than the others
+        leaves them eight of 8192 bins: give more bins where outliers are that large. Both definitions are those of ONNX
         Runtime's percentile calibration (onnxruntime/python/tools/quantization/calibrate.py).
 
     Example:
@@ -177,11 +177,11 @@ class EntropyObserver(_HistogramKeeper):
             -max|x| to max|x|.
 
     Notes:
-        256 thresholds at most are tried, from the widest inwards to where a tenth of the values lies outside (with
-        little inside, P and Q grow alike again); of equal ones the widest is taken. Both distributions are smoothed by
-        mixing in 1e-4 of an even one. The bin of zero counts no more than the fuller one beside it: zero is exact at
-        every threshold, and after a ReLU its bin would outweigh all others. KL weighs shares of values and not errors,
-        so that heavy tails may be clipped to more squared error than MinMaxObserver has. This is the calibration of
+        At most 256 thresholds are tried, from the widest inwards to where a tenth of the values lies outside (with
+        little inside, P and Q grow alike again); the widest of equal ones is taken. Both distributions are smoothed by
+        mixing in 1e-4 of an even one. The bin of zero counts no more than the fuller of its neighbours: zero is exact
+        at every threshold, and after a ReLU its bin would outweigh all others. KL weighs shares of values, not errors,
+        so heavy tails may be clipped so far that the squared error exceeds MinMaxObserver's. This is the calibration of
         TensorRT (S. Migacz, 8-bit Inference with TensorRT, GTC 2017) on signed values, as in ONNX Runtime's
         get_entropy_threshold, with a range that may be asymmetric.
 
@@ -225,10 +225,10 @@ class MSEObserver(_HistogramKeeper):
         **options: dtype, qscheme, quant_min, quant_max, eps; see `Observer`. Symmetric: a = b, from max|x|.
 
     Notes:
-        Affine, first both ends shrink together (a = b), then each alone with the other at its best: 300 of the 10,000
-        ranges. The error is that of the very parameters that are returned, in octavo's arithmetic; of equal errors the
-        widest range is taken. Shrinking on a grid is what R. Banner et al. (ACIQ, 2019) solve in closed form for
-        Gaussian and Laplacian data.
+        For affine schemes both ends first shrink together (a = b), then each alone with the other at its best: 300 of
+        the 10,000 ranges. The error is that of the parameters that are returned, in octavo's arithmetic; of equal
+        errors the widest range is taken. Shrinking on a grid is what R. Banner et al. (ACIQ, 2019) solve in closed form
+        for Gaussian and Laplacian data.
 
     Example:
         >>> import numpy as np, octavo as oc

@@ -193,7 +193,7 @@ def _sums(values: Counts) -> Counts:
     """Sums over the last axis, added in the order of torch.sum on x86: the search turns on the last bit of them.
 
     32 running sums (4 registers of 8 lanes) of 16 values each, blocks of 16 x 32 added up, then registers, then lanes.
-    torch's order is another beyond 8192 values, or where their number is no multiple of 512.
+    torch's order differs for more than 8192 values, or where their number is not a multiple of 512.
     """
     missing = -values.shape[-1] % 512
     padded = np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, missing)])

@@ -89,11 +89,11 @@ class PerChannelMinMaxObserver(MinMaxObserver):
             default) or "per_channel_symmetric".
 
     Raises:
-        ValueError: on a batch that has no such axis, or another number of channels than the first.
+        ValueError: a batch lacks that axis, or has another number of channels than the first.
 
     Notes:
-        The scale has shape (channels,). Merging is exact. A channel of zeros has scale 1; only if all are zeros is
-        there a warning.
+        The scale has shape (channels,). Merging is exact. A channel of zeros has scale 1; a warning comes only if all
+        channels are zeros.
 
     Example:
         >>> import octavo as oc
@@ -126,7 +126,7 @@ class MovingAverageMinMaxObserver(MinMaxObserver):
     Notes:
         The order of the batches matters, so a.merge(b) means that b's stream came after a's. The update is linear in
         lo, and b's n updates from its own first batch give the same from elsewhere: lo_b + (1 - c)**n (lo_a - first_b).
-        This equals the single stream but for rounding.
+        This equals the single stream up to rounding.
 
     Example:
         >>> import octavo as oc
@@ -197,7 +197,7 @@ class MovingAveragePerChannelMinMaxObserver(MovingAverageMinMaxObserver, PerChan
             `Observer`.
 
     Raises:
-        ValueError: on a batch that has no such axis, or another number of channels than the first.
+        ValueError: a batch lacks that axis, or has another number of channels than the first.
 
     Notes:
         Merging as for `MovingAverageMinMaxObserver`.

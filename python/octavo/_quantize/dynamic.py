@@ -3,56 +3,90 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, TypeVar, Unpack, overload
 
-import numpy as np
 from numpy.typing import NDArray
 
-from octavo._layers.linear import ActivationScheme, QuantLinear, Rounding
+from octavo._layers.embedding import QuantEmbedding
+from octavo._layers.linear import ActivationScheme, Layout, QuantLinear, Rounding
 from octavo._layers.matrix import QuantMatrix
-from octavo._layers.registry import counterpart
+from octavo._layers.recurrent import QuantGRU, QuantLSTM
 from octavo._models import walk as tree
-from octavo._models.paths import canonical
+from octavo._models.estimators import refuse_training, training_state
+from octavo._models.paths import joined
 from octavo._numerics.int4 import GroupedWeight, ScaleDtype
-from octavo._numerics.params import QTypeLike, as_qtype, qint4
-from octavo._numerics.rounding import as_weight
-from octavo._quantize.calibrated import (
-    RoundingErrors,
-    Watchable,
-    rounded_weights,
-    watchable_array,
-    watchable_layer,
-)
-from octavo._quantize.measure import check_measuring, measured, random_rows
-from octavo._quantize.select import (
-    Arrays,
-    Entry,
-    Layout,
-    QuantizationReport,
-    chosen_arrays,
-    entry,
-    shape_check,
-    unwrapped,
-)
-from octavo._quantize.spec import (
-    Layers,
-    LayerSpec,
-    as_specs,
-    check_functions,
-    check_layer,
-    find_layers,
-    nothing_found,
-    read_layer,
-    refusal,
-)
+from octavo._numerics.params import QType, qint4
+from octavo._quantize.batches import Forward, run_model
+from octavo._quantize.calibrated import RoundingErrors, rounded_weights
+from octavo._quantize.checking import check_functions
+from octavo._quantize.measure import measured, random_rows, signal_to_noise
+from octavo._quantize.options import Calibration, Dtypes, Measuring, WeightOptions, as_dtypes
+from octavo._quantize.report import QuantizationReport, report_of
+from octavo._quantize.scales import warn_of_losses, warn_of_spread
+from octavo._quantize.select import Arrays, unwrapped
+from octavo._quantize.spec import LayerChoice, Layers, as_choice, read_layer
+from octavo._quantize.targets import Target, Targets, find_targets
+from octavo._quantize.watching import first_rows
+from octavo.nn import GRU, LSTM, Embedding, Linear
 
 __all__ = ["quantize_dynamic"]
+
+_Model = TypeVar("_Model")
+
+
+class _Options(TypedDict, total=False):
+    """The keyword arguments, for the overloads of bare layers."""
+
+    arrays: Arrays | None
+    layout: Layout
+    min_size: int | None
+    min_speedup: float | None
+    batch_size: int
+    report: Callable[[QuantizationReport], object] | None
+    x: Any
+    group_size: int | None
+    symmetric: bool
+    scale_dtype: ScaleDtype
+    rounding: Rounding | Literal["gptq"] | None
+    calibration: Iterable[Any] | None
+    forward: Forward
+    progress: bool
+    rounding_report: Callable[[RoundingErrors], object] | None
+    activation: ActivationScheme
+    inplace: bool
+    check: bool
+
+
+@overload
+def quantize_dynamic(
+    model: NDArray[Any], layers: None = None, dtype: Dtypes = ..., **options: Unpack[_Options]
+) -> QuantMatrix: ...
+@overload
+def quantize_dynamic(
+    model: Linear, layers: Layers | None = ..., dtype: Dtypes = ..., **options: Unpack[_Options]
+) -> QuantLinear: ...
+@overload
+def quantize_dynamic(
+    model: LSTM, layers: Layers | None = ..., dtype: Dtypes = ..., **options: Unpack[_Options]
+) -> QuantLSTM: ...
+@overload
+def quantize_dynamic(
+    model: GRU, layers: Layers | None = ..., dtype: Dtypes = ..., **options: Unpack[_Options]
+) -> QuantGRU: ...
+@overload
+def quantize_dynamic(
+    model: Embedding, layers: Layers | None = ..., dtype: Dtypes = ..., **options: Unpack[_Options]
+) -> QuantEmbedding: ...
+@overload
+def quantize_dynamic(
+    model: _Model, layers: Layers | None = ..., dtype: Dtypes = ..., **options: Unpack[_Options]
+) -> _Model: ...
 
 
 def quantize_dynamic(
     model: Any,
     layers: Layers | None = None,
-    dtype: QTypeLike = "int8",
+    dtype: Dtypes = "int8",
     *,
     arrays: Arrays | None = None,
     layout: Layout = "in_out",
@@ -60,70 +94,84 @@ def quantize_dynamic(
     min_speedup: float | None = None,
     batch_size: int = 32,
     report: Callable[[QuantizationReport], object] | None = None,
+    x: Any = None,
     group_size: int | None = None,
     symmetric: bool = True,
     scale_dtype: ScaleDtype = "float32",
     rounding: Rounding | Literal["gptq"] | None = None,
     calibration: Iterable[Any] | None = None,
-    forward: Callable[[Any, Any], Any] = lambda model, batch: model(batch),
+    forward: Forward = run_model,
     progress: bool = False,
     rounding_report: Callable[[RoundingErrors], object] | None = None,
     activation: ActivationScheme = "symmetric",
     inplace: bool = False,
     check: bool = True,
 ) -> Any:
-    """The model with its float layers replaced by `QuantLinear`, or its 2-D arrays by `QuantMatrix`.
+    """Replaces a model's float layers by `QuantLinear`, or its 2-D arrays by `QuantMatrix`, and returns the model.
 
     The model is any tree of objects: attributes, slots, dataclasses, lists, tuples, dicts, sets, object arrays,
-    partials and bound methods are searched. What is held in several places stays one thing; cycles are fine. What
-    replaces a layer answers to the method that the float layer was called by; what replaces an array multiplies as the
-    array did (x @ w, w.T, w[ids]). The model's own code stays as it is.
+    partials and bound methods are searched. What several places share stays shared; cycles are fine. What replaces a
+    layer answers to the method that the float layer was called by; what replaces an array multiplies as the array did
+    (x @ w, w.T, w[ids]). The model's own code stays as it is.
 
-    Without layers and without arrays, every 2-D float array of min_size elements or more is replaced; of fitted
-    scikit-learn estimators, wherever they are, the matrices that they multiply by (coefs_, and coef_ of several
-    outputs) and nothing else. A mapping that is no dict (an .npz file) becomes one.
+    Without layers and without arrays, every 2-D float array of min_size elements or more is replaced. Of fitted
+    scikit-learn estimators only the matrices that they multiply by are (coefs_, and coef_ of several outputs); what
+    training alone needs is dropped from them, and their `fit` is refused. A read-only mapping (an .npz file) becomes a
+    dict.
 
     Args:
         model: the model, or a layer itself.
-        layers: the user's own layer class or classes, or a dict from class to `LayerSpec`. Matched by exact type, so a
-            subclass is quantized only where it is named. octavo.nn's LSTM, GRU and Embedding become a `QuantLSTM`,
-            `QuantGRU` and `QuantEmbedding`.
-        dtype: of the weights: "int8" or "int4".
+        layers: your own layer class or classes, or a dict from class to `LayerSpec`. Classes are matched by exact type,
+            so name subclasses too. octavo.nn's LSTM, GRU and Embedding become a `QuantLSTM`, `QuantGRU` and
+            `QuantEmbedding`. Paths and patterns select as well, and None excludes: {Dense: LayerSpec(), "head": None},
+            ["blocks.*.up", "blocks.*.down"]. Names count before patterns, and patterns before classes.
+        dtype: of the weights: "int8" or "int4"; or a dict by name, pattern and class, with the default under "":
+            {"": "int8", "blocks.*.down": "int4", "head": None}. None leaves float, as does no entry that matches.
         arrays: paths of arrays, where * and ? stand for anything: ["coefs_.*", "blocks.*.w"]; a dict from such a path
             to its layout; or True: every 2-D float array of min_size elements or more. Other arrays stay.
         layout: of arrays: "in_out" where code has x @ w, "out_in" where it has x @ w.T or w[ids].
         min_size: smaller arrays stay; 4096 elements where no path names them.
         min_speedup: measure each linear layer and array, float and quantized, with batch_size random rows and the
             threads as they are set; what is not faster by this factor stays in float.
-        report: called with the `QuantizationReport`, as in report=print.
-        group_size, symmetric, scale_dtype, rounding: of int4 weights, as for `QuantLinear`. rounding="gptq" (with
-            calibration) minimises the error of each layer's output instead of its weights' (`octavo.gptq`).
-        calibration: batches that the float model is run on first, for int4 weights: rounding="search" then weighs each
-            input by its mean square. "gptq" takes 8 K^2 bytes a layer of K inputs (K = 4096: 134 MB, 11008: 970 MB), at
-            most 2 GiB at a time: where that does not hold all layers, the batches are run several times, so they must
-            be a list or the like. A layer that no batch reaches is rounded by the plain search, with a warning;
-            recurrent layers and embeddings always are.
-        forward: how to run the model on a batch of calibration.
+        report: called with the `QuantizationReport`: report=print.
+        x: an input of the model. The report then has the SQNR of each layer and array on what reaches it from x, and
+            those below 20 dB are warned about. Pass real inputs; random ones say little.
+        group_size, symmetric, scale_dtype, rounding: of int4 weights, as for `QuantLinear`. rounding="gptq" needs
+            calibration; it minimises the error of each layer's output rather than of its weights (`octavo.round_gptq`).
+        calibration: batches to run the float model on first, for int4 weights; [x] for one. rounding="search" then
+            weighs each input by its mean square. "gptq" takes 8 K^2 bytes a layer of K inputs (K = 4096: 134 MB, 11008:
+            970 MB), at most 2 GiB at a time: where that does not hold all layers, the batches are run several times, so
+            they must be a list or the like. A layer that no batch reaches is rounded by the plain search, with a
+            warning; recurrent layers and embeddings always are.
+        forward: how to run the model on x and on a batch of calibration; by default model(batch), or
+            model.predict(batch) where the model cannot be called.
         progress: show a bar of the batches of calibration, then of the weights as they are rounded (needs tqdm).
         rounding_report: called with the `RoundingErrors` of each weight as soon as it is rounded with calibration:
-            rounding_report=print. Takes the memory of "gptq" with "search" too. `compare_rounding` compares all ways.
+            rounding_report=print. It takes the memory of "gptq" with "search" too. `compare_rounding` compares all
+            ways.
         activation: how `QuantLinear` quantizes its input: "symmetric" or "asymmetric".
-        inplace: change the model itself, after every replacement has been built. Otherwise a copy.deepcopy is made in
-            which the layers' float weights are never copied.
-        check: send a random row (and its negative) through each float layer and compare with activation(x W^T + b).
-            Attributes that the layer sets on the way are put back. Also refuse functions inside the model that would
-            still reach a float layer through their closure or default arguments.
+        inplace: change the model itself, after every replacement has been built. Otherwise the model is copied with
+            copy.deepcopy; the layers' float weights are not copied.
+        check: send a random row and its negative through each float layer and compare with activation(x W^T + b). The
+            row has shape (1, K), or (1, 1, K) for a layer that does not take that. Attributes that the layer sets on
+            the way are put back. Functions in the model that would still reach a float layer through their closure or
+            default arguments are refused, too.
 
     Returns:
         The quantized model. With inplace=True that is the model itself, unless it is a layer, a tuple or a bound
         method: use what is returned.
 
     Raises:
-        TypeError: layers holds something that is no class, a weight is not numeric, or an attribute cannot be copied.
-        ValueError: no layer or path matches; an array that a path names exactly cannot be quantized; a layer computes
-            something else than its spec says; its weight is not 2-D, or holds NaN or infinity; a closure still reaches
-            it; the model cannot be changed or copied. The message gives the path ("model.blocks[3].fc1") and the
-            remedy, and the model is as it was.
+        TypeError: layers holds something that is neither a class nor a path, calibration is one array instead of
+            batches, a weight is not numeric, or an attribute cannot be copied.
+        ValueError: no layer or path matches; the model is quantized already, or an estimator is not fitted; an array
+            that a path names exactly cannot be quantized; a layer computes something other than its spec says; its
+            weight is not 2-D, or holds NaN or infinity; a closure still reaches it; the model cannot be changed or
+            copied. The message gives the path and the remedy, and the model is as it was.
+
+    Warns:
+        UserWarning: the SQNR of a layer on x is below 20 dB. Without x: the weights of a layer's inputs differ in range
+            by 1000 times or more. Where the inputs do too, one scale for a row of them loses the small ones.
 
     Example:
         >>> import numpy as np, octavo as oc
@@ -139,166 +187,150 @@ def quantize_dynamic(
         >>> oc.quantize_dynamic(model, {Dense: spec}, dtype="int4", group_size=32)
         {'hidden': QuantLinear(4 -> 3, int4, group_size=32, activation=symmetric, bias, relu)}
     """
-    if min_speedup is not None:
-        check_measuring(min_speedup, batch_size)
+    options = WeightOptions(
+        dtypes=as_dtypes(dtype), group_size=group_size, symmetric=symmetric, scale_dtype=scale_dtype,
+        rounding=rounding, activation=activation,
+    )  # fmt: skip
+    batches = Calibration.of(options, calibration, forward, progress, rounding_report)
+    measuring = Measuring(min_speedup=min_speedup, batch_size=batch_size)
+
     model = unwrapped(model)
-    specs = {} if layers is None else as_specs(layers)
-    found = find_layers(model, specs) if specs else []
-    if specs and not found:
-        raise ValueError(nothing_found(model, specs))
-    groups: dict[str, Any] = {"group_size": group_size, "symmetric": symmetric, "scale_dtype": scale_dtype}
-    options = groups | {"rounding": rounding, "activation": activation, "dtype": dtype}
-    entries: list[Entry] = []
-    matrices: list[tuple[str, NDArray[Any], Literal[0, 1]]] = []
-    if arrays is not None or layers is None:
-        wanted = True if arrays is None else arrays
-        fits = shape_check(dtype, group_size, symmetric, activation)
-        chosen = chosen_arrays(model, wanted, layout, min_size, lambda value: type(value) in specs, fits)
-        matrices, entries = list(chosen.arrays.values()), chosen.left
-        if not matrices and not found:
-            raise ValueError(_no_array(chosen.left))
-    rounded: dict[int, GroupedWeight] = {}
-    if calibration is not None:
-        way = _calibrated(dtype, rounding)
-        watchables = [watchable_layer(p, v, specs[type(v)]) for p, v in found if counterpart(type(v)) is None]
-        watchables += [watchable_array(*matrix) for matrix in matrices]
-        if not watchables:
-            raise ValueError("calibration is for linear layers and arrays, and neither is named; others need none")
-        _check_first(watchables, specs, options | {"rounding": "nearest"}, check)
-        rounded = rounded_weights(
-            model,
-            watchables,
-            calibration,
-            rounding=way,
-            forward=forward,
-            progress=progress,
-            report=rounding_report,
-            **groups,
-        )
-        options["rounding"] = "search"  # of what has no inputs of its own: recurrent layers, embeddings
-    elif rounding == "gptq":
-        raise ValueError('rounding="gptq" needs calibration=batches, which the layers\' inputs are taken from')
-    elif rounding_report is not None:
-        raise ValueError("rounding_report needs calibration=batches, which the errors are measured on")
-    replacements: dict[int, Any] = {}
-    for path, layer in found:
-        spec = specs[type(layer)]
-        try:
-            quantized_class = counterpart(type(layer))
-            if quantized_class is not None:  # octavo's own class, by exact type: what it computes is known
-                replacements[id(layer)] = quantized_class.from_float(layer, **options)
-                continue
-            replacements[id(layer)] = _quantized(layer, spec, options, rounded.get(id(layer)))
-            if check:
-                check_layer(layer, spec)
-        except (TypeError, ValueError) as error:
-            raise refusal(path, layer, spec, error, hint=check) from error
-    for path, array, axis in matrices:
-        try:
-            grouped = rounded.get(id(array))
-            if grouped is not None:
-                replacements[id(array)] = QuantMatrix.from_grouped(grouped, axis=axis, activation=activation)
-            else:
-                replacements[id(array)] = QuantMatrix(array, axis=axis, **options)
-        except ValueError as error:
-            raise ValueError(f"{tree.label(path)}: {error}") from error
-    if min_speedup is not None:
-        entries += _without_losers(model, found, specs, replacements, min_speedup, batch_size)
+    choice = None if layers is None else as_choice(layers)
+    found = find_targets(model, choice, arrays, layout=layout, min_size=min_size, check_shape=options.check_shape)
+    types, why = _weight_types(found, options)
+    targets = [target for target in found.chosen if id(target.original) in types]
+    rounded = {} if batches is None else _calibrated(model, targets, types, options, batches, check)
+    replacements = {
+        id(target.original): _built(target, options.arguments(types[id(target.original)]), rounded, check)
+        for target in targets
+    }
+    why |= _too_slow(targets, replacements, measuring)
+    targets = [target for target in targets if id(target.original) in replacements]
+    sqnr = _accuracy(model, targets, replacements, x, forward)
+    dropped = _training_state(model, replacements)
     if report is not None:
-        report(QuantizationReport(tuple(_entries(model, replacements) + entries)))
+        report(report_of(model, targets, replacements, why=why, dropped=dropped, sqnr=sqnr))
     if check:
         check_functions(model, replacements, inplace)
-    if inplace:
-        return tree.replace(model, replacements)
-    quantized = tree.copy_with(model, replacements)
-    for path, layer in find_layers(quantized, specs) if min_speedup is None else ():
-        raise ValueError(
-            f"{tree.label(path)} is still a {type(layer).__name__} in the copy: a __deepcopy__ above it makes copies "
-            "of its own. Hand the memo on in that __deepcopy__, or pass inplace=True"
-        )
+    quantized = _replaced(model, replacements, dropped, inplace)
+    if choice is not None and not inplace:
+        _check_copied(model, quantized, choice, replacements)
     return quantized
 
 
-def _no_array(left: list[Entry]) -> str:
-    stays = "; ".join(f"{e.path}: {e.why}" for e in left[:10])
-    return (
-        f"the model holds no array to quantize{f' ({stays})' if stays else ''}; "
-        "name layers=..., or arrays=[...] and min_size"
-    )
-
-
-def _entries(model: Any, replacements: dict[int, Any]) -> list[Entry]:
-    """An entry for each thing that is replaced, in the order of the model."""
-    entries, seen = [], set()
-    for path, value in tree.references(model, lambda value: id(value) in replacements):
-        new = replacements.get(id(value))
-        if new is None or id(value) in seen:
-            continue
-        seen.add(id(value))
-        if isinstance(new, QuantMatrix):
-            entries.append(entry(canonical(path), value, new))
+def _weight_types(found: Targets, options: WeightOptions) -> tuple[dict[int, QType], dict[int, str]]:
+    """The type of each target's weights, by its id; and why the others, and arrays looked at before, stay in float."""
+    types: dict[int, QType] = {}
+    why = dict(found.why)
+    for target in found.chosen:
+        qtype = options.type_of(target.path, type(target.original))
+        if qtype is None:
+            why[id(target.original)] = "left in float by dtype"
         else:
-            before = sum(a.nbytes for _, a in tree.walk(value) if isinstance(a, np.ndarray))
-            shape = (new.out_features, new.in_features) if isinstance(new, QuantLinear) else ()
-            kind = new.dtype.name[1:] if hasattr(new, "dtype") else as_qtype("int8").name[1:]
-            entries.append(Entry(canonical(path) or "(model)", shape, kind, "", before, new.nbytes))
-    return entries
+            types[id(target.original)] = qtype
+    if unused := options.dtypes.unused((target.path, type(target.original)) for target in found.chosen):
+        names = ", ".join(target.name for target in found.chosen[:20])
+        raise ValueError(f"dtype names {', '.join(map(repr, unused))}, but what is quantized is {names}")
+    if not types:
+        raise ValueError(
+            "dtype leaves everything in float that layers and arrays select: give it a default, {'': 'int8'}"
+        )
+    return types, why
 
 
-def _without_losers(
+def _calibrated(
     model: Any,
-    found: list[tuple[str, Any]],
-    specs: dict[type, LayerSpec],
-    replacements: dict[int, Any],
-    min_speedup: float,
-    batch_size: int,
-) -> list[Entry]:
-    """Takes what is not fast enough out of the replacements, and says so."""
-    entries, seen = [], set()
-    for path, value in tree.references(model, lambda value: id(value) in replacements):
-        new = replacements.get(id(value))
-        if not isinstance(new, (QuantLinear, QuantMatrix)) or id(value) in seen:
-            continue
-        seen.add(id(value))
-        speedup = measured(value, new, specs.get(type(value)), random_rows(new, batch_size)).speedup
-        if speedup < min_speedup:
-            del replacements[id(value)]
-            array = value if isinstance(value, np.ndarray) else read_layer(value, specs[type(value)])[0]
-            why = f"{speedup:.2f} times as fast with {batch_size} rows"
-            entries.append(Entry(canonical(path) or "(model)", array.shape, "float", why, array.nbytes, array.nbytes))
-    return entries
+    targets: list[Target],
+    types: Mapping[int, QType],
+    options: WeightOptions,
+    calibration: Calibration,
+    check: bool,
+) -> dict[int, GroupedWeight]:
+    """The four-bit weights of linear layers and arrays that calibration rounds, by the targets' ids."""
+    linear = [t for t in targets if t.is_linear and types[id(t.original)] == qint4]
+    if not linear:
+        raise ValueError("calibration is for linear layers and arrays, and neither is named; others need none")
+    return rounded_weights(model, linear, options, calibration, check=check)
 
 
-def _check_first(
-    watchables: list[Watchable], specs: Mapping[type, LayerSpec], options: dict[str, Any], check: bool
-) -> None:
-    """Refuses, before batches are run for long, what would be refused afterwards."""
-    for item in watchables:
-        spec = specs.get(type(item.original))
-        try:
-            weight = as_weight(item.weight)
-            QuantLinear(np.zeros((1, weight.shape[1]), np.float32), **options)
-            if check and spec is not None:
-                check_layer(item.original, spec)
-        except (TypeError, ValueError) as error:
-            if spec is None:
-                raise type(error)(f"{tree.label(item.path)}: {error}") from error
-            raise refusal(item.path, item.original, spec, error, hint=check) from error
+def _built(target: Target, arguments: dict[str, Any], rounded: Mapping[int, GroupedWeight], check: bool) -> Any:
+    """What takes the place of a layer or array."""
+    try:
+        if target.counterpart is not None:  # octavo's own class, by exact type: what it computes is known
+            return target.counterpart.from_float(target.original, **arguments)
+        grouped, activation = rounded.get(id(target.original)), arguments["activation"]
+        if target.spec is None:
+            if grouped is not None:
+                return QuantMatrix.from_grouped(grouped, axis=target.axis or 0, activation=activation)
+            return QuantMatrix(target.original, axis=target.axis or 0, **arguments)
+        spec = target.spec
+        weight, bias = read_layer(target.original, spec)
+        own: dict[str, Any] = {
+            "relu": spec.activation == "relu", "call": "forward" if spec.call == "__call__" else spec.call,
+        }  # fmt: skip
+        if grouped is not None:
+            new = QuantLinear.from_grouped(grouped, bias, activation=activation, **own)
+        else:
+            new = QuantLinear(weight, bias, **own, **arguments)
+    except (TypeError, ValueError) as error:
+        raise target.refused(error, hint=check) from error
+    if check:
+        target.check()
+    return new
 
 
-def _calibrated(dtype: QTypeLike, rounding: str | None) -> Literal["search", "gptq"]:
-    if as_qtype(dtype) != qint4:
-        raise ValueError(f'calibration is for dtype="int4", got {as_qtype(dtype).name}; int8 weights need none')
-    if rounding in (None, "search"):
-        return "search"
-    if rounding == "gptq":
-        return "gptq"
-    raise ValueError(f'rounding must be "search" or "gptq" with calibration, got {rounding!r}')
+def _too_slow(targets: list[Target], replacements: dict[int, Any], measuring: Measuring) -> dict[int, str]:
+    """Takes what is not fast enough out of the replacements, and says why, by its id."""
+    why: dict[int, str] = {}
+    for target in targets if measuring.min_speedup is not None else []:
+        new, rows = replacements[id(target.original)], measuring.batch_size
+        if isinstance(new, (QuantLinear, QuantMatrix)):
+            speedup = measured(target.original, new, target.spec, random_rows(new, rows)).speedup
+            if not speedup >= (measuring.min_speedup or 0.0):
+                del replacements[id(target.original)]
+                held = target.original if target.spec is None else getattr(target.original, target.spec.weight)
+                why[id(held)] = f"{speedup:.2f} times as fast with {rows} rows"
+    return why
 
 
-def _quantized(layer: Any, spec: LayerSpec, options: dict[str, Any], rounded: GroupedWeight | None) -> QuantLinear:
-    weight, bias = read_layer(layer, spec)
-    relu, call = spec.activation == "relu", "forward" if spec.call == "__call__" else spec.call
-    if rounded is not None:
-        return QuantLinear.from_grouped(rounded, bias, activation=options["activation"], relu=relu, call=call)
-    return QuantLinear(weight, bias, relu=relu, call=call, **options)
+def _accuracy(
+    model: Any, targets: list[Target], replacements: Mapping[int, Any], x: Any, forward: Forward
+) -> dict[int, float]:
+    """SQNR on x by id, with a warning of low ones; without x, a warning of weights that make it likely."""
+    linear = [target for target in targets if target.is_linear]
+    if x is None:
+        warn_of_spread(linear)
+        return {}
+    rows = first_rows(model, linear, x, forward)
+    sqnr = {
+        id(t.original): signal_to_noise(t.original, replacements[id(t.original)], t.spec, rows[t.path])
+        for t in linear
+        if t.path in rows
+    }
+    warn_of_losses((target, sqnr[id(target.original)]) for target in linear if id(target.original) in sqnr)
+    return sqnr
+
+
+def _training_state(model: Any, replacements: Mapping[int, Any]) -> dict[int, str]:
+    """Paths of what estimators whose matrices are replaced need for training alone, by id."""
+    return {id(held): joined(path, name) for path, name, held in training_state(model, replacements)}
+
+
+def _replaced(model: Any, replacements: Mapping[int, Any], dropped: Mapping[int, str], inplace: bool) -> Any:
+    """The model, or a copy, with the replacements in it."""
+    mapping = dict(replacements) | dict.fromkeys(dropped)
+    quantized = tree.replace(model, mapping) if inplace else tree.copy_with(model, mapping)
+    refuse_training(quantized, {id(new) for new in replacements.values()})
+    return quantized
+
+
+def _check_copied(model: Any, quantized: Any, choice: LayerChoice, replacements: Mapping[int, Any]) -> None:
+    """Raises ValueError where the copy still holds a float layer that was to be replaced."""
+    places = tree.references(model, lambda value: id(value) in replacements)
+    expected = {path for path, value in places if id(value) in replacements}
+    for path, layer, _ in choice.look(quantized):
+        if path in expected:
+            raise ValueError(
+                f"{tree.label(path)} is still a {type(layer).__name__} in the copy: a __deepcopy__ above it makes "
+                "copies of its own. Hand the memo on in that __deepcopy__, or pass inplace=True"
+            )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +12,14 @@ from numpy.typing import NDArray
 
 from octavo._layers.linear import QuantLinear
 from octavo._layers.matrix import QuantMatrix
-from octavo._models import walk as tree
+from octavo._models.snapshot import restore, snapshot
 from octavo._quantize.spec import LayerSpec
 from octavo._util.timing import interleaved
 
-__all__ = ["Measured", "check_measuring", "measured", "random_rows"]
+__all__ = ["ENOUGH_DB", "Measured", "measured", "random_rows", "signal_to_noise"]
+
+# Below it a layer's rounding shows in what a model gives: 20 dB is an error of a tenth of the result.
+ENOUGH_DB = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,36 +67,46 @@ def measured(
         >>> measured(w, Q, None, random_rows(Q, 8)).sqnr_db > 30
         True
     """
-    before = None if spec is None else tree.snapshot(original)
+    before = None if spec is None else snapshot(original)
     try:
-        # The product of an array is octavo's own; a layer is the user's code, which keeps its settings.
-        with np.errstate(all="ignore") if isinstance(quantized, QuantMatrix) else nullcontext():
+        with _settings(quantized):
             return _measured(*_runs(original, quantized, spec, x), rounds, round_seconds)
     finally:
         if before is not None:
-            tree.restore(original, before)
+            restore(original, before)
 
 
-def check_measuring(min_speedup: float, batch_size: int) -> None:
-    """Raises ValueError where there is nothing to measure, or nothing to hold it against."""
-    if not min_speedup >= 0:
-        raise ValueError(f"min_speedup must be a factor such as 1.0, got {min_speedup!r}")
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be a number of rows from 1 on, got {batch_size!r}")
+def signal_to_noise(
+    original: Any, quantized: QuantLinear | QuantMatrix, spec: LayerSpec | None, x: NDArray[Any]
+) -> float:
+    """SQNR, 10 log10(sum y^2 / sum (y' - y)^2) in dB, of the quantized one's result y' for x; arguments as above."""
+    before = None if spec is None else snapshot(original)
+    try:
+        with _settings(quantized):
+            return _decibels(*_runs(original, quantized, spec, x))
+    finally:
+        if before is not None:
+            restore(original, before)
+
+
+def _settings(quantized: QuantLinear | QuantMatrix) -> AbstractContextManager[None]:
+    """The product of an array is octavo's own; a layer is the user's code, which keeps its np.seterr."""
+    return np.errstate(all="ignore") if isinstance(quantized, QuantMatrix) else nullcontext()
 
 
 def _measured(run: Callable[[], Any], run_quantized: Callable[[], Any], rounds: int, round_seconds: float) -> Measured:
+    sqnr = _decibels(run, run_quantized)
+    timings = interleaved({"float": run, "quantized": run_quantized}, rounds=rounds, round_seconds=round_seconds)
+    return Measured(timings["float"].median, timings["quantized"].median, sqnr)
+
+
+def _decibels(run: Callable[[], Any], run_quantized: Callable[[], Any]) -> float:
     results = run(), run_quantized()
     with np.errstate(all="ignore"):
         exact, rough = (np.asarray(y, np.float64) for y in results)
         signal, noise = float(np.sum(exact * exact)), float(np.sum((rough - exact) ** 2))
-    if noise == 0:
-        sqnr = np.inf
-    else:  # NaN where a result is not finite, and minus infinity where it ought to be zero
-        with np.errstate(all="ignore"):
-            sqnr = 10 * np.log10(np.float64(signal) / noise)
-    timings = interleaved({"float": run, "quantized": run_quantized}, rounds=rounds, round_seconds=round_seconds)
-    return Measured(timings["float"].median, timings["quantized"].median, float(sqnr))
+        # NaN where a result is not finite, and minus infinity where it ought to be zero
+        return float(10 * np.log10(np.float64(signal) / noise)) if noise != 0 else float("inf")
 
 
 def _runs(

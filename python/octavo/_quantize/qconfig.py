@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from octavo._models.paths import canonical, is_within, matches
+from octavo._numerics.params import qint4, qint8
 from octavo._observers.base import Observer, per_channel_symmetric, per_tensor_affine
 from octavo._observers.minmax import MinMaxObserver, PerChannelMinMaxObserver
+from octavo._quantize.by_name import ByName
 
 __all__ = ["QConfig", "QConfigMapping", "as_mapping", "default_qconfig"]
 
@@ -28,7 +29,9 @@ class QConfig:
         weight: the same. Default: PerChannelMinMaxObserver, qint8 -128..127, per_channel_symmetric, ch_axis 0.
 
     Raises:
-        TypeError: one of them is an observer rather than something that makes observers, or makes something else.
+        TypeError: one of them is an observer rather than something that makes observers, or makes something else, or an
+            observer of integers that the kernels do not multiply: activations have one scale a tensor; weights are
+            signed and symmetric, with one scale a tensor or an output channel.
         ValueError: what it raises when it is called; each is called once.
 
     Notes:
@@ -60,38 +63,55 @@ class QConfig:
                 raise type(error)(f"{expected}; calling it failed: {error}") from error
             if not (callable(made) and callable(getattr(made, "calculate_qparams", None))):
                 raise TypeError(f"{expected}, got {factory!r}, which makes {type(made).__name__}")
+            _check_kernels_take(made, name)
+
+
+def _check_kernels_take(made: Any, name: str) -> None:
+    """Refuses, before any data is seen, an observer whose parameters `convert` would refuse."""
+    observer = getattr(made, "observer", made)  # a FakeQuantize has one
+    if not isinstance(observer, Observer):
+        return  # the user's own class: what its parameters are shows when it has seen data
+    kind = type(observer).__name__
+    if name == "activation":
+        if observer.ch_axis is not None:
+            raise TypeError(
+                f"activation must have one scale for the whole tensor, got {kind} with one a channel "
+                f"(ch_axis={observer.ch_axis}); choose a per-tensor observer such as MinMaxObserver"
+            )
+        return
+    wanted = "weight must be quantized to signed integers without zero point, one scale a tensor or an output channel"
+    grain = "per_tensor" if observer.ch_axis is None else "per_channel"
+    remedy = f'{kind}.with_args(dtype="qint8", qscheme="{grain}_symmetric")'
+    if observer.dtype not in (qint8, qint4) or not observer.symmetric:
+        raise TypeError(f"{wanted}, got {kind} with {observer.dtype.name}, {observer.qscheme}; use {remedy}")
+    if observer.ch_axis not in (None, 0):
+        raise TypeError(f"{wanted} (ch_axis=0), got {kind} with ch_axis={observer.ch_axis}")
 
 
 default_qconfig = QConfig()
 
 
-class QConfigMapping:
+class QConfigMapping(ByName[QConfig]):
     """Which QConfig a layer gets: the first that is found by
 
         name > pattern > type > default
 
     None in place of a QConfig leaves the layers in float, as does finding nothing.
 
-    Names are paths as messages show them ("blocks[3].fc1", "heads['out']"); torch's spelling with dots
-    ("blocks.3.fc1", "heads.out") is the same name. A name also stands for all layers inside, and of several the longest
-    counts. In patterns, * stands for any characters (dots and brackets too) and ? for one; all else for itself. A
-    pattern must match the whole path, and of several the one given first counts. Types are matched exactly, without
-    subclasses, like the `layers` of `prepare`.
+    Names are paths as messages show them: "blocks.3.fc1", "heads.out", and "['fc.weight']" for a key that holds dots.
+    The spelling of Python ("blocks[3].fc1", "heads['out']") is the same name. A name also stands for all layers inside,
+    and the longest of several counts. In patterns, * stands for any characters (dots and brackets too) and ? for one. A
+    pattern must match the whole path, and the first of several counts. Types are matched exactly, without subclasses,
+    like the `layers` of `prepare`.
 
     Example:
         >>> import octavo as oc
-        >>> mapping = oc.QConfigMapping().set_global(oc.default_qconfig).set_module_name("blocks[0].*", None)
-        >>> mapping.resolve("blocks[0].fc1", oc.nn.Linear) is None
+        >>> mapping = oc.QConfigMapping().set_global(oc.default_qconfig).set_module_name("blocks.0.*", None)
+        >>> mapping.resolve("blocks.0.fc1", oc.nn.Linear) is None
         True
-        >>> mapping.resolve("blocks[1].fc1", oc.nn.Linear) == oc.default_qconfig
+        >>> mapping.resolve("blocks.1.fc1", oc.nn.Linear) == oc.default_qconfig
         True
     """
-
-    def __init__(self) -> None:
-        self._default: QConfig | None = None
-        self._types: dict[type, QConfig | None] = {}
-        self._patterns: dict[str, QConfig | None] = {}
-        self._names: dict[str, QConfig | None] = {}
 
     def set_global(self, qconfig: QConfig | None) -> QConfigMapping:
         """Sets the default, and returns the mapping.
@@ -99,18 +119,18 @@ class QConfigMapping:
         Raises:
             TypeError: `qconfig` is neither a QConfig nor None.
         """
-        self._default = _valid_qconfig(qconfig, "the default")
+        self.put("", _valid_qconfig("", qconfig))
         return self
 
     def set_object_type(self, object_type: type, qconfig: QConfig | None) -> QConfigMapping:
         """Sets what layers of exactly this class get, and returns the mapping.
 
         Raises:
-            TypeError: `object_type` is no class, or `qconfig` neither a QConfig nor None.
+            TypeError: `object_type` is not a class, or `qconfig` is neither a QConfig nor None.
         """
         if not isinstance(object_type, type):
             raise TypeError(f"object_type must be a layer class, got {object_type!r}")
-        self._types[object_type] = _valid_qconfig(qconfig, object_type.__name__)
+        self.put(object_type, _valid_qconfig(object_type, qconfig))
         return self
 
     def set_module_name(self, name: str, qconfig: QConfig | None) -> QConfigMapping:
@@ -120,68 +140,15 @@ class QConfigMapping:
             The mapping.
 
         Raises:
-            TypeError: `name` is no string, or `qconfig` neither a QConfig nor None.
+            TypeError: `name` is not a string, or `qconfig` is neither a QConfig nor None.
             ValueError: the name is empty.
         """
         if not isinstance(name, str):
-            raise TypeError(f"name must be a string such as 'blocks[3].fc1', got {name!r}")
+            raise TypeError(f"name must be a string such as 'blocks.3.fc1', got {name!r}")
         if not name:
             raise ValueError("name must not be empty; set_global sets the default")
-        entries = self._patterns if "*" in name or "?" in name else self._names
-        # One entry for each spelling, and the place of the first one kept.
-        spelt = next((known for known in entries if canonical(known) == canonical(name)), name)
-        entries[spelt] = _valid_qconfig(qconfig, repr(name))
+        self.put(name, _valid_qconfig(name, qconfig))
         return self
-
-    def resolve(self, path: str, layer_type: type) -> QConfig | None:
-        """The QConfig of the layer at `path`; None leaves it in float."""
-        path = canonical(path)
-        names = [name for name in self._names if is_within(path, name)]
-        if names:
-            return self._names[max(names, key=lambda name: len(canonical(name)))]
-        for pattern, qconfig in self._patterns.items():
-            if matches(path, pattern):
-                return qconfig
-        return self._types.get(layer_type, self._default)
-
-    def unused(self, layers: Iterable[tuple[str, type]]) -> list[str]:
-        """The names, patterns and types that match none of the layers: as a rule, misspelt ones.
-
-        Args:
-            layers: (path, type) of each layer of the model.
-
-        Returns:
-            The entries as they were given; types by their names. The default is never among them.
-
-        Example:
-            >>> import octavo as oc
-            >>> mapping = oc.as_mapping({"fc1": None, "fc3": None, "*.out": None})
-            >>> mapping.unused([("fc1", oc.nn.Linear), ("fc2", oc.nn.Linear)])
-            ['fc3', '*.out']
-        """
-        found = [(canonical(path), kind) for path, kind in layers]
-        types = {kind for _, kind in found}
-        names = [name for name in self._names if not any(is_within(path, name) for path, _ in found)]
-        patterns = [glob for glob in self._patterns if not any(matches(path, glob) for path, _ in found)]
-        return names + patterns + [kind.__name__ for kind in self._types if kind not in types]
-
-    def _entries(self) -> dict[str | type, QConfig | None]:
-        entries: dict[str | type, QConfig | None] = {"": self._default}
-        for kind in (self._names, self._patterns, self._types):
-            entries |= dict(kind.items())
-        return entries
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, QConfigMapping):
-            return NotImplemented
-        patterns = list(self._patterns.items()) == list(other._patterns.items())  # their order counts
-        return self._entries() == other._entries() and patterns
-
-    __hash__ = None  # type: ignore[assignment]  # it can be changed
-
-    def __repr__(self) -> str:
-        entries = (f"{k.__name__ if isinstance(k, type) else repr(k)}: {v}" for k, v in self._entries().items())
-        return f"QConfigMapping({{{', '.join(entries)}}})"
 
 
 QConfigLike = QConfig | QConfigMapping | Mapping[str | type, QConfig | None]
@@ -213,19 +180,12 @@ def as_mapping(qconfig: QConfigLike) -> QConfigMapping:
             "qconfig must be a QConfig, a QConfigMapping or a dict such as {'': default_qconfig, 'head': None},"
             f" got {qconfig!r}"
         )
-    for key, value in qconfig.items():
-        if isinstance(key, type):
-            mapping.set_object_type(key, value)
-        elif not isinstance(key, str):
-            raise TypeError(f"keys of qconfig must be names, patterns, layer classes or '' (the default), got {key!r}")
-        elif key:
-            mapping.set_module_name(key, value)
-        else:
-            mapping.set_global(value)
+    mapping.put_all("qconfig", qconfig, _valid_qconfig)
     return mapping
 
 
-def _valid_qconfig(qconfig: QConfig | None, place: str) -> QConfig | None:
-    if qconfig is not None and not isinstance(qconfig, QConfig):
-        raise TypeError(f"qconfig of {place} must be a QConfig, or None to leave it in float, got {qconfig!r}")
-    return qconfig
+def _valid_qconfig(key: str | type, qconfig: Any) -> QConfig | None:
+    if qconfig is None or isinstance(qconfig, QConfig):
+        return qconfig
+    place = key.__name__ if isinstance(key, type) else repr(key) if key else "the default"
+    raise TypeError(f"qconfig of {place} must be a QConfig, or None to leave it in float, got {qconfig!r}")

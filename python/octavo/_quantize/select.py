@@ -1,4 +1,4 @@
-"""Which arrays of a model are quantized where there are no layers: chosen by path, shape and size; and the report."""
+"""Which arrays of a model are quantized where there are no layers: chosen by path, shape and size."""
 
 from __future__ import annotations
 
@@ -9,17 +9,14 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from octavo._layers.linear import ActivationScheme
-from octavo._layers.matrix import QuantMatrix
-from octavo._layers.packing import check_weight_shape
+from octavo._layers.linear import Layout
 from octavo._models import walk as tree
-from octavo._models.paths import canonical, is_within, matches
-from octavo._numerics.params import QTypeLike, as_qtype, qint4
-from octavo._util.pickling import pickled
+from octavo._models.estimators import is_estimator, is_fitted
+from octavo._models.paths import is_within, matches
+from octavo._quantize.spec import quantized_in
 
-__all__ = ["Arrays", "Entry", "QuantizationReport", "chosen_arrays", "entry", "shape_check", "unwrapped"]
+__all__ = ["Arrays", "Chosen", "FoundArray", "chosen_arrays", "no_array", "unwrapped"]
 
-Layout = Literal["in_out", "out_in"]
 Arrays = bool | str | Collection[str] | Mapping[str, Layout]
 
 # Elements from which an array is quantized where no pattern names it. At 64 x 64 x @ Q breaks even with float32 x @ w
@@ -28,41 +25,9 @@ Arrays = bool | str | Collection[str] | Mapping[str, Layout]
 MIN_SIZE = 4096
 
 # Where scikit-learn's estimators keep what they multiply by: neural networks x @ coefs_[i], linear models x @ coef_.T.
-# Not dual_coef_, which support vector machines hand to compiled code.
 _ESTIMATOR: dict[str, Layout] = {"coefs_.*": "in_out", "coef_": "out_in"}
-
-
-@pickled
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One array or layer of the report. `became` is "int8", "int4" or "float", and `why` says why."""
-
-    path: str
-    shape: tuple[int, ...]
-    became: str
-    why: str
-    bytes_before: int
-    bytes_after: int
-
-
-@dataclass(frozen=True, slots=True)
-class QuantizationReport:
-    """What was quantized, what was left in float, and why: print it, or read `entries`."""
-
-    entries: tuple[Entry, ...]
-
-    def __str__(self) -> str:
-        width = max([4, *(len(e.path) for e in self.entries)])
-        shapes = ["x".join(map(str, e.shape)) for e in self.entries]
-        wide = max([5, *map(len, shapes)])
-        lines = [f"{'path':<{width}}  {'shape':>{wide}}  {'became':<6} {'bytes':>12} {'from':>12}  why"]
-        lines += [
-            f"{e.path:<{width}}  {s:>{wide}}  {e.became:<6} {e.bytes_after:12,} {e.bytes_before:12,}  {e.why}".rstrip()
-            for e, s in zip(self.entries, shapes, strict=True)
-        ]
-        before, after = (sum(getattr(e, name) for e in self.entries) for name in ("bytes_before", "bytes_after"))
-        lines.append(f"{'(all)':<{width}}  {'':>{wide}}  {'':<6} {after:12,} {before:12,}")
-        return "\n".join(lines)
+# What estimators hand to compiled code, which takes nothing but true arrays.
+_COMPILED = ("*dual_coef_*", "support_vectors_", "tree_*", "_tree*", "*_fit_X*")
 
 
 def unwrapped(model: Any) -> Any:
@@ -72,17 +37,21 @@ def unwrapped(model: Any) -> Any:
     return model
 
 
-def _is_estimator(value: Any) -> bool:
-    """Whether it is scikit-learn's or derived from that, so that it is known where its matrices are."""
-    return any(cls.__module__.partition(".")[0] == "sklearn" for cls in type(value).__mro__)
+@dataclass(frozen=True)
+class FoundArray:
+    """An array to quantize: its path, and the axis of its outputs."""
+
+    path: str
+    array: NDArray[Any]
+    axis: Literal[0, 1]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Chosen:
-    """Arrays to quantize, by id, with the axis of their outputs; and the entries of those that stay."""
+    """Arrays to quantize; and why each of the others stays, by its id."""
 
-    arrays: dict[int, tuple[str, NDArray[Any], Literal[0, 1]]]
-    left: list[Entry]
+    arrays: list[FoundArray]
+    why: dict[int, str]
 
 
 def chosen_arrays(
@@ -91,17 +60,17 @@ def chosen_arrays(
     layout: Layout,
     min_size: int | None,
     inside: Callable[[Any], bool],
-    check: Callable[[NDArray[Any]], None],
+    check: Callable[[str, NDArray[Any]], None],
 ) -> Chosen:
     """Looks through the model, but not into what `inside` says is replaced as a whole.
 
     Args:
         model, arrays, layout, min_size: as for `quantize_dynamic`.
         inside: told each holder.
-        check: raises ValueError where a matrix (outputs, inputs) has a shape that no layer can have.
+        check: given a path and the matrix (outputs, inputs) there; raises ValueError where no layer can have its shape.
 
     Raises:
-        TypeError, ValueError: arrays or min_size is of no such kind, a pattern matches nothing, or a name without * or
+        TypeError, ValueError: arrays or min_size is of another kind, a pattern matches nothing, or a name without * or
             ? leads to something that cannot be quantized. The path is named.
     """
     if min_size is not None and not isinstance(min_size, (int, np.integer)):
@@ -112,12 +81,11 @@ def chosen_arrays(
     least = (MIN_SIZE if patterns is None else 0) if min_size is None else min_size
     estimators: set[str] = set()
     places: list[tuple[str, NDArray[Any]]] = []
-    chosen: dict[int, tuple[str, NDArray[Any], Literal[0, 1]]] = {}
-    left: dict[int, Entry] = {}
+    chosen: dict[int, FoundArray] = {}
+    left: dict[int, str] = {}
     matched: set[str] = set()
-    for place, value in tree.references(model, inside):
-        path = canonical(place)
-        if _is_estimator(value):
+    for path, value in tree.references(model, inside):
+        if is_estimator(value):
             estimators.add(path)
         if not _is_array(value):
             continue
@@ -132,13 +100,13 @@ def chosen_arrays(
         else:
             wanted, why = (patterns[hits[0]], "") if hits else (layout, "named by no pattern")
             why = _why_not(value, least) or why
-        why = why or _why_no_matrix(value, wanted, check)
+        why = why or _why_no_matrix(path, value, wanted, check)
         if why:
             if exact:
                 raise ValueError(f"{tree.label(path)} cannot be quantized: {why}")
-            left[id(value)] = _left(path, value, why)
+            left[id(value)] = why
             continue
-        chosen[id(value)] = (path, value, 1 if wanted == "in_out" else 0)
+        chosen[id(value)] = FoundArray(path, value, 1 if wanted == "in_out" else 0)
         left.pop(id(value), None)
     missing = [p for p in patterns or () if p not in matched]
     if missing:
@@ -147,16 +115,7 @@ def chosen_arrays(
             f"arrays: {', '.join(map(repr, missing))} names no array of the model; "
             f"its 2-D float arrays: {', '.join(there[:20]) or 'none'}{', ...' if len(there) > 20 else ''}"
         )
-    return Chosen(chosen, list(left.values()))
-
-
-def entry(path: str, before: NDArray[Any], after: QuantMatrix) -> Entry:
-    return Entry(path or "(model)", before.shape, after.qtype.name[1:], "", before.nbytes, after.nbytes)
-
-
-def _left(path: str, value: NDArray[Any], why: str) -> Entry:
-    return Entry(path or "(model)", value.shape, "float" if value.dtype.kind == "f" else str(value.dtype), why,
-                 value.nbytes, value.nbytes)  # fmt: skip
+    return Chosen(list(chosen.values()), left)
 
 
 def _is_array(value: Any) -> bool:
@@ -174,9 +133,16 @@ def _by_default(
     wanted = next((kind for pattern, kind in _ESTIMATOR.items() if matches(name, pattern)), None)
     why = _why_not(value, least_known)
     if why or wanted is None:
-        return layout, why or "not what scikit-learn multiplies by"
+        return layout, why or _not_multiplied(path, name)
     outputs = value.shape[0 if wanted == "out_in" else 1]
     return wanted, "" if outputs > 1 else "one output, which a product of integers is no faster for"
+
+
+def _not_multiplied(path: str, name: str) -> str:
+    """Why an array of an estimator, called `name` in it, is not quantized unasked."""
+    if any(matches(name, pattern) for pattern in _COMPILED):
+        return "not what scikit-learn multiplies by: it is handed to compiled code"
+    return f"not among the layers and coefficients; where x @ {name}.T uses it, name it: arrays={{{path!r}: 'out_in'}}"
 
 
 def _why_not(value: NDArray[Any], least: int) -> str:
@@ -189,25 +155,17 @@ def _why_not(value: NDArray[Any], least: int) -> str:
     return "" if value.size >= least else f"fewer than {least} elements"
 
 
-def _why_no_matrix(value: NDArray[Any], layout: Layout, check: Callable[[NDArray[Any]], None]) -> str:
-    """Why the values or the shape are none that can be quantized."""
+def _why_no_matrix(path: str, value: NDArray[Any], layout: Layout, check: Callable[[str, NDArray[Any]], None]) -> str:
+    """Why the values or the shape cannot be quantized."""
     limit = np.finfo(np.float32).max
     if not (value.min(initial=0) >= -limit and value.max(initial=0) <= limit):  # NaN is neither
         return "holds NaN or infinity, or what is beyond float32"
     try:
-        check(value if layout == "out_in" else value.T)
+        check(path, value if layout == "out_in" else value.T)
     except ValueError as error:
         use = "x @ w" if layout == "out_in" else "w[ids] or x @ w.T"
         return f'{error}; an array used as {use} has layout="{"in_out" if layout == "out_in" else "out_in"}"'
     return ""
-
-
-def shape_check(
-    dtype: QTypeLike, group_size: int | None, symmetric: bool, activation: ActivationScheme
-) -> Callable[[NDArray[Any]], None]:
-    """`check` of `chosen_arrays` for matrices that are quantized so."""
-    four_bits = as_qtype(dtype) == qint4
-    return lambda w: check_weight_shape(w, activation, int4=four_bits, group_size=group_size, symmetric=symmetric)
 
 
 def _as_patterns(arrays: Arrays, layout: Layout) -> dict[str, Layout] | None:
@@ -227,3 +185,19 @@ def _as_patterns(arrays: Arrays, layout: Layout) -> dict[str, Layout] | None:
         if kind not in ("in_out", "out_in"):
             raise ValueError(f'arrays: the layout of {pattern!r} must be "in_out" or "out_in", got {kind!r}')
     return found
+
+
+def no_array(model: Any, places: Mapping[str, str]) -> str:
+    """Why there was nothing to quantize; `places`: why each array stays, by its path."""
+    if quantized := quantized_in(model):
+        return f"the model is already quantized: it holds {quantized} and no float array that is large enough"
+    # A pipeline has no fitted attribute of its own, whatever its steps have.
+    estimators = [(path, value) for path, value in tree.walk(model) if is_estimator(value)]
+    if estimators and not any(is_fitted(value) for _, value in estimators):
+        names = ", ".join(f"{tree.label(path)} ({type(value).__name__})" for path, value in estimators[:10])
+        return f"not fitted: {names}; call fit first, then quantize"
+    stays = "; ".join(f"{path}: {why}" for path, why in list(places.items())[:10])
+    return (
+        f"the model holds no array to quantize{f' ({stays})' if stays else ''}; "
+        "name layers=..., or arrays=[...] and min_size"
+    )

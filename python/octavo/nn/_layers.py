@@ -8,7 +8,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from octavo._numerics.params import is_traced
+from octavo._util.arrays import is_traced
 from octavo._util.floating import quiet
 from octavo.nn._recurrent_base import as_float
 

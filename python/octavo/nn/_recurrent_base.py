@@ -17,8 +17,8 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from octavo._numerics.arrays import as_array, as_real
 from octavo._util.floating import quiet
+from octavo._util.foreign import as_array, as_real
 
 __all__ = ["KINDS", "RecurrentLayer", "as_float", "direction_names", "read_weights"]
 

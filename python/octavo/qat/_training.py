@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from octavo._models import walk as tree
-from octavo._numerics.params import QParams, is_traced
+from octavo._models.paths import find
+from octavo._numerics.params import QParams
 from octavo._quantize.training.fake_layers import QATLinear, Session, fake_quantized, value_of, walk
 from octavo._quantize.training.fake_quantizer import FakeQuantize
+from octavo._util.arrays import is_traced
 
 __all__ = [
     "apply", "disable_fake_quant", "disable_observer", "enable_fake_quant", "enable_observer", "parameters",
@@ -118,8 +120,9 @@ def _checked(params: Any, held: list[_Held]) -> dict[str, Any]:
     """params as a dict. Raises for names, types, shapes and values that do not fit."""
     if not isinstance(value_of(params), Mapping):
         raise TypeError(f"params must be a dict of arrays by path, as octavo.qat.parameters gives, got {params!r:.80}")
-    found: dict[str, Any] = {name: params[name] for name in value_of(params)}  # of a dict that is differentiated, too
     known = {names[0]: value for names, value, _ in held}
+    # of a dict that is differentiated, too
+    found: dict[str, Any] = {find(name, known) or name: params[name] for name in value_of(params)}
     for name, given in found.items():
         if name not in known:
             listed = ", ".join(map(repr, known))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from octavo._layers.arrays.einsum import as_product
 from octavo._layers.arrays.stand_in import StandIn, gives_way_to, unwrapped
-from octavo._numerics.arrays import as_array, is_real
+from octavo._util.foreign import as_array, is_real
 
 __all__ = ["MatrixStandIn"]
 

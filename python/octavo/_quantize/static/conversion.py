@@ -4,28 +4,34 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from octavo._layers.matrix import QuantMatrix
 from octavo._layers.static import StaticQuantLinear, in_8_bits
 from octavo._layers.stubs import Quantize
 from octavo._models import walk as tree
+from octavo._models.paths import find
 from octavo._numerics.definition import quantize
-from octavo._numerics.params import QParams, as_real_array, qint8
-from octavo._quantize.static.preparing import Prepared, PreparedLinear, Ranges, observed_layers, observed_qparams
-from octavo._util.floating import quiet
+from octavo._numerics.params import QParams, qint8
+from octavo._quantize.qconfig import QConfig
+from octavo._quantize.static.observed import ObservedMatrix, Prepared, PreparedLinear, observed_layers
+from octavo._quantize.static.ranges import Ranges, observed_qparams
+from octavo._util.arrays import as_real_array
 
 __all__ = ["convert"]
 
+_Model = TypeVar("_Model")
+
 
 def convert(
-    prepared: Any,
+    prepared: _Model,
     *,
     unobserved: Literal["error", "float"] = "error",
     qparams: Mapping[str, Mapping[str, QParams]] | None = None,
-) -> Any:
+) -> _Model:
     """Makes integer layers of a calibrated or trained model's float layers, in a copy, and returns it.
 
     y = float32(sum_k (q_x[k] - z_x) q_w[n, k]) * (s_x * s_w[n]) + b[n], and q_y = quantize(y) in the same pass where
@@ -38,15 +44,17 @@ def convert(
         unobserved: what becomes of layers that no data reached: "error", or "float" to leave them.
         qparams: parameters found elsewhere, in place of the observers': {"fc1": {"input": ..., "weight": ...,
             "output": ...}}, each entry optional. "input" and "output" are per tensor; "weight" is per tensor or per
-            output channel (axis=0), without zero point; "output" makes the result integers. A stub has an "input".
+            output channel (axis=0), without zero point; "output" makes the result integers. A stub has an "input", an
+            array "input" and "weight".
 
     Returns:
-        The converted model: `StaticQuantLinear` in place of the layers, safe to call from many threads.
+        The converted model: `StaticQuantLinear` in place of the layers, and `QuantMatrix` with a fixed input range in
+        place of the arrays; safe to call from many threads.
 
     Raises:
         TypeError: a QConfig or qparams asks for what the kernels do not have; the layer is named.
         ValueError: layers that saw no data (all are named); weights with NaN or infinity; prepared is not prepared;
-            qparams names no layer, or something else than these three.
+            qparams names something that is not prepared, or another entry than these three.
 
     Warns:
         UserWarning: a layer saw only zeros; its scale is 1.
@@ -83,28 +91,35 @@ def convert(
     for _, layer in found:
         layer.tracer.finish()
     converted = {}
-    for path, layer in found:  # no comprehension: the warning's stacklevel counts frames
+    for path, layer in found:
         stays = path in left or layer.is_float
         converted[id(layer)] = layer.original() if stays else _converted(layer, given.get(path, {}))
-    return tree.copy_with(prepared, converted)
+    model: _Model = tree.copy_with(prepared, converted)
+    return model
 
 
 def _given(
     qparams: Mapping[str, Mapping[str, QParams]], layers: Mapping[str, Prepared]
 ) -> dict[str, dict[str, QParams]]:
-    """qparams, found to fit the layers."""
-    for path, entries in qparams.items():
-        if path not in layers:
+    """qparams by the one spelling of their paths, found to fit the layers."""
+    given: dict[str, dict[str, QParams]] = {}
+    for spelt, entries in qparams.items():
+        path = find(spelt, layers)
+        if path is None:
             known = ", ".join(map(repr, layers))
-            raise ValueError(f"qparams names {path!r}, but the prepared layers are {known}")
-        names = ("input", "weight", "output") if isinstance(layers[path], PreparedLinear) else ("input",)
+            raise ValueError(f"qparams names {spelt!r}, but the prepared layers are {known}")
+        layer = layers[path]
+        names: tuple[str, ...] = ("input",)
+        if isinstance(layer, (PreparedLinear, ObservedMatrix)):
+            names = ("input", "weight", "output") if isinstance(layer, PreparedLinear) else ("input", "weight")
         for name, value in entries.items():
             if name not in names:
                 expected = " or ".join(map(repr, names))
-                raise ValueError(f"qparams of {layers[path].name} must be for {expected}, got {name!r}")
+                raise ValueError(f"qparams of {layer.name} must be for {expected}, got {name!r}")
             if not isinstance(value, QParams):
-                raise TypeError(f"qparams of {layers[path].name}, {name}: must be a QParams, got {value!r}")
-    return {path: dict(entries) for path, entries in qparams.items()}
+                raise TypeError(f"qparams of {layer.name}, {name}: must be a QParams, got {value!r}")
+        given[path] = dict(entries)
+    return given
 
 
 def _converted(layer: Prepared, given: dict[str, QParams]) -> Any:
@@ -116,11 +131,18 @@ def _converted(layer: Prepared, given: dict[str, QParams]) -> Any:
         output=given.get("output", ranges.output),
         folds_relu=ranges.folds_relu and "output" not in given,
     )
-    if not isinstance(layer, PreparedLinear):
-        return Quantize(in_8_bits(ranges.input), as_float=ranges.as_float, name=layer.name)
+    if isinstance(layer, PreparedLinear):
+        return _static_layer(layer, ranges)
+    if isinstance(layer, ObservedMatrix):
+        return _static_matrix(layer, ranges)
+    return Quantize(in_8_bits(ranges.input), as_float=ranges.as_float, name=layer.name)
+
+
+def _static_layer(layer: PreparedLinear, ranges: Ranges) -> StaticQuantLinear:
     name, call = f"layer {layer.name}", layer.spec.call
-    q, scale = _quantized_weight(layer, ranges, name)
-    _, bias = layer.read_float()
+    assert layer.qconfig is not None
+    weight, bias = layer.read_float()
+    q, scale = _quantized_weight(weight, layer.qconfig, ranges, name)
     try:
         return StaticQuantLinear(
             q,
@@ -137,19 +159,30 @@ def _converted(layer: Prepared, given: dict[str, QParams]) -> Any:
         raise type(error)(f"{name}: {error}") from error
 
 
-@quiet
-def _quantized_weight(layer: PreparedLinear, ranges: Ranges, name: str) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+def _static_matrix(matrix: ObservedMatrix, ranges: Ranges) -> QuantMatrix:
+    name = f"array {matrix.name}"
+    q, scale = _quantized_weight(matrix.float_weight(), matrix.qconfig, ranges, name)
+    try:
+        layer = StaticQuantLinear(q, scale, input=in_8_bits(ranges.input), name=matrix.name)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name}: {error}") from error
+    return QuantMatrix._made(layer, matrix.axis)
+
+
+def _quantized_weight(
+    weight: NDArray[Any], qconfig: QConfig, ranges: Ranges, name: str
+) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """(q_w, s_w) with the parameters that were given or trained, or those of the QConfig's weight observer."""
-    w = as_real_array(layer.read_float()[0], f"{name}: weight").astype(np.float32)
+    with np.errstate(all="ignore"):
+        w = as_real_array(weight, f"{name}: weight").astype(np.float32)
     if not np.isfinite(w).all():
         raise ValueError(f"{name}: weight must be finite in float32")
     if ranges.weight is not None:
         params = in_8_bits(ranges.weight)
     else:
-        assert layer.qconfig is not None
-        observer = layer.qconfig.weight()
+        observer = qconfig.weight()
         observer(w)
-        params = in_8_bits(observed_qparams(observer, f"{name}, its weight", stacklevel=5))
+        params = in_8_bits(observed_qparams(observer, f"{name}, its weight"))
     if params.qtype != qint8 or params.axis not in (None, 0) or params.group_size is not None:
         raise TypeError(
             f"{name}: weights must be qint8, per tensor or per output channel (ch_axis=0), got {params!r}; "

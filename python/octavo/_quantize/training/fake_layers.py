@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import weakref
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,16 +23,23 @@ from numpy.typing import NDArray
 from octavo._layers.arrays.traced import KEPT, Source, Tracer, plain, source_of
 from octavo._layers.stubs import DeQuantStub, QuantStub
 from octavo._models import walk as tree
-from octavo._numerics.arrays import refuse_masked
-from octavo._numerics.params import QParams, is_traced
+from octavo._models.paths import canonical, joined
+from octavo._numerics.params import QParams
+from octavo._quantize.batches import refuse_several
 from octavo._quantize.qconfig import QConfig, QConfigLike, as_mapping
-from octavo._quantize.spec import Layers, LayerSpec, as_specs
-from octavo._quantize.static.preparing import NOT_NEEDED, Prepared, PreparedLinear, Ranges, choose_layers
+from octavo._quantize.spec import Layers, LayerSpec, as_choice
+from octavo._quantize.static.observed import Prepared, PreparedLinear
+from octavo._quantize.static.preparing import Selection, choose
+from octavo._quantize.static.ranges import NOT_NEEDED, Ranges
 from octavo._quantize.training.fake_quantizer import FakeQuantize
+from octavo._util.arrays import is_traced
 from octavo._util.floating import quiet
+from octavo._util.foreign import refuse_masked
 from octavo._util.pickling import pickled
 
 __all__ = ["FakeQuantized", "QATDeQuantStub", "QATLinear", "QATQuantStub", "Session", "prepare_qat"]
+
+_Model = TypeVar("_Model")
 
 INPUT, WEIGHT = "input_fake_quant", "weight_fake_quant"  # attributes, and parts of the names of parameters
 
@@ -135,7 +142,7 @@ class FakeQuantized(Prepared):
 
     def learned_name(self, at: str, kind: str) -> str:
         """What `parameters` calls the scale or zero point of the quantizer in the attribute `at`."""
-        return joined(self.path, f"{at}.{kind}")
+        return joined(joined(canonical(self.path), at), kind)
 
     def quantized(self, x: Any, at: str, what: str) -> Any:
         """x through the quantizer in the attribute `at`."""
@@ -169,6 +176,7 @@ class FakeQuantized(Prepared):
         """x as float32, still differentiable."""
         if not is_traced(x):
             refuse_masked(x, f"{self.label}: x")
+            refuse_several(x, self.label)
             x = np.asarray(x)
         kind = np.result_type(value_of(x)).kind
         if kind not in "fiub":
@@ -233,7 +241,8 @@ class QATLinear(FakeQuantized, PreparedLinear):
 
     def names(self) -> tuple[str, str]:
         """What `parameters` calls W and b."""
-        return joined(self.path, self.spec.weight), joined(self.path, self.spec.bias or "")
+        path = canonical(self.path)  # pickles of 0.1.0 hold it as "layers[0]"
+        return joined(path, self.spec.weight), joined(path, self.spec.bias or "bias")
 
     def observe_weight(self) -> None:
         """Shows the weight's observer the weight as it is now."""
@@ -315,10 +324,6 @@ def as_fake_quantize(made: Any) -> FakeQuantize:
     return made if isinstance(made, FakeQuantize) else FakeQuantize(lambda: made)
 
 
-def joined(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
-
-
 @quiet
 def _float32(a: Any) -> Any:
     if is_traced(a):
@@ -327,13 +332,13 @@ def _float32(a: Any) -> Any:
 
 
 def prepare_qat(
-    model: Any,
+    model: _Model,
     qconfig: QConfigLike,
     *,
     layers: Layers,
     inplace: bool = False,
     check: bool = True,
-) -> Any:
+) -> _Model:
     """Lets each float layer y = x W^T + b that qconfig names compute y = fq(x) fq(W)^T + b, and returns the model.
 
     fq is fake quantization, x' = dequantize(quantize(x)), with a straight-through gradient. Train the model with
@@ -344,7 +349,8 @@ def prepare_qat(
             NumPy's ufuncs and operators may stay, other functions come from autograd.numpy.
         qconfig: a QConfig for every layer, or a QConfigMapping or dict by name, pattern and type. Its factories make
             `FakeQuantize`s, or observers, which get one each.
-        layers: the user's own layer classes, or a dict from class to `LayerSpec`. Matched by exact type.
+        layers: your own layer classes, or a dict from class to `LayerSpec`; names, patterns and None as for
+            `quantize_dynamic`.
         inplace: change the model itself. Otherwise a copy.deepcopy is prepared.
         check: compare each layer with activation(x W^T + b) on a random row first; see `quantize_dynamic`.
 
@@ -371,19 +377,19 @@ def prepare_qat(
     """
     from octavo._numerics import differentiable  # noqa: F401 - says which extra is missing, before anything is done
 
-    specs, stubs = as_specs(layers), (QuantStub, DeQuantStub)
-    model, chosen = choose_layers(
-        model, specs, as_mapping(qconfig), stubs=stubs, float_layers=True, inplace=inplace, check=check
-    )
+    selection = Selection(as_choice(layers), as_mapping(qconfig), stubs=(QuantStub, DeQuantStub), float_layers=True)
+    model, chosen = choose(model, selection, inplace=inplace, check=check)
     session = Session()
     replacements: dict[int, FakeQuantized] = {}
-    for path, value, config in chosen:
-        if type(value) in specs:
-            replacements[id(value)] = QATLinear(value, path, specs[type(value)], config, session)
+    for choice in chosen:
+        value, path, config = choice.target.original, choice.target.path, choice.qconfig
+        if choice.target.spec is not None:
+            replacements[id(value)] = QATLinear(value, path, choice.target.spec, config, session)
         elif config is not None:
             stub = QATQuantStub if type(value) is QuantStub else QATDeQuantStub
             replacements[id(value)] = stub(path, config, session)
-    return tree.replace(model, replacements)
+    trained: _Model = tree.replace(model, replacements)
+    return trained
 
 
 def fake_quantized(model: Any) -> list[tuple[str, FakeQuantized]]:

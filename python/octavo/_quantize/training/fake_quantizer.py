@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octavo._numerics import fake_quant
-from octavo._numerics.params import QParams, is_traced
+from octavo._numerics.params import QParams
 from octavo._observers.base import per_channel_symmetric, per_tensor_affine
 from octavo._observers.minmax import MovingAverageMinMaxObserver, MovingAveragePerChannelMinMaxObserver
 from octavo._quantize.qconfig import QConfig
-from octavo._quantize.static.preparing import observed_qparams
+from octavo._quantize.static.ranges import observed_qparams
+from octavo._util.arrays import is_traced
 from octavo._util.pickling import pickled
 
 __all__ = ["FakeQuantize", "FakeQuantizeFactory", "default_qat_qconfig"]
@@ -156,7 +157,7 @@ class FakeQuantize:
                 f"{name}: its observer {why}. Enable it and train a step (octavo.qat.apply inside a gradient), or run "
                 "octavo.calibrate(model, batches)"
             )
-        return self.calculate_qparams() if self.scale is not None else observed_qparams(self, name, stacklevel=7)
+        return self.calculate_qparams() if self.scale is not None else observed_qparams(self, name)
 
     def observe(self, x: Any, name: str = "FakeQuantize") -> None:
         """Shows the observer raw values, if it is enabled and nothing is learned yet.

@@ -1,4 +1,4 @@
-"""What users hand over as arrays, brought into NumPy's: one place for layers, observers and the functions on arrays.
+"""What users hand over as arrays, brought into NumPy's: one place for all of octavo.
 
 NumPy reads many libraries' arrays without loss: torch and jax arrays on the CPU, data frames of numbers, lists. Where
 it cannot, or where something would be lost without a word, the error shows the line to write.
@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["as_array", "as_real", "is_real", "refuse_masked", "result_dtype"]
+__all__ = ["as_array", "as_real", "is_extended", "is_real", "not_real", "refuse_masked"]
 
 Array: TypeAlias = npt.NDArray[Any]
 
@@ -50,7 +50,7 @@ def as_real(x: object, name: str) -> Array:
         array([1. , 2.5])
     """
     a = as_array(x, name)
-    if _is_extended(a.dtype):
+    if is_extended(a.dtype):
         with np.errstate(all="ignore"):
             return a.astype(np.float32)
     if is_real(a.dtype) and a.dtype.itemsize <= 8:
@@ -75,18 +75,7 @@ def not_real(x: object, dtype: np.dtype[Any], name: str) -> str:
 
 def is_real(dtype: np.dtype[Any]) -> bool:
     """Whether it is one of real numbers: floats, integers, bool, and those of ml_dtypes that float32 holds."""
-    return dtype.kind in "fiub" or _is_extended(dtype)
-
-
-def result_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """That of a layer's result for an x of this dtype: floats give their own back, all else float32.
-
-    Example:
-        >>> result_dtype(np.dtype(">f8")), result_dtype(np.dtype(bool))
-        (dtype('float64'), dtype('float32'))
-    """
-    is_float = dtype.kind == "f" or (_is_extended(dtype) and "float" in dtype.name)
-    return dtype.newbyteorder("=") if is_float else np.dtype(np.float32)
+    return dtype.kind in "fiub" or is_extended(dtype)
 
 
 def refuse_masked(x: object, name: str) -> None:
@@ -96,7 +85,7 @@ def refuse_masked(x: object, name: str) -> None:
         raise TypeError(f"{name} must not be a masked array, whose mask would be lost; pass {name}.filled(value)")
 
 
-def _is_extended(dtype: np.dtype[Any]) -> bool:
+def is_extended(dtype: np.dtype[Any]) -> bool:
     """Whether it is a type of ml_dtypes, as bfloat16, whose every value is one of float32."""
     return dtype.type.__module__.partition(".")[0] == "ml_dtypes" and np.can_cast(dtype, np.float32)
 

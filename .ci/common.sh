@@ -1,0 +1,67 @@
+# Sourced by .ci/run and .ci/nightly, at the repository's root: a scratch folder, Debian packages, tools, native tests.
+set -euo pipefail
+
+step() { printf '\n== %s\n' "$*"; }
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+# Installs the Debian packages that are missing.
+debian() {
+  local package missing=() sudo=
+  for package in "$@"; do dpkg -s "$package" >/dev/null 2>&1 || missing+=("$package"); done
+  [ ${#missing[@]} -gt 0 ] || return 0
+  [ "$(id -u)" = 0 ] || sudo=sudo
+  $sudo apt-get update -qq
+  $sudo apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+}
+
+# An environment for tools, on the path from here on.
+tools() {
+  python3 -m venv "$work/tools"
+  "$work/tools/bin/pip" install -q "$@"
+  export PATH="$work/tools/bin:$PATH"
+}
+
+machine=$(uname -m)
+kernels=(scalar)
+[ "$machine" = x86_64 ] && kernels+=(avx2)
+grep -qw avx512_vnni /proc/cpuinfo && kernels+=(avx512vnni)
+
+# Kernels of CPUs that are rare, with their instructions emulated (tests/native/CMakeLists.txt).
+rare=()
+grep -qw avx512_vnni /proc/cpuinfo && rare=(amxint8 avxvnni)
+
+# native PRESET OPTIONS...: configures, builds with warnings as errors, and runs the native tests.
+native() {
+  local preset=$1; shift
+  step "native tests: $preset $*"
+  rm -rf "build/$preset"
+  cmake --preset "$preset" "$@" >"$work/cmake.log" || { cat "$work/cmake.log"; return 1; }
+  cmake --build --preset "$preset" >"$work/build.log" || { cat "$work/build.log"; return 1; }
+  ctest --preset "$preset" >"$work/native-$preset.log" || { cat "$work/native-$preset.log"; return 1; }
+  grep -E "kernel|passed|ThreadPool" "$work/native-$preset.log"
+}
+
+# Fails unless the last native run of the preset said that it ran these kernels, and those of CPUs that are rare, which have
+# no four-bit functions of their own.
+require_kernels() {
+  local preset=$1 kernel
+  for kernel in "${kernels[@]}" "${kernels[@]/%/ int4}" ${rare[@]+"${rare[@]}"}; do
+    grep -qE "kernel $kernel: [0-9]+ shapes" "$work/native-$preset.log" ||
+      { echo "kernel $kernel did not run in the native tests ($preset)"; exit 1; }
+  done
+}
+
+# on_arm CPU KERNELS...: the native tests of the preset aarch64 on an emulated CPU. A model runs the kernels that its features
+# allow, and all of them must say so.
+on_arm() {
+  local cpu=$1 kernel program; shift
+  step "64-bit Arm, emulated $cpu: $*"
+  for program in test_kernels test_int4 test_fixture; do
+    qemu-aarch64 -cpu "$cpu" -L /usr/aarch64-linux-gnu "build/aarch64/tests/native/$program" | tee "$work/arm.log"
+    for kernel in "$@"; do
+      grep -qE "kernel $kernel( int4)?: ([0-9]+ shapes|recorded results)" "$work/arm.log" ||
+        { echo "kernel $kernel did not run in $program on $cpu"; exit 1; }
+    done
+  done
+}

@@ -1,0 +1,38 @@
+"""Lists what a checkpoint or an octavo file holds, what it takes in each type, and how far its integers are off."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from octavo._cli.arguments import add_layout, require_folder_of
+from octavo._files.inspection import inspect_file
+
+__all__ = ["add_arguments", "command"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "file", type=Path, metavar="FILE", help="a .safetensors file, an index of several, their folder, or a .npz file"
+    )
+    parser.add_argument("--against", type=Path, metavar="ORIGINAL", help="the float checkpoint, to measure errors")
+    add_layout(parser)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures instead; - for stdout")
+
+
+def command(arguments: argparse.Namespace) -> int:
+    to_stdout = arguments.json == Path("-")
+    if not to_stdout:
+        require_folder_of(arguments.json, "--json")
+    report = inspect_file(arguments.file, against=arguments.against, layout=arguments.layout)
+    if arguments.json is None:
+        print(report)
+        return 0
+    text = json.dumps(report.as_json(), indent=1)
+    if to_stdout:
+        sys.stdout.write(f"{text}\n")
+    else:
+        arguments.json.write_text(text)
+    return 0

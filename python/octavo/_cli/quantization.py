@@ -1,0 +1,89 @@
+"""Converts a float checkpoint into one whose weights are int8 or int4, for octavo.load; a block of rows at a time."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from octavo._cli.arguments import add_layout, group_size, in_options
+from octavo._files.choice import Choice
+from octavo._files.conversion import quantize_checkpoint, summary
+from octavo._files.rows import GROUP_SIZE
+
+__all__ = ["add_arguments", "command"]
+
+_UNSET = object()
+
+# (option, what it does to the tensors that match its patterns)
+_PATTERNS = (
+    ("include", "quantize these; by default weights, by their names"),
+    ("exclude", "leave these as they are"),
+    ("drop", "leave these out of the output"),
+    ("embedding", "these are tables of rows, whatever their names"),
+    ("linear", "these are not tables of rows, whatever their names"),
+    ("stacked", "these hold a matrix for each index of their first axis, as for experts"),
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "source", type=Path, metavar="IN", help="a .safetensors file, an index of several, their folder, or a .npz file"
+    )
+    parser.add_argument("destination", type=Path, metavar="OUT", help="another .safetensors file, or a folder")
+    parser.add_argument("--dtype", choices=["int8", "int4"], default="int8", help="of the weights (default: int8)")
+    parser.add_argument(
+        "--group-size",
+        type=group_size,
+        default=_UNSET,
+        metavar="N",
+        help=f"int4: inputs that share a scale, a multiple of 32, or 'row' (default: {GROUP_SIZE})",
+    )
+    parser.add_argument("--asymmetric", action="store_true", help="int4: a zero point for each group")
+    parser.add_argument(
+        "--scale-dtype", choices=["float32", "float16"], default="float32", help="int4: of the scales in the file"
+    )
+    parser.add_argument(
+        "--rounding",
+        choices=["nearest", "search"],
+        help="int4: scales from each group's range, or searched for the least squared error (default)",
+    )
+    parser.add_argument(
+        "--rest", choices=["same", "float16"], default="same", help="the type of floats that are not quantized"
+    )
+    add_layout(parser)
+    for option, what in _PATTERNS:
+        parser.add_argument(
+            f"--{option}", action="append", default=[], metavar="PATTERN", help=f"{what}; may be repeated"
+        )
+    parser.add_argument(
+        "--arrays",
+        action="store_true",
+        help="make a QuantMatrix of each matrix, under its own name, for models that are dicts of arrays",
+    )
+    parser.add_argument("--batch-first", action="store_true", help="of recurrent layers: x is (batch, steps, inputs)")
+    parser.add_argument("--no-progress", action="store_true", help="show no progress bar")
+
+
+def command(arguments: argparse.Namespace) -> int:
+    patterns = {option: tuple(getattr(arguments, option)) for option, _ in _PATTERNS}
+    if arguments.group_size is not _UNSET and arguments.dtype == "int8":
+        raise ValueError("--group-size is for int4 weights; add --dtype int4, or omit it")
+    try:
+        result = quantize_checkpoint(
+            arguments.source,
+            arguments.destination,
+            dtype=arguments.dtype,
+            group_size=GROUP_SIZE if arguments.group_size is _UNSET else arguments.group_size,
+            symmetric=not arguments.asymmetric,
+            scale_dtype=arguments.scale_dtype,
+            rounding=arguments.rounding,
+            rest=arguments.rest,
+            choice=Choice(
+                layout=arguments.layout, arrays=arguments.arrays, batch_first=arguments.batch_first, **patterns
+            ),
+            progress=not arguments.no_progress,
+        )
+    except ValueError as error:
+        raise ValueError(in_options(str(error))) from error
+    print(summary(result))
+    return 0

@@ -1,0 +1,94 @@
+"""scikit-learn's estimators: what they multiply by, what only their training needs, and refusing to train further.
+
+Nothing here imports scikit-learn: estimators are known by the package of their classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import Any, NoReturn
+
+from octavo._models.containers import instance_dict
+from octavo._models.walk import walk
+from octavo._util.pickling import pickled
+
+__all__ = ["TrainingRefused", "is_estimator", "is_fitted", "refuse_training", "training_state"]
+
+# Attributes that `fit` and `partial_fit` go on from and no prediction reads: optimizers with their moments, the weights
+# of the best epoch so far, running averages.
+_TRAINING = (
+    "_optimizer", "_best_coefs", "_best_intercepts", "_coef_grads", "_intercept_grads", "_standard_coef",
+    "_standard_intercept", "_average_coef", "_average_intercept", "_expanded_class_weight",
+)  # fmt: skip
+_TRAINING_METHODS = ("fit", "partial_fit", "fit_predict", "fit_transform")
+
+
+def is_estimator(value: Any) -> bool:
+    """Whether it is an estimator of scikit-learn, or of a class derived from one."""
+    own = any(cls.__module__.partition(".")[0] == "sklearn" for cls in type(value).__mro__)
+    return own and hasattr(value, "get_params")
+
+
+def is_fitted(estimator: Any) -> bool:
+    """Whether training has left anything: attributes that end with an underscore."""
+    return any(name.endswith("_") and not name.startswith("__") for name in instance_dict(estimator))
+
+
+def training_state(model: Any, replaced: Collection[int]) -> Iterator[tuple[str, str, Any]]:
+    """(path of the estimator, attribute, value) of what estimators need for training alone.
+
+    Args:
+        model: any object.
+        replaced: ids of the matrices that integers take the place of; estimators that use none of them keep all.
+
+    Example:
+        >>> from octavo._models.estimators import training_state
+        >>> list(training_state([1, 2], ()))
+        []
+    """
+    for path, value in walk(model):
+        if not is_estimator(value):
+            continue
+        own = instance_dict(value)
+        rest = {name: held for name, held in own.items() if name not in _TRAINING}
+        if not any(id(held) in replaced for _, held in walk(rest)):
+            continue
+        used = {id(held) for held in rest.values()} | set(replaced)
+        for name in _TRAINING:
+            held = own.get(name)
+            if held is not None and id(held) not in used:
+                yield path, name, held
+
+
+def refuse_training(model: Any, ids: Collection[int]) -> None:
+    """Lets every estimator of the model that reaches one of the objects refuse to be trained.
+
+    Args:
+        model: any object, changed in place.
+        ids: of the objects that took the place of float matrices.
+    """
+    for _, value in list(walk(model)):
+        if is_estimator(value) and any(id(held) in ids for _, held in walk(value)):
+            own = instance_dict(value)
+            for name in _TRAINING_METHODS:
+                if hasattr(type(value), name):
+                    own[name] = TrainingRefused(type(value).__name__, name)
+
+
+@pickled
+class TrainingRefused:
+    """Stands for a method that trains, in an estimator whose matrices are integers. Calling it raises TypeError."""
+
+    def __init__(self, estimator: str, method: str) -> None:
+        self.estimator = estimator
+        self.method = method
+
+    def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise TypeError(
+            f"{self.method} of this {self.estimator} would train further, but its matrices are quantized and what "
+            "training needs was dropped; train the float estimator (or sklearn.base.clone of this one) and quantize "
+            "it again"
+        )
+
+    def __repr__(self) -> str:
+        return f"TrainingRefused({self.estimator!r}, {self.method!r})"

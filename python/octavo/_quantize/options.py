@@ -1,0 +1,155 @@
+"""The options of `quantize_dynamic`, grouped: how weights become integers, calibration, measuring."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from octavo._layers.linear import ActivationScheme
+from octavo._layers.packing import check_weight_shape
+from octavo._numerics.int4 import ScaleDtype
+from octavo._numerics.params import QType, QTypeLike, as_qtype, qint4, qint8
+from octavo._quantize.batches import Forward, check_batches
+from octavo._quantize.by_name import ByName
+
+__all__ = ["Calibration", "Dtypes", "Measuring", "WeightOptions", "as_dtypes"]
+
+Dtypes = QTypeLike | Mapping[Any, QTypeLike | None]
+AnyRounding = Literal["nearest", "search", "gptq"]
+
+
+def as_dtypes(dtype: Dtypes) -> ByName[QType]:
+    """What the argument `dtype` stands for.
+
+    Raises:
+        TypeError, ValueError: a type that weights cannot have; a mapping that quantizes nothing.
+
+    Example:
+        >>> from octavo._quantize.options import as_dtypes
+        >>> as_dtypes({"": "int8", "head": None}).resolve("blocks.0.up", object)
+        octavo.qint8
+    """
+    choices = ByName[QType]()
+    choices.put_all("dtype", dtype if isinstance(dtype, Mapping) else {"": dtype}, _as_weight_type)
+    if not choices.values():
+        raise ValueError(
+            "dtype must give a type to quantize to, such as {'': 'int8', 'head': None}; it leaves all in float"
+        )
+    return choices
+
+
+def _as_weight_type(key: str | type, dtype: Any) -> QType | None:
+    if dtype is None and key != "":
+        return None
+    if dtype is None:
+        raise TypeError('dtype must be "int8" or "int4", got None; omit the default to leave other layers in float')
+    qtype = as_qtype(dtype)
+    if qtype not in (qint8, qint4):
+        raise ValueError(f'dtype must be "int8" or "int4", got {qtype.name}: weights are signed')
+    return qtype
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightOptions:
+    """How weights become integers; the fields are arguments of `quantize_dynamic`."""
+
+    dtypes: ByName[QType]
+    group_size: int | None = None
+    symmetric: bool = True
+    scale_dtype: ScaleDtype = "float32"
+    rounding: AnyRounding | None = None
+    activation: ActivationScheme = "symmetric"
+
+    def type_of(self, path: str, kind: type) -> QType | None:
+        """The type of the weights at a path; None leaves them in float."""
+        return self.dtypes.resolve(path, kind)
+
+    @property
+    def four_bit_types(self) -> bool:
+        """Whether some weights are to have four bits."""
+        return qint4 in self.dtypes.values()
+
+    @property
+    def groups(self) -> dict[str, Any]:
+        """The options of groups of four-bit weights."""
+        return {"group_size": self.group_size, "symmetric": self.symmetric, "scale_dtype": self.scale_dtype}
+
+    def arguments(self, qtype: QType) -> dict[str, Any]:
+        """Arguments of `QuantLinear` for weights of that type.
+
+        Options of four-bit weights are kept from eight-bit ones only where there are both; else they are refused.
+        """
+        if qtype == qint8 and self.four_bit_types:
+            return {"dtype": qtype, "activation": self.activation}
+        rounding = "search" if self.rounding == "gptq" else self.rounding  # of what has no inputs to calibrate by
+        return self.groups | {"dtype": qtype, "rounding": rounding, "activation": self.activation}
+
+    def check_shape(self, path: str, w: NDArray[Any]) -> None:
+        """Raises ValueError where an array (outputs, inputs) at that path has a shape that no layer can have."""
+        four_bits = self.type_of(path, np.ndarray) == qint4
+        size, symmetric = (self.group_size, self.symmetric) if four_bits else (None, True)
+        check_weight_shape(w, self.activation, int4=four_bits, group_size=size, symmetric=symmetric)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """Batches that rounding of four-bit weights looks at, and how to run the model on them."""
+
+    batches: Iterable[Any]
+    rounding: Literal["search", "gptq"]
+    forward: Forward
+    progress: bool = False
+    report: Callable[[Any], object] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        options: WeightOptions,
+        batches: Iterable[Any] | None,
+        forward: Forward,
+        progress: bool,
+        report: Callable[[Any], object] | None,
+    ) -> Calibration | None:
+        """The calibration that is asked for, if any.
+
+        Raises:
+            TypeError: the batches are one array, or not iterable.
+            ValueError: an option needs batches that are not there, or they are there for nothing.
+        """
+        rounding = options.rounding
+        if batches is None:
+            if rounding == "gptq":
+                raise ValueError('rounding="gptq" needs calibration=batches, which the layers\' inputs are taken from')
+            if report is not None:
+                raise ValueError("rounding_report needs calibration=batches, which the errors are measured on")
+            return None
+        if not options.four_bit_types:
+            raise ValueError('calibration is for dtype="int4", got qint8; int8 weights need none')
+        if rounding not in (None, "search", "gptq"):
+            raise ValueError(f'rounding must be "search" or "gptq" with calibration, got {rounding!r}')
+        return cls(
+            batches=check_batches(batches, "calibration"),
+            rounding="gptq" if rounding == "gptq" else "search",
+            forward=forward,
+            progress=progress,
+            report=report,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measuring:
+    """What is measured beside the float layers: speed, if there is a least one; accuracy, if there is an input x."""
+
+    min_speedup: float | None = None
+    batch_size: int = 32
+    x: Any = None
+
+    def __post_init__(self) -> None:
+        if self.min_speedup is not None and not self.min_speedup >= 0:
+            raise ValueError(f"min_speedup must be a factor such as 1.0, got {self.min_speedup!r}")
+        if self.min_speedup is not None and self.batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, a number of rows, got {self.batch_size!r}")

@@ -1,0 +1,101 @@
+"""The second step of static quantization: `calibrate` shows a prepared model data."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from typing import Any
+
+from octavo._layers.arrays.traced import Tracer
+from octavo._models import walk as tree
+from octavo._observers.base import Observer
+from octavo._quantize.batches import Forward, check_batches, run_model
+from octavo._quantize.static.observed import observed_layers
+from octavo._util.progress import with_bar
+
+__all__ = ["calibrate"]
+
+
+def calibrate(
+    prepared: Any,
+    batches: Iterable[Any],
+    *,
+    forward: Forward = run_model,
+    progress: bool = False,
+) -> None:
+    """Runs a prepared model over batches, so that it has seen its ranges and how each layer's result is used.
+
+    Args:
+        prepared: what `prepare` returned.
+        batches: an iterable of batches, [x] for one; some hundred rows of real inputs are enough. They are seen in
+            constant memory.
+        forward: how to run the model on a batch; by default model(batch), or model.predict(batch) of an estimator. For
+            batches (inputs, targets): forward=lambda model, batch: model(batch[0]).
+        progress: show a progress bar (needs tqdm).
+
+    Raises:
+        TypeError, ValueError: a batch of another width, or with NaN or infinity: the layer is named, and a note gives
+            the batch. The model stays usable, with what it has seen until then.
+        TypeError: batches is one array, whose rows would be taken for batches.
+        ValueError: there was no batch, or the model is not prepared.
+        ImportError: progress without tqdm; the message names the extra.
+
+    Notes:
+        Beyond running the prepared model by hand, this knows when the model has returned, and so which arrays leave
+        it: only then may ReLU be folded into the layer before it. If the model's code fails on a stand-in (it takes
+        nothing but true arrays), the batch is run again with arrays, and results stay float32.
+
+    Example:
+        >>> import numpy as np, octavo as oc
+        >>> prepared = oc.prepare(oc.nn.Linear.init(4, 2), oc.default_qconfig, layers={oc.nn.Linear})
+        >>> oc.calibrate(prepared, [np.ones((1, 4), np.float32)], progress=False)
+    """
+    batches = check_batches(batches, "batches")
+    tracers = {id(layer.tracer): layer.tracer for _, layer in observed_layers(prepared)}.values()
+    observers = [value for _, value in tree.walk(prepared) if isinstance(value, Observer)]
+    count = 0
+    for count, batch in enumerate(with_bar(batches, "calibrating", "batch") if progress else batches, start=1):
+        try:
+            _run(prepared, batch, forward, list(tracers), observers)
+        except Exception as error:
+            error.add_note(f"octavo.calibrate: this was batch {count - 1}")
+            raise
+    if count == 0:
+        raise ValueError("batches must hold at least one batch, got none; a generator can be used only once")
+
+
+def _run(
+    prepared: Any,
+    batch: Any,
+    forward: Forward,
+    tracers: list[Tracer],
+    observers: list[Observer],
+) -> None:
+    before = [copy.deepcopy(vars(observer)) for observer in observers]
+    try:
+        _pass(prepared, batch, forward, tracers, stand_ins=True)
+        return
+    except Exception as error:
+        first = error
+    # Either the batch is at fault, and fails again, or the code cannot take stand-ins. Layers before the failure have
+    # seen the batch, and must not count it twice.
+    for observer, state in zip(observers, before, strict=True):
+        vars(observer).clear()
+        vars(observer).update(state)
+    reached = sum(tracer.calls for tracer in tracers)
+    _pass(prepared, batch, forward, tracers, stand_ins=False)
+    if sum(tracer.calls for tracer in tracers) < reached:
+        raise first  # the batch could be read only once, so that the second run says nothing
+
+
+def _pass(prepared: Any, batch: Any, forward: Forward, tracers: list[Tracer], *, stand_ins: bool) -> None:
+    for tracer in tracers:
+        tracer.begin(stand_ins=stand_ins)
+    try:
+        result = forward(prepared, batch)
+        for tracer in tracers:
+            tracer.finish()  # while the result is alive
+        del result
+    finally:
+        for tracer in tracers:
+            tracer.end()

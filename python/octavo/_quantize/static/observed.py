@@ -1,0 +1,250 @@
+"""What stands in a prepared model where layers, QuantStubs and arrays stood: it computes as they do, and observes."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
+
+import numpy as np
+from numpy.lib.mixins import NDArrayOperatorsMixin
+from numpy.typing import NDArray
+
+from octavo._layers.arrays.traced import KEPT, Source, Tracer, plain, taken
+from octavo._layers.stubs import QuantStub
+from octavo._layers.watched import WatchedMatrix
+from octavo._models import walk as tree
+from octavo._quantize.qconfig import QConfig
+from octavo._quantize.spec import LayerSpec, read_layer
+from octavo._quantize.static.ranges import NOT_NEEDED, Range, Ranges, finite_reals
+from octavo._util.pickling import pickled
+
+__all__ = [
+    "ObservedLinear", "ObservedMatrix", "ObservedQuantStub", "Prepared", "PreparedLinear", "observed_layers",
+]  # fmt: skip
+
+
+class Prepared(ABC):
+    """Base of what `prepare` and `prepare_qat` put in place of layers and stubs, for `calibrate` and `convert`."""
+
+    is_float = False  # whether it is to become what it was before
+
+    def __init__(self, path: str, tracer: Tracer) -> None:
+        self.path = path
+        self.name = tree.label(path)
+        self.tracer = tracer
+
+    @property
+    @abstractmethod
+    def seen(self) -> bool:
+        """Whether there is a range for its input."""
+
+    @abstractmethod
+    def original(self) -> Any:
+        """A copy of what was there before."""
+
+    @abstractmethod
+    def ranges(self, *, needed: bool) -> Ranges:
+        """What was found; needed: whether that of the input is."""
+
+
+class PreparedLinear(Prepared):
+    """A float layer y = x W^T + b, prepared."""
+
+    def __init__(self, layer: Any, path: str, spec: LayerSpec, qconfig: QConfig | None, tracer: Tracer) -> None:
+        super().__init__(path, tracer)
+        self.layer = layer
+        self.spec = spec
+        self.qconfig = qconfig
+
+    def original(self) -> Any:
+        return copy.deepcopy(self.layer)
+
+    def read_float(self) -> tuple[NDArray[Any], NDArray[Any] | None]:
+        """(W as (out, in), b) of the float layer as they are now."""
+        return read_layer(self.layer, self.spec)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "forward" or (name != "spec" and name == self.spec.call):
+            return self.__call__
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    @property
+    def weight(self) -> NDArray[Any]:
+        """W (out, in) of the float layer."""
+        return self.read_float()[0]
+
+    @property
+    def bias(self) -> NDArray[Any] | None:
+        """b (out,) of the float layer, or None."""
+        return self.read_float()[1]
+
+
+@pickled
+class ObservedLinear(PreparedLinear):
+    """A float layer that observes its input and result, and how its result is used. Made by `prepare`."""
+
+    def __init__(self, layer: Any, path: str, spec: LayerSpec, qconfig: QConfig, tracer: Tracer) -> None:
+        super().__init__(layer, path, spec, qconfig, tracer)
+        self.input = Range(f"layer {self.name}, its input", qconfig.activation())
+        self.output, self.relu_output = (
+            Range(f"layer {self.name}, its result", qconfig.activation()) for _ in range(2)
+        )
+        self.source = Source(self.relu_output.observe)
+
+    def __call__(self, x: Any, *args: Any, **options: Any) -> Any:
+        """The float layer's result, or a stand-in for it. Extra arguments are the float layer's own."""
+        self.tracer.calls += 1
+        x = taken(x)
+        values = finite_reals(x, f"layer {self.name}")
+        weight, _ = self.read_float()
+        if values.ndim == 0 or values.shape[-1] != weight.shape[1]:
+            raise ValueError(f"layer {self.name}: x must have shape (..., {weight.shape[1]}), got {values.shape}")
+        y = getattr(self.layer, self.spec.call)(x, *plain(args), **plain(options))
+        result = finite_reals(y, f"layer {self.name}, its result")
+        self.input.observe(values)
+        self.output.observe(result)
+        if args or options or type(y) is not np.ndarray or y.ndim == 0:
+            self.source.mark("arguments besides x, or a result that is no array")
+            return y
+        return self.tracer.wrap(y, self.source)
+
+    @property
+    def seen(self) -> bool:
+        return self.input.seen
+
+    def ranges(self, *, needed: bool) -> Ranges:
+        source, output = self.source, None
+        if source.gives_integers:
+            output = (self.relu_output if source.folds_relu else self.output).qparams()
+        found = self.input.qparams() if needed else NOT_NEEDED
+        return Ranges(input=found, output=output, folds_relu=source.folds_relu)
+
+    def __repr__(self) -> str:
+        return f"Observed({self.layer!r})"
+
+
+@pickled
+class ObservedQuantStub(Prepared):
+    """A QuantStub that observes what comes, and how it is used. Made by `prepare`."""
+
+    def __init__(self, path: str, qconfig: QConfig, tracer: Tracer) -> None:
+        super().__init__(path, tracer)
+        self.input = Range(f"QuantStub {self.name}", qconfig.activation())
+        self.source = Source(None)
+
+    def __call__(self, x: Any) -> Any:
+        self.tracer.calls += 1
+        x = plain(x, "QuantStub")
+        values = finite_reals(x, f"QuantStub {self.name}")
+        self.input.observe(values)
+        return self.tracer.wrap(x, self.source) if type(x) is np.ndarray and x.ndim > 0 else x
+
+    @property
+    def seen(self) -> bool:
+        return self.input.seen
+
+    def original(self) -> Any:
+        return QuantStub()
+
+    def ranges(self, *, needed: bool) -> Ranges:
+        found = self.input.qparams() if needed else NOT_NEEDED
+        return Ranges(input=found, as_float=self.source.float_use not in (None, KEPT))
+
+    def __repr__(self) -> str:
+        return "Observed(QuantStub())"
+
+
+@pickled
+class ObservedMatrix(NDArrayOperatorsMixin, Prepared):
+    """A float matrix that observes what it multiplies, and is an array to everything else. Made by `prepare`.
+
+    Args:
+        array: the matrix.
+        axis: of its outputs, as for `QuantMatrix`.
+    """
+
+    def __init__(self, array: NDArray[Any], path: str, axis: Literal[0, 1], qconfig: QConfig, tracer: Tracer) -> None:
+        super().__init__(path, tracer)
+        self.array = array
+        self.axis = axis
+        self.qconfig = qconfig
+        self.input = Range(f"array {self.name}, what it multiplies", qconfig.activation())
+
+    def float_weight(self) -> NDArray[Any]:
+        """W (outputs, inputs) as it is now."""
+        return self.array.T if self.axis == 1 else self.array
+
+    def _observe(self, x: NDArray[Any]) -> None:
+        self.tracer.calls += 1
+        self.input.observe(finite_reals(x, f"array {self.name}: what it multiplies"))
+
+    @property
+    def _watched(self) -> WatchedMatrix:
+        """The matrix with a method of this one in its products; every use of the array is a use of that."""
+        return WatchedMatrix(self.float_weight(), self.axis, self._observe)
+
+    @property
+    def seen(self) -> bool:
+        return self.input.seen
+
+    def original(self) -> Any:
+        return self.array.copy()
+
+    def ranges(self, *, needed: bool) -> Ranges:
+        return Ranges(input=self.input.qparams() if needed else NOT_NEEDED)
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        return getattr(ufunc, method)(*_watched_in(inputs), **_watched_in(kwargs))
+
+    def __array_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        return func(*_watched_in(args), **_watched_in(kwargs))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        values: NDArray[Any] = np.array(self.array, dtype)
+        return values
+
+    def __matmul__(self, other: Any) -> Any:
+        return self._watched @ other
+
+    def __rmatmul__(self, other: Any) -> Any:
+        return other @ self._watched
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or "array" not in vars(self):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return getattr(self._watched, name)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._watched[index]
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.array)
+
+    def __repr__(self) -> str:
+        return f"Observed(array of shape {self.array.shape})"
+
+
+def _watched_in(value: Any) -> Any:
+    """`value` with every ObservedMatrix in its tuples, lists and dicts as the matrix that it watches."""
+    if isinstance(value, ObservedMatrix):
+        return value._watched
+    if type(value) in (tuple, list):
+        return type(value)(_watched_in(part) for part in value)
+    if type(value) is dict:
+        return {key: _watched_in(part) for key, part in value.items()}
+    return value
+
+
+def observed_layers(prepared: Any) -> list[tuple[str, Prepared]]:
+    """(path, layer) of everything that observes."""
+    found = [(path, value) for path, value in tree.walk(prepared) if isinstance(value, Prepared)]
+    if not found:
+        raise ValueError("the model has no layer that observes; pass what octavo.prepare returned")
+    return found

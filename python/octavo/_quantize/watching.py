@@ -1,0 +1,139 @@
+"""What layers and arrays are given while their model runs: statistics for rounding, rows to measure on."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from octavo._layers.watched import WatchedMatrix
+from octavo._models import walk as tree
+from octavo._models.hooks import Watched
+from octavo._numerics.gptq import InputStatistics
+from octavo._quantize.batches import Forward, refuse_several
+from octavo._quantize.targets import Target
+from octavo._util.progress import with_bar
+
+__all__ = ["first_rows", "input_statistics", "shown", "watched"]
+
+_T = TypeVar("_T")
+
+# Statistics held at a time, 8 K^2 bytes a layer; the model is run again for the layers beyond.
+_MAX_STATISTICS_BYTES = 2 << 30
+
+
+def watched(target: Target, update: Callable[[Any], None]) -> Any:
+    """What computes as the layer or array does, and hands the inputs that it multiplies to `update`."""
+    if target.axis is not None:
+        return WatchedMatrix(target.weight(), target.axis, update)
+    assert target.spec is not None
+    # What the layer sets in itself stays in the copy, which shares the weight.
+    held = getattr(target.original, target.spec.weight)
+    kept = copy.deepcopy(target.original, {id(held): held})
+    return Watched(kept, target.spec.call, update, lambda before, y: None)
+
+
+def first_rows(model: Any, targets: list[Target], x: Any, forward: Forward) -> dict[str, NDArray[np.float32]]:
+    """The rows (M, K) of each one's first call that has any, by path, while a copy of the model runs on x."""
+    given: dict[str, NDArray[np.float32]] = {}
+
+    def note(path: str, value: Any) -> None:
+        with np.errstate(all="ignore"):
+            rows = np.array(value, np.float32)
+        if rows.size and path not in given:
+            given[path] = rows.reshape(-1, rows.shape[-1])
+
+    replaced = {id(target.original): watched(target, partial(note, target.path)) for target in targets}
+    forward(tree.copy_with(model, replaced), x)
+    return given
+
+
+def input_statistics(
+    model: Any,
+    targets: list[Target],
+    batches: Iterable[Any],
+    forward: Forward,
+    *,
+    products: bool,
+    progress: bool,
+) -> Iterator[tuple[Target, InputStatistics]]:
+    """Each with the statistics of its inputs. One run of the model serves as many as fit the memory allowed."""
+    runs: list[list[Target]] = []
+    room = 0
+    for target in targets:
+        needed = _statistics_bytes(target.path, target.weight().shape[1]) if products else 0
+        if not runs or needed > room:
+            runs.append([])
+            room = _MAX_STATISTICS_BYTES
+        runs[-1].append(target)
+        room -= needed
+    if len(runs) > 1 and iter(batches) is batches:
+        raise ValueError(
+            f"calibration must be a list or another iterable that can be read {len(runs)} times: the statistics of all "
+            f"layers do not fit {_MAX_STATISTICS_BYTES >> 30} GiB at once; got the iterator {type(batches).__name__}"
+        )
+    for run in runs:
+        gathered = _gathered(model, run, batches, forward, products=products, progress=progress)
+        for target in run:
+            yield target, gathered.pop(0)
+
+
+def _gathered(
+    model: Any, run: list[Target], batches: Iterable[Any], forward: Forward, *, products: bool, progress: bool
+) -> list[InputStatistics]:
+    """Statistics of the inputs of those in `run`: a copy of the model runs on each batch once."""
+    gathered = [InputStatistics(target.weight().shape[1], products=products) for target in run]
+    replaced = {
+        id(target.original): watched(target, _named(statistics.update, target.path))
+        for target, statistics in zip(run, gathered, strict=True)
+    }
+    running, count = tree.copy_with(model, replaced), 0
+    for count, batch in enumerate(shown(batches, "calibrating", "batch", progress), start=1):
+        try:
+            forward(running, batch)
+        except Exception as error:
+            error.add_note(f"octavo: this was batch {count - 1} of calibration")
+            raise
+    if count == 0:
+        raise ValueError("calibration must hold at least one batch, got none; a generator can be used only once")
+    return gathered
+
+
+def shown(items: Iterable[_T], what: str, unit: str, progress: bool, *, total: int | None = None) -> Iterable[_T]:
+    """The items, with a bar that counts them where `progress` asks for one."""
+    return with_bar(items, what, unit, total=total) if progress else items
+
+
+def _statistics_bytes(path: str, k: int) -> int:
+    """Bytes that X^T X of K inputs takes; refused where GPTQ, which needs four of them, would exceed the machine."""
+    memory = _memory_bytes()
+    if memory is not None and 32 * k * k > memory:
+        raise ValueError(
+            f"{tree.label(path)} has {k} inputs, for which GPTQ and the report of output errors take 32 K^2 = "
+            f"{32 * k * k / 1e9:.1f} GB of memory, and there are {memory / 1e9:.1f}; leave its class out, or use "
+            'rounding="search" without rounding_report, which takes 8 K bytes'
+        )
+    return 8 * k * k
+
+
+def _memory_bytes() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # not told on this operating system
+        return None
+
+
+def _named(update: Callable[[Any], None], path: str) -> Callable[[Any], None]:
+    def named(x: Any) -> None:
+        refuse_several(x, tree.label(path))
+        try:
+            update(x)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{tree.label(path)}: {error}") from error
+
+    return named

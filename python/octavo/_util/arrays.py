@@ -1,0 +1,134 @@
+"""What callers pass as arrays: checked with telling messages, and laid out as the kernels read them."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from octavo._util.foreign import as_real, is_extended
+
+__all__ = [
+    "as_real_array", "as_rows", "check_out", "contiguous", "first_place", "is_traced", "read_only", "real_dtype",
+    "require_finite", "rows_in_place", "why_not_finite",
+]  # fmt: skip
+
+Array = npt.NDArray[Any]
+_T = TypeVar("_T", bound=np.generic)
+
+
+def is_traced(x: object) -> bool:
+    """Whether autograd is differentiating with respect to `x`. Does not import it: unless it is loaded, nothing is."""
+    tracer = sys.modules.get("autograd.tracer")
+    return tracer is not None and issubclass(type(x), tracer.Box)  # isinstance would ask a stand-in for its class
+
+
+def as_real_array(x: npt.ArrayLike, name: str) -> Array:
+    """`x` as `as_real` gives it; a value that autograd is differentiating is a TypeError, too.
+
+    Example:
+        >>> as_real_array([1j], "x")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        TypeError: x must hold real numbers (...), got list of dtype complex128; convert it first, with .real or np.abs
+    """
+    if is_traced(x):
+        raise TypeError(
+            f"{name} must be an array, got a value that autograd is differentiating ({type(x).__name__}): rounding has"
+            " no gradient of its own. octavo.qat.fake_quantize passes one straight through"
+        )
+    return as_real(x, name)
+
+
+def real_dtype(x: Array) -> np.dtype[Any]:
+    """The type of a result computed from x: x's own where it holds floats, in native byte order; else float32."""
+    is_float = x.dtype.kind == "f" or (is_extended(x.dtype) and "float" in x.dtype.name)
+    return x.dtype.newbyteorder("=") if is_float else np.dtype(np.float32)
+
+
+def first_place(bad: npt.NDArray[np.bool_], name: str) -> str:
+    """How to write the first element, in C order, for which `bad` holds.
+
+    Example:
+        >>> first_place(np.array([[False, False], [True, True]]), "x")
+        'x[1, 0]'
+    """
+    index = np.unravel_index(int(np.argmax(bad)), bad.shape)
+    return f"{name}[{', '.join(str(int(i)) for i in index)}]" if index else name
+
+
+def why_not_finite(x: Array, name: str) -> str:
+    """What to say of an array that is not finite in float32: which value, where, and what to do."""
+    bad, rule, fault, remedy = ~np.isfinite(x), "be finite", "NaN or infinite", "remove them"
+    if not bad.any():
+        with np.errstate(all="ignore"):
+            bad = np.isinf(x.astype(np.float32))
+        rule, fault, remedy = "fit float32 (up to 3.4028235e38)", "beyond it", f"scale {name} down"
+    count, place = np.count_nonzero(bad), first_place(bad, name)
+    first = f"the first ({x[bad][0]!s}) at {place}"
+    return f"{name} must {rule}, got {count} of {x.size} values {fault}, {first}; {remedy}"
+
+
+def require_finite(x: Array, name: str) -> None:
+    """Raises ValueError where x is not finite in float32, and says where.
+
+    Example:
+        >>> require_finite(np.array([[1.0, np.nan]]), "w")
+        Traceback (most recent call last):
+        ValueError: w must be finite, got 1 of 2 values NaN or infinite, the first (nan) at w[0, 1]; remove them
+    """
+    with np.errstate(all="ignore"):
+        finite = x.dtype.kind != "f" or np.isfinite(x.astype(np.float32, copy=False)).all()
+    if not finite:
+        raise ValueError(why_not_finite(x, name))
+
+
+def read_only(a: npt.NDArray[_T]) -> npt.NDArray[_T]:
+    """The array itself, to which nobody writes from here on."""
+    a.flags.writeable = False
+    return a
+
+
+def check_out(out: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """Raises TypeError or ValueError where `out` cannot take a result of this shape and dtype."""
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out must be a numpy array, got {type(out).__name__}")
+    if out.dtype != dtype:
+        raise TypeError(f"out must have dtype {dtype}, as the result has, got {out.dtype}")
+    if out.shape != shape:
+        raise ValueError(f"out must have shape {shape}, as the result has, got {out.shape}")
+    if not out.flags.writeable:
+        raise ValueError("out must be writable, got a read-only array")
+
+
+def as_rows(a: Array) -> npt.NDArray[np.float32]:
+    """(m, in) float32 with contiguous, aligned rows: a itself or a view of it where it has them, else a copy."""
+    rows = a.reshape(int(np.prod(a.shape[:-1])), a.shape[-1]) if a.ndim != 2 else a
+    return rows if _rows_usable(rows) else contiguous(rows)
+
+
+def contiguous(a: Array) -> npt.NDArray[np.float32]:
+    """The array as float32, C-contiguous and aligned (np.ascontiguousarray promises no alignment): itself or a copy."""
+    with np.errstate(all="ignore"):
+        return np.require(a, np.float32, ("C", "A"))
+
+
+def rows_in_place(out: Array, m: int, n: int) -> npt.NDArray[np.float32] | None:
+    """`out` as (m, n) in the same memory, where the kernels can write to it; else None."""
+    if out.ndim != 2:
+        if not out.flags.c_contiguous:
+            return None
+        out = out.reshape(m, n)
+    return out if _rows_usable(out) else None
+
+
+def _rows_usable(a: Array) -> bool:
+    item = 4
+    return (
+        a.dtype == np.float32
+        and a.dtype.isnative
+        and a.flags.aligned
+        and (a.shape[1] <= 1 or a.strides[1] == item)
+        and a.strides[0] % item == 0
+    )
