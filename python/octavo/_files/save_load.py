@@ -13,8 +13,10 @@ from octavo._files.codecs import Fields, Part, is_stored, packed, tensor_name, u
 from octavo._files.fitting import fitted
 from octavo._files.safetensors import Reader, Tensor, Writer, parse_json
 from octavo._files.shards import open_files
+from octavo._layers.matrix import QuantMatrix
+from octavo._models.estimators import drop_training_state, needed_for_training
 from octavo._models.fill import fill, holds, survey
-from octavo._models.walk import label
+from octavo._models.walk import label, places
 
 __all__ = ["header_metadata", "load", "read_header", "save", "stored_items"]
 
@@ -134,7 +136,8 @@ def load(path: str | os.PathLike[str], model: Any = None, *, strict: bool = True
     Args:
         path: of the file: from `save`, or from `octavo quantize`; of several files, their index or folder.
         model: the model to fill, in place: built as it was before it was quantized, or after. Its float layers, at the
-            names of stored layers, give way to these; arrays are set. Weights may be None there.
+            names of stored layers, give way to these; arrays are set. Weights may be None there. What a scikit-learn
+            estimator keeps for training alone is dropped, and its `fit` refused, where its matrices become integers.
         strict: a name that only one of file and model has is an error; with False a UserWarning lists them.
 
     Returns:
@@ -182,7 +185,14 @@ def load(path: str | os.PathLike[str], model: Any = None, *, strict: bool = True
             for place, item in items.items()
             if place == name or place.startswith(f"{name}.")
         }
-    filled, result = fill(model, fitted(items, model), aliases, is_stored, strict=strict)
+    items = fitted(items, model)
+    # What estimators need for training alone is not in the file, and not missed: quantized matrices are not trained.
+    matrices = {name for name, item in items.items() if isinstance(item, QuantMatrix)}
+    replaced = {id(place.value) for place in places(model) if place.name in matrices} if matrices else set()
+    unneeded = needed_for_training(model, replaced)
+    filled, result = fill(
+        model, items, aliases, lambda value: is_stored(value) and id(value) not in unneeded, strict=strict
+    )
     complaints = [
         f"{what}: {', '.join(names)}"
         for what, names in (
@@ -197,6 +207,8 @@ def load(path: str | os.PathLike[str], model: Any = None, *, strict: bool = True
         raise ValueError(f"{os.fspath(path)} does not match the model, which was not changed; {'; '.join(complaints)}")
     if complaints:
         warnings.warn(f"{os.fspath(path)}: {'; '.join(complaints)}", UserWarning, stacklevel=2)
+    if matrices:
+        drop_training_state(filled, {id(items[name]) for name in matrices})
     return filled
 
 

@@ -135,7 +135,7 @@ class FakeQuantize:
         return 0.0 if o.dtype.signed else float((o.quant_min + o.quant_max + 1) // 2)
 
     def begin_learning(self, start: QParams | None = None) -> None:
-        """Takes the observer's scale and zero point as the learned ones' first values, once; from then on the observer is not asked.
+        """Takes the observer's scale and zero point as the first learned values, once, and then no longer asks it.
 
         Args:
             start: what `qparams` gave; None asks it.
