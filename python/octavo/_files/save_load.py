@@ -16,8 +16,10 @@ from octavo._files.fitting import fitted
 from octavo._files.renaming import every_alias, renamed
 from octavo._files.safetensors import Reader, Tensor, Writer, parse_json
 from octavo._files.shards import open_files
+from octavo._layers.matrix import QuantMatrix
+from octavo._models.estimators import drop_training_state, needed_for_training
 from octavo._models.fill import fill, held_by_name, holds, survey
-from octavo._models.walk import label
+from octavo._models.walk import label, places
 
 __all__ = ["header_metadata", "load", "read_header", "save", "stored_items"]
 
@@ -158,7 +160,8 @@ def load(
         path: of the file: from `save`, or from `octavo quantize`; of several files, their index or folder.
         model: the model to fill, **in place**: built as it was before it was quantized, or after. Its float layers, at
             the names of stored layers, give way to these; arrays are set. Weights may be None there. Where the model is
-            a dict of arrays, {"fc.weight": W, "fc.bias": b}, a `QuantMatrix` takes the place of W.
+            a dict of arrays, {"fc.weight": W, "fc.bias": b}, a `QuantMatrix` takes the place of W. What a scikit-learn
+            estimator keeps for training alone is dropped, and its `fit` refused, where its matrices become integers.
         strict: what only one of file and model has is an error, the bias of a single layer too; with False a
             UserWarning lists it.
         prefix: what the names of the model begin with, and those of the file do not: "model." for model.fc.
@@ -198,7 +201,18 @@ def load(
     if model is None:
         return items | {alias: items[name] for alias, name in every_alias(items, aliases).items()}
     items = as_matrices(fitted(items, model), held_by_name(model, is_stored))
-    filled, result = fill(model, items, aliases, is_stored, strict=strict, fit=Fitter(dtypes, check=check))
+    # What estimators need for training alone is not in the file, and not missed: quantized matrices are not trained.
+    matrices = {name for name, item in items.items() if isinstance(item, QuantMatrix)}
+    replaced = {id(place.value) for place in places(model) if place.name in matrices} if matrices else set()
+    unneeded = needed_for_training(model, replaced)
+    filled, result = fill(
+        model,
+        items,
+        aliases,
+        lambda value: is_stored(value) and id(value) not in unneeded,
+        strict=strict,
+        fit=Fitter(dtypes, check=check),
+    )
     complaints = [
         f"{what}: {', '.join(names)}"
         for what, names in (
@@ -213,6 +227,8 @@ def load(
         raise ValueError(f"{os.fspath(path)} does not match the model, which was not changed; {'; '.join(complaints)}")
     if complaints:
         warnings.warn(f"{os.fspath(path)}: {'; '.join(complaints)}", UserWarning, stacklevel=2)
+    if matrices:
+        drop_training_state(filled, {id(items[name]) for name in matrices})
     return filled
 
 
