@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,50 @@ def test_layers_are_measured_on_the_rows_that_they_get() -> None:
     given = oc.advise(m, x, layers=oc.nn.Linear, batch_sizes=[2], forward=lambda m, x: m["fc"](x)).rows[0]
     expected = oc.QuantLinear(np.eye(64, dtype=F))(x).astype(np.float64) - x
     assert given.sqnr_db == pytest.approx(10 * np.log10(np.sum(x.astype(float) ** 2) / np.sum(expected**2)), abs=0.01)
-    assert oc.advise(m, layers=oc.nn.Linear, batch_sizes=[2]).rows[0].sqnr_db is None
+
+
+def test_without_data_no_error_is_shown_and_the_table_says_so() -> None:
+    m = {"fc": oc.nn.Linear(np.eye(64, dtype=F))}
+    advice = oc.advise(m, layers=oc.nn.Linear, batch_sizes=[2])
+    assert [row.sqnr_db for row in advice.rows] == [None]
+    assert "SQNR" not in repr(advice)
+    assert repr(advice).splitlines()[-1].startswith("On speed alone: the error depends on your data. Pass x")
+    assert "On speed alone" in advice._repr_html_()
+    with_data = oc.advise(m, np.ones((1, 64), F), layers=oc.nn.Linear, batch_sizes=[2], forward=lambda m, x: m["fc"](x))
+    assert "On speed alone" not in repr(with_data)
+    assert "SQNR, dB" in repr(with_data)
+
+
+def test_a_layer_that_is_wrong_on_some_of_its_rows_is_never_recommended() -> None:
+    # The first row is exact, so that a batch of one row tells nothing. The second has an outlier that no weight meets.
+    w = np.eye(512, dtype=F)
+    w[0, 0] = 0
+    x = np.ones((2, 512), F)
+    x[1, 0] = 1e5
+    m = {"fc": oc.nn.Linear(w)}
+    advice = oc.advise(m, x, layers=oc.nn.Linear, batch_sizes=[1, 2], forward=lambda m, x: m["fc"](x))
+    noise = np.sum((oc.QuantLinear(w)(x).astype(np.float64) - x @ w.T) ** 2)
+    expected = 10 * np.log10(np.sum((x @ w.T).astype(np.float64) ** 2) / noise)
+    assert expected < 20
+    for row in advice.rows:
+        assert row.sqnr_db == pytest.approx(expected, abs=0.01)
+        assert row.recommendation == "float"
+
+
+def test_advice_draws_itself(tmp_path: Path) -> None:
+    figure_module = pytest.importorskip("matplotlib.figure", reason="plots need matplotlib, octavo's extra cli")
+    m = model()
+    for x, titles in ((None, ["Speedup"]), (np.ones((1, 64), F), ["Speedup", "SQNR, dB"])):
+        advice = oc.advise(m, x, layers={oc.nn.Linear}, arrays=["w"], batch_sizes=[1, 7], forward=forward)
+        axes = advice.plot(tmp_path / "advice.png")
+        assert (tmp_path / "advice.png").read_bytes().startswith(b"\x89PNG")
+        assert [axis.get_title() for axis in axes] == titles
+        assert [bar.get_width() for bar in axes[0].patches] == [row.speedup for row in advice.rows]
+        assert [text.get_text() for text in axes[0].get_yticklabels()] == [
+            "fc, 1 row", "fc, 7 rows", "w, 1 row", "w, 7 rows",
+        ]  # fmt: skip
+        given = figure_module.Figure().subplots(1, len(titles), squeeze=False)[0]
+        assert advice.plot(axes=given) == tuple(given)
 
 
 def tied(m: dict[str, Any], ids: Any) -> np.ndarray:

@@ -136,6 +136,21 @@ def test_models_that_do_not_belong_together_are_named() -> None:
         oc.compare(other, converted, x)
 
 
+def test_a_model_is_not_compared_with_itself(tmp_path: Path) -> None:
+    model, _, x = models()
+    oc.save(oc.quantize_dynamic(model, {oc.nn.Linear}), tmp_path / "q.safetensors")
+    loaded = oc.load(tmp_path / "q.safetensors", model)
+    with pytest.raises(ValueError, match=r"are one object, which would be compared with itself: .*deepcopy\(model\)"):
+        oc.compare(model, loaded, x)
+    with pytest.raises(
+        ValueError, match=r"float_model holds the quantized layer that quantized_model has at .*0, which"
+    ):
+        oc.compare(oc.nn.Sequential(*model.layers), loaded, x)
+    params = {"w": oc.QuantMatrix(np.ones((64, 64), F))}
+    with pytest.raises(ValueError, match=r"float_model holds the quantized layer that quantized_model has at .*w"):
+        oc.compare(params, dict(params), x, forward=lambda p, x: p)
+
+
 def test_models_of_matrices_have_a_row_for_the_result() -> None:
     rng = np.random.default_rng(0)
     params = {"w": rng.standard_normal((64, 64), dtype=F)}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import pickle
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,8 @@ def matrix(**options: Any) -> oc.QuantMatrix:
 def report() -> oc.QuantizationReport:
     found: list[oc.QuantizationReport] = []
     oc.quantize_dynamic({"w": small(4, 64)}, arrays={"w": "in_out"}, min_size=0, report=found.append)
-    return found[0]
+    held = 1888  # by the matrix in 0.1.0; padding and alignment are each version's own
+    return replace(found[0], entries=tuple(replace(entry, bytes_after=held) for entry in found[0].entries))
 
 
 KINDS: dict[str, Callable[[], Any]] = {

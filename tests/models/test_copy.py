@@ -15,7 +15,7 @@ import pytest
 
 from octavo._models.containers import attributes
 from octavo._models.functions import stale_references
-from octavo._models.hooks import restore, snapshot
+from octavo._models.snapshot import restore, snapshot
 from octavo._models.walk import copy_with, walk
 from trees import Layer, New, OneSlot, Plain, Slotted, call, held, holders, linked_list, objects, shape, state
 

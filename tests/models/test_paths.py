@@ -33,7 +33,7 @@ def test_canonical_is_the_one_spelling_of_every_other(texts: list[str], path: st
         built = joined(built, text)
     assert built == canonical(other) == canonical(path) == path
     assert steps(path) == steps(other) == texts
-    assert dotted(path) == ".".join(texts)
+    assert dotted(path) == ".".join(text or "['']" for text in texts)
 
 
 def test_walk_spells_every_kind_of_key() -> None:

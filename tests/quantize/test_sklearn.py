@@ -268,3 +268,25 @@ def test_labels_of_text_are_stored_without_pickle(kind: str, tmp_path: Path) -> 
     np.testing.assert_array_equal(loaded.classes_, clf.classes_)
     assert loaded.classes_.dtype == clf.classes_.dtype
     np.testing.assert_array_equal(loaded.predict(X), q.predict(X))
+
+
+def test_quantized_estimator_is_loaded_into_the_float_one(mlp: MLPClassifier, tmp_path: Path) -> None:
+    q = oc.quantize_dynamic(mlp)
+    oc.save(q, tmp_path / "q.safetensors")
+    target = copy.deepcopy(mlp)
+    assert oc.load(tmp_path / "q.safetensors", target) is target
+    np.testing.assert_array_equal(target.predict_proba(X), q.predict_proba(X))
+    assert target._optimizer is target._best_coefs is None
+    with pytest.raises(TypeError, match="partial_fit of this MLPClassifier would train"):
+        target.partial_fit(X, Y)
+    again = oc.load(tmp_path / "q.safetensors", oc.quantize_dynamic(mlp))
+    np.testing.assert_array_equal(again.predict_proba(X), q.predict_proba(X))
+
+
+def test_float_estimators_are_stored_and_loaded_whole(mlp: MLPClassifier, tmp_path: Path) -> None:
+    oc.save(mlp, tmp_path / "float.safetensors")
+    target = copy.deepcopy(mlp)
+    target._optimizer.ms[0] = np.zeros_like(target._optimizer.ms[0])
+    oc.load(tmp_path / "float.safetensors", target)
+    np.testing.assert_array_equal(target._optimizer.ms[0], mlp._optimizer.ms[0])
+    target.partial_fit(X[:100], Y[:100])

@@ -15,7 +15,7 @@ from octavo._layers.matrix import QuantMatrix
 from octavo._models import walk as tree
 from octavo._numerics.params import QTypeLike, as_qtype
 from octavo._quantize.batches import Forward, run_model
-from octavo._quantize.measure import ENOUGH_DB, measured, random_rows
+from octavo._quantize.measure import ENOUGH_DB, measured, random_rows, signal_to_noise
 from octavo._quantize.options import WeightOptions, as_dtypes
 from octavo._quantize.scales import LARGE_SPREAD, spread_of_inputs
 from octavo._quantize.select import Arrays, unwrapped
@@ -43,9 +43,9 @@ def advise(
 
     Args:
         model: as for `octavo.quantize_dynamic`, and left as it is.
-        x: an input of the model: layers and arrays are measured on rows that they get from it; arrays that meet none in
-            a product have no row. None: on standard normal rows, whose errors say nothing about real ones and are not
-            given.
+        x: an input of the model. Layers and arrays are measured on the rows that they get from it; arrays that meet
+            none in a product have no row. None: times are measured on random rows, and the error, which depends on real
+            ones, is not reported.
         layers, arrays, layout: what to look at, as for `quantize_dynamic`; by default every large 2-D float array. With
             x, the layout of an array is that in which the model uses it.
         dtype, group_size, activation: what to compare with float.
@@ -54,16 +54,19 @@ def advise(
 
     Returns:
         An `Advice` with a row for each layer and batch size: "float" where the quantized one is slower, or its error on
-        x is above a tenth of the result; without x, where the weights of its inputs differ in range by 1000 times or
-        more, as they do where the inputs' values do and the small ones would be lost.
+        x is above a tenth of the result (SQNR below 20 dB, or NaN). Without x: where it is slower, or where the ranges
+        of the weights of different inputs differ 1000-fold or more. They do where the inputs themselves do, and then
+        the small ones would be lost.
 
     Raises:
         TypeError: the model cannot be called with x, and there is no forward.
         ValueError: nothing matches, a layer is recurrent or an embedding, a batch size is below 1, or a layer was not
             called with x.
 
-    Times are medians of five interleaved rounds of some milliseconds, with NumPy's and octavo's threads as they are
-    set: a second or so for ten layers. A busy machine shows in them.
+    Notes:
+        The error is measured on all rows that a layer gets in its first call. Times are medians of five interleaved
+        rounds of some milliseconds, with NumPy's and octavo's threads as they are set: a second or so for ten layers. A
+        busy machine shows in them.
 
     Example:
         >>> import numpy as np, octavo as oc
@@ -90,12 +93,12 @@ def advise(
     rows: list[LayerAdvice] = []
     for target in targets:
         new = _quantized(target, options.arguments(as_qtype(dtype)))
-        given, spread = inputs.get(target.path), spread_of_inputs(target.weight())
+        given = inputs.get(target.path)
+        sqnr = None if given is None else signal_to_noise(target.original, new, target.spec, given)
+        wrong = spread_of_inputs(target.weight()) >= LARGE_SPREAD if sqnr is None else not sqnr >= ENOUGH_DB
         for count in batch_sizes:
             batch = random_rows(new, count) if given is None else np.resize(given, (count, given.shape[1]))
             m = measured(target.original, new, target.spec, batch)
-            sqnr = None if given is None else m.sqnr_db  # of random rows it says nothing about real ones
-            wrong = spread >= LARGE_SPREAD if sqnr is None else not sqnr >= ENOUGH_DB
             advice = "float" if wrong or not m.speedup >= 1 else as_qtype(dtype).name[1:]
             seconds = m.float_seconds, m.quantized_seconds
             rows.append(LayerAdvice(target.name, _shape(new), count, *seconds, sqnr, advice, _layout(target)))

@@ -55,8 +55,9 @@ def compare(
         it.
 
     Raises:
-        ValueError: quantized_model has no quantized layer; the float model has nothing in one's place; the models call
-            a layer a different number of times or get results of different shapes. The layer is named.
+        ValueError: quantized_model has no quantized layer; the float model has nothing in one's place; the models are
+            one and the same, or share a quantized layer; they call a layer a different number of times or get results
+            of different shapes. The layer is named.
 
     Notes:
         A layer that has taken ReLU in is compared behind ReLU. A QuantLSTM, QuantGRU or QuantEmbedding, and a
@@ -77,6 +78,7 @@ def compare(
         raise ValueError("quantized_model has no quantized layer; pass what quantize_dynamic or convert returned")
     layers |= _matrices(found, arrays)
     originals = dict(tree.walk(float_model))
+    _refuse_identical(float_model, quantized_model, found, originals)
     missing = [tree.label(path) for path in layers if path not in originals]
     if missing:
         raise ValueError(f"float_model has no layer at {', '.join(missing)}; pass the model that was quantized")
@@ -102,6 +104,24 @@ def _matrices(found: list[tuple[str, Any]], arrays: bool | str | Collection[str]
             f"arrays: {', '.join(map(repr, unused))} names no QuantMatrix of quantized_model; it has {names or 'none'}"
         )
     return {path: value for path, value in matrices.items() if any(matches(path, p) for p in patterns)}
+
+
+def _refuse_identical(
+    float_model: Any, quantized_model: Any, found: list[tuple[str, Any]], originals: dict[str, Any]
+) -> None:
+    """Raises ValueError where a quantized layer or matrix would be compared with itself."""
+    quantized = [(path, value) for path, value in found if isinstance(value, (QuantLinear, QuantMatrix))]
+    shared = [path for path, value in quantized if originals.get(path) is value]
+    if quantized_model is float_model:
+        what = "float_model and quantized_model are one object"
+    elif shared:
+        what = f"float_model holds the quantized layer that quantized_model has at {tree.label(shared[0])}"
+    else:
+        return
+    raise ValueError(
+        f"{what}, which would be compared with itself: pass the model from before quantization. load and "
+        "inplace=True change the model that they are given; give them a copy, copy.deepcopy(model)"
+    )
 
 
 def _recorded(

@@ -7,16 +7,23 @@ import os
 import warnings
 import zlib
 from collections.abc import Iterator, Mapping
-from typing import Any, overload
+from types import MappingProxyType
+from typing import Any, TypeVar, overload
 
 from octavo._files.codecs import Fields, Part, is_stored, packed, tensor_name, unpacked
+from octavo._files.fits import Dtypes, Fitter, as_matrices
 from octavo._files.fitting import fitted
+from octavo._files.renaming import every_alias, renamed
 from octavo._files.safetensors import Reader, Tensor, Writer, parse_json
 from octavo._files.shards import open_files
-from octavo._models.fill import fill, holds, survey
-from octavo._models.walk import label
+from octavo._layers.matrix import QuantMatrix
+from octavo._models.estimators import drop_training_state, needed_for_training
+from octavo._models.fill import fill, held_by_name, holds, survey
+from octavo._models.walk import label, places
 
 __all__ = ["header_metadata", "load", "read_header", "save", "stored_items"]
+
+_Model = TypeVar("_Model")
 
 _VERSION = 1
 _KEY, _CRC_KEY = "octavo", "octavo.crc32"
@@ -123,32 +130,62 @@ def _maps(value: Any, kind: type) -> bool:
 
 
 @overload
-def load(path: str | os.PathLike[str]) -> dict[str, Any]: ...
+def load(path: str | os.PathLike[str], *, rename: Mapping[str, str] = ..., prefix: str = ...) -> dict[str, Any]: ...
 @overload
-def load(path: str | os.PathLike[str], model: Any, *, strict: bool = True) -> Any: ...
+def load(
+    path: str | os.PathLike[str],
+    model: _Model,
+    *,
+    strict: bool = ...,
+    prefix: str = ...,
+    rename: Mapping[str, str] = ...,
+    dtypes: Dtypes = ...,
+    check: bool = ...,
+) -> _Model: ...
 
 
-def load(path: str | os.PathLike[str], model: Any = None, *, strict: bool = True) -> Any:
-    """What `save` stored, bit for bit.
+def load(
+    path: str | os.PathLike[str],
+    model: Any = None,
+    *,
+    strict: bool = True,
+    prefix: str = "",
+    rename: Mapping[str, str] = MappingProxyType({}),
+    dtypes: Dtypes = "model",
+    check: bool = True,
+) -> Any:
+    """What `save` stored, bit for bit: by name, or in the place of what a model has.
 
     Args:
         path: of the file: from `save`, or from `octavo quantize`; of several files, their index or folder.
-        model: the model to fill, in place: built as it was before it was quantized, or after. Its float layers, at the
-            names of stored layers, give way to these; arrays are set. Weights may be None there.
-        strict: a name that only one of file and model has is an error; with False a UserWarning lists them.
+        model: the model to fill, **in place**: built as it was before it was quantized, or after. Its float layers, at
+            the names of stored layers, give way to these; arrays are set. Weights may be None there. Where the model is
+            a dict of arrays, {"fc.weight": W, "fc.bias": b}, a `QuantMatrix` takes the place of W. What a scikit-learn
+            estimator keeps for training alone is dropped, and its `fit` refused, where its matrices become integers.
+        strict: what only one of file and model has is an error, the bias of a single layer too; with False a
+            UserWarning lists it.
+        prefix: what the names of the model begin with, and those of the file do not: "model." for model.fc.
+        rename: from names of the file to names of the model, where * stands for anything and is kept:
+            {"old.*": "new.*"}, {"transformer.*": "*"}. The first that matches counts, before the prefix.
+        dtypes: "model": values are converted to the dtype of the array whose place they take, floats with rounding, all
+            else only where it is exact; "file": arrays have the dtype that was stored.
+        check: make sure that a layer takes the place of one that computes the same. octavo's own are told apart by
+            their classes, yours by calling them with random rows. False leaves that to you.
 
     Returns:
-        Without `model` a dict from name to layer or array; names of one thing give one object. With it the model:
-        itself, unless it is a layer or a tuple.
+        Without `model` a dict from name to layer or array; names of one thing give one object. With it the model, which
+        has been changed: itself, unless it is a layer or a tuple.
 
     Raises:
         OSError: the file cannot be read.
+        TypeError: `prefix` or `rename` is not text.
         ValueError: it is damaged (every tensor has a checksum), of another version, or not octavo's; names are missing
-            or extra; shapes do not fit. All that does not match is listed, and the model is as it was.
+            or extra; shapes, kinds of layers or dtypes do not fit. All that does not match is listed, and the model is
+            as it was.
 
     Notes:
-        The file is read through a memory map, one layer after the other, and is closed on return. bfloat16 tensors,
-        which only converted checkpoints have, become float32.
+        The file is read through a memory map, one layer after the other, and is closed on return. NumPy has no
+        bfloat16: such tensors become float32, exactly, unless the model has a bfloat16 array (of ml_dtypes) there.
 
     Example:
         >>> import tempfile, numpy as np, octavo as oc
@@ -158,6 +195,45 @@ def load(path: str | os.PathLike[str], model: Any = None, *, strict: bool = True
         ...     oc.load(folder + "/model.safetensors", trained)
         Sequential(QuantLinear(3 -> 3, int8, activation=symmetric), ReLU())
     """
+    items, aliases, foreign = _read(path, strict=strict)
+    if prefix or rename:
+        items, aliases = renamed(items, aliases, rename, prefix)
+    if model is None:
+        return items | {alias: items[name] for alias, name in every_alias(items, aliases).items()}
+    items = as_matrices(fitted(items, model), held_by_name(model, is_stored))
+    # What estimators need for training alone is not in the file, and not missed: quantized matrices are not trained.
+    matrices = {name for name, item in items.items() if isinstance(item, QuantMatrix)}
+    replaced = {id(place.value) for place in places(model) if place.name in matrices} if matrices else set()
+    unneeded = needed_for_training(model, replaced)
+    filled, result = fill(
+        model,
+        items,
+        aliases,
+        lambda value: is_stored(value) and id(value) not in unneeded,
+        strict=strict,
+        fit=Fitter(dtypes, check=check),
+    )
+    complaints = [
+        f"{what}: {', '.join(names)}"
+        for what, names in (
+            ("they do not fit", result.misfits),
+            ("names missing from the file", result.missing),
+            ("names in the file that the model has no place for", result.extra),
+            ("tensors in the file of types that NumPy lacks", list(foreign)),
+        )
+        if names
+    ]
+    if complaints and (strict or result.misfits):
+        raise ValueError(f"{os.fspath(path)} does not match the model, which was not changed; {'; '.join(complaints)}")
+    if complaints:
+        warnings.warn(f"{os.fspath(path)}: {'; '.join(complaints)}", UserWarning, stacklevel=2)
+    if matrices:
+        drop_training_state(filled, {id(items[name]) for name in matrices})
+    return filled
+
+
+def _read(path: str | os.PathLike[str], *, strict: bool) -> tuple[dict[str, Any], dict[str, str], dict[str, Tensor]]:
+    """(things by name, first name by alias, tensors of types that NumPy lacks) of the files of a checkpoint."""
     items: dict[str, Any] = {}
     aliases: dict[str, str] = {}
     foreign: dict[str, Tensor] = {}
@@ -175,29 +251,7 @@ def load(path: str | os.PathLike[str], model: Any = None, *, strict: bool = True
                 raise ValueError(f"cannot load {reader.path}: {error}") from error
             items |= own
             aliases |= own_aliases
-    if model is None:
-        return items | {
-            alias + place.removeprefix(name): item
-            for alias, name in aliases.items()
-            for place, item in items.items()
-            if place == name or place.startswith(f"{name}.")
-        }
-    filled, result = fill(model, fitted(items, model), aliases, is_stored, strict=strict)
-    complaints = [
-        f"{what}: {', '.join(names)}"
-        for what, names in (
-            ("they do not fit", result.misfits),
-            ("names missing from the file", result.missing),
-            ("names in the file that the model has no place for", result.extra),
-            ("tensors in the file of types that NumPy lacks", list(foreign)),
-        )
-        if names
-    ]
-    if complaints and (strict or result.misfits):
-        raise ValueError(f"{os.fspath(path)} does not match the model, which was not changed; {'; '.join(complaints)}")
-    if complaints:
-        warnings.warn(f"{os.fspath(path)}: {'; '.join(complaints)}", UserWarning, stacklevel=2)
-    return filled
+    return items, aliases, foreign
 
 
 def stored_items(

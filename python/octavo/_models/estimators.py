@@ -12,7 +12,10 @@ from octavo._models.containers import instance_dict
 from octavo._models.walk import walk
 from octavo._util.pickling import pickled
 
-__all__ = ["TrainingRefused", "is_estimator", "is_fitted", "refuse_training", "training_state"]
+__all__ = [
+    "TrainingRefused", "drop_training_state", "is_estimator", "is_fitted", "needed_for_training", "refuse_training",
+    "training_state",
+]  # fmt: skip
 
 # Attributes that `fit` and `partial_fit` go on from and no prediction reads: optimizers with their moments, the weights
 # of the best epoch so far, running averages.
@@ -58,6 +61,23 @@ def training_state(model: Any, replaced: Collection[int]) -> Iterator[tuple[str,
             held = own.get(name)
             if held is not None and id(held) not in used:
                 yield path, name, held
+
+
+def needed_for_training(model: Any, replaced: Collection[int]) -> set[int]:
+    """Ids of what only the `training_state` of a model holds."""
+    state = {id(held): held for _, _, held in training_state(model, replaced)}
+    if not state:
+        return set()
+    inside = {id(value) for held in state.values() for _, value in walk(held)}
+    return inside - {id(value) for _, value in walk(model, stop=lambda value: id(value) in state)} | state.keys()
+
+
+def drop_training_state(model: Any, replaced: Collection[int]) -> None:
+    """Sets the `training_state` of a model to None, and lets its estimators refuse to be trained."""
+    owners = dict(walk(model))
+    for path, name, _ in list(training_state(model, replaced)):
+        instance_dict(owners[path])[name] = None
+    refuse_training(model, replaced)
 
 
 def refuse_training(model: Any, ids: Collection[int]) -> None:

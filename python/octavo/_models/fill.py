@@ -10,15 +10,16 @@ import bisect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from octavo._models.containers import attributes, entered_or_none, parts_of
+from octavo._models.paths import dotted
 from octavo._models.walk import Place, label, places, store
 from octavo._models.weak import is_weak
 
-__all__ = ["Filling", "Resolver", "fill", "holds", "survey"]
+__all__ = ["Filling", "Fit", "Resolver", "fill", "held_by_name", "holds", "survey"]
 
 _CONTAINERS = (dict, list, tuple, set, frozenset)
 
@@ -119,14 +120,55 @@ class Filling:
     misfits: list[str] = field(default_factory=list)
 
 
+class Fit(NamedTuple):
+    """What becomes of a stored thing where the model has another."""
+
+    new: Any  # what is put there
+    misfit: str | None = None  # why it cannot be
+    lost: tuple[str, ...] = ()  # what the model's has that the stored one does not give
+
+
+def held_by_name(root: Any, stored: Callable[[Any], bool]) -> dict[str, Any]:
+    """All that has a name in a model: holders, what is to be stored, and None.
+
+    Example:
+        >>> from octavo._models.fill import held_by_name
+        >>> held_by_name({"a": {"b": None}}, lambda value: False)
+        {'': {'a': {'b': None}}, 'a': {'b': None}, 'a.b': None}
+    """
+    found = _places_or_none(root, lambda place: stored(place.value))
+    return {place.name: place.value for place in found if place.name is not None}
+
+
+def _places_or_none(root: Any, stop: Callable[[Place], bool], *, weak: bool = False) -> Iterator[Place]:
+    """A tuple of Nones in the source code is one object wherever it stands, so each place of it counts."""
+    parts = partial(parts_of, entered=entered_or_none)
+    hollow: dict[int, bool] = {}
+
+    def is_hollow(value: Any) -> bool:
+        if not isinstance(value, tuple):
+            return False
+        if id(value) not in hollow:
+            within = places(value, lambda place: not isinstance(place.value, tuple), parts)
+            hollow[id(value)] = any(place.value is None for place in within)
+        return hollow[id(value)]
+
+    return places(root, stop, parts, again=is_hollow, weak=weak)
+
+
 class _Matches:
     """Which stored thing belongs where in a model."""
 
     def __init__(
-        self, root: Any, items: Mapping[str, Any], aliases: Mapping[str, str], stored: Callable[[Any], bool]
+        self,
+        root: Any,
+        items: Mapping[str, Any],
+        aliases: Mapping[str, str],
+        stored: Callable[[Any], bool],
+        fit: Callable[[Any, Any], Fit],
     ) -> None:
-        self.items, self._root, self._stored = items, root, stored
-        found = list(self._places(lambda place: stored(place.value)))
+        self._items, self._stored, self._fit = items, stored, fit
+        found = list(_places_or_none(root, lambda place: stored(place.value)))
         self.places = {place.name: place.value for place in found if place.name is not None}
         own_aliases = {
             place.name: place.first.name
@@ -144,22 +186,8 @@ class _Matches:
                 claims.setdefault(id(place.value), set()).add(self.matched[place.name])
         # Where else the model holds such a thing - in a set, as a method's owner -, it gives way too.
         self._by_id = {key: min(names) for key, names in claims.items() if len(names) == 1}
-        self.found = list(self._places(lambda place: self.item(place) is not None or stored(place.value), weak=True))
-
-    def _places(self, stop: Callable[[Place], bool], *, weak: bool = False) -> Iterator[Place]:
-        """A tuple of Nones in the source code is one object wherever it stands, so each place of it counts."""
-        parts = partial(parts_of, entered=entered_or_none)
-        hollow: dict[int, bool] = {}
-
-        def is_hollow(value: Any) -> bool:
-            if not isinstance(value, tuple):
-                return False
-            if id(value) not in hollow:
-                within = places(value, lambda place: not isinstance(place.value, tuple), parts)
-                hollow[id(value)] = any(place.value is None for place in within)
-            return hollow[id(value)]
-
-        return places(self._root, stop, parts, again=is_hollow, weak=weak)
+        self._fits: dict[tuple[str, int], Fit] = {}
+        self.found = list(_places_or_none(root, lambda p: self.item(p) is not None or stored(p.value), weak=True))
 
     def _lookup(self, name: str) -> str | None:
         found = self._files.find(name)
@@ -167,13 +195,21 @@ class _Matches:
 
     def item(self, place: Place) -> str | None:
         """The name of the stored thing that belongs there."""
+        if is_weak(place.value):
+            return None
         if place.name in self.matched:
             return self.matched[place.name]
         return None if place.value is None else self._by_id.get(id(place.value))
 
-    def new(self, place: Place) -> Any:
+    def fit(self, place: Place) -> Fit:
+        """What becomes of it there; the same wherever the model holds what gives way."""
         name = self.item(place)
-        return place.value if name is None else self.items[name]
+        if name is None:
+            return Fit(place.value)
+        key = name, id(place.value)
+        if key not in self._fits:
+            self._fits[key] = self._fit(place.value, self._items[name])
+        return self._fits[key]
 
     def missing(self) -> list[str]:
         """Places that should have been filled: arrays, layers of octavo, objects of a kind that is filled elsewhere."""
@@ -204,6 +240,7 @@ def fill(
     stored: Callable[[Any], bool],
     *,
     strict: bool,
+    fit: Callable[[Any, Any], Fit] = lambda old, new: Fit(new),
 ) -> tuple[Any, Filling]:
     """Puts stored things into a model, in place: all of them or, with an error, none.
 
@@ -212,6 +249,7 @@ def fill(
         items, aliases: what the file holds.
         stored: as for `survey`.
         strict: change nothing where a name is missing or extra.
+        fit: what becomes of a stored thing (the second argument) in the place of what the model has (the first).
 
     Returns:
         (the model - another object where it is a layer or a tuple itself -, what did not match). Where something
@@ -226,60 +264,20 @@ def fill(
         >>> fill({"a": None, "b": [None]}, {"b.0": np.zeros(1)}, {}, lambda v: isinstance(v, np.ndarray), strict=True)
         ({'a': None, 'b': [array([0.])]}, Filling(missing=[], extra=[], misfits=[]))
     """
-    matches = _Matches(root, items, aliases, stored)
-    used = set(matches.matched.values())
-    result = Filling(matches.missing(), [name for name in items if name not in used])
-    for name, item in matches.matched.items():
-        if text := _misfit(matches.places[name], items[item]):
-            result.misfits.append(f"{name or 'the model'}: {text}")
+    if isinstance(root, dict) and "" in root and "" in items:
+        items = {dotted("['']") if name == "" else name: item for name, item in items.items()}  # 0.1.0 called it that
+    matches = _Matches(root, items, aliases, stored, fit)
+    result = Filling(matches.missing())
+    taken = [place for place in matches.found if matches.item(place) is not None]
+    used = {matches.item(place) for place in taken}  # not what lies within something else that gives way
+    result.extra = [name for name in items if name not in used]
+    for place in {id(matches.fit(place)): place for place in reversed(taken)}.values():
+        name, fitted = place.name or "", matches.fit(place)
+        if fitted.misfit:
+            result.misfits.append(f"{name or 'the model'}: {fitted.misfit}")
+        result.missing += [f"{name}.{lost}" if name else lost for lost in fitted.lost]
+    result.misfits.sort()
+    result.missing.sort()
     if result.misfits or (strict and (result.missing or result.extra)):
         return root, result
-    return store(matches.found, matches.new), result
-
-
-# What embeddings and recurrent layers are told apart by: their attributes.
-_SIZES = (("num_embeddings", "embedding_dim"), ("input_size", "hidden_size", "num_layers", "bidirectional", "gates"))
-
-
-def _other_sizes(old: Any, new: Any, needed: dict[str, Any]) -> str | None:
-    stated = {name: getattr(old, name, None) for name in needed}
-    if set(stated.values()) == {None}:
-        held = [a for a in attributes(old).values() if isinstance(a, np.ndarray)]
-        weight = getattr(old, "weight", None)
-        if isinstance(weight, np.ndarray):  # an embedding of the user's own
-            stated = dict(zip(needed, weight.shape, strict=False))
-        elif not held:
-            return None
-    if stated == needed:
-        return None
-    shown = ", ".join(f"{name}={value}" for name, value in needed.items())
-    return f"the model has a {type(old).__name__}, the file a {type(new).__name__} with {shown}"
-
-
-def _misfit(old: Any, new: Any) -> str | None:
-    """Why the new cannot take the place of the old; None where it can."""
-    if old is None:
-        return None
-    if isinstance(old, _CONTAINERS):
-        return f"the model has a {type(old).__name__}, the file a {type(new).__name__}"
-    if isinstance(new, np.ndarray):
-        if not isinstance(old, np.ndarray):
-            return f"the model has a {type(old).__name__}, the file an array of shape {new.shape}"
-        return None if old.shape == new.shape else f"the model has shape {old.shape}, the file {new.shape}"
-    if hasattr(new, "shape") and hasattr(old, "shape") and old.shape != new.shape:
-        return f"the model has shape {old.shape}, the file a {type(new).__name__} of shape {new.shape}"
-    for names in _SIZES:
-        needed = {name: getattr(new, name, None) for name in names}
-        if None not in needed.values():
-            return _other_sizes(old, new, needed)
-    features = getattr(new, "out_features", None), getattr(new, "in_features", None)
-    if None in features:
-        return None
-    stated = getattr(old, "out_features", None), getattr(old, "in_features", None)
-    if any(type(has) is int and has != needs for has, needs in zip(stated, features, strict=True)):
-        return f"the model has a layer {stated[1]} -> {stated[0]}, the file one {features[1]} -> {features[0]}"
-    arrays = [old] if isinstance(old, np.ndarray) else attributes(old).values()
-    shapes = [a.shape for a in arrays if isinstance(a, np.ndarray) and a.ndim == 2]
-    if shapes and not {features, features[::-1]} & set(shapes):
-        return f"the model has weights of shape {shapes[0]}, the file {features} (out, in)"
-    return None
+    return store(matches.found, lambda place: matches.fit(place).new), result

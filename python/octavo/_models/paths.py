@@ -69,8 +69,8 @@ def canonical(path: str) -> str:
 
 
 def dotted(path: str) -> str:
-    """The spelling of names in files: dots alone, so that "['fc.weight']" is "fc.weight"."""
-    return ".".join(steps(path)) if "[" in path else path
+    """The spelling of names in files: "['fc.weight']" is "fc.weight" there. Only an empty key keeps its brackets."""
+    return ".".join(step or "['']" for step in steps(path)) if "[" in path else path
 
 
 def label(path: str) -> str:

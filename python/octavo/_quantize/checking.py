@@ -15,7 +15,7 @@ from octavo._models.functions import stale_references
 from octavo._models.snapshot import restore, snapshot
 from octavo._quantize.spec import ACTIVATIONS, LAYOUTS, LayerSpec, arrays_of, matrices_of, read_layer
 
-__all__ = ["check_functions", "check_layer", "refusal"]
+__all__ = ["check_functions", "check_layer", "fitting_spec", "refusal"]
 
 # Allowed difference of a layer's result from the exact one, relative to sum |x| |w| + |b|. The terms of a random row
 # have random signs, so partial sums grow like sqrt(K), and float32 rounding adds up to about 2**-24 of that sum for any
@@ -126,8 +126,8 @@ def refusal(path: str, layer: Any, spec: LayerSpec, error: Exception, *, hint: b
     return kind(f"{tree.label(path)} ({type(layer).__name__}): {error}{_hint(layer, spec, error) if hint else ''}")
 
 
-def _hint(layer: Any, spec: LayerSpec, error: Exception) -> str:
-    """Which other spec fits the layer, found by trying, fewest changes first."""
+def fitting_spec(layer: Any, spec: LayerSpec) -> LayerSpec | None:
+    """The spec that fits the layer, found by trying, fewest changes first; None where the layer is not linear."""
     vectors = [name for name, v in arrays_of(layer).items() if v.ndim > 0 and v.size == max(v.shape)]
     weights = [spec.weight] if hasattr(layer, spec.weight) else matrices_of(layer)
     calls = [spec.call] if callable(getattr(layer, spec.call, None)) else _methods(layer)
@@ -144,8 +144,16 @@ def _hint(layer: Any, spec: LayerSpec, error: Exception) -> str:
             check_layer(layer, trial)
         except Exception:
             continue
-        options = ", ".join(f"{name}={value!r}" for name, value in _differences(trial, LayerSpec()).items())
-        return f"; it fits LayerSpec({options})" if trial != spec else ""
+        return trial
+    return None
+
+
+def _hint(layer: Any, spec: LayerSpec, error: Exception) -> str:
+    """Which other spec fits the layer."""
+    fitting = fitting_spec(layer, spec)
+    if fitting is not None:
+        options = ", ".join(f"{name}={value!r}" for name, value in _differences(fitting, LayerSpec()).items())
+        return f"; it fits LayerSpec({options})" if fitting != spec else ""
     if isinstance(error, _ProbeError):
         return (
             "; give its part that is x W^T + b a class of its own, or pass check=False if the layer is right and only "

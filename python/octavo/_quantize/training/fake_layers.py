@@ -5,9 +5,9 @@ Values are fake-quantized where integers will be taken, which is what the conver
     a layer's input and weight     y = fq(x) fq(W)^T + b
     a QuantStub, a DeQuantStub     y = fq(x)
 
-A result is not quantized where it is made: `convert` lets a layer hand on integers exactly if all that take them
-quantize them in the same way. A layer takes what a QuantStub gives as it is, since it is on a grid already; the session
-knows these arrays, which are read-only for that.
+A result is not quantized where it is made: `convert` lets a layer hand on integers exactly where all that take them
+quantize them in the same way. A layer takes a QuantStub's result as it is, because it is on a grid already. The session
+remembers these arrays and makes them read-only, so that they stay on it.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ class FakeQuantized(Prepared):
             raise type(error)(f"{name}: {error}") from error
 
     def taken(self, x: Any, quantizer: FakeQuantize | None) -> Any:
-        """The array of a stand-in, with a note of how it is wanted: as integers of the quantizer's, or as floats."""
+        """The array of a stand-in; notes whether integers of the quantizer or floats are wanted."""
         if (found := source_of(x)) is None:
             return x
         source, after_relu = found

@@ -35,7 +35,7 @@ class FakeQuantizeFactory:
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __call__(self, **options: Any) -> FakeQuantize:
-        """A new FakeQuantize; options given here go before the factory's own."""
+        """A new FakeQuantize; options given here override the factory's own."""
         return FakeQuantize(**{**self.options, **options})
 
     def with_args(self, **options: Any) -> FakeQuantizeFactory:
@@ -53,7 +53,7 @@ class FakeQuantize:
         **options: of the observer: dtype, qscheme, quant_min, quant_max, ...
 
     Raises:
-        TypeError, ValueError: what the observer says about its options.
+        TypeError, ValueError: the observer refuses its options.
 
     Notes:
         Called by itself, it observes x if its observer is enabled, and then quantizes if that is enabled, as in
@@ -94,7 +94,7 @@ class FakeQuantize:
         return self.scale is not None or bool(getattr(self.observer, "seen", True))
 
     def enable_observer(self, enabled: bool = True) -> None:
-        """Lets the observer see data. A learned scale is not touched by it."""
+        """Lets the observer see data. It does not change a learned scale."""
         self.observer_enabled = bool(enabled)
 
     def disable_observer(self) -> None:
@@ -135,7 +135,7 @@ class FakeQuantize:
         return 0.0 if o.dtype.signed else float((o.quant_min + o.quant_max + 1) // 2)
 
     def begin_learning(self, start: QParams | None = None) -> None:
-        """Takes the observer's scale and zero point as the learned ones' first values, once; then the observer rests.
+        """Takes the observer's scale and zero point as the first learned values, once, and then no longer asks it.
 
         Args:
             start: what `qparams` gave; None asks it.
