@@ -296,6 +296,14 @@ def test_dtype_of_the_result(kind: str, dtype: Any, result: Any) -> None:
 
 
 @KIND
+def test_state_is_called_hx_as_in_torch(kind: str) -> None:
+    layer, x = QUANT[kind].from_float(init(kind)), normal(4, 3, 6)
+    _, after = layer(x)
+    for a, b in zip(as_tuple(layer(x, hx=after)[1]), as_tuple(layer(x, after)[1]), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@KIND
 def test_memory_order_does_not_matter(kind: str) -> None:
     layer = QUANT[kind].from_float(init(kind, bidirectional=True, batch_first=True))
     x = normal(3, 4, 6)
@@ -454,8 +462,8 @@ def test_call_refuses(quantized: bool) -> None:
         (gru, (x[0, 0],), ValueError, r"x must have shape \(batch, steps, 6\), .* got \(6,\)"),
         (lstm, (x[None],), ValueError, r"got \(1, 4, 3, 6\)"),
         (lstm, (x.astype(complex),), TypeError, r"x must hold real numbers .* of dtype (complex64|complex128)"),
-        (lstm, (x, state), TypeError, r"state must be a pair \(h0, c0\), got ndarray"),
-        (lstm, (x, (state,)), TypeError, r"state must be a pair"),
+        (lstm, (x, state), TypeError, r"hx must be a pair \(h0, c0\), got ndarray"),
+        (lstm, (x, (state,)), TypeError, r"hx must be a pair"),
         (
             lstm,
             (x, (state, state[:1])),
