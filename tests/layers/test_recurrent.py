@@ -344,7 +344,9 @@ def test_quantize_dynamic_replaces_recurrent_layers_and_embeddings(kind: str, op
     assert quantized.rnn.nbytes < float_bytes * 0.6  # padding counts at this size
     reports: list[Any] = []
     same = oc.quantize_dynamic(model, {FLOAT[kind]}, inplace=True, report=reports.append)
-    assert [(e.path, e.became, e.bytes_before) for e in reports[0].entries] == [("rnn", "int8", float_bytes)]
+    rest = [("embedding.weight", "float"), ("head.weight", "float"), ("head.bias", "float")]
+    assert [(e.path, e.became) for e in reports[0].entries] == [("rnn", "int8"), *rest]
+    assert reports[0].entries[0].bytes_before == float_bytes
     assert same is model
     assert type(model.rnn) is QUANT[kind]
     assert type(model.embedding) is nn.Embedding
@@ -359,7 +361,9 @@ def test_quantize_dynamic_names_the_layer_that_it_refuses() -> None:
 
 
 def test_prepare_refuses_recurrent_layers() -> None:
-    with pytest.raises(ValueError, match=r"linear layers alone, got Embedding, LSTM in layers; quantize_dynamic"):
+    with pytest.raises(
+        ValueError, match=r"linear layers and arrays alone, got Embedding, LSTM in layers; quantize_dynamic"
+    ):
         oc.prepare(Tagger("LSTM"), oc.default_qconfig, layers={nn.LSTM, nn.Embedding, nn.Linear})
 
 
