@@ -196,9 +196,11 @@ def _valid_scale(scale: Any, shape: tuple[int, int], dtype: ScaleDtype) -> npt.N
 
 
 def _not_usable(scale: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
-    return ~np.isfinite(scale) | (scale == 0)
+    wrong: npt.NDArray[np.bool_] = ~np.isfinite(scale) | (scale == 0)
+    return wrong
 
 
 def _not_float16(scale: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
     with np.errstate(over="ignore", under="ignore"):
-        return np.not_equal(scale.astype(np.float16), scale)
+        wrong: npt.NDArray[np.bool_] = scale.astype(np.float16) != scale
+    return wrong
