@@ -26,7 +26,8 @@ from octavo._numerics.params import SMALLEST_SCALE, QParams, as_qtype, qint4
 from octavo._util.arrays import first_place
 
 __all__ = [
-    "Fields", "Part", "WeightFormat", "is_stored", "linear_options", "packed", "tensor_name", "unpacked",
+    "Fields", "Part", "WeightFormat", "is_stored", "linear_options", "packed", "shared_parts",
+    "tensor_name", "unpacked",
 ]  # fmt: skip
 
 
@@ -129,6 +130,21 @@ def packed(value: Any) -> tuple[Options | None, Parts]:
         )
     options, parts = kind.write(value)
     return options | {"type": kind.cls.__name__}, parts
+
+
+def shared_parts(value: Any) -> tuple[Any, ...] | None:
+    """What tells layers that share their integers, and differ in nothing else, from all others; None for what never is.
+
+    Example:
+        >>> import copy, numpy as np, octavo as oc
+        >>> from octavo._files.codecs import shared_parts
+        >>> layer = oc.QuantLinear(np.eye(2))
+        >>> shared_parts(layer) == shared_parts(copy.deepcopy(layer))
+        True
+    """
+    if type(value) is not QuantLinear:
+        return None
+    return id(value._packed), value.activation, value.relu, value._call_name
 
 
 def unpacked(fields: Fields) -> Any:
