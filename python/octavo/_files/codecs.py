@@ -162,6 +162,8 @@ def unpacked(fields: Fields) -> Any:
 
 
 def _part(array: NDArray[Any]) -> Part:
+    if array.dtype.name == "bfloat16":  # of ml_dtypes
+        return Part(Tensor("BF16", array.shape), lambda: array.view(np.uint16))
     code = dtype_code(array.dtype)
     assert code is not None
     return Part(Tensor(code, array.shape), lambda: array)
@@ -170,9 +172,9 @@ def _part(array: NDArray[Any]) -> Part:
 def _array(array: NDArray[Any]) -> Part:
     if type(array) not in (np.ndarray, np.memmap):
         raise TypeError(f"it is a {type(array).__name__}, and would come back as a plain array; store np.asarray of it")
-    if dtype_code(array.dtype) is None:
+    if dtype_code(array.dtype) is None and array.dtype.name != "bfloat16":
         raise TypeError(
-            f"it has dtype {array.dtype}; files hold bool, integers, float16, float32, float64 and complex64. "
+            f"it has dtype {array.dtype}; files hold bool, integers, floats of 16, 32 and 64 bits and complex64. "
             "Convert it, or keep it outside the model; joblib.dump(model, 'model.joblib') stores a scikit-learn "
             "estimator whole, as a pickle"
         )
