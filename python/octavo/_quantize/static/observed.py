@@ -106,7 +106,7 @@ class ObservedLinear(PreparedLinear):
         self.input.observe(values)
         self.output.observe(result)
         if args or options or type(y) is not np.ndarray or y.ndim == 0:
-            self.source.mark("arguments besides x, or a result that is no array")
+            self.source.mark("arguments besides x, or a result other than an array")
             return y
         return self.tracer.wrap(y, self.source)
 
