@@ -166,7 +166,9 @@ INPUTS: dict[str, Wrong] = {
     "saving nothing": Wrong(
         lambda: {"a": 1.0}, lambda m: oc.save(m, "x.safetensors"), ValueError, ["nothing to store"]
     ),
-    "loading a file that does not exist": Wrong(lambda: "missing.safetensors", oc.load, FileNotFoundError, ["missing.safetensors"]),
+    "loading a file that does not exist": Wrong(
+        lambda: "missing.safetensors", oc.load, FileNotFoundError, ["missing.safetensors"]
+    ),
     "an unknown kernel": Wrong(lambda: "sse9", oc.use_kernel, ValueError, ["sse9"]),
     "a thread count of zero": Wrong(lambda: 0, oc.set_num_threads, ValueError, ["0"]),
 }

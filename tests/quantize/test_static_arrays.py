@@ -114,7 +114,7 @@ def test_nan_names_the_array() -> None:
     with pytest.raises(ValueError, match=r"model.*up.*must not hold NaN, got it first at row 1, column 2"):
         x @ converted()["up"]
     prepared = oc.prepare(params(), oc.default_qconfig, arrays=ARRAYS)
-    with pytest.raises(ValueError, match=r"array model.*up.*: what it multiplies must be finite for calibration"):
+    with pytest.raises(ValueError, match=r"array model.*up.*, what it multiplies must be finite for calibration"):
         oc.calibrate(prepared, [x], forward=run)
 
 
