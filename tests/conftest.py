@@ -3,11 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 
+import numpy as np
 import pytest
 
 import octavo as oc
 from reference import random_layer
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--errstate",
+        choices=("default", "raise"),
+        default="default",
+        help="what NumPy does about floating-point errors while a test runs; octavo must not depend on it",
+    )
+
+
+@pytest.fixture(autouse=True)
+def _errstate(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The treatment of floating-point errors that --errstate asks for, as a user may have set it with np.seterr."""
+    raises = request.config.getoption("--errstate") == "raise"
+    with np.errstate(all="raise") if raises else nullcontext():
+        yield
 
 
 @pytest.fixture(params=[k.name for k in oc.kernels()])

@@ -31,7 +31,7 @@ ROOMS = (
     ("_util",),
     ("_core",),
 )
-MAY_IMPORT_CORE = {"_layers.linear", "_layers.recurrent", "_numerics.fake_quant", "ops", "runtime"}
+MAY_IMPORT_CORE = {"_layers.linear", "_layers.packing", "_layers.recurrent", "_numerics.fake_quant", "ops", "runtime"}
 ROOT = {"__init__", "_pickles"}  # above all rooms
 
 DATA = Path(__file__).parent / "data"

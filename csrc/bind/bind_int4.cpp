@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <numeric>
 #include <optional>
 #include <vector>
 
@@ -57,17 +58,34 @@ py::array_t<std::int8_t> int_repr(const PackedLinearInt4& self) {
   return q;
 }
 
-py::array scale_of(const PackedLinearInt4& self) {
+// Indices along an axis of this length; none given: all of them.
+using Chosen = std::optional<CArray<std::int64_t>>;
+
+CArray<std::int64_t> chosen(const Chosen& given, std::int64_t length) {
+  if (given) {
+    checked(*given, length);
+    return *given;
+  }
+  CArray<std::int64_t> all(length);
+  std::iota(all.mutable_data(), all.mutable_data() + length, std::int64_t{0});
+  return all;
+}
+
+Indices indices(const CArray<std::int64_t>& of) { return {of.data(), of.size()}; }
+
+py::array scale_of(const PackedLinearInt4& self, const Chosen& outputs, const Chosen& groups) {
   const PackedInt4& weight = self.weight();
-  const std::vector<std::int64_t> shape{self.n(), weight.group_count()};
+  const CArray<std::int64_t> n = chosen(outputs, self.n()), g = chosen(groups, weight.group_count());
+  const std::vector<std::int64_t> shape{n.size(), g.size()};
   py::array scale(weight.has_half_scale() ? py::dtype("e") : py::dtype::of<float>(), shape);
-  weight.unpack_scale(scale.mutable_data());
+  weight.unpack_scale(indices(n), indices(g), scale.mutable_data());
   return scale;
 }
 
-py::array_t<std::int8_t> zero_point_of(const PackedLinearInt4& self) {
-  py::array_t<std::int8_t> zero_point({self.n(), self.weight().group_count()});
-  self.weight().unpack_zero_point(zero_point.mutable_data());
+py::array_t<std::int8_t> zero_point_of(const PackedLinearInt4& self, const Chosen& outputs, const Chosen& groups) {
+  const CArray<std::int64_t> n = chosen(outputs, self.n()), g = chosen(groups, self.weight().group_count());
+  py::array_t<std::int8_t> zero_point({n.size(), g.size()});
+  self.weight().unpack_zero_point(indices(n), indices(g), zero_point.mutable_data());
   return zero_point;
 }
 
@@ -86,8 +104,8 @@ void bind_int4(py::module_& m) {
       .def("int_repr", &int_repr)
       .def("int_rows", &int_rows<PackedLinearInt4>, py::arg("outputs"))
       .def("int_columns", &int_columns<PackedLinearInt4>, py::arg("inputs"))
-      .def("scale", &scale_of)
-      .def("zero_point", &zero_point_of)
+      .def("scale", &scale_of, py::arg("outputs") = py::none(), py::arg("groups") = py::none())
+      .def("zero_point", &zero_point_of, py::arg("outputs") = py::none(), py::arg("groups") = py::none())
       .def("bias",
            [](const PackedLinearInt4& self) -> std::optional<py::array_t<float>> {
              if (self.bias() == nullptr) return std::nullopt;

@@ -27,13 +27,19 @@ py::array_t<T> array_from(const T* data, std::int64_t n) {
   return py::array_t<T>(static_cast<py::ssize_t>(n), data);
 }
 
+// The indices themselves, each of which is below `length`.
+inline const std::int64_t* checked(const CArray<std::int64_t>& indices, std::int64_t length) {
+  require(indices.ndim() == 1, "indices must be 1-D");
+  const std::int64_t* first = indices.data();
+  for (py::ssize_t i = 0; i < indices.size(); ++i) require(first[i] >= 0 && first[i] < length, "index out of range");
+  return first;
+}
+
 // A new array (count of indices, width), which unpack(indices, count, data) fills. Indices are below `size`.
 template <class Unpack>
 py::array_t<std::int8_t> unpacked(const CArray<std::int64_t>& indices, std::int64_t size, std::int64_t width,
                                   const Unpack& unpack) {
-  require(indices.ndim() == 1, "indices must be 1-D");
-  const std::int64_t* first = indices.data();
-  for (py::ssize_t i = 0; i < indices.size(); ++i) require(first[i] >= 0 && first[i] < size, "index out of range");
+  const std::int64_t* first = checked(indices, size);
   py::array_t<std::int8_t> q({static_cast<std::int64_t>(indices.size()), width});
   unpack(first, indices.size(), q.mutable_data());
   return q;

@@ -1,6 +1,7 @@
 #include "gemm/pack.h"
 
 #include <algorithm>
+#include <cassert>
 #include <cstring>
 
 #include "gemm/gemm.h"
@@ -12,6 +13,13 @@ namespace {
 // Below this many weights a second thread costs more than it saves. Weakly founded: packing a weight takes about 0.5
 // ns.
 constexpr std::int64_t kParallelWeights = 1 << 18;
+
+// One row of a panel: kKr elements of k lie side by side, the next ones `step` further on. A constant kKr makes words.
+template <std::int64_t kKr>
+std::int8_t* copy_row(const std::int8_t* src, std::int64_t step, std::int64_t k, std::int8_t* dst) {
+  for (; k >= kKr; k -= kKr, src += step, dst += kKr) std::memcpy(dst, src, kKr);
+  return std::copy_n(src, k, dst);
+}
 
 }  // namespace
 
@@ -32,6 +40,7 @@ PackedRhs::PackedRhs(const RhsView& view, AlignedBuffer* memory)
       kr_(panel_shape().kr),
       panels_(ceil_div(n_, nr_)),
       panel_bytes_(round_up(k_, kr_) * nr_) {
+  assert(kr_ == 4 || kr_ == 8);  // what unpack_rows knows
   const std::size_t bytes = data_bytes(view);
   if (memory == nullptr) {
     data_ = AlignedBuffer::zeros(bytes);
@@ -67,14 +76,21 @@ void PackedRhs::unpack(std::int8_t* dst) const {
 }
 
 void PackedRhs::unpack_rows(const std::int64_t* rows, std::int64_t count, std::int8_t* dst) const {
+  const std::int64_t step = nr_ * kr_;
   for (std::int64_t i = 0; i < count; ++i) {
-    for (std::int64_t k = 0; k < k_; ++k) *dst++ = value(rows[i], k);
+    const std::int8_t* src = panel(rows[i] / nr_) + rows[i] % nr_ * kr_;
+    dst = kr_ == 4 ? copy_row<4>(src, step, k_, dst) : copy_row<8>(src, step, k_, dst);
   }
 }
 
 void PackedRhs::unpack_columns(const std::int64_t* columns, std::int64_t count, std::int8_t* dst) const {
   for (std::int64_t i = 0; i < count; ++i) {
-    for (std::int64_t n = 0; n < n_; ++n) *dst++ = value(n, columns[i]);
+    const std::int64_t at = columns[i] / kr_ * (nr_ * kr_) + columns[i] % kr_;
+    for (std::int64_t n0 = 0; n0 < n_; n0 += nr_) {
+      const std::int8_t* src = panel(n0 / nr_) + at;
+      const std::int64_t cols = std::min<std::int64_t>(nr_, n_ - n0);
+      for (std::int64_t j = 0; j < cols; ++j) *dst++ = src[j * kr_];
+    }
   }
 }
 

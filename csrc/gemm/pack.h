@@ -45,9 +45,6 @@ class PackedRhs {
   void unpack_columns(const std::int64_t* columns, std::int64_t count, std::int8_t* dst) const;
 
  private:
-  std::int8_t value(std::int64_t n, std::int64_t k) const {
-    return panel(n / nr_)[k / kr_ * (nr_ * kr_) + n % nr_ * kr_ + k % kr_];
-  }
   void pack_panel(const RhsView& view, std::int64_t panel);
 
   std::int64_t n_, k_;

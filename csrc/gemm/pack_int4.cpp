@@ -13,6 +13,13 @@ Int4Groups groups_of(const Int4View& view) {
   return {view.k, view.group_k == 0 ? whole : std::min(view.group_k, whole), view.zero_point != nullptr};
 }
 
+// Element k is byte >> shift & 15, less the offset.
+int nibble_shift(std::int64_t k) { return k % kInt4Chunk < kInt4Half ? 0 : 4; }
+
+std::int8_t nibble(std::uint8_t byte, int shift) {
+  return static_cast<std::int8_t>((byte >> shift & 15) - kInt4Offset);
+}
+
 }  // namespace
 
 PackedInt4::PackedInt4(const Int4View& view, bool column_sums)
@@ -63,7 +70,7 @@ void PackedInt4::pack_panel(const Int4View& view, std::int64_t panel, bool colum
       std::int32_t sum = 0;
       const std::int64_t k0 = g * groups_.group_k, k1 = std::min(k(), k0 + groups_.group_k);
       for (std::int64_t i = k0; i < k1; ++i) {
-        const int nibble = row[i] + kInt4Offset, shift = i % kInt4Chunk < kInt4Half ? 0 : 4;
+        const int nibble = row[i] + kInt4Offset, shift = nibble_shift(i);
         std::uint8_t& byte = data_.as<std::uint8_t>()[nibble_byte(n, i)];
         byte = static_cast<std::uint8_t>(byte | nibble << shift);
         sum += row[i] - zero_point;
@@ -90,45 +97,51 @@ void PackedInt4::set_operands(Int4Block& block, std::int64_t panel) const {
   block.column_sums = sums_.size_bytes() != 0 ? sums_.as<const std::byte>() + at * (wide_sums_ ? 4 : 2) : nullptr;
 }
 
-std::int8_t PackedInt4::value(std::int64_t n, std::int64_t k) const {
-  const int byte = data_.as<const std::uint8_t>()[nibble_byte(n, k)];
-  const int nibble = k % kInt4Chunk < kInt4Half ? byte & 15 : byte >> 4;
-  return static_cast<std::int8_t>(nibble - kInt4Offset);
-}
-
 void PackedInt4::unpack(std::int8_t* values) const {
   for (std::int64_t n = 0; n < n_; ++n, values += k()) unpack_rows(&n, 1, values);
 }
 
 void PackedInt4::unpack_rows(const std::int64_t* rows, std::int64_t count, std::int8_t* values) const {
   for (std::int64_t i = 0; i < count; ++i) {
-    for (std::int64_t j = 0; j < k(); ++j) *values++ = value(rows[i], j);
+    for (std::int64_t k0 = 0; k0 < k(); k0 += kr_) {
+      const std::uint8_t* src = data_.as<const std::uint8_t>() + nibble_byte(rows[i], k0);
+      const std::int64_t depth = std::min<std::int64_t>(kr_, k() - k0);
+      const int shift = nibble_shift(k0);
+      for (std::int64_t j = 0; j < depth; ++j) *values++ = nibble(src[j], shift);
+    }
   }
 }
 
 void PackedInt4::unpack_columns(const std::int64_t* columns, std::int64_t count, std::int8_t* values) const {
   for (std::int64_t i = 0; i < count; ++i) {
-    for (std::int64_t j = 0; j < n_; ++j) *values++ = value(j, columns[i]);
+    const int shift = nibble_shift(columns[i]);
+    for (std::int64_t n0 = 0; n0 < n_; n0 += nr_) {
+      const std::uint8_t* src = data_.as<const std::uint8_t>() + nibble_byte(n0, columns[i]);
+      const std::int64_t cols = std::min<std::int64_t>(nr_, n_ - n0);
+      for (std::int64_t j = 0; j < cols; ++j) *values++ = nibble(src[j * kr_], shift);
+    }
   }
 }
 
-void PackedInt4::unpack_scale(void* scale) const {
-  for (std::int64_t n = 0, i = 0; n < n_; ++n) {
-    for (std::int64_t g = 0; g < group_count(); ++g, ++i) {
+void PackedInt4::unpack_scale(const Indices& n, const Indices& g, void* scale) const {
+  for (std::int64_t r = 0, to = 0; r < n.count; ++r) {
+    for (std::int64_t c = 0; c < g.count; ++c, ++to) {
+      const std::int64_t from = group_elem(n.first[r], g.first[c]);
       if (half_scale_) {
-        static_cast<std::uint16_t*>(scale)[i] = scale_.as<const std::uint16_t>()[group_elem(n, g)];
+        static_cast<std::uint16_t*>(scale)[to] = scale_.as<const std::uint16_t>()[from];
       } else {
-        static_cast<float*>(scale)[i] = scale_.as<const float>()[group_elem(n, g)];
+        static_cast<float*>(scale)[to] = scale_.as<const float>()[from];
       }
     }
   }
 }
 
-void PackedInt4::unpack_zero_point(std::int8_t* zero_point) const {
-  for (std::int64_t n = 0, i = 0; n < n_; ++n) {
-    for (std::int64_t g = 0; g < group_count(); ++g, ++i) {
-      const int offset = groups_.has_offsets ? offset_.as<const std::uint8_t>()[group_elem(n, g)] : kInt4Offset;
-      zero_point[i] = static_cast<std::int8_t>(offset - kInt4Offset);
+void PackedInt4::unpack_zero_point(const Indices& n, const Indices& g, std::int8_t* zero_point) const {
+  for (std::int64_t r = 0, to = 0; r < n.count; ++r) {
+    for (std::int64_t c = 0; c < g.count; ++c, ++to) {
+      const std::int64_t from = group_elem(n.first[r], g.first[c]);
+      const int offset = groups_.has_offsets ? offset_.as<const std::uint8_t>()[from] : kInt4Offset;
+      zero_point[to] = static_cast<std::int8_t>(offset - kInt4Offset);
     }
   }
 }

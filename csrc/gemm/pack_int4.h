@@ -19,6 +19,12 @@ struct Int4View {
   const std::int8_t* zero_point;    // (n, G) of -8..7; or null
 };
 
+// Some indices along an axis.
+struct Indices {
+  const std::int64_t* first;
+  std::int64_t count;
+};
+
 class PackedInt4 {
  public:
   // Column sums are kept where rows may have zero points.
@@ -44,12 +50,12 @@ class PackedInt4 {
   // Some rows over all k, (count, k), or some columns over all n, (count, n).
   void unpack_rows(const std::int64_t* rows, std::int64_t count, std::int8_t* values) const;
   void unpack_columns(const std::int64_t* columns, std::int64_t count, std::int8_t* values) const;
-  void unpack_scale(void* scale) const;  // (n, G) float32, or float16 where has_half_scale()
-  void unpack_zero_point(std::int8_t* zero_point) const;
+  // Of some n and some groups: (n.count, g.count). Scales are float32, or float16 where has_half_scale().
+  void unpack_scale(const Indices& n, const Indices& g, void* scale) const;
+  void unpack_zero_point(const Indices& n, const Indices& g, std::int8_t* zero_point) const;
 
  private:
   std::int64_t nibble_byte(std::int64_t n, std::int64_t k) const;
-  std::int8_t value(std::int64_t n, std::int64_t k) const;
   std::int64_t group_elem(std::int64_t n, std::int64_t group) const;
   void pack_panel(const Int4View& view, std::int64_t panel, bool column_sums);
 

@@ -23,10 +23,11 @@ def quantize_row(row: NDArray[np.float32], activation: str) -> tuple[NDArray[np.
     if reach < SMALLEST_RANGE:
         return np.full(row.shape, zero_point, np.int64), zero_point, F(1)
     steps = F(255) if activation == "asymmetric" else F(127)
-    scale, inverse = reach / steps, steps / reach
-    if activation == "asymmetric":
-        zero_point = int(np.clip(F(-128) - np.rint(lo / scale), -128, 127))
-    q = np.clip(np.rint(row * inverse), -128 - zero_point, 127 - zero_point).astype(np.int64) + zero_point
+    with np.errstate(all="ignore"):
+        scale, inverse = reach / steps, steps / reach
+        if activation == "asymmetric":
+            zero_point = int(np.clip(F(-128) - np.rint(lo / scale), -128, 127))
+        q = np.clip(np.rint(row * inverse), -128 - zero_point, 127 - zero_point).astype(np.int64) + zero_point
     return q, zero_point, scale
 
 

@@ -94,7 +94,7 @@ def test_call_refuses(layer: Any) -> None:
     ("weight", "options", "error", "message"),
     [
         (np.ones(3), {}, ValueError, r"weight must be 2-D \(num_embeddings, embedding_dim\), got shape \(3,\)"),
-        (np.ones((2, 2), complex), {}, TypeError, "must hold real numbers|must be real numbers"),
+        (np.ones((2, 2), complex), {}, TypeError, "weight must hold real numbers"),
         (np.ma.ones((2, 2)), {}, TypeError, "weight must not be a masked array"),
         ([[np.nan]], {}, ValueError, "finite|nan"),
         (W, {"group_size": 8}, ValueError, "group_size"),

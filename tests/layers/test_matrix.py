@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -126,13 +127,49 @@ def test_out_is_filled_and_returned() -> None:
 @pytest.mark.parametrize("axis", [0, 1])
 def test_out_of_another_shape_or_kind_is_refused(axis: int) -> None:
     q, wrong = oc.QuantMatrix(W, axis=axis), np.zeros((6, 50), F)
-    with pytest.raises(ValueError, match=r"out must have shape \(1, 50\), as the result has, got \(6, 50\)"):
+    with pytest.raises(ValueError, match=r"out must have shape \(\.\.\., 1, 50\), as the result has, got \(6, 50\)"):
         np.matmul(X[:1], q, out=wrong)
     with pytest.raises(ValueError, match=r"out must have shape"):
         np.matmul(q.T, X.T, out=wrong)
     with pytest.raises(TypeError, match="Cannot cast"):
         np.matmul(X, q, out=np.zeros((6, 50), int))
     assert not wrong.any()
+
+
+OUTS = {
+    "more dimensions": ((6, 70), (2, 6, 50)),
+    "one in front": ((6, 70), (1, 6, 50)),
+    "a dimension of one is filled": ((1, 6, 70), (3, 6, 50)),
+    "fewer dimensions": ((1, 6, 70), (6, 50)),
+    "rows of a vector": ((70,), (4, 50)),
+    "a vector": ((70,), (50,)),
+}
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("name", OUTS)
+@pytest.mark.parametrize("dtype", [F, np.float64])
+def test_matmul_broadcasts_its_result_to_out_as_numpy_does(name: str, axis: int, dtype: Any) -> None:
+    x_shape, out_shape = OUTS[name]
+    q, x, out = oc.QuantMatrix(W, axis=axis), rng.standard_normal(x_shape, dtype=F), np.empty(out_shape, dtype)
+    expected = np.matmul(x, W, out=np.empty(out_shape, dtype))  # it is a shape that NumPy takes
+    assert np.matmul(x, q, out=out) is out
+    same(out, np.broadcast_to(x @ q, expected.shape).astype(dtype) if out.ndim >= x.ndim else (x @ q)[0].astype(dtype))
+    if x.ndim > 1:
+        turned = np.empty((*out_shape[:-2], 50, 6), dtype)
+        assert np.matmul(q.T, np.swapaxes(x, -1, -2), out=turned) is turned
+        same(np.swapaxes(turned, -1, -2), out)
+
+
+def test_dot_into_another_array_than_its_result_is_refused() -> None:
+    for out in (np.empty((6, 50)), np.empty((50, 6), F).T, np.empty((1, 6, 50), F)):
+        with pytest.raises(ValueError, match="not acceptable"):
+            np.dot(X, W, out=out)
+        with pytest.raises(ValueError, match=r"C-contiguous array of shape \(6, 50\) and dtype float32"):
+            np.dot(X, oc.QuantMatrix(W), out=out)
+    out = np.empty((6, 50), F)
+    assert np.dot(X, oc.QuantMatrix(W), out=out) is out
+    same(out, X @ oc.QuantMatrix(W))
 
 
 @pytest.mark.parametrize("axis", [0, 1])
@@ -237,12 +274,79 @@ def test_column_out_of_range_is_an_index_error_of_its_axis() -> None:
             oc.QuantMatrix(W)[index]
 
 
-def test_rows_alone_are_dequantized(monkeypatch: pytest.MonkeyPatch) -> None:
-    q = oc.QuantMatrix(W)
+# Of a matrix of 70 x 50: what indices take only some rows or columns for.
+SOME = [
+    3, [1, 2], slice(3), ([1, 2], slice(None)), (slice(None), [1, 2]), (..., 3), (5, 3), (5, slice(20)),
+    ([4, 60, 4], slice(10)), np.arange(70) % 9 == 0, (np.arange(70) % 9 == 0, 4), (None, 5), (5, None, [1, 2]),
+    (slice(None), np.arange(50) < 3), ([0, 1], [2, 3]), np.arange(3500).reshape(70, 50) == 77, (..., -1, 2),
+    (np.array([[0], [69]]), np.arange(50)), (slice(60, None, -1), slice(2)), (True, 3), np.uint8(9),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("index", SOME, ids=str)
+@pytest.mark.parametrize("axis", [0, 1])
+def test_only_the_lines_that_an_index_needs_are_dequantized(
+    index: Any, axis: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    q = oc.QuantMatrix(W, axis=axis)
+    expected = np.asarray(q)[index]
     monkeypatch.setattr(oc.QuantMatrix, "dequantize", lambda self: pytest.fail("all of it was dequantized"))
-    for index in (3, [1, 2], slice(3), ([1, 2], slice(None)), (slice(None), [1, 2]), (..., 3)):
-        q[index]
-    np.take(q, [1, 2], axis=0)
+    same(q[index], expected)
+
+
+def test_take_and_item_dequantize_only_the_lines_they_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    q = oc.QuantMatrix(W)
+    values = np.asarray(q)
+    monkeypatch.setattr(oc.QuantMatrix, "dequantize", lambda self: pytest.fail("all of it was dequantized"))
+    for axis in (0, 1, -1, -2):
+        for ids in ([1, 2], 3, np.array([[4, -5]])):
+            same(np.take(q, ids, axis=axis), np.take(values, ids, axis=axis))
+            assert q.take(ids, axis).flags.writeable
+    for place in ((3, 4), (-1, -2), (77,), (-1,)):
+        assert q.item(*place) == values.item(*place)
+    assert q.item((3, 4)) == values[3, 4]
+    for place in ((70, 0), (3500,)):
+        with pytest.raises(IndexError):
+            values.item(*place)
+        with pytest.raises(IndexError):
+            q.item(*place)
+
+
+@st.composite
+def indices(draw: st.DrawFn) -> Any:
+    """Whatever NumPy lets one write between brackets, for 7 x 5: also what does not fit."""
+    entry = st.one_of(
+        st.integers(-8, 8),
+        st.slices(7),
+        st.just(None),
+        st.just(...),
+        st.booleans(),
+        st.lists(st.integers(-5, 4), max_size=4),
+        st.lists(st.lists(st.integers(-5, 4), min_size=2, max_size=2), min_size=1, max_size=2).map(np.array),
+        st.lists(st.booleans(), min_size=5, max_size=5),
+        st.lists(st.booleans(), min_size=7, max_size=7).map(np.array),
+        st.integers(-5, 4).map(np.array),
+        st.integers(0, 4).map(np.uint8),
+        st.integers(0, 2**35 - 1).map(lambda bits: np.array([bits >> i & 1 for i in range(35)], bool).reshape(7, 5)),
+    )
+    return draw(st.one_of(entry, st.lists(entry, max_size=4).map(tuple)))
+
+
+@given(indices(), st.sampled_from([*MATRICES, "embedding"]))
+def test_any_index_is_that_of_the_dequantized_array(index: Any, kind: str) -> None:
+    w = W[:7, :5]
+    q = oc.QuantEmbedding(w, dtype="int4", group_size=2) if kind == "embedding" else oc.QuantMatrix(w, **MATRICES[kind])
+    floats = np.array(q.weight if kind == "embedding" else q)
+    try:
+        expected = floats[index]
+    except IndexError:
+        with pytest.raises(IndexError):
+            q[index]
+        return
+    result = q[index]
+    same(result, expected)
+    if isinstance(expected, np.ndarray):
+        assert result.flags.writeable is not np.may_share_memory(expected, floats)
 
 
 LAYOUTS: list[Callable[[Any], Any]] = [
@@ -258,6 +362,17 @@ def test_transposing_keeps_the_integers(layout: int) -> None:
     square = oc.QuantMatrix(W[:50])
     assert type(LAYOUTS[layout](square)) is oc.QuantMatrix
     np.testing.assert_array_equal(LAYOUTS[layout](square), LAYOUTS[layout](np.asarray(square)))
+
+
+def test_transpose_is_kept_and_goes_with_its_matrix() -> None:
+    q = oc.QuantMatrix(W)
+    assert q.T is q.T
+    assert q.T.T is q
+    same(np.asarray(q.T), np.asarray(q).T.copy())
+    transposed, gone = q.T, weakref.ref(q)
+    del q
+    assert gone() is None  # by its reference count: neither keeps the other in a cycle
+    same(X @ transposed.T, oc.QuantLinear(W.T)(X))
 
 
 @pytest.mark.parametrize(

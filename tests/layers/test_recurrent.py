@@ -290,7 +290,9 @@ def test_dtype_of_the_result(kind: str, dtype: Any, result: Any) -> None:
     y, after = layer(x)
     assert y.dtype == result
     assert all(s.dtype == result for s in as_tuple(after))
-    np.testing.assert_array_equal(y, layer(x.astype(F))[0].astype(result))
+    single = layer(x.astype(F))[0]
+    with np.errstate(all="ignore"):
+        np.testing.assert_array_equal(y, single.astype(result))
 
 
 @KIND
@@ -420,7 +422,11 @@ def test_layer_needs_consistent_arrays() -> None:
             weight_ih_l1=np.ones((20, 5)),
         )
         refuses(r"bias_hh_l0 must have shape \(20,\)", bias_hh_l0=np.ones(21))
-        refuses(r"bias_hh_l0 must be real numbers, got dtype <U1", TypeError, bias_hh_l0=np.array(["a"] * 20))
+        refuses(
+            r"bias_hh_l0 must hold real numbers .* of dtype <U1",
+            TypeError,
+            bias_hh_l0=np.array(["a"] * 20),
+        )
         refuses(r"bias_hh_l0 must not be a masked array", TypeError, bias_hh_l0=np.ma.zeros(20))
         with pytest.raises(TypeError, match=r"arrays must be a mapping from names to arrays, got list"):
             cls([1])
@@ -447,7 +453,7 @@ def test_call_refuses(quantized: bool) -> None:
         ),
         (gru, (x[0, 0],), ValueError, r"x must have shape \(batch, steps, 6\), .* got \(6,\)"),
         (lstm, (x[None],), ValueError, r"got \(1, 4, 3, 6\)"),
-        (lstm, (x.astype(complex),), TypeError, r"x must be real numbers, got dtype complex64|complex128"),
+        (lstm, (x.astype(complex),), TypeError, r"x must hold real numbers .* of dtype (complex64|complex128)"),
         (lstm, (x, state), TypeError, r"state must be a pair \(h0, c0\), got ndarray"),
         (lstm, (x, (state,)), TypeError, r"state must be a pair"),
         (
@@ -458,7 +464,7 @@ def test_call_refuses(quantized: bool) -> None:
         ),
         (lstm, (x[:, 0], (state, state)), ValueError, r"h0 must have shape \(2, 5\) to fit"),
         (gru, (x, state), ValueError, r"h0 must have shape \(1, 4, 5\) to fit"),
-        (gru, (x, "abc"), TypeError, r"h0 must be real numbers"),
+        (gru, (x, "abc"), TypeError, r"h0 must hold real numbers"),
     ):
         with pytest.raises(error, match=message):
             layer(*args)

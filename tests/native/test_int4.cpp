@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -92,8 +93,11 @@ void check_layer(const Kernel& kernel, const Shape& s, const Options& o) {
   std::vector<float> scale(group_elems);
   std::vector<std::uint16_t> half_scale(group_elems);
   layer.weight().unpack(values.data());
-  layer.weight().unpack_zero_point(zero_points.data());
-  layer.weight().unpack_scale(o.half_scale ? static_cast<void*>(half_scale.data()) : scale.data());
+  std::vector<std::int64_t> counted(std::max(static_cast<std::size_t>(s.n), group_elems));
+  std::iota(counted.begin(), counted.end(), std::int64_t{0});
+  const Indices all_n{counted.data(), s.n}, all_g{counted.data(), layer.weight().group_count()};
+  layer.weight().unpack_zero_point(all_n, all_g, zero_points.data());
+  layer.weight().unpack_scale(all_n, all_g, o.half_scale ? static_cast<void*>(half_scale.data()) : scale.data());
   check(values == w.q_w && zero_points == w.z_w, what + ": unpacked weights");
   check(o.half_scale ? half_scale == half : scale == w.s_w, what + ": unpacked scales");
 

@@ -252,8 +252,11 @@ def test_dequantize_linear_of_int32_and_float16_scales() -> None:
     ids=["both-signs", "negative", "positive", "zeros", "random", "extremes"],
 )
 def test_dynamic_quantize_linear_equals_the_reference(x) -> None:
-    for actual, expected in zip(oc.ops.dynamic_quantize_linear(x), reference("DynamicQuantizeLinear", x), strict=True):
-        same(actual, np.asarray(expected))
+    actual = oc.ops.dynamic_quantize_linear(x)
+    with np.errstate(all="ignore"):
+        expected = reference("DynamicQuantizeLinear", x)
+    for a, b in zip(actual, expected, strict=True):
+        same(a, np.asarray(b))
 
 
 UNDERFLOWING = [
@@ -278,7 +281,8 @@ SMALL_SCALES = [F(1e-45), F(1e-40), F(1e-38), np.float16(6e-8), np.float16(1e-6)
 @pytest.mark.parametrize("scale", SMALL_SCALES, ids=lambda s: f"{s.dtype}-{s}")
 @pytest.mark.parametrize("zero", BYTES)
 def test_quantize_and_dequantize_linear_with_subnormal_scales_equal_the_reference(scale, zero) -> None:
-    x = (np.arange(-300, 300) * np.float64(scale) * 0.5).astype(scale.dtype)  # within what int32 holds
+    with np.errstate(all="ignore"):
+        x = (np.arange(-300, 300) * np.float64(scale) * 0.5).astype(scale.dtype)  # within what int32 holds
     z = zero(7)
     q = oc.ops.quantize_linear(x, scale, z)
     with np.errstate(all="ignore"):

@@ -324,5 +324,5 @@ def test_models_may_look_at_their_arrays_while_they_are_calibrated() -> None:
     w = np.arange(64, dtype=np.float32).reshape(8, 8)
     options: dict[str, Any] = {"dtype": "int4", "rounding": "gptq", "calibration": [x], "forward": run}
     assert isinstance(oc.quantize_dynamic({"w": w}, arrays=["w"], **options)["w"], oc.QuantMatrix)
-    assert "watched" in seen[0]
+    assert "WatchedMatrix(8 x 8, float32)" in seen[0]
     assert seen[0].endswith("31.500 [0. 1.] (8, 8) float32")

@@ -21,6 +21,7 @@ from octavo._models.paths import matches
 from octavo._numerics.definition import dequantize
 from octavo._numerics.params import QParams
 from octavo._quantize.batches import Forward, run_model
+from octavo._util.floating import quiet
 from octavo.nn._recurrent_base import RecurrentLayer
 
 __all__ = ["compare"]
@@ -163,6 +164,7 @@ def _compared(
     return _measured(path, y, [_as64(call.y) for call in actual], beyond)
 
 
+@quiet
 def _measured(
     path: str,
     expected: list[NDArray[np.float64]],
@@ -171,7 +173,7 @@ def _measured(
 ) -> LayerComparison:
     y, z = (np.concatenate([part.ravel() for part in parts]) for parts in (expected, actual))
     signal, noise, power = float(y @ y), float((z - y) @ (z - y)), float(z @ z)
-    with np.errstate(divide="ignore"):
+    with np.errstate(all="ignore"):
         sqnr = float(10 * (np.log10(signal) - np.log10(noise))) if noise else np.inf
     product = float(np.sqrt(signal) * np.sqrt(power))
     cosine = float(y @ z) / product if product else float(signal == power)
@@ -179,6 +181,7 @@ def _measured(
     return LayerComparison(path or "(model)", sqnr, cosine, float(np.abs(z - y).max(initial=0)), clipped)
 
 
+@quiet
 def _beyond(x: Any, params: QParams) -> NDArray[np.bool_]:
     """Where x is more than half a step outside what the integers reach."""
     steps = _as64(x) / float(params.scale)
@@ -195,6 +198,7 @@ def _is_real(value: Any) -> bool:
     return type(value) is QuantizedArray or (isinstance(value, np.ndarray) and value.dtype.kind in "fiub")
 
 
+@quiet
 def _as64(value: Any) -> NDArray[np.float64]:
     # A layer's integers are compared as they are, behind ReLU where it was taken in: `dequantize` of the array itself
     # refuses those.

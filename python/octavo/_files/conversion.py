@@ -226,7 +226,7 @@ def _write_matrix(
         advance(elems * itemsize)
     checkpoint.release(matrix.tensor)
     if matrix.bias is not None:
-        with np.errstate(over="ignore", under="ignore"):
+        with np.errstate(all="ignore"):
             bias = checkpoint.array(matrix.bias).astype(np.float32)
         bad = np.flatnonzero(~np.isfinite(bias))
         if bad.size:
@@ -260,7 +260,7 @@ def _copy(checkpoint: Checkpoint, writer: Writer, name: str, kept: Tensor, advan
 
 
 def _as_float16(checkpoint: Checkpoint, name: str, values: NDArray[Any], start: int) -> NDArray[np.float16]:
-    with np.errstate(over="ignore", under="ignore"):
+    with np.errstate(all="ignore"):
         found = values.astype(np.float16)
     lost = np.flatnonzero(np.isinf(found) & np.isfinite(values))
     if lost.size:

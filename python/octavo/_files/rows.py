@@ -97,7 +97,7 @@ def quantized_blocks(
         ValueError: a row cannot be quantized; the message names the file, the tensor and the row.
     """
     for start, values in row_blocks(checkpoint, matrix):
-        with np.errstate(over="ignore", under="ignore"):
+        with np.errstate(all="ignore"):
             block = values.astype(np.float32) if values.dtype == np.float64 else values
         bad = ~np.isfinite(block)
         if bad.any():

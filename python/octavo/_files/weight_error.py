@@ -70,7 +70,7 @@ def estimated_error(layer: QuantLinear) -> float:
     """
     scale = layer.scale.astype(np.float64)
     w = layer.weight
-    with np.errstate(under="ignore"):  # the squares of tiny weights are zeros
+    with np.errstate(all="ignore"):  # the squares of tiny weights are zeros
         mean_square = float(np.mean(np.square(w, dtype=np.float64))) if w.size else 0.0
         mean_step = float(np.mean(scale**2)) if scale.size else 0.0
     return math.sqrt(mean_step / 12 / mean_square) if mean_square else 0.0
@@ -94,7 +94,7 @@ def error_against(
         matrix = _original_of(tensor, weight.shape, original, {} if own else layouts or {}, own or layout)
         for start, block in row_blocks(original, matrix):
             exact = block.astype(np.float64)
-            with np.errstate(under="ignore"):  # the squares of tiny weights are zeros
+            with np.errstate(all="ignore"):  # the squares of tiny weights are zeros
                 total += float(np.sum(exact**2))
                 difference += float(np.sum((weight[start : start + len(block)] - exact) ** 2))
         original.release(matrix.tensor)

@@ -8,13 +8,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from octavo import nn
+from octavo._layers.arrays.rows_first import rows_first
 from octavo._layers.linear import ActivationScheme, Rounding
 from octavo._layers.registry import stands_for
 from octavo._numerics.checks import is_int4
 from octavo._numerics.definition import quantize_weight
-from octavo._numerics.int4 import GroupedWeight, ScaleDtype, pack_int4, unpack_int4
+from octavo._numerics.int4 import GroupedWeight, ScaleDtype, dequantize_groups, pack_int4, unpack_int4
 from octavo._numerics.params import QType, QTypeLike, qint4, qint8
-from octavo._util.arrays import read_only, unmasked
+from octavo._util.arrays import read_only
+from octavo._util.floating import quiet
+from octavo._util.foreign import as_real
 from octavo._util.pickling import pickled
 from octavo.nn._layers import as_ids
 
@@ -71,7 +74,7 @@ class QuantEmbedding:
         scale_dtype: ScaleDtype = "float32",
         rounding: Rounding | None = None,
     ) -> None:
-        w = unmasked(weight, "weight")
+        w = as_real(weight, "weight")
         int4 = is_int4(dtype, group_size=group_size, symmetric=symmetric, scale_dtype=scale_dtype, rounding=rounding)
         if w.ndim != 2:
             raise ValueError(f"weight must be 2-D (num_embeddings, embedding_dim), got shape {w.shape}")
@@ -154,23 +157,29 @@ class QuantEmbedding:
 
     forward = __call__
 
+    def __getitem__(self, index: Any) -> Any:
+        """weight[index], of which only the rows that the index needs are dequantized: any index of a 2-D array.
+
+        What would be a view of a float array is read-only, because writing to it would not change the table.
+
+        Example:
+            >>> import numpy as np, octavo as oc
+            >>> oc.QuantEmbedding(np.float32([[1, 127], [0, -254]]))[[1, -1], :1]
+            array([[0.],
+                   [0.]], dtype=float32)
+        """
+        shape = (self.num_embeddings, self._dim)
+        return rows_first(index, shape, lambda ids: self._rows(slice(None) if ids is None else ids))
+
+    @quiet
     def _rows(self, at: Any) -> NDArray[np.float32]:
         scale = self._scale[at].astype(np.float32, copy=False)
         q = self._q[at]
         if self.dtype == qint8:
             rows: NDArray[np.float32] = np.multiply(q, scale, dtype=np.float32)
             return rows
-        values = unpack_int4(q, self._dim).astype(np.float32)
-        if self._zero_point is not None:
-            values -= self._over_groups(self._zero_point[at])
-        values *= self._over_groups(scale)
-        return values
-
-    def _over_groups(self, per_group: NDArray[Any]) -> NDArray[Any]:
-        """(..., groups) laid against (..., dim)."""
-        if self._group_size is None:
-            return per_group
-        return np.repeat(per_group, self._group_size, axis=-1)[..., : self._dim]
+        zero_point = None if self._zero_point is None else self._zero_point[at]
+        return dequantize_groups(unpack_int4(q, self._dim), scale, zero_point, self._group_size)
 
     @property
     def num_embeddings(self) -> int:

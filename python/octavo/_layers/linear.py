@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal, cast
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from octavo import _core
+from octavo._layers.packing import (
+    Packed,
+    check_weight_shape,
+    empty_result,
+    pack_grouped,
+    pack_int8,
+    scale_dtype,
+    weight_columns,
+    weight_rows,
+    whole_weight,
+    zero_points,
+)
 from octavo._numerics.checks import as_activations, as_bias, check_group_size, is_int4
 from octavo._numerics.definition import quantize_weight
 from octavo._numerics.int4 import GroupedWeight, ScaleDtype, pack_int4, unpack_int4
 from octavo._numerics.params import QParams, QType, QTypeLike, qint4, qint8
 from octavo._numerics.rounding import round_nearest, round_search
-from octavo._util.arrays import as_rows, check_out, read_only, rows_in_place, unmasked
+from octavo._util.arrays import as_rows, check_out, read_only, real_dtype, rows_in_place
+from octavo._util.foreign import as_real
 from octavo._util.pickling import pickled
+
+__all__ = ["ActivationScheme", "Layout", "QuantLinear", "Rounding"]
 
 ActivationScheme = Literal["symmetric", "asymmetric"]
 Rounding = Literal["nearest", "search"]
 Layout = Literal["out_in", "in_out"]  # of a float matrix: x @ w.T or x @ w
 
-_SCHEMES = ("symmetric", "asymmetric")
 _ROUNDERS = {"nearest": round_nearest, "search": round_search}
 _STATE_VERSION = 2
 
@@ -81,7 +96,7 @@ class QuantLinear:
 
     __slots__ = ("__weakref__", "_activation", "_call_name", "_group_size", "_packed", "_relu")
 
-    _packed: _core.PackedLinear | _core.PackedLinearInt4
+    _packed: Packed
 
     def __init__(
         self,
@@ -97,18 +112,18 @@ class QuantLinear:
         relu: bool = False,
         call: str = "forward",
     ) -> None:
-        w = unmasked(weight, "weight")
+        w = as_real(weight, "weight")
         if is_int4(dtype, group_size=group_size, symmetric=symmetric, scale_dtype=scale_dtype, rounding=rounding):
             check_group_size(group_size)
             check_weight_shape(w, activation, int4=True, group_size=group_size, symmetric=symmetric)
             grouped = _ROUNDERS[rounding or "search"](
                 w, group_size=group_size, symmetric=symmetric, scale_dtype=scale_dtype
             )
-            self._set_grouped(grouped, as_bias(bias, w.shape[0]), activation, relu, call)
+            self._set_grouped(grouped, bias, activation=activation, relu=relu, call=call)
             return
         check_weight_shape(w, activation)
         q, scale = quantize_weight(w)
-        self._set(q, scale, as_bias(bias, w.shape[0]), activation, relu, call)
+        self._set_int8(q, scale, bias, activation=activation, relu=relu, call=call)
 
     @classmethod
     def from_quantized(
@@ -138,16 +153,9 @@ class QuantLinear:
             >>> layer.weight
             array([[-64. ,  63.5]], dtype=float32)
         """
-        q = np.asarray(weight)
-        if q.dtype != np.int8:
-            raise TypeError(f"weight must be an int8 array, got dtype {q.dtype}; QuantLinear(weight) quantizes floats")
-        check_weight_shape(q, activation)
-        s = np.asarray(scale)
-        if s.shape not in ((), q.shape[:1]):
-            raise ValueError(f"scale must have shape ({q.shape[0]},) for weight {q.shape}, got {s.shape}")
-        params = QParams(np.broadcast_to(s, q.shape[:1]), 0, qint8, axis=0)
         layer = cls.__new__(cls)
-        layer._set(q, params.scale, as_bias(bias, q.shape[0]), activation, relu, call)
+        q, s_w = int8_weight(weight, scale, activation, remedy="QuantLinear(weight) quantizes floats")
+        layer._set_int8(q, s_w, bias, activation=activation, relu=relu, call=call)
         return layer
 
     @classmethod
@@ -185,7 +193,7 @@ class QuantLinear:
         symmetric = weight.zero_point is None
         check_weight_shape(weight.q, activation, int4=True, group_size=weight.group_size, symmetric=symmetric)
         layer = cls.__new__(cls)
-        layer._set_grouped(weight, as_bias(bias, weight.q.shape[0]), activation, relu, call)
+        layer._set_grouped(weight, bias, activation=activation, relu=relu, call=call)
         return layer
 
     @classmethod
@@ -219,44 +227,33 @@ class QuantLinear:
         bias = getattr(layer, "bias", None)
         return cls(layer.weight, bias, dtype=dtype, activation=activation, relu=relu, **options)
 
-    def _set(
+    def _set_int8(
         self,
         q: NDArray[np.int8],
         scale: NDArray[np.float32],
-        bias: NDArray[np.float32] | None,
+        bias: ArrayLike | None,
+        *,
         activation: ActivationScheme,
         relu: bool,
         call: str,
     ) -> None:
-        packed = _core.PackedLinear(q, scale, bias, asymmetric=activation == "asymmetric", relu=bool(relu))
-        self._hold(packed, None, activation, relu, call)
+        packed = pack_int8(q, scale, as_bias(bias, len(q)), activation, relu=bool(relu))
+        self._hold(packed, None, activation=activation, relu=relu, call=call)
 
     def _set_grouped(
         self,
         weight: GroupedWeight,
-        bias: NDArray[np.float32] | None,
+        bias: ArrayLike | None,
+        *,
         activation: ActivationScheme,
         relu: bool,
         call: str,
     ) -> None:
-        packed = _core.PackedLinearInt4(
-            weight.q,
-            np.ascontiguousarray(weight.scale, dtype=weight.scale_dtype),
-            weight.zero_point,
-            bias,
-            group_k=weight.group_size or 0,
-            asymmetric=activation == "asymmetric",
-            relu=bool(relu),
-        )
-        self._hold(packed, weight.group_size, activation, relu, call)
+        packed = pack_grouped(weight, as_bias(bias, len(weight.q)), activation, relu=bool(relu))
+        self._hold(packed, weight.group_size, activation=activation, relu=relu, call=call)
 
     def _hold(
-        self,
-        packed: _core.PackedLinear | _core.PackedLinearInt4,
-        group_size: int | None,
-        activation: ActivationScheme,
-        relu: bool,
-        call: str,
+        self, packed: Packed, group_size: int | None, *, activation: ActivationScheme, relu: bool, call: str
     ) -> None:
         if not call.isidentifier():
             raise ValueError(f"call must be the name of a method, got {call!r}")
@@ -291,17 +288,16 @@ class QuantLinear:
 
     def _call_any(self, x: ArrayLike, out: NDArray[Any] | None) -> NDArray[Any]:
         if out is None and type(x) is np.ndarray and x.dtype.char == "d":  # what NumPy code has where it says nothing
-            with np.errstate(over="ignore", invalid="ignore"):
+            with np.errstate(all="ignore"):
                 y = self._packed.try_call(x.astype(np.float32, order="C"))
             if y is not None:
                 return y.astype(np.float64)
         a = as_activations(x, self.in_features)
-        native = a.dtype.newbyteorder("=")
-        dtype = native if native.kind == "f" else np.dtype(np.float32)
+        dtype = real_dtype(a)
         shape = (*a.shape[:-1], self.out_features)
         if out is not None:
             check_out(out, shape, dtype)
-        with np.errstate(over="ignore", invalid="ignore"):  # beyond float32: infinity, so the row becomes NaN
+        with np.errstate(all="ignore"):  # beyond float32: infinity, so the row becomes NaN
             rows = as_rows(a)
             direct = out if out is not None and not np.may_share_memory(out, rows) else None
             target = rows_in_place(direct, rows.shape[0], self.out_features) if direct is not None else None
@@ -315,6 +311,10 @@ class QuantLinear:
             return result
         np.copyto(out, result)
         return out
+
+    def _quick_call(self) -> Callable[[Any], NDArray[np.float32] | None]:
+        """The shortest way to a result, for aligned, contiguous float32 x; gives None for any other."""
+        return self._packed.try_call
 
     def __getattr__(self, name: str) -> Any:
         if name == object.__getattribute__(self, "_call_name"):
@@ -342,12 +342,12 @@ class QuantLinear:
     @property
     def symmetric(self) -> bool:
         """Whether the weights have no zero points."""
-        return self._packed.symmetric if isinstance(self._packed, _core.PackedLinearInt4) else True
+        return not isinstance(self._packed, _core.PackedLinearInt4) or self._packed.symmetric
 
     @property
     def scale_dtype(self) -> ScaleDtype:
         """What the scales of the weights are held as: "float32" or "float16"."""
-        return "float16" if self._packed.scale().dtype == np.float16 else "float32"
+        return scale_dtype(self._packed)
 
     @property
     def activation(self) -> ActivationScheme:
@@ -384,13 +384,15 @@ class QuantLinear:
     @property
     def weight(self) -> NDArray[np.float32]:
         """The weights as the layer sees them, (q_w - z_w) * s_w (out, in) float32: unpacked on demand, read-only."""
-        if isinstance(self._packed, _core.PackedLinearInt4):
-            return read_only(self._grouped(self._packed).dequantize())
-        return read_only(self.int_repr() * self._packed.scale()[:, None])
+        return read_only(whole_weight(self._packed, self._group_size))
 
-    def _grouped(self, packed: _core.PackedLinearInt4) -> GroupedWeight:
-        zero_point = None if packed.symmetric else packed.zero_point()
-        return GroupedWeight(packed.int_repr(), self.scale, zero_point, self._group_size, self.scale_dtype)
+    def _weight_rows(self, outputs: NDArray[np.int64]) -> NDArray[np.float32]:
+        """weight[outputs], dequantized alone."""
+        return weight_rows(self._packed, self._group_size, outputs)
+
+    def _weight_columns(self, inputs: NDArray[np.int64]) -> NDArray[np.float32]:
+        """weight.T[inputs], dequantized alone."""
+        return weight_columns(self._packed, self._group_size, inputs)
 
     @property
     def nbytes(self) -> int:
@@ -423,7 +425,7 @@ class QuantLinear:
             state |= {
                 "weight": pack_int4(q),
                 "in_features": self.in_features,
-                "zero_point": None if self.symmetric else self._packed.zero_point(),
+                "zero_point": zero_points(self._packed),
                 "group_size": self._group_size,
             }
         return state | {
@@ -452,27 +454,15 @@ def _linear_from_state(state: dict[str, Any]) -> QuantLinear:
     return QuantLinear.from_grouped(grouped, bias, **state)
 
 
-def empty_result(m: int, n: int, dtype: DTypeLike) -> NDArray[Any]:
-    """Uninitialised (m, n); a large one from the pool of large results."""
-    return _core.empty_result(m, n, np.dtype(dtype))
-
-
-def check_weight_shape(
-    w: NDArray[Any], activation: str, *, int4: bool = False, group_size: int | None = None, symmetric: bool = True
-) -> None:
-    """Raises ValueError where w cannot be a layer's weight."""
-    if activation not in _SCHEMES:
-        raise ValueError(f"activation must be one of {_SCHEMES}, got {activation!r}")
-    if w.ndim != 2:
-        raise ValueError(f"weight must be 2-D (out, in), got shape {w.shape}")
-    wide, inputs = activation == "asymmetric", w.shape[1]
-    if int4:
-        bound, inputs = _core.max_exact_group_k(wide, not symmetric), min(inputs, group_size or inputs)
-    else:
-        bound = _core.max_exact_k(wide, False)
-    if inputs > bound:
-        raise ValueError(
-            f"weight has {inputs} input features{' in a group' if int4 else ''}; int32 sums are exact up to {bound} "
-            f"with activation={activation!r}. {'Choose smaller groups, or split' if int4 else 'Split'} the layer along "
-            "its inputs and add the results"
-        )
+def int8_weight(
+    weight: NDArray[np.int8], scale: ArrayLike, activation: ActivationScheme, *, remedy: str
+) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """int8 weights and their scales, one an output, both checked."""
+    q = np.asarray(weight)
+    if q.dtype != np.int8:
+        raise TypeError(f"weight must be an int8 array, got dtype {q.dtype}; {remedy}")
+    check_weight_shape(q, activation)
+    s = np.asarray(scale)
+    if s.shape not in ((), q.shape[:1]):
+        raise ValueError(f"scale must have shape ({q.shape[0]},) for weight {q.shape}, got {s.shape}")
+    return q, QParams(np.broadcast_to(s, q.shape[:1]), 0, qint8, axis=0).scale

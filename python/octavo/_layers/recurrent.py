@@ -13,6 +13,7 @@ from octavo._layers.linear import ActivationScheme, QuantLinear, Rounding, _line
 from octavo._layers.registry import stands_for
 from octavo._numerics.int4 import ScaleDtype
 from octavo._numerics.params import QType, QTypeLike
+from octavo._util.arrays import real_dtype
 from octavo._util.pickling import pickled
 from octavo.nn._recurrent_base import Array, RecurrentLayer, read_weights
 
@@ -75,8 +76,7 @@ class _QuantRecurrent(RecurrentLayer):
         return cls(layer.weights, batch_first=layer.batch_first, **options)
 
     def _dtypes(self, x: Array) -> tuple[np.dtype[Any], np.dtype[Any]]:
-        single = np.dtype(np.float32)
-        return (x.dtype.newbyteorder("=") if x.dtype.kind == "f" else single), single
+        return real_dtype(x), np.dtype(np.float32)
 
     def _run(self, direction: int, x: Array, states: list[Array], y: Array, reverse: bool) -> None:
         name = self._directions[direction]
@@ -89,8 +89,7 @@ class _QuantRecurrent(RecurrentLayer):
         h = states[0]
         for start in reversed(starts) if reverse else starts:
             stop = min(start + chunk, steps)
-            with np.errstate(over="ignore", invalid="ignore"):  # beyond float32: infinity, so the row becomes NaN
-                part = x[start:stop].astype(np.float32, copy=False)
+            part = x[start:stop].astype(np.float32, copy=False)  # beyond float32: infinity, so the row becomes NaN
             products = inputs(part, out=buffer[: stop - start])
             self._steps(recurrent, products, states, y[start:stop], reverse)
             h[:] = y[start if reverse else stop - 1]

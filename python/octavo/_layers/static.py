@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NoReturn, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from octavo._layers.arrays.quantized import QuantizedArray, kernel_numbers
-from octavo._layers.linear import QuantLinear, check_weight_shape, empty_result
-from octavo._numerics.checks import as_activations, as_bias
+from octavo._layers.linear import QuantLinear, int8_weight
+from octavo._layers.packing import empty_result, no_result
+from octavo._numerics.checks import as_activations
 from octavo._numerics.params import QParams, qint4, qint8, quint4, quint8
-from octavo._util.arrays import as_rows, check_out, rows_in_place
+from octavo._util.arrays import as_rows, check_out, real_dtype, rows_in_place
 from octavo._util.pickling import pickled
 
 __all__ = ["StaticQuantLinear"]
@@ -71,21 +73,14 @@ class StaticQuantLinear(QuantLinear):
         name: str = "",
         call: str = "forward",
     ) -> None:
-        q = np.asarray(weight)
-        if q.dtype != np.int8:
-            raise TypeError(f"weight must be an int8 array, got dtype {q.dtype}; `convert` quantizes float layers")
-        check_weight_shape(q, "asymmetric")
-        s = np.asarray(scale)
-        if s.shape not in ((), q.shape[:1]):
-            raise ValueError(f"scale must have shape ({q.shape[0]},) for weight {q.shape}, got {s.shape}")
-        s_w = QParams(np.broadcast_to(s, q.shape[:1]), 0, qint8, axis=0).scale
+        q, s_w = int8_weight(weight, scale, "asymmetric", remedy="`convert` quantizes float layers")
         require_per_tensor_8_bit(input, "input")
         if output is not None:
             require_per_tensor_8_bit(output, "output")
-        with np.errstate(over="ignore"):
+        with np.errstate(all="ignore"):
             if not np.isfinite(input.scale * s_w).all():
                 raise ValueError(f"input scale {input.scale} times the largest weight scale {s_w.max()} is infinite")
-        self._set(q, s_w, as_bias(bias, q.shape[0]), "asymmetric", relu, call)
+        self._set_int8(q, s_w, bias, activation="asymmetric", relu=relu, call=call)
         self._input, self._output, self._name = input, output, str(name)
         self._folded = self._label() if folded else None
         self._input_numbers = kernel_numbers(input)
@@ -120,6 +115,9 @@ class StaticQuantLinear(QuantLinear):
 
     forward = __call__
 
+    def _quick_call(self) -> Callable[[Any], None]:
+        return no_result
+
     def _rows(self, x: Any) -> tuple[NDArray[Any], tuple[float, int, int, int], tuple[int, ...], np.dtype[Any]]:
         """x as (m, in) contiguous rows, float32 or integers; their parameters; leading shape; the result's dtype."""
         if type(x) is QuantizedArray:
@@ -140,10 +138,9 @@ class StaticQuantLinear(QuantLinear):
             a = as_activations(x, self.in_features)
         except (TypeError, ValueError) as error:
             raise type(error)(f"{self._label()}: {error}") from None
-        native = a.dtype.newbyteorder("=")
-        with np.errstate(over="ignore"):  # float64 beyond float32 is infinity, which saturates
+        with np.errstate(all="ignore"):  # float64 beyond float32 is infinity, which saturates
             rows = as_rows(a)
-        return rows, self._input_numbers, a.shape[:-1], native if native.kind == "f" else np.dtype(np.float32)
+        return rows, self._input_numbers, a.shape[:-1], real_dtype(a)
 
     def _float_result(
         self,
@@ -163,7 +160,7 @@ class StaticQuantLinear(QuantLinear):
             self._refuse_nan(rows)
         if target is not None:
             return cast("NDArray[Any]", out)
-        with np.errstate(over="ignore"):
+        with np.errstate(all="ignore"):
             result = y.reshape(shape).astype(dtype, copy=False)
         if out is None:
             return result

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from octavo._numerics.params import QTypeLike, as_qtype, qint4, qint8
-from octavo._util.arrays import contiguous, require_finite, unmasked
+from octavo._util.arrays import contiguous, require_finite
+from octavo._util.foreign import as_array, as_real, is_real, not_real
 
 __all__ = ["as_activations", "as_bias", "check_group_size", "is_int4"]
 
@@ -25,9 +26,7 @@ def as_bias(bias: ArrayLike | None, n: int) -> NDArray[np.float32] | None:
     """
     if bias is None:
         return None
-    b = unmasked(bias, "bias")
-    if b.dtype.kind not in "fiub":
-        raise TypeError(f"bias must be real numbers, got dtype {b.dtype}")
+    b = as_real(bias, "bias")
     if b.shape != (n,):
         raise ValueError(f"bias must have shape ({n},) to fit the weight, got {b.shape}")
     require_finite(b, "bias")
@@ -41,9 +40,9 @@ def as_activations(x: ArrayLike, in_features: int) -> NDArray[Any]:
         TypeError: it is not real, or masked.
         ValueError: its last axis is not in_features.
     """
-    a = unmasked(x, "x")
-    if a.dtype.kind not in "fiub":
-        raise TypeError(f"x must be real numbers, got dtype {a.dtype}")
+    a = as_array(x, "x")
+    if not is_real(a.dtype):
+        raise TypeError(not_real(x, a.dtype, "x"))
     if a.ndim == 0 or a.shape[-1] != in_features:
         raise ValueError(f"x must have shape (..., {in_features}) to fit the layer's inputs, got {a.shape}")
     return a

@@ -227,7 +227,7 @@ def sigmoid(x: Any) -> Any:
         >>> sigmoid(np.float32([0.0]))
         array([0.5], dtype=float32)
     """
-    with np.errstate(under="ignore"):
+    with np.errstate(all="ignore"):
         e = np.exp(-np.abs(x))
         return (np.where(x < 0, e, e.dtype.type(1)) / (1 + e)).astype(e.dtype, copy=False)
 

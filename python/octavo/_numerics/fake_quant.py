@@ -46,7 +46,7 @@ def forward(x: Any, qparams: QParams) -> NDArray[np.floating[Any]]:
     values = as_real_array(x, "x")
     check_shape(values.shape, qparams, "x")
     if qparams.group_size is None:
-        with np.errstate(over="ignore"):
+        with np.errstate(all="ignore"):
             y = _core.fake_quantize(contiguous(values), *_numbers(qparams, values.ndim))
         if y is not None:
             return y.astype(real_dtype(values), copy=False)

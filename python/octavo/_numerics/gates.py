@@ -54,7 +54,7 @@ def tanh(x: ArrayLike) -> Float32Array:
     """
     values = np.asarray(x, dtype=np.float32)
     a = np.abs(values)
-    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+    with np.errstate(all="ignore"):
         e = _exp_negative(a + a)
         far = (_F(1) - e) / (_F(1) + e)
         z = a * a
@@ -65,7 +65,7 @@ def tanh(x: ArrayLike) -> Float32Array:
 def _exp_negative(a: Float32Array) -> Float32Array:
     """exp(-a) for a >= 0 or NaN."""
     x = -np.where(a > _LARGEST, _LARGEST, a)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(all="ignore"):
         shifted = np.atleast_1d(x * _LOG2_E + _TO_INTEGER)
         n = shifted - _TO_INTEGER
         r = (x - n * _LN2_HIGH) - n * _LN2_LOW
@@ -102,7 +102,7 @@ def lstm_cell(a: Float32Array, b: Float32Array, c: Float32Array) -> tuple[Float3
     """
     ai, af, ag, ao = np.split(a + b, 4, axis=-1)
     i, f, g, o = sigmoid(ai), sigmoid(af), tanh(ag), sigmoid(ao)
-    with np.errstate(invalid="ignore", under="ignore"):
+    with np.errstate(all="ignore"):
         c = f * c + i * g
         return o * tanh(c), c
 
@@ -127,7 +127,7 @@ def gru_cell(a: Float32Array, b: Float32Array, h: Float32Array) -> Float32Array:
     """
     ar, az, an = np.split(a, 3, axis=-1)
     br, bz, bn = np.split(b, 3, axis=-1)
-    with np.errstate(invalid="ignore", under="ignore"):
+    with np.errstate(all="ignore"):
         r, z = sigmoid(ar + br), sigmoid(az + bz)
         n = tanh(an + r * bn)
         return (_F(1) - z) * n + z * h

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from octavo._numerics.int4 import GroupedWeight, ScaleDtype
 from octavo._numerics.rounding import as_weight, power_of_two, round_groups, round_search, zero_weight
 from octavo._util.arrays import as_real_array
+from octavo._util.floating import quiet
 
 __all__ = ["InputStatistics", "round_gptq"]
 
@@ -66,6 +67,7 @@ class InputStatistics:
         self._products: Doubles | None = np.zeros((self.in_features, self.in_features)) if products else None
         self._pending: list[Floats] = []
 
+    @quiet
     def update(self, x: npt.ArrayLike) -> None:
         """Adds inputs x (..., K).
 
@@ -78,7 +80,7 @@ class InputStatistics:
             raise ValueError(f"inputs must have shape (..., {k}), got {values.shape}")
         rows = values.reshape(int(np.prod(values.shape[:-1])), k)
         parts = [rows[first : first + _ROWS] for first in range(0, len(rows), _ROWS)]
-        with np.errstate(over="ignore"):
+        with np.errstate(all="ignore"):
             if not all(np.isfinite(part.astype(np.float32, copy=False)).all() for part in parts):
                 raise ValueError("inputs must be finite in float32, got NaN or infinity")
         for part in parts:
@@ -103,6 +105,7 @@ class InputStatistics:
             products[: columns.stop, columns] += block
 
     @property
+    @quiet
     def hessian(self) -> Doubles:
         """X^T X, (K, K), read-only; the next `update` changes it.
 
@@ -122,11 +125,13 @@ class InputStatistics:
         return view
 
     @property
+    @quiet
     def importance(self) -> Doubles:
         """The mean of x[k]^2, (K,): `importance` of `octavo.round_search`."""
         return self._squares / max(self.rows, 1)
 
 
+@quiet
 def round_gptq(
     weight: npt.ArrayLike,
     inputs: npt.ArrayLike | InputStatistics,

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from octavo._util.arrays import contiguous, row_blocks
+from octavo._util.floating import quiet
 
 __all__ = ["GroupedWeight", "ScaleDtype", "pack_int4", "unpack_int4"]
 
@@ -163,16 +164,34 @@ class GroupedWeight:
 
     def dequantize(self) -> npt.NDArray[np.float32]:
         """w' (N, K): one float32 rounding an element."""
-        n, k = self.q.shape
-        size = max(k if self.group_size is None else self.group_size, 1)
-        values = np.empty((n, k), np.float32)
-        for g in range(self.scale.shape[1]):
-            part = np.s_[:, g * size : (g + 1) * size]
-            values[part] = self.q[part]
-            if self.zero_point is not None:
-                values[part] -= self.zero_point[:, g, None]
-            values[part] *= self.scale[:, g, None]
-        return values
+        return dequantize_groups(self.q, self.scale, self.zero_point, self.group_size)
+
+
+@quiet
+def dequantize_groups(
+    q: npt.NDArray[np.int8],
+    scale: npt.NDArray[Any],
+    zero_point: npt.NDArray[np.int8] | None,
+    group_size: int | None,
+) -> npt.NDArray[np.float32]:
+    """(q - z) * s of rows (..., K) whose groups lie along the last axis: one float32 rounding an element.
+
+    Example:
+        >>> import numpy as np
+        >>> dequantize_groups(np.array([[1, 2, 3]], np.int8), np.float32([[10, 100]]), None, 2)
+        array([[ 10.,  20., 300.]], dtype=float32)
+    """
+    values = q.astype(np.float32)
+    k, groups = values.shape[-1], scale.shape[-1]
+    size = max(group_size or k, 1)
+    whole = min(k // size, groups)
+    split = values[..., : whole * size].reshape(*values.shape[:-1], whole, size)  # a view: one axis becomes two
+    for part, group in ((split, slice(whole)), (values[..., None, whole * size :], slice(whole, groups))):
+        if part.size:
+            if zero_point is not None:
+                part -= zero_point[..., group, None]
+            part *= scale[..., group, None]
+    return values
 
 
 def _require_int4(values: npt.NDArray[np.int8], name: str) -> None:
@@ -201,6 +220,6 @@ def _not_usable(scale: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
 
 
 def _not_float16(scale: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
-    with np.errstate(over="ignore", under="ignore"):
+    with np.errstate(all="ignore"):
         wrong: npt.NDArray[np.bool_] = scale.astype(np.float16) != scale
     return wrong

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from octavo._numerics.int4 import GroupedWeight, ScaleDtype
 from octavo._numerics.params import SMALLEST_RANGE
 from octavo._util.arrays import as_real_array, large_zeros, row_blocks
+from octavo._util.floating import quiet
 
 __all__ = ["round_nearest", "round_search"]
 
@@ -115,12 +116,13 @@ def round_search(
     return _in_blocks(weight, importance, group_size, symmetric, scale_dtype, search=True)
 
 
+@quiet
 def as_weight(weight: npt.ArrayLike) -> Floats:
     """The weight as float32 (N, K), finite and at most 2**127."""
     values = as_real_array(weight, "weight")
     if values.ndim != 2:
         raise ValueError(f"weight must be 2-D (out, in), got shape {values.shape}")
-    with np.errstate(over="ignore"):
+    with np.errstate(all="ignore"):
         values = np.ascontiguousarray(values, np.float32)  # NumPy sums in the order of memory, and rounds on the way
     if not all((np.abs(values[rows]) <= _LARGEST).all() for rows in row_blocks(values.shape)):
         usable = np.abs(values) <= _LARGEST
@@ -139,6 +141,7 @@ def zero_weight(n: int, k: int, group_size: int | None, symmetric: bool, scale_d
     return GroupedWeight(large_zeros((n, k), np.int8), scale, zero_point, group_size, scale_dtype)
 
 
+@quiet
 def _in_blocks(
     weight: npt.ArrayLike,
     importance: npt.ArrayLike | None,
@@ -189,6 +192,7 @@ def _as_importance(importance: npt.ArrayLike, k: int) -> Floats:
     return values
 
 
+@quiet
 def round_groups(
     w: Floats, importance: Floats | None, *, symmetric: bool, scale_dtype: ScaleDtype, search: bool
 ) -> tuple[npt.NDArray[np.int8], Floats, npt.NDArray[np.int8] | None]:
@@ -219,6 +223,7 @@ def _normalized(w: Floats) -> tuple[Floats, Floats]:
     return unit, np.where(largest[..., None] > 0, w / unit[..., None], np.float32(0)).astype(np.float32)
 
 
+@quiet
 def power_of_two(values: npt.ArrayLike) -> Floats:
     """The power of two at or below each positive value, in float32's normal range; 1 for zero."""
     mantissa, exponent = np.frexp(np.asarray(values, np.float32))
@@ -233,7 +238,7 @@ def _stored(scale: Floats, unit: Floats, dtype: ScaleDtype) -> Floats:
     """The scale as it will be held, in units again: units are powers of two, so that this rounds once."""
     if dtype == "float32":
         return scale
-    with np.errstate(over="ignore", under="ignore"):
+    with np.errstate(all="ignore"):
         held = (scale * unit).astype(np.float16).astype(np.float32)
     if not np.isfinite(held).all() or (held == 0).any():
         extreme = float((scale * unit).flat[np.argmin(np.isfinite(held) & (held != 0))])

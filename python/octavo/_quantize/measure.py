@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,7 +69,8 @@ def measured(
     """
     before = None if spec is None else snapshot(original)
     try:
-        return _measured(*_runs(original, quantized, spec, x), rounds, round_seconds)
+        with _settings(quantized):
+            return _measured(*_runs(original, quantized, spec, x), rounds, round_seconds)
     finally:
         if before is not None:
             restore(original, before)
@@ -80,10 +82,16 @@ def signal_to_noise(
     """SQNR, 10 log10(sum y^2 / sum (y' - y)^2) in dB, of the quantized one's result y' for x; arguments as above."""
     before = None if spec is None else snapshot(original)
     try:
-        return _decibels(*_runs(original, quantized, spec, x))
+        with _settings(quantized):
+            return _decibels(*_runs(original, quantized, spec, x))
     finally:
         if before is not None:
             restore(original, before)
+
+
+def _settings(quantized: QuantLinear | QuantMatrix) -> AbstractContextManager[None]:
+    """The product of an array is octavo's own; a layer is the user's code, which keeps its np.seterr."""
+    return np.errstate(all="ignore") if isinstance(quantized, QuantMatrix) else nullcontext()
 
 
 def _measured(run: Callable[[], Any], run_quantized: Callable[[], Any], rounds: int, round_seconds: float) -> Measured:
@@ -93,9 +101,9 @@ def _measured(run: Callable[[], Any], run_quantized: Callable[[], Any], rounds: 
 
 
 def _decibels(run: Callable[[], Any], run_quantized: Callable[[], Any]) -> float:
-    with np.errstate(over="ignore", invalid="ignore"):
-        exact, rough = (np.asarray(f(), np.float64) for f in (run, run_quantized))
+    results = run(), run_quantized()
     with np.errstate(all="ignore"):
+        exact, rough = (np.asarray(y, np.float64) for y in results)
         signal, noise = float(np.sum(exact * exact)), float(np.sum((rough - exact) ** 2))
         # NaN where a result is not finite, and minus infinity where it ought to be zero
         return float(10 * np.log10(np.float64(signal) / noise)) if noise != 0 else float("inf")

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from octavo._layers.matrix import watched_matrix
+from octavo._layers.watched import WatchedMatrix
 from octavo._models import walk as tree
 from octavo._models.hooks import Watched
 from octavo._numerics.gptq import InputStatistics
@@ -30,7 +30,7 @@ _MAX_STATISTICS_BYTES = 2 << 30
 def watched(target: Target, update: Callable[[Any], None]) -> Any:
     """What computes as the layer or array does, and hands the inputs that it multiplies to `update`."""
     if target.axis is not None:
-        return watched_matrix(target.weight(), target.axis, update)
+        return WatchedMatrix(target.weight(), target.axis, update)
     assert target.spec is not None
     # What the layer sets in itself stays in the copy, which shares the weight.
     held = getattr(target.original, target.spec.weight)
@@ -43,7 +43,8 @@ def first_rows(model: Any, targets: list[Target], x: Any, forward: Forward) -> d
     given: dict[str, NDArray[np.float32]] = {}
 
     def note(path: str, value: Any) -> None:
-        rows = np.array(value, np.float32)
+        with np.errstate(all="ignore"):
+            rows = np.array(value, np.float32)
         if rows.size and path not in given:
             given[path] = rows.reshape(-1, rows.shape[-1])
 

@@ -11,9 +11,11 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from octavo._util.foreign import as_real, is_extended
+
 __all__ = [
     "as_real_array", "as_rows", "check_out", "contiguous", "first_place", "is_traced", "large_zeros", "read_only",
-    "real_dtype", "refuse_masked", "require_finite", "row_blocks", "rows_in_place", "unmasked", "why_not_finite",
+    "real_dtype", "require_finite", "row_blocks", "rows_in_place", "why_not_finite",
 ]  # fmt: skip
 
 Array = npt.NDArray[Any]
@@ -31,44 +33,26 @@ def is_traced(x: object) -> bool:
     return tracer is not None and issubclass(type(x), tracer.Box)  # isinstance would ask a stand-in for its class
 
 
-def refuse_masked(x: object, name: str) -> None:
-    """Raises TypeError for a masked array, whose mask would be lost."""
-    masked = sys.modules.get("numpy.ma")  # not imported for this question: unless it is loaded, nothing is masked
-    if masked is not None and isinstance(x, masked.MaskedArray):
-        raise TypeError(f"{name} must not be a masked array, whose mask would be lost; pass {name}.filled(value)")
-
-
-def unmasked(x: npt.ArrayLike, name: str) -> Array:
-    """`x` as an array, not copied; TypeError for a masked one."""
-    refuse_masked(x, name)
-    return np.asarray(x)
-
-
 def as_real_array(x: npt.ArrayLike, name: str) -> Array:
-    """`x` as an array of float16/32/64, integers or bool, not copied; anything else is a TypeError.
+    """`x` as `as_real` gives it; a value that autograd is differentiating is a TypeError, too.
 
     Example:
         >>> as_real_array([1j], "x")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
-        TypeError: x must hold real numbers (...), got list of dtype complex128; convert it first
+        TypeError: x must hold real numbers (...), got list of dtype complex128; convert it first, with .real or np.abs
     """
     if is_traced(x):
         raise TypeError(
             f"{name} must be an array, got a value that autograd is differentiating ({type(x).__name__}): rounding has"
             " no gradient of its own. octavo.qat.fake_quantize passes one straight through"
         )
-    array = unmasked(x, name)
-    if array.dtype.kind in "biu" or (array.dtype.kind == "f" and array.dtype.itemsize <= 8):
-        return array
-    raise TypeError(
-        f"{name} must hold real numbers (float16, float32, float64, integers or bool),"
-        f" got {type(x).__name__} of dtype {array.dtype}; convert it first"
-    )
+    return as_real(x, name)
 
 
 def real_dtype(x: Array) -> np.dtype[Any]:
     """The type of a result computed from x: x's own where it holds floats, in native byte order; else float32."""
-    return x.dtype.newbyteorder("=") if x.dtype.kind == "f" else np.dtype(np.float32)
+    is_float = x.dtype.kind == "f" or (is_extended(x.dtype) and "float" in x.dtype.name)
+    return x.dtype.newbyteorder("=") if is_float else np.dtype(np.float32)
 
 
 def first_place(bad: npt.NDArray[np.bool_], name: str) -> str:
@@ -86,7 +70,7 @@ def why_not_finite(x: Array, name: str) -> str:
     """What to say of an array that is not finite in float32: which value, where, and what to do."""
     bad, rule, fault, remedy = ~np.isfinite(x), "be finite", "NaN or infinite", "remove them"
     if not bad.any():
-        with np.errstate(over="ignore"):
+        with np.errstate(all="ignore"):
             bad = np.isinf(x.astype(np.float32))
         rule, fault, remedy = "fit float32 (up to 3.4028235e38)", "beyond it", f"scale {name} down"
     count, place = np.count_nonzero(bad), first_place(bad, name)
@@ -102,7 +86,7 @@ def require_finite(x: Array, name: str) -> None:
         Traceback (most recent call last):
         ValueError: w must be finite, got 1 of 2 values NaN or infinite, the first (nan) at w[0, 1]; remove them
     """
-    with np.errstate(over="ignore"):
+    with np.errstate(all="ignore"):
         blocks = row_blocks(x.shape) if x.dtype.kind == "f" else ()
         finite = all(np.isfinite(x[rows].astype(np.float32, copy=False)).all() for rows in blocks)
     if not finite:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from octavo._util.arrays import is_traced
+from octavo._util.floating import quiet
 from octavo.nn._recurrent_base import as_float
 
 __all__ = ["Embedding", "Linear", "ReLU", "Sequential", "Sigmoid"]
@@ -66,6 +67,7 @@ class Linear:
         weight = rng.uniform(-bound, bound, (out_features, in_features)).astype(np.float32)
         return cls(weight, rng.uniform(-bound, bound, out_features).astype(np.float32) if bias else None)
 
+    @quiet
     def __call__(self, x: ArrayLike) -> NDArray[Any]:
         """x (..., in_features) -> y (..., out_features), in NumPy's common type of x, W and b."""
         a: Any = x if is_traced(x) else np.asarray(x)
@@ -89,6 +91,7 @@ class ReLU:
         array([ 0., nan,  2.])
     """
 
+    @quiet
     def __call__(self, x: ArrayLike) -> NDArray[Any]:
         if is_traced(x):
             from octavo._numerics import differentiable as qat_ops
@@ -111,6 +114,7 @@ class Sigmoid:
         array([0. , 0.5, 1. ])
     """
 
+    @quiet
     def __call__(self, x: ArrayLike) -> NDArray[Any]:
         if is_traced(x):
             from octavo._numerics import differentiable as qat_ops
@@ -118,9 +122,8 @@ class Sigmoid:
             traced: NDArray[Any] = qat_ops.sigmoid(x)
             return traced
         a = np.asarray(x)
-        with np.errstate(under="ignore"):
-            e = np.exp(-np.abs(a))
-            y: NDArray[Any] = np.where(a < 0, e, 1) / (1 + e)
+        e = np.exp(-np.abs(a))
+        y: NDArray[Any] = np.where(a < 0, e, 1) / (1 + e)
         return y.astype(e.dtype, copy=False)
 
     def __repr__(self) -> str:

@@ -17,9 +17,10 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from octavo._util.arrays import unmasked
+from octavo._util.floating import quiet
+from octavo._util.foreign import as_array, as_real
 
-__all__ = ["KINDS", "RecurrentLayer", "as_float", "as_real", "direction_names", "read_weights"]
+__all__ = ["KINDS", "RecurrentLayer", "as_float", "direction_names", "read_weights"]
 
 Array: TypeAlias = NDArray[Any]
 
@@ -173,6 +174,7 @@ class RecurrentLayer:
         """
         raise NotImplementedError
 
+    @quiet
     def __call__(self, x: ArrayLike, state: Any = None) -> tuple[Array, Any]:
         """The outputs of the last layer at each step, and the state behind the last step.
 
@@ -188,7 +190,8 @@ class RecurrentLayer:
             TypeError: x or a state is not real numbers, or an LSTM's state is no pair.
             ValueError: a shape does not fit.
         """
-        a = as_real("x", x)
+        given = as_array(x, "x")
+        a = as_real(x, "x")
         if a.ndim not in (2, 3) or a.shape[-1] != self.input_size:
             layout = "(batch, steps, " if self.batch_first else "(steps, batch, "
             size = f"{self.input_size})"
@@ -196,7 +199,7 @@ class RecurrentLayer:
         unbatched = a.ndim == 2
         batch_axis = 0 if self.batch_first and not unbatched else 1
         a = a[:, None] if unbatched else a
-        dtype, work = self._dtypes(a)
+        dtype, work = self._dtypes(given)
         per_layer = 2 if self.bidirectional else 1
         after = self._initial(state, a.shape[batch_axis], unbatched, work)
         for layer in range(self.num_layers):
@@ -207,8 +210,7 @@ class RecurrentLayer:
                 steps = [v.swapaxes(0, 1) if batch_axis == 0 else v for v in (a, part)]
                 self._run(direction, steps[0], [s[direction] for s in after], steps[1], reverse=i == 1)
             a = y
-        with np.errstate(over="ignore", invalid="ignore"):
-            a, *after = [v.astype(dtype, copy=False) for v in (a, *after)]
+        a, *after = [v.astype(dtype, copy=False) for v in (a, *after)]
         if unbatched:
             a, after = a[:, 0], [s[:, 0] for s in after]
         return a, (tuple(after) if self.states == 2 else after[0])
@@ -224,35 +226,17 @@ class RecurrentLayer:
             raise TypeError(f"state must be a pair (h0, c0), got {type(state).__name__}")
         parts = []
         for name, value in zip(("h0", "c0"), state if self.states == 2 else (state,), strict=False):
-            given = as_real(name, value)
+            given = as_real(value, name)
             expected = (shape[0], shape[2]) if unbatched else shape
             if given.shape != expected:
                 raise ValueError(f"{name} must have shape {expected} to fit the layer and x, got {given.shape}")
-            with np.errstate(over="ignore"):
-                parts.append(np.array(given, dtype, order="C").reshape(shape))
+            parts.append(np.array(given, dtype, order="C").reshape(shape))
         return parts
 
     def _options(self) -> str:
         options = f", num_layers={self.num_layers}" if self.num_layers > 1 else ""
         options += ", bidirectional" if self.bidirectional else ""
         return options + (", batch_first" if self.batch_first else "")
-
-
-def as_real(name: str, values: ArrayLike) -> Array:
-    """An array of real numbers.
-
-    Raises:
-        TypeError: it holds anything else.
-
-    Example:
-        >>> from octavo.nn._recurrent_base import as_real
-        >>> as_real("x", [1, 2])
-        array([1, 2])
-    """
-    a = unmasked(values, name)
-    if a.dtype.kind not in "fiub":
-        raise TypeError(f"{name} must be real numbers, got dtype {a.dtype}")
-    return a
 
 
 def as_float(name: str, values: ArrayLike) -> Array:
@@ -266,5 +250,5 @@ def as_float(name: str, values: ArrayLike) -> Array:
         >>> as_float("weight", [1, 2])
         array([1., 2.], dtype=float32)
     """
-    a = as_real(name, values)
+    a = as_real(values, name)
     return a if a.dtype.kind == "f" else a.astype(np.float32)

@@ -144,7 +144,7 @@ def _checked(params: Any, held: list[_Held]) -> dict[str, Any]:
 
 def _finite_in(value: NDArray[Any], *dtypes: DTypeLike) -> NDArray[np.bool_]:
     """Whether each element is finite, and is so in each of the dtypes."""
-    with np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(all="ignore"):
         finite: NDArray[np.bool_] = np.all([np.isfinite(value.astype(dtype)) for dtype in dtypes], axis=0)
     return finite
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,21 +15,22 @@ _Axes = list[str | int]
 
 
 def as_product(
-    operands: tuple[Any, ...], options: dict[str, Any], matrix: type
+    operands: tuple[Any, ...], options: dict[str, Any], is_matrix: Callable[[Any], bool]
 ) -> tuple[NDArray[Any], Any, bool, list[int]] | None:
     """(x, Q, transposed, order) where np.einsum(*operands) is (x @ Q or x @ Q.T).transpose(order); else None.
 
-    That is every sum over one axis of an array and one of a matrix of the class `matrix`: "...k,kn->...n",
-    "...k,nk->...n", with the operands in either order, the array's axes in any order, and with or without "->".
+    That is every sum over one axis of an array and one of a matrix: "...k,kn->...n", "...k,nk->...n", with the operands
+    in either order, the array's axes in any order, and with or without "->". `is_matrix` tells a matrix.
 
     Example:
         >>> import numpy as np, octavo as oc
         >>> x, Q = np.ones((2, 5, 3), np.float32), oc.QuantMatrix(np.ones((3, 4), np.float32))
-        >>> as_product(("bsi,io->bso", x, Q), {}, oc.QuantMatrix)[2:]
+        >>> is_matrix = lambda operand: type(operand) is oc.QuantMatrix
+        >>> as_product(("bsi,io->bso", x, Q), {}, is_matrix)[2:]
         (False, [0, 1, 2])
-        >>> as_product(("oi,...i->o...", Q.T, x), {}, oc.QuantMatrix)[2:]
+        >>> as_product(("oi,...i->o...", Q.T, x), {}, is_matrix)[2:]
         (True, [2, 0, 1])
-        >>> as_product(("bsi,bi->bs", x, Q), {}, oc.QuantMatrix) is None
+        >>> as_product(("bsi,bi->bs", x, Q), {}, is_matrix) is None
         True
     """
     if len(operands) != 3 or not isinstance(operands[0], str) or options.keys() - {"optimize"}:
@@ -37,10 +39,10 @@ def as_product(
     pairs = list(zip(inputs.split(","), operands[1:], strict=False))
     if len(pairs) != 2 or inputs.count(",") != 1:
         return None
-    if type(pairs[1][1]) is not matrix:
+    if not is_matrix(pairs[1][1]):
         pairs.reverse()
     (x_text, x), (q_text, q) = pairs
-    if type(q) is not matrix or type(x) is matrix or len(q_text) != 2 or not q_text.isalpha():
+    if not is_matrix(q) or is_matrix(x) or len(q_text) != 2 or not q_text.isalpha():
         return None
     a = np.asanyarray(x)
     x_axes = _axes(x_text, a.ndim)
@@ -55,7 +57,7 @@ def as_product(
         return None
     if set(result_axes) != set(given) or len(result_axes) != len(given):  # or an axis twice: a diagonal
         return None
-    if a.shape[x_axes.index(summed)] == 1 != np.shape(cast("Any", q))[1 if transposed else 0]:
+    if a.shape[x_axes.index(summed)] == 1 != np.shape(q)[1 if transposed else 0]:
         return None  # np.einsum stretches an axis of one element
     order = [given.index(axis) for axis in result_axes]
     return np.moveaxis(a, x_axes.index(summed), -1), q, transposed, order

@@ -1,62 +1,38 @@
 """QuantizedArray: integers that carry their scale and zero point, and behave as the float32 array they stand for.
 
-What keeps or only rearranges values stays integer: reshape, transpose, slicing, ReLU, concatenation of equal
-parameters. All other NumPy code is given the dequantized values, in a read-only copy, so that nothing can be written
-where it would be lost. The tables of functions below are also what calibration (`octavo.tracing`) lets an integer
-result pass through: the two must agree.
+What keeps or only rearranges values stays integer: reshape, transpose, slicing, ReLU, concatenation of arrays with
+equal parameters. All other NumPy code gets the dequantized values.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any, NoReturn
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
-from numpy.lib.mixins import NDArrayOperatorsMixin
 from numpy.typing import NDArray
 
+from octavo._layers.arrays.stand_in import StandIn
 from octavo._numerics.definition import dequantize
 from octavo._numerics.params import QParams, QType, parameter_shape
 from octavo._util.pickling import pickled
 
-__all__ = ["QuantizedArray"]
+__all__ = ["QuantizedArray", "kernel_numbers"]
 
-# Functions of one array, its first argument, that rearrange values: they give an array or a list of arrays.
-LAYOUT_FUNCTIONS: frozenset[Any] = frozenset(
-    (np.reshape, np.ravel, np.transpose, np.swapaxes, np.moveaxis, np.squeeze, np.expand_dims)
-).union((np.split, np.array_split, np.hsplit, np.vsplit))
-# Functions of the shape alone.
-SHAPE_FUNCTIONS: frozenset[Any] = frozenset([np.shape, np.ndim, np.size])
-LAYOUT_METHODS = frozenset({"reshape", "ravel", "flatten", "transpose", "swapaxes", "squeeze", "copy"})
 _JOINING_FUNCTIONS: frozenset[Any] = frozenset([np.concatenate, np.stack, np.vstack, np.hstack])
-# Functions that write to their first argument, and methods that write to their array.
-WRITING_FUNCTIONS: frozenset[Any] = frozenset(
-    [np.copyto, np.put, np.place, np.putmask, np.put_along_axis, np.fill_diagonal]
-)
-WRITING_METHODS = frozenset({"fill", "put", "sort", "partition", "resize", "setfield", "setflags", "itemset"})
 
 
-def relu_operand(ufunc: np.ufunc, method: str, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """The array of np.maximum(array, 0) or np.maximum(0, array), where the call is one of these; else None."""
-    if ufunc is not np.maximum or method != "__call__" or kwargs:
-        return None
-    for array, other in (inputs, inputs[::-1]):
-        if issubclass(type(other), (int, float, np.integer, np.floating)) and other == 0:
-            return array
-    return None
-
-
-class QuantizedArray(NDArrayOperatorsMixin):
+class QuantizedArray(StandIn):
     """x' = (q - zero_point) * scale: an array of integers that NumPy code sees as the float32 array x'.
 
-    Immutable. Converted layers hand these to each other; any other code may take one for a float32 array.
+    Immutable. Converted layers hand these to each other; any other code may use one as a float32 array.
 
     Args:
         q: int8 or uint8 array, the storage of `qparams.qtype`. Held, not copied.
         qparams: its parameters, as `octavo.quantize` was given.
 
     Raises:
-        TypeError: q is of another dtype than the storage, or qparams is no QParams.
+        TypeError: q is of another dtype than the storage, or qparams is not a QParams.
         ValueError: the shape of q does not fit the parameters.
 
     Notes:
@@ -77,7 +53,9 @@ class QuantizedArray(NDArrayOperatorsMixin):
         array([[-4.,  1.,  2.]], dtype=float32)
     """
 
-    __slots__ = ("__weakref__", "_folded", "_numbers", "_q", "_qparams")
+    __slots__ = ("_folded", "_numbers", "_q", "_qparams")
+
+    _remedy = "its values are integers of a fixed scale; take x = q.dequantize() and write to x"
 
     _q: NDArray[Any]
     _qparams: QParams
@@ -117,19 +95,11 @@ class QuantizedArray(NDArrayOperatorsMixin):
         array._set(q, qparams, numbers, folded)
         return array
 
-    # what it holds
+    # What it holds
 
     @property
     def shape(self) -> tuple[int, ...]:
         return self._q.shape
-
-    @property
-    def ndim(self) -> int:
-        return self._q.ndim
-
-    @property
-    def size(self) -> int:
-        return self._q.size
 
     @property
     def nbytes(self) -> int:
@@ -137,13 +107,8 @@ class QuantizedArray(NDArrayOperatorsMixin):
         return self._q.nbytes
 
     @property
-    def dtype(self) -> np.dtype[np.float32]:
-        """float32: what NumPy code sees. The integers' own type is `qtype`."""
-        return np.dtype(np.float32)
-
-    @property
     def qtype(self) -> QType:
-        """The type of the integers."""
+        """The type of the integers; `dtype` is what NumPy code sees, float32."""
         return self._qparams.qtype
 
     @property
@@ -183,151 +148,43 @@ class QuantizedArray(NDArrayOperatorsMixin):
                 "its result; here the result is used without ReLU. Calibrate with batches that take this way"
             )
 
-    # what stays integer
+    # What stays integer
 
-    def _laid_out(self, change: Callable[[Any], Any]) -> Any:
-        """change(integers) as QuantizedArray(s): for changes that only rearrange values."""
+    def _carrier(self) -> NDArray[Any] | None:
+        return self._q if self._qparams.axis is None else None
+
+    def _like(self, carrier: NDArray[Any]) -> QuantizedArray:
+        return self._made(carrier, self._qparams, self._numbers, self._folded)
+
+    def _element(self, carried: Any) -> Any:
+        return self._like(np.asarray(carried)).dequantize()[()]
+
+    def _relu(self) -> Any:
         if self._qparams.axis is not None:
-            return change(self._read_only())
-        result = change(self._q)
-        if isinstance(result, (list, tuple)):
-            return type(result)(self._like(part) for part in result)
-        return self._like(result)
-
-    def _like(self, q: NDArray[Any]) -> QuantizedArray:
-        return self._made(q, self._qparams, self._numbers, self._folded)
-
-    def _relu(self) -> QuantizedArray | None:
-        """np.maximum(x', 0) in integers."""
-        if self._qparams.axis is not None:
-            return None
+            return NotImplemented
         zero = int(self._qparams.zero_point)
         if self._folded is not None or zero == self._qparams.qmin:  # no negative value is left
             return self._made(self._q, self._qparams, self._numbers)
         return self._like(np.maximum(self._q, self._q.dtype.type(zero)))
 
-    def reshape(self, *shape: Any, **options: Any) -> Any:
-        return self._laid_out(lambda a: a.reshape(*shape, **options))
-
-    def ravel(self, *args: Any, **options: Any) -> Any:
-        return self._laid_out(lambda a: a.ravel(*args, **options))
-
-    def flatten(self, *args: Any, **options: Any) -> Any:
-        return self._laid_out(lambda a: a.flatten(*args, **options))
-
-    def transpose(self, *axes: Any) -> Any:
-        return self._laid_out(lambda a: a.transpose(*axes))
-
-    def swapaxes(self, axis1: int, axis2: int) -> Any:
-        return self._laid_out(lambda a: a.swapaxes(axis1, axis2))
-
-    def squeeze(self, *args: Any, **options: Any) -> Any:
-        return self._laid_out(lambda a: a.squeeze(*args, **options))
-
-    def copy(self, *args: Any, **options: Any) -> Any:
-        return self._laid_out(lambda a: a.copy(*args, **options))
-
-    @property
-    def T(self) -> Any:  # noqa: N802 - NumPy's name
-        return self.transpose()
-
-    @property
-    def mT(self) -> Any:  # noqa: N802 - NumPy's name
-        return self.swapaxes(-1, -2)
-
-    def __getitem__(self, index: Any) -> Any:
-        index = dequantized(index)
-        if self._qparams.axis is not None:
-            return self._read_only()[index]
-        q = self._q[index]
-        return self._like(q) if isinstance(q, np.ndarray) else self._like(np.asarray(q)).dequantize()[()]
-
-    def __iter__(self) -> Iterator[Any]:
-        if self.ndim == 0:
-            raise TypeError("iteration over a 0-d array")
-        return (self[i] for i in range(len(self)))
-
-    # what computes with the values
-
-    def _read_only(self) -> NDArray[np.float32]:
-        x = self.dequantize()
-        x.flags.writeable = False
-        return x
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        if copy is False:
-            raise ValueError("a QuantizedArray has no float array to share: ask for copy=None or copy=True")
-        x = self.dequantize()
-        x = x if dtype is None else x.astype(dtype, copy=False)
-        x.flags.writeable = copy is True  # what is written to a copy that nobody asked for would be lost
-        return x
-
-    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
-        written = kwargs.get("out", ()) if method != "at" else inputs[:1]
-        if any(type(array) is QuantizedArray for array in written):
-            _refuse_to_write()
-        operand = relu_operand(ufunc, method, inputs, kwargs)
-        if type(operand) is QuantizedArray and (result := operand._relu()) is not None:
-            return result
-        return getattr(ufunc, method)(*dequantized(inputs), **dequantized(kwargs))
-
     def __array_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        first = args[0] if args else next(iter(kwargs.values()), None)
-        if type(kwargs.get("out")) is QuantizedArray or (func in WRITING_FUNCTIONS and type(first) is QuantizedArray):
-            _refuse_to_write()
-        if func in SHAPE_FUNCTIONS and type(first) is QuantizedArray:
-            return func(first._q, *args[1:], **kwargs)
-        if func in LAYOUT_FUNCTIONS and args and type(first) is QuantizedArray:
-            return first._laid_out(lambda a: func(a, *args[1:], **kwargs))
         if func in _JOINING_FUNCTIONS and args and not {"out", "dtype", "casting"} & kwargs.keys():
-            parts = list(first) if isinstance(first, (list, tuple)) else []
+            parts = list(args[0]) if isinstance(args[0], (list, tuple)) else []
             if parts and all(type(part) is QuantizedArray and part._joins(parts[0]) for part in parts):
                 return parts[0]._like(func([part._q for part in parts], *args[1:], **kwargs))
-        try:
-            return func(*dequantized(args), **dequantized(kwargs))
-        except ValueError as error:
-            if type(first) is QuantizedArray and "read-only" in str(error):  # as np.nan_to_num(q, copy=False) does
-                _refuse_to_write(error)
-            raise
+        return super().__array_function__(func, types, args, kwargs)
 
     def _joins(self, other: QuantizedArray) -> bool:
         return self._qparams.axis is None and self._qparams == other._qparams and self._folded == other._folded
 
-    def __getattr__(self, name: str) -> Any:
-        """The attributes and methods of ndarray that are not above, of the dequantized values."""
-        if name.startswith("_") or not hasattr(np.ndarray, name):
-            raise AttributeError(f"'QuantizedArray' object has no attribute {name!r}")
-        if name in WRITING_METHODS:
-            _refuse_to_write()
-        if name == "ctypes":
-            raise TypeError("a QuantizedArray has no float memory to point to; take x = q.dequantize() and x.ctypes")
-        return getattr(self._read_only(), name)
+    # What computes with the values
 
-    def __setitem__(self, index: Any, value: Any) -> NoReturn:
-        _refuse_to_write()
-
-    def __len__(self) -> int:
-        return len(self._q)
-
-    def __pow__(self, other: Any) -> Any:
-        return self._read_only() ** dequantized(other)  # not np.power: an array squares where it can
-
-    def __bool__(self) -> bool:
-        return bool(self._read_only())
-
-    def __float__(self) -> float:
-        return float(self._read_only())
-
-    def __int__(self) -> int:
-        return int(self._read_only())
-
-    def __complex__(self) -> complex:
-        return complex(self._read_only())
-
-    def __contains__(self, value: Any) -> bool:
-        return value in self._read_only()
+    def _values(self, use: str) -> NDArray[np.float32]:
+        x = self.dequantize()
+        x.flags.writeable = False
+        return x
 
     def __repr__(self) -> str:
         values = self._q if self._folded is not None else self.dequantize()
@@ -348,24 +205,6 @@ class QuantizedArray(NDArrayOperatorsMixin):
 def kernel_numbers(qparams: QParams) -> tuple[float, int, int, int]:
     """Per-tensor parameters as plain numbers, which the kernels take."""
     return float(qparams.scale), int(qparams.zero_point), qparams.qmin, qparams.qmax
-
-
-def dequantized(value: Any) -> Any:
-    """`value` with every QuantizedArray in its tuples, lists and dicts replaced by its values."""
-    if type(value) is QuantizedArray:
-        return value._read_only()
-    if type(value) in (tuple, list):
-        return type(value)(dequantized(part) for part in value)
-    if type(value) is dict:
-        return {key: dequantized(part) for key, part in value.items()}
-    return value
-
-
-def _refuse_to_write(cause: Exception | None = None) -> NoReturn:
-    raise TypeError(
-        "a QuantizedArray cannot be written to: its values are integers of a fixed scale; "
-        "take x = q.dequantize() and write to x"
-    ) from cause
 
 
 @pickled

@@ -173,7 +173,8 @@ def _quantized_weight(
     weight: NDArray[Any], qconfig: QConfig, ranges: Ranges, name: str
 ) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """(q_w, s_w) with the parameters that were given or trained, or those of the QConfig's weight observer."""
-    w = as_real_array(weight, f"{name}: weight").astype(np.float32)
+    with np.errstate(all="ignore"):
+        w = as_real_array(weight, f"{name}: weight").astype(np.float32)
     if not np.isfinite(w).all():
         raise ValueError(f"{name}: weight must be finite in float32")
     if ranges.weight is not None:

@@ -12,8 +12,8 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 from numpy.typing import NDArray
 
 from octavo._layers.arrays.traced import KEPT, Source, Tracer, plain, taken
-from octavo._layers.matrix import QuantMatrix, watched_matrix
 from octavo._layers.stubs import QuantStub
+from octavo._layers.watched import WatchedMatrix
 from octavo._models import walk as tree
 from octavo._quantize.qconfig import QConfig
 from octavo._quantize.spec import LayerSpec, read_layer
@@ -181,9 +181,9 @@ class ObservedMatrix(NDArrayOperatorsMixin, Prepared):
         self.input.observe(finite_reals(x, f"array {self.name}, what it multiplies"))
 
     @property
-    def _watched(self) -> QuantMatrix:
+    def _watched(self) -> WatchedMatrix:
         """The matrix with a method of this one in its products; every use of the array is a use of that."""
-        return watched_matrix(self.float_weight(), self.axis, self._observe)
+        return WatchedMatrix(self.float_weight(), self.axis, self._observe)
 
     @property
     def seen(self) -> bool:

@@ -32,7 +32,9 @@ from octavo._quantize.static.observed import Prepared, PreparedLinear
 from octavo._quantize.static.preparing import Selection, choose
 from octavo._quantize.static.ranges import NOT_NEEDED, Ranges
 from octavo._quantize.training.fake_quantizer import FakeQuantize
-from octavo._util.arrays import is_traced, refuse_masked
+from octavo._util.arrays import is_traced
+from octavo._util.floating import quiet
+from octavo._util.foreign import refuse_masked
 from octavo._util.pickling import pickled
 
 __all__ = ["FakeQuantized", "QATDeQuantStub", "QATLinear", "QATQuantStub", "Session", "prepare_qat"]
@@ -169,6 +171,7 @@ class FakeQuantized(Prepared):
         source.add(grid or quantizer, after_relu)
         return x._value
 
+    @quiet
     def checked(self, x: Any) -> Any:
         """x as float32, still differentiable."""
         if not is_traced(x):
@@ -201,6 +204,7 @@ class QATLinear(FakeQuantized, PreparedLinear):
             self.weight_fake_quant = as_fake_quantize(qconfig.weight())
             self.observe_weight()  # from the first step on there is a range, and one to start learning from
 
+    @quiet
     def __call__(self, x: Any, *args: Any, **options: Any) -> Any:
         """float32 (..., out) for x (..., in). The layer's own code does not run: autograd could not follow it."""
         if args or options:
@@ -320,6 +324,7 @@ def as_fake_quantize(made: Any) -> FakeQuantize:
     return made if isinstance(made, FakeQuantize) else FakeQuantize(lambda: made)
 
 
+@quiet
 def _float32(a: Any) -> Any:
     if is_traced(a):
         return a if a.dtype == np.float32 else a.astype(np.float32)

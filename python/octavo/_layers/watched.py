@@ -1,0 +1,63 @@
+"""WatchedMatrix: a float matrix that tells what it multiplies, for calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from octavo._layers.arrays.products import MatrixStandIn
+from octavo._util.arrays import read_only
+
+__all__ = ["WatchedMatrix"]
+
+
+class WatchedMatrix(MatrixStandIn):
+    """Stands where a float matrix stood while a model runs; `before` is given x of each product x @ Q that it watches.
+
+    Args:
+        w: (outputs, inputs), as a layer has it.
+        axis: that of the outputs, as for `QuantMatrix`: with 1 the matrix is w.T and x @ Q is watched, with 0 it is w,
+            and x @ Q.T is.
+        before: called with x (..., inputs) as an array.
+
+    Example:
+        >>> import numpy as np
+        >>> Q = WatchedMatrix(np.float32([[1, 2]]), 1, before=print)
+        >>> np.float32([10, 20]) @ Q
+        [10. 20.]
+        array([50.], dtype=float32)
+    """
+
+    __slots__ = ("_axis", "_before", "_w")
+
+    _remedy = "calibration looks at its products; compute a new array (w + 1, not w += 1)"
+
+    def __init__(self, w: NDArray[Any], axis: Literal[0, 1], before: Callable[[Any], None]) -> None:
+        self._w, self._axis, self._before = w, axis, before
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        n, k = self._w.shape
+        return (k, n) if self._axis else (n, k)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self._w.dtype
+
+    def _values(self, use: str) -> NDArray[Any]:
+        return read_only(np.array(self._w.T if self._axis else self._w, order="C"))
+
+    def _transposed(self) -> WatchedMatrix:
+        return WatchedMatrix(self._w, 0 if self._axis else 1, self._before)
+
+    def _times(self, a: NDArray[Any], out: NDArray[Any] | None) -> NDArray[Any]:
+        if self._axis:
+            self._before(a)
+        y: NDArray[Any] = np.matmul(a, self._w.T if self._axis else self._w)
+        return y
+
+    def __repr__(self) -> str:
+        return f"WatchedMatrix({self.shape[0]} x {self.shape[1]}, {self.dtype})"
