@@ -91,8 +91,8 @@ def dot(a: ArrayLike, b: ArrayLike, out: _Out = None, *, dtype: DTypeLike | None
 
     Example:
         >>> import numpy as np, octavo as oc
-        >>> oc.dot(np.arange(3), np.arange(3))
-        np.int64(5)
+        >>> int(oc.dot(np.arange(3), np.arange(3)))
+        5
     """
     lhs, rhs = integer_array(a, "a"), integer_array(b, "b")
     if lhs.ndim == 0 or rhs.ndim == 0:
@@ -243,8 +243,8 @@ def matrix_power(a: ArrayLike, n: SupportsIndex, *, dtype: DTypeLike | None = No
 
     Example:
         >>> import numpy as np, octavo as oc
-        >>> oc.matrix_power(np.array([[1, 1], [1, 0]]), 90)[0, 1]  # Fibonacci's 90th, beyond 2**53
-        np.int64(2880067194370816120)
+        >>> int(oc.matrix_power(np.array([[1, 1], [1, 0]]), 90)[0, 1])  # Fibonacci's 90th, beyond 2**53
+        2880067194370816120
     """
     base = integer_array(a, "a")
     power = operator.index(n)
