@@ -42,50 +42,73 @@ void PackedPiece::pack(const IntegerKernel& kernel, const IntegerMatrix& rhs, co
     panel_bytes_ = lines() * kWideLineBytes;
     panels_.reserve(static_cast<std::size_t>(panels * panel_bytes_));
   }
-  // Some panels at a time, and of them some rows, so that a row of the rhs is read in runs of a few lines.
   const auto pack_some = [&](std::int64_t i) {
-    const std::int64_t first = i * kPanelsAtOnce, last = std::min(panels, first + kPanelsAtOnce);
     for (std::int64_t k = 0; k < place.depth; k += kRowsAtOnce) {
-      for (std::int64_t p = first; p < last; ++p) {
-        form == Form::kDigits ? pack_digits(kernel, rhs, p, k) : pack_elements(kernel, rhs, p, k);
+      const Tile tile{k, std::min(kRowsAtOnce, place.depth - k), i * kPanelsAtOnce,
+                      std::min(panels, (i + 1) * kPanelsAtOnce)};
+      switch (form) {
+        case Form::kDigits:
+          pack_digits(kernel, rhs, tile);
+          break;
+        case Form::k16:
+          pack_pairs(kernel, rhs, tile);
+          break;
+        default:
+          pack_elements(kernel, rhs, tile);
       }
     }
   };
   pack_panels(ceil_div(panels, kPanelsAtOnce), parallel ? place.cols * place.depth : 0, pack_some);
 }
 
-// Elements of 32 and 64 bits are loaded to where they belong; those of 16 by pairs of rows, by way of a small block.
-void PackedPiece::pack_elements(const IntegerKernel& kernel, const IntegerMatrix& rhs, std::int64_t panel,
-                                std::int64_t k) {
-  const FormShape shape = form_shape(form_);
-  const std::int64_t col = panel * shape.cols, cols = std::min<std::int64_t>(shape.cols, place_.cols - col);
-  const std::int64_t rows = std::min(kRowsAtOnce, place_.depth - k), lines = ceil_div(rows, shape.line_k);
-  std::byte* const to = panels_.as<std::byte>() + panel * panel_bytes_ + k / shape.line_k * kWideLineBytes;
-  const IntegerView src = rhs.view.at(place_.k0 + k, place_.col0 + col);
-  if (form_ != Form::k16) {
-    if (cols < shape.cols) std::memset(to, 0, static_cast<std::size_t>(lines * kWideLineBytes));
-    return kernel.load({src, rows, cols, 0, to, shape.cols, shape.elem_bytes});
-  }
-  alignas(64) std::uint16_t elems[kRowsAtOnce * 16];
-  if (cols < shape.cols || rows % 2 != 0) std::memset(elems, 0, sizeof elems);
-  kernel.load({src, rows, cols, 0, elems, shape.cols, shape.elem_bytes});
-  kernel.pack_pairs(elems, lines, reinterpret_cast<std::uint16_t*>(to));
+IntegerView PackedPiece::view_of(const IntegerMatrix& rhs, const Tile& tile) const {
+  return rhs.view.at(place_.k0 + tile.k, place_.col0 + tile.panel0 * form_shape(form_).cols);
 }
 
-// Columns behind the last one hold anything: nobody reads their sums.
-void PackedPiece::pack_digits(const IntegerKernel& kernel, const IntegerMatrix& rhs, std::int64_t panel,
-                              std::int64_t k) {
-  constexpr std::int64_t kCols = form_shape(Form::kDigits).cols;
-  const std::int64_t col = panel * kCols, cols = std::min(kCols, place_.cols - col);
-  const std::int64_t rows = std::min(kRowsAtOnce, place_.depth - k);
-  const IntegerView src = rhs.view.at(place_.k0 + k, place_.col0 + col);
-  alignas(64) std::uint8_t bytes[kRowsAtOnce * kCols];
-  if (cols < kCols) std::memset(bytes, 0, sizeof bytes);
+std::int64_t PackedPiece::cols_of(const Tile& tile) const {
+  const std::int64_t cols = form_shape(form_).cols;
+  return std::min(place_.cols, tile.panel1 * cols) - tile.panel0 * cols;
+}
+
+// Elements of 32 and 64 bits are loaded to where they belong.
+void PackedPiece::pack_elements(const IntegerKernel& kernel, const IntegerMatrix& rhs, const Tile& tile) {
+  const FormShape shape = form_shape(form_);
+  for (std::int64_t p = tile.panel0; p < tile.panel1; ++p) {
+    const std::int64_t cols = std::min<std::int64_t>(shape.cols, place_.cols - p * shape.cols);
+    std::byte* const to = panels_.as<std::byte>() + p * panel_bytes_ + tile.k * kWideLineBytes;
+    if (cols < shape.cols) std::memset(to, 0, static_cast<std::size_t>(tile.rows * kWideLineBytes));
+    const IntegerView src = rhs.view.at(place_.k0 + tile.k, place_.col0 + p * shape.cols);
+    kernel.load({src, tile.rows, cols, 0, to, shape.cols, shape.elem_bytes});
+  }
+}
+
+// Smaller ones by way of a block in the L1 cache: so the rhs is read in runs of some lines. Columns behind the last one
+// hold anything: nobody reads their sums.
+void PackedPiece::pack_pairs(const IntegerKernel& kernel, const IntegerMatrix& rhs, const Tile& tile) {
+  constexpr std::int64_t kCols = form_shape(Form::k16).cols, kStride = kPanelsAtOnce * kCols;
+  alignas(64) std::uint16_t rows[(kRowsAtOnce + 1) * kStride];
+  const std::int64_t cols = cols_of(tile), lines = ceil_div(tile.rows, 2);
+  if (cols % kCols != 0) std::memset(rows, 0, sizeof rows);
+  std::memset(rows + tile.rows * kStride, 0, kStride * sizeof *rows);  // of a last pair that is half
+  kernel.load({view_of(rhs, tile), tile.rows, cols, 0, rows, kStride, 2});
+  for (std::int64_t p = tile.panel0; p < tile.panel1; ++p) {
+    std::byte* const to = panels_.as<std::byte>() + p * panel_bytes_ + tile.k / 2 * kWideLineBytes;
+    kernel.pack_pairs(rows + (p - tile.panel0) * kCols, kStride, lines, reinterpret_cast<std::uint16_t*>(to));
+  }
+}
+
+void PackedPiece::pack_digits(const IntegerKernel& kernel, const IntegerMatrix& rhs, const Tile& tile) {
+  constexpr std::int64_t kCols = form_shape(Form::kDigits).cols, kStride = kPanelsAtOnce * kCols;
+  alignas(64) std::uint8_t rows[kRowsAtOnce * kStride];
+  const std::int64_t cols = cols_of(tile);
+  if (cols % kCols != 0) std::memset(rows, 0, sizeof rows);
   for (int d = 0; d < digits_.count; ++d) {
-    kernel.load({src, rows, cols, 8 * d, bytes, kCols, 1});
-    kernel.pack_digits(bytes, rows, kr_, digits_.flip(d),
-                       panels_.as<std::int8_t>() + d * digit_bytes_ + panel * panel_bytes_ + k * kCols,
-                       sums_.as<std::int32_t>() + d * padded_cols_ + col);
+    kernel.load({view_of(rhs, tile), tile.rows, cols, 8 * d, rows, kStride, 1});
+    for (std::int64_t p = tile.panel0; p < tile.panel1; ++p) {
+      kernel.pack_digits(rows + (p - tile.panel0) * kCols, kStride, tile.rows, kr_, digits_.flip(d),
+                         panels_.as<std::int8_t>() + d * digit_bytes_ + p * panel_bytes_ + tile.k * kCols,
+                         sums_.as<std::int32_t>() + d * padded_cols_ + p * kCols);
+    }
   }
 }
 

@@ -41,9 +41,15 @@ class PackedPiece {
   std::size_t size_bytes() const { return panels_.size_bytes() + sums_.size_bytes(); }
 
  private:
-  // Some rows of a panel, from k on.
-  void pack_elements(const IntegerKernel& kernel, const IntegerMatrix& rhs, std::int64_t panel, std::int64_t k);
-  void pack_digits(const IntegerKernel& kernel, const IntegerMatrix& rhs, std::int64_t panel, std::int64_t k);
+  // Some rows of some panels, which are packed together.
+  struct Tile {
+    std::int64_t k, rows, panel0, panel1;
+  };
+  IntegerView view_of(const IntegerMatrix& rhs, const Tile& tile) const;
+  std::int64_t cols_of(const Tile& tile) const;
+  void pack_elements(const IntegerKernel& kernel, const IntegerMatrix& rhs, const Tile& tile);
+  void pack_pairs(const IntegerKernel& kernel, const IntegerMatrix& rhs, const Tile& tile);
+  void pack_digits(const IntegerKernel& kernel, const IntegerMatrix& rhs, const Tile& tile);
 
   Place place_{};
   Form form_ = Form::kDigits;

@@ -145,46 +145,45 @@ std::int64_t row_sum(const std::uint8_t* bytes, std::int64_t count, std::uint8_t
 }
 
 // Four bytes of each column side by side: an int32 of each, which compilers make of vectors.
-void pack_four(const std::uint8_t* bytes, std::uint8_t flip, std::int8_t* group, std::int64_t stride,
-               std::int32_t* __restrict sums) {
+void pack_four(const std::uint8_t* rows, std::int64_t row_stride, std::uint8_t flip, std::int8_t* group,
+               std::int64_t group_stride, std::int32_t* __restrict sums) {
   std::uint32_t line[kPanelCols];
   for (std::int64_t j = 0; j < kPanelCols; ++j) {
-    const auto byte = [&](std::int64_t i) { return static_cast<std::uint8_t>(bytes[i * kPanelCols + j] ^ flip); };
+    const auto byte = [&](std::int64_t i) { return static_cast<std::uint8_t>(rows[i * row_stride + j] ^ flip); };
     const auto value = [&](std::int64_t i) { return static_cast<std::int32_t>(static_cast<std::int8_t>(byte(i))); };
     line[j] = byte(0) | static_cast<std::uint32_t>(byte(1)) << 8 | static_cast<std::uint32_t>(byte(2)) << 16 |
               static_cast<std::uint32_t>(byte(3)) << 24;
     sums[j] += value(0) + value(1) + value(2) + value(3);
   }
-  if (stride == 4) {
+  if (group_stride == 4) {
     std::memcpy(group, line, sizeof line);
   } else {
-    for (std::int64_t j = 0; j < kPanelCols; ++j) std::memcpy(group + j * stride, line + j, sizeof line[j]);
+    for (std::int64_t j = 0; j < kPanelCols; ++j) std::memcpy(group + j * group_stride, line + j, sizeof line[j]);
   }
 }
 
-void pack_digits(const std::uint8_t* bytes, std::int64_t k, std::int32_t kr, std::uint8_t flip, std::int8_t* panel,
-                 std::int32_t* column_sums) {
+void pack_digits(const std::uint8_t* rows, std::int64_t stride, std::int64_t k, std::int32_t kr, std::uint8_t flip,
+                 std::int8_t* panel, std::int32_t* column_sums) {
   std::int32_t sums[kPanelCols] = {};
+  const auto group = [&](std::int64_t i) { return panel + i / kr * kr * kPanelCols + i % kr; };
   std::int64_t i = 0;
-  for (; i + 4 <= k; i += 4) {
-    pack_four(bytes + i * kPanelCols, flip, panel + i / kr * kr * kPanelCols + i % kr, kr, sums);
-  }
-  // The rest of a group, whose missing k are 0: `flip` undone is 0.
+  for (; i + 4 <= k; i += 4) pack_four(rows + i * stride, stride, flip, group(i), kr, sums);
+  // The rest of a group, whose missing k are 0: flipped twice.
   const std::int64_t padded = (k + kr - 1) / kr * kr;
   for (; i < padded; i += 4) {
     std::uint8_t last[4 * kPanelCols];
     std::memset(last, flip, sizeof last);
-    if (i < k) std::memcpy(last, bytes + i * kPanelCols, static_cast<std::size_t>((k - i) * kPanelCols));
-    pack_four(last, flip, panel + i / kr * kr * kPanelCols + i % kr, kr, sums);
+    for (std::int64_t r = i; r < k; ++r) std::memcpy(last + (r - i) * kPanelCols, rows + r * stride, kPanelCols);
+    pack_four(last, kPanelCols, flip, group(i), kr, sums);
   }
   for (std::int64_t j = 0; j < kPanelCols; ++j) column_sums[j] += sums[j];
 }
 
-void pack_pairs(const std::uint16_t* rows, std::int64_t lines, std::uint16_t* panel) {
-  for (std::int64_t g = 0; g < lines; ++g, rows += 2 * kPanelCols, panel += 2 * kPanelCols) {
+void pack_pairs(const std::uint16_t* rows, std::int64_t stride, std::int64_t lines, std::uint16_t* panel) {
+  for (std::int64_t g = 0; g < lines; ++g, rows += 2 * stride, panel += 2 * kPanelCols) {
     std::uint32_t line[kPanelCols];
     for (std::int64_t j = 0; j < kPanelCols; ++j) {
-      line[j] = rows[j] | static_cast<std::uint32_t>(rows[kPanelCols + j]) << 16;
+      line[j] = rows[j] | static_cast<std::uint32_t>(rows[stride + j]) << 16;
     }
     std::memcpy(panel, line, sizeof line);
   }
