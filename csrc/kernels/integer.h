@@ -16,7 +16,8 @@
 //        32 bits   k of column 0 | k of column 1 | ... | k of column 15             a line is 1 k of 16 columns
 //        64 bits   k of column 0 | k of column 1 | ... | k of column 7              a line is 1 k of 8 columns
 //
-// Packed lhs: rows of elements, a stride apart; for 16 bits a row has an even number of them.
+// Packed lhs: rows of elements, a stride apart. For 16 bits and an odd K one more may be read, which the rhs meets with
+// zeros.
 #pragma once
 
 #include <cstddef>

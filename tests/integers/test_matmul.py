@@ -154,6 +154,13 @@ def test_matmul_bool_equals_numpy(kernel: str, shape: tuple[int, int, int], shar
         np.testing.assert_array_equal(result.view(np.uint8), np.matmul(x, y).view(np.uint8))
 
 
+def test_matmul_bool_of_columns_that_fill_up_unevenly_equals_numpy() -> None:
+    rng = np.random.default_rng(11)
+    a, b = rng.random((20, 300)) < 0.5, rng.random((300, 1100)) < 0.01
+    b[:, :64], b[:, 512:576], b[:, 700] = True, True, False
+    np.testing.assert_array_equal(oc.matmul(a, b), np.matmul(a, b))
+
+
 def test_matmul_bool_counts_every_true_byte_once() -> None:
     a = np.array([[2, 255, 0, 1]], np.uint8).view(np.bool_)
     np.testing.assert_array_equal(oc.matmul(a, a.T, dtype=np.int64), [[3]])

@@ -127,19 +127,27 @@ def test_matmul_out_keeps_what_lies_between_its_rows() -> None:
     assert (whole[:, [0, 1, 7, 8]] == -7).all()
 
 
-def test_matmul_out_that_overlaps_the_operands() -> None:
-    a = np.arange(16).reshape(4, 4)
+@pytest.mark.parametrize("dtype", [np.bool_, np.int8, np.int64], ids=lambda t: t.__name__)
+def test_matmul_out_that_overlaps_the_operands(dtype: type) -> None:
+    rng = np.random.default_rng(0)
+    a = rng.integers(0, 2, (4, 4)).astype(dtype)
     expected = a @ a
     oc.matmul(a, a, out=a)
     np.testing.assert_array_equal(a, expected)
+    # The result of a row lies where the next row of a is.
+    memory = rng.integers(0, 2, (2001, 40)).astype(dtype)
+    b = rng.integers(0, 2, (40, 40)).astype(dtype)
+    expected = memory[:-1] @ b
+    oc.matmul(memory[:-1], b, out=memory[1:])
+    np.testing.assert_array_equal(memory[1:], expected)
 
 
 def test_matmul_out_that_does_not_fit_is_refused_untouched() -> None:
     for out, error, message in [
         (np.ones((3, 4), int), ValueError, r"shape \(3, 5\)"),
         (np.ones((5,), int), ValueError, "shape"),
-        (np.ones((3, 5), np.uint64), TypeError, "same_kind"),
-        (np.ones((3, 5), bool), TypeError, "same_kind"),
+        (np.ones((3, 5), np.uint64), TypeError, "cannot hold"),
+        (np.ones((3, 5), bool), TypeError, "cannot hold"),
         ([[0] * 5] * 3, TypeError, "numpy array"),
     ]:
         before = np.copy(out)

@@ -190,8 +190,17 @@ void check_booleans(const Kernel& kernel, const Shape& s, int percent) {
       v = random.between(1, 100) <= percent ? static_cast<std::uint8_t>(random.between(1, 255)) : 0;
     return all;
   };
-  const auto a = draw(s.m * s.k), b = draw(s.k * s.n);
-  const IntegerMatrix lhs = matrix_of(a, s.m, s.k, percent % 2 == 0), rhs = matrix_of(b, s.k, s.n, s.n % 2 == 0);
+  const auto a = draw(s.m * s.k);
+  auto b = draw(s.k * s.n);
+  const bool turned = s.n % 2 == 0;
+  if (percent == 51) {  // some columns are soon all true, others never
+    for (std::size_t i = 0; i < b.size(); ++i) {
+      const std::size_t col = turned ? i / static_cast<std::size_t>(s.k) : i % static_cast<std::size_t>(s.n);
+      if (col % 100 < 64) b[i] = 1;
+      if (col % 100 == 70) b[i] = 0;
+    }
+  }
+  const IntegerMatrix lhs = matrix_of(a, s.m, s.k, percent % 2 == 0), rhs = matrix_of(b, s.k, s.n, turned);
   std::vector<std::uint64_t> expected;
   for (std::int64_t m = 0; m < s.m; ++m) {
     for (std::int64_t n = 0; n < s.n; ++n) {
@@ -215,7 +224,8 @@ void check_kernel(const Kernel& kernel) {
   }
   for (const int threads : {1, 3}) {
     set_num_threads(threads);
-    for (const Shape& s : {Shape{1, 1, 1}, {2, 3, 5}, {17, 16, 15}, {40, 33, 50}, {3, 260, 300}, {130, 70, 65}}) {
+    for (const Shape& s :
+         {Shape{1, 1, 1}, {2, 3, 5}, {17, 16, 15}, {40, 33, 50}, {3, 260, 300}, {130, 70, 65}, {130, 30, 301}}) {
       check_products(kernel, s);
       for (const int percent : {0, 2, 51, 100}) check_booleans(kernel, s, percent);
     }

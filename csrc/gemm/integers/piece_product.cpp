@@ -1,7 +1,6 @@
 #include "gemm/integers/piece_product.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "base/arch.h"
 #include "gemm/registry.h"
@@ -178,8 +177,6 @@ void PieceProduct::load_elements(std::int64_t row0, std::int64_t rows, std::byte
   const std::int64_t padded = round_up(depth(), shape_.line_k), stride = row_stride(padded * shape_.elem_bytes);
   const IntegerView src = lhs_.view.at(row0, piece_.place().k0);
   kernel_.integer->load({src, rows, depth(), 0, to, stride / shape_.elem_bytes, shape_.elem_bytes});
-  if (padded == depth()) return;
-  for (std::int64_t r = 0; r < rows; ++r) std::memset(to + r * stride + depth() * shape_.elem_bytes, 0, 2);
 }
 
 void PieceProduct::multiply_elements(const Block& block, const std::byte* lhs) const {
