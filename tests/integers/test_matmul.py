@@ -130,10 +130,12 @@ def test_matmul_many_small_matrices_equal_numpy(threads: int) -> None:
     np.testing.assert_array_equal(oc.matmul(a, a), np.matmul(a, a))
     np.testing.assert_array_equal(oc.matmul(b, a), np.matmul(b, a))
     np.testing.assert_array_equal(oc.matmul(a, b), np.matmul(a, b))
+    c = rng.integers(-(2**63), 2**63, (9, 40, 40))
+    np.testing.assert_array_equal(oc.matmul(c, c), np.matmul(c, c))
 
 
 @pytest.mark.parametrize("kind", ["full", "small", "words"])
-@pytest.mark.parametrize("shape", [(300, 120, 280), (5, 700, 600), (1000, 300, 9)], ids=str)
+@pytest.mark.parametrize("shape", [(300, 120, 280), (5, 700, 600), (16, 300, 1000), (1000, 300, 9)], ids=str)
 def test_matmul_is_independent_of_threads(threads: int, shape: tuple[int, int, int], kind: str) -> None:
     rng = np.random.default_rng(9)
     m, k, n = shape

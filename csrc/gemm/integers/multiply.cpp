@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/aligned_buffer.h"
 #include "base/thread_pool.h"
 #include "gemm/gemm.h"
 #include "gemm/integers/small.h"
@@ -12,12 +13,16 @@
 namespace octavo {
 namespace {
 
-// Rows below which the pieces of the rhs are kept in the L2 cache instead of being shared by many blocks of rows.
-constexpr std::int64_t kFewRows = 16;
+// Rows up to which the pieces of the rhs are kept in the L2 cache instead of being shared by many blocks of rows; and
+// column blocks per thread on average, where all threads pack and multiply their own.
+constexpr std::int64_t kFewRows = 16, kFewRowsTasks = 4;
 constexpr std::int64_t kFewRowsPieceBytes = 256 << 10, kFewRowsPieceK = 64;
 
 // Columns of the rhs that are looked at together: blocks with digits of their own.
 constexpr std::int64_t kRangeCols = 256;
+
+// Multiply-adds up to which threads take matrices of a stack each, instead of sharing every one.
+constexpr double kMiddleWork = 1 << 24;
 
 // Elements below which one thread looks. Weakly founded.
 constexpr std::int64_t kParallelElems = 1 << 18;
@@ -121,7 +126,7 @@ std::vector<Section> sections_of(const Matrices& product, const std::vector<Valu
 // Columns of a piece of `depth`, a multiple of a panel's.
 std::int64_t piece_cols(Form form, int digits, std::int64_t depth, std::int64_t bytes) {
   const FormShape shape = form_shape(form);
-  const std::int64_t panel_bytes = depth * shape.cols * shape.elem_bytes * digits;
+  const std::int64_t panel_bytes = depth * shape.cols * shape.elem_bytes * (form == Form::kDigits ? digits : 1);
   return std::max<std::int64_t>(1, bytes / panel_bytes) * shape.cols;
 }
 
@@ -137,31 +142,59 @@ void for_each_piece(std::int64_t col0, std::int64_t cols, std::int64_t k, std::i
 }
 
 // All rows with one piece.
-void multiply_piece(const Matrices& product, const PackedPiece& piece, ValueRange rhs_range, const Choice& choice,
-                    CallReport& report) {
+PieceProduct piece_product(const Matrices& product, const PackedPiece& piece, ValueRange rhs_range,
+                           const Choice& choice) {
   const PackedPiece::Place& place = piece.place();
-  const PieceProduct::Operands operands{.lhs = product.lhs,
-                                        .lhs_ranges = product.lhs_ranges,
-                                        .piece = piece,
-                                        .rhs_range = rhs_range,
-                                        .dst = product.dst.at(0, place.col0),
-                                        .add = place.k0 > 0};
-  multiply(PieceProduct(product.kernel, choice, operands), product.kernel.name, report);
+  return PieceProduct(product.kernel, choice,
+                      {.lhs = product.lhs,
+                       .lhs_ranges = product.lhs_ranges,
+                       .piece = piece,
+                       .rhs_range = rhs_range,
+                       .dst = product.dst.at(0, place.col0),
+                       .add = place.k0 > 0});
 }
 
-// One section on this thread's own pieces.
+// Many rows: all threads pack a piece, then multiply it with their rows.
 void multiply_section(const Matrices& product, const Section& section, CallReport& report) {
-  const std::int64_t k = product.lhs.cols;
-  const bool few = product.lhs.rows <= kFewRows;
+  const std::int64_t k = product.lhs.cols, most_k = piece_k(section.choice.form);
   const Digits digits = digits_of(section.range).lowest(section.choice.bytes);
-  const std::int64_t most_k = few ? kFewRowsPieceK : piece_k(section.choice.form);
-  const std::int64_t bytes = few ? kFewRowsPieceBytes : kPieceBytes;
-  const std::int64_t most_cols = piece_cols(
-      section.choice.form, section.choice.form == Form::kDigits ? digits.count : 1, std::min(k, most_k), bytes);
+  const std::int64_t most_cols = piece_cols(section.choice.form, digits.count, std::min(k, most_k), kPieceBytes);
   PackedPiece piece;
   for_each_piece(section.col0, section.cols, k, most_cols, most_k, [&](const PackedPiece::Place& place) {
-    piece.pack(*product.kernel.integer, product.rhs, place, section.choice.form, digits, !few);
-    multiply_piece(product, piece, section.range, section.choice, report);
+    piece.pack(*product.kernel.integer, product.rhs, place, section.choice.form, digits, true);
+    multiply(piece_product(product, piece, section.range, section.choice), product.kernel.name, report);
+  });
+}
+
+// Few rows: each thread packs pieces of its columns into its own cache, and multiplies them at once.
+void multiply_few_rows(const Matrices& product, const Section& section, std::int64_t col0, std::int64_t cols) {
+  const std::int64_t k = product.lhs.cols, m = product.lhs.rows;
+  const Form form = section.choice.form;
+  const Digits digits = digits_of(section.range).lowest(section.choice.bytes);
+  const std::int64_t most_cols = piece_cols(form, digits.count, std::min(k, kFewRowsPieceK), kFewRowsPieceBytes);
+  PackedPiece piece;
+  RowBuffers rows;
+  AlignedBuffer scratch;
+  for_each_piece(col0, cols, k, most_cols, kFewRowsPieceK, [&](const PackedPiece::Place& place) {
+    piece.pack(*product.kernel.integer, product.rhs, place, form, digits, false);
+    const PieceProduct one = piece_product(product, piece, section.range, section.choice);
+    rows.reserve(one.lhs_bytes(m), m);
+    scratch.reserve(static_cast<std::size_t>(one.scratch_bytes(m)));
+    one.load_rows(0, m, rows);
+    one.multiply_block({0, m, 0, one.size().panels}, rows, scratch.as<void>());
+  });
+}
+
+void multiply_few_rows(const Matrices& product, const Section& section, CallReport& report) {
+  const std::int64_t panel_cols = form_shape(section.choice.form).cols, panels = ceil_div(section.cols, panel_cols);
+  const int threads = section.cols * product.lhs.cols < kParallelElems ? 1 : num_threads();
+  const std::int64_t tasks = threads == 1 ? 1 : std::min(panels, threads * kFewRowsTasks);
+  report.run_by(product.kernel.name, threads);
+  report.split(tasks, "columns");
+  parallel_for(tasks, [&](std::int64_t i) {
+    const std::int64_t first = panels * i / tasks * panel_cols;
+    const std::int64_t last = std::min(section.cols, panels * (i + 1) / tasks * panel_cols);
+    multiply_few_rows(product, section, section.col0 + first, last - first);
   });
 }
 
@@ -193,7 +226,7 @@ void multiply_integers(const IntegerMatrix& lhs, const IntegerMatrix& rhs, const
   const bool look_at_values = worth_looking(lhs, rhs);
   const Matrices product{lhs, rhs, dst, kernel, row_ranges(*kernel.integer, lhs, look_at_values)};
   for (const Section& section : sections_of(product, column_ranges(*kernel.integer, rhs, look_at_values))) {
-    multiply_section(product, section, report);
+    lhs.rows <= kFewRows ? multiply_few_rows(product, section, report) : multiply_section(product, section, report);
   }
 }
 
@@ -208,9 +241,11 @@ void multiply_integers_batch(const IntegerMatrix& lhs, const IntegerMatrix& rhs,
     multiply(moved(lhs, strides.lhs), moved(rhs, strides.rhs),
              IntegerResult{dst.data + i * strides.dst, dst.stride, dst.elem_bytes});
   };
-  if (is_empty(lhs, rhs, dst) && (lhs.rows == 0 || rhs.cols == 0)) return;
+  if (lhs.rows == 0 || rhs.cols == 0) return;
   if (lhs.cols == 0 || work(lhs, rhs) > kSmallWork) {
-    for (std::int64_t i = 0; i < count; ++i) one(i, multiply_integers);
+    const auto whole = [&](std::int64_t i) { one(i, multiply_integers); };
+    if (work(lhs, rhs) <= kMiddleWork) return parallel_for(count, whole);
+    for (std::int64_t i = 0; i < count; ++i) whole(i);
     return;
   }
   // Many small ones: a task takes as many as make it worth the handing out.
@@ -240,8 +275,7 @@ const std::vector<PackedPiece>& PackedIntegers::pieces(Form form) {
   std::vector<PackedPiece> packed;
   const Digits digits = digits_of(range_);
   const std::int64_t k = matrix_.rows, most_k = piece_k(form);
-  const std::int64_t most_cols =
-      piece_cols(form, form == Form::kDigits ? digits.count : 1, std::min(k, most_k), kPieceBytes);
+  const std::int64_t most_cols = piece_cols(form, digits.count, std::min(k, most_k), kPieceBytes);
   for_each_piece(0, matrix_.cols, k, most_cols, most_k, [&](const PackedPiece::Place& place) {
     packed.emplace_back().pack(*active_kernel().integer, matrix_, place, form, digits, true);
   });
@@ -264,7 +298,9 @@ void PackedIntegers::multiply(const IntegerMatrix& lhs, const IntegerResult& dst
   CallReport report("packed matmul", lhs.rows, lhs.cols, matrix_.cols);
   const Matrices product{lhs, matrix_, dst, kernel, row_ranges(*kernel.integer, lhs, worth_looking(lhs, matrix_))};
   const Choice choice = choose(product, range_);
-  for (const PackedPiece& piece : pieces(choice.form)) multiply_piece(product, piece, range_, choice, report);
+  for (const PackedPiece& piece : pieces(choice.form)) {
+    octavo::multiply(piece_product(product, piece, range_, choice), kernel.name, report);
+  }
 }
 
 }  // namespace octavo
