@@ -27,11 +27,21 @@ ROOMS = (
     ("_quantize",),
     ("_layers", "_observers"),
     ("nn",),
-    ("ops", "runtime", "_models", "_numerics"),
+    ("ops", "runtime", "_integers", "_models", "_numerics"),
     ("_util",),
     ("_core",),
 )
-MAY_IMPORT_CORE = {"_layers.linear", "_layers.packing", "_layers.recurrent", "_numerics.fake_quant", "ops", "runtime"}
+MAY_IMPORT_CORE = {
+    "_integers.operands",
+    "_integers.packed",
+    "_integers.products",
+    "_layers.linear",
+    "_layers.packing",
+    "_layers.recurrent",
+    "_numerics.fake_quant",
+    "ops",
+    "runtime",
+}
 ROOT = {"__init__", "_pickles"}  # above all rooms
 
 DATA = Path(__file__).parent / "data"

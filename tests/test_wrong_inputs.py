@@ -80,7 +80,7 @@ INPUTS: dict[str, Wrong] = {
     "a group size for int8": Wrong(
         lambda: 32, lambda g: oc.QuantLinear(W, group_size=g), ValueError, ["group_size=32", "int4"]
     ),
-    "a type that is none": Wrong(lambda: "int7", lambda d: oc.QuantLinear(W, dtype=d), ValueError, ["int8", "'int7'"]),
+    "an unknown type": Wrong(lambda: "int7", lambda d: oc.QuantLinear(W, dtype=d), ValueError, ["int8", "'int7'"]),
     "writing to a QuantMatrix": Wrong(
         lambda: oc.QuantMatrix(W), lambda q: q.__setitem__(0, 1), TypeError, ["cannot be written to", "dequantize()"]
     ),
@@ -166,8 +166,10 @@ INPUTS: dict[str, Wrong] = {
     "saving nothing": Wrong(
         lambda: {"a": 1.0}, lambda m: oc.save(m, "x.safetensors"), ValueError, ["nothing to store"]
     ),
-    "loading what is no file": Wrong(lambda: "there is none", oc.load, FileNotFoundError, ["there is none"]),
-    "a kernel that is none": Wrong(lambda: "sse9", oc.use_kernel, ValueError, ["sse9"]),
+    "loading a file that does not exist": Wrong(
+        lambda: "missing.safetensors", oc.load, FileNotFoundError, ["missing.safetensors"]
+    ),
+    "an unknown kernel": Wrong(lambda: "sse9", oc.use_kernel, ValueError, ["sse9"]),
     "a thread count of zero": Wrong(lambda: 0, oc.set_num_threads, ValueError, ["0"]),
 }
 

@@ -1,14 +1,12 @@
 // Owning storage for packed operands: 64-byte aligned, zero-filled on request, movable, never copied.
+//
+// Where the system lets us, large buffers have memory pages of their own, so that a process holds what it asked for and
+// no more: they go back to the system when they are freed, whatever the allocator keeps, and huge pages are used only
+// where they are filled.
 #pragma once
 
 #include <cstddef>
-#include <cstring>
-#include <new>
 #include <utility>
-
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
 
 namespace octavo {
 
@@ -16,16 +14,11 @@ class AlignedBuffer {
  public:
   static constexpr std::size_t kAlignment = 64;
   static constexpr std::size_t kHugePage = std::size_t{2} << 20;
+  // From here on a buffer has pages of its own: rounding up to one takes 3 % at most.
+  static constexpr std::size_t kOwnPagesBytes = std::size_t{128} << 10;
 
   AlignedBuffer() = default;
-  explicit AlignedBuffer(std::size_t bytes) : bytes_(bytes) {
-    if (bytes == 0) return;
-    data_ = static_cast<std::byte*>(::operator new (bytes, std::align_val_t{alignment()}));
-#if defined(__linux__)
-    // A hint: packed weights are read front to back on every call, and 4 KiB pages cost a TLB miss each.
-    if (alignment() == kHugePage) madvise(data_, bytes, MADV_HUGEPAGE);
-#endif
-  }
+  explicit AlignedBuffer(std::size_t bytes) : AlignedBuffer(bytes, false) {}
   AlignedBuffer(AlignedBuffer&& other) noexcept
       : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
   AlignedBuffer& operator=(AlignedBuffer&& other) noexcept {
@@ -33,15 +26,9 @@ class AlignedBuffer {
     std::swap(bytes_, other.bytes_);
     return *this;
   }
-  ~AlignedBuffer() {
-    if (data_ != nullptr) ::operator delete (data_, std::align_val_t{alignment()});
-  }
+  ~AlignedBuffer();
 
-  static AlignedBuffer zeros(std::size_t bytes) {
-    AlignedBuffer buffer(bytes);
-    if (bytes != 0) std::memset(buffer.data_, 0, bytes);
-    return buffer;
-  }
+  static AlignedBuffer zeros(std::size_t bytes) { return AlignedBuffer(bytes, true); }
 
   // Makes room for `bytes`; what was inside is lost when the buffer has to grow.
   void reserve(std::size_t bytes) {
@@ -55,7 +42,7 @@ class AlignedBuffer {
   std::size_t size_bytes() const { return bytes_; }
 
  private:
-  std::size_t alignment() const { return bytes_ >= kHugePage ? kHugePage : kAlignment; }
+  AlignedBuffer(std::size_t bytes, bool zeroed);
 
   std::byte* data_ = nullptr;
   std::size_t bytes_ = 0;

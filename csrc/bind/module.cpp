@@ -184,6 +184,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
 
   bind_fake_quant(m);
   bind_int4(m);
+  bind_integers(m);
   bind_recurrent(m);
   bind_results(m);
   bind_verbose(m);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/arch.h"
+#include "base/result_pool.h"
 #include "gemm/gemm.h"
 #include "gemm/registry.h"
 
@@ -228,7 +229,8 @@ void matmul_integer(const LhsView& a, const RhsView& b, ZeroPoints a_zero_point,
     std::memset(y, 0, static_cast<std::size_t>(a.m * b.n) * sizeof(std::int32_t));
     return;
   }
-  const PackedRhs rhs(b);
+  const ResultBlock memory = take_result_block(PackedRhs::data_bytes(b));  // used again by the next call
+  const PackedRhs rhs(b, memory.get());
   const std::int32_t a_shift = a.is_unsigned ? 128 : 0, b_shift = b.is_unsigned ? 128 : 0;
   std::vector<std::int32_t> b_zero(static_cast<std::size_t>(rhs.padded_n()));
   std::vector<std::int32_t> b_sum(static_cast<std::size_t>(rhs.padded_n()));

@@ -21,7 +21,9 @@ void pack_panels(std::int64_t panels, std::int64_t weights, IndexFunction pack_o
 
 class PackedRhs {
  public:
-  explicit PackedRhs(const RhsView& view);
+  // In memory of its own, or in `memory`, which then has to outlive it.
+  explicit PackedRhs(const RhsView& view, AlignedBuffer* memory = nullptr);
+  static std::size_t data_bytes(const RhsView& view);
 
   std::int64_t n() const { return n_; }
   std::int64_t k() const { return k_; }
@@ -31,7 +33,7 @@ class PackedRhs {
   std::int64_t panel_bytes() const { return panel_bytes_; }
   std::int64_t padded_n() const { return panels() * nr_; }
 
-  const std::int8_t* panel(std::int64_t i) const { return data_.as<const std::int8_t>() + i * panel_bytes(); }
+  const std::int8_t* panel(std::int64_t i) const { return panels_data_ + i * panel_bytes(); }
   // Each column's sum of the int8 values over k, modulo 2^32; zero in the padding.
   const std::int32_t* column_sums() const { return sums_.as<const std::int32_t>(); }
   std::size_t size_bytes() const { return data_.size_bytes() + sums_.size_bytes(); }
@@ -49,6 +51,7 @@ class PackedRhs {
   std::int32_t nr_, kr_;
   std::int64_t panels_, panel_bytes_;
   AlignedBuffer data_, sums_;
+  std::int8_t* panels_data_;
 };
 
 }  // namespace octavo

@@ -75,7 +75,8 @@ constexpr Int4Kernel int4_neon = arm_int4_kernel<Neon>();
 
 }  // namespace
 
+extern const IntegerKernel integer_scalar;
 extern const Kernel kernel_neon;
-constexpr Kernel kernel_neon = arm_kernel<Neon>("neon", kFeatureNeon, &int4_neon);
+constexpr Kernel kernel_neon = arm_kernel<Neon>("neon", kFeatureNeon, &int4_neon, &integer_scalar, {2, 3, 8, 8, 15});
 
 }  // namespace octavo

@@ -46,7 +46,9 @@ constexpr Int4Kernel int4_neoni8mm = arm_int4_kernel<I8mm>();
 
 }  // namespace
 
+extern const IntegerKernel integer_scalar;
 extern const Kernel kernel_neoni8mm;
-constexpr Kernel kernel_neoni8mm = arm_kernel<I8mm>("neoni8mm", kFeatureI8mm, &int4_neoni8mm);
+constexpr Kernel kernel_neoni8mm =
+    arm_kernel<I8mm>("neoni8mm", kFeatureI8mm, &int4_neoni8mm, &integer_scalar, {15, 20, 60, 60, 100});
 
 }  // namespace octavo

@@ -107,7 +107,16 @@ struct GemmBlock {
   Epilogue epilogue;
 };
 
-struct Int4Kernel;  // four-bit weights: kernels/int4.h
+struct Int4Kernel;     // four-bit weights: kernels/int4.h
+struct IntegerKernel;  // integers of any width: kernels/integer.h
+
+// How long a multiply-add of elements of 16, 32 or 64 bits takes, as a multiple of one of int8 by this kernel;
+// of64_narrow is that of 64 bits where both operands fit in 32. A pass over a block of sums takes as long as pass_k
+// more k of int8.
+struct IntegerCosts {
+  double of16, of32, of64, of64_narrow;
+  double pass_k;
+};
 
 struct Kernel {
   const char* name;
@@ -128,6 +137,8 @@ struct Kernel {
   double multiply_adds_per_us;  // by one thread, within a factor of two or so: for planning threads
   // Four-bit weights. Null: they go to the next kernel of the table that runs here and has them.
   const Int4Kernel* int4 = nullptr;
+  const IntegerKernel* integer;
+  IntegerCosts integer_costs;
   // Products of fewer rows go to the next kernel of the table that runs here, which is faster for them.
   std::int64_t min_rows = 1;
 };

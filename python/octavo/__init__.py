@@ -7,6 +7,8 @@ model.
 from typing import TYPE_CHECKING, Any
 
 from octavo import _pickles, nn, ops
+from octavo._integers.packed import PackedInteger
+from octavo._integers.products import dot, inner, matmul, matrix_power, tensordot, vecdot
 from octavo._layers.arrays.quantized import QuantizedArray
 from octavo._layers.embedding import QuantEmbedding
 from octavo._layers.linear import QuantLinear
@@ -90,7 +92,7 @@ __all__ = [
     "round_nearest", "round_search", "round_gptq", "InputStatistics",
     "compare_rounding", "rounding_error", "RoundingComparison", "RoundingErrors",
     # operators
-    "ops",
+    "ops", "matmul", "dot", "inner", "vecdot", "tensordot", "matrix_power", "PackedInteger",
     # what runs
     "CpuInfo", "KernelInfo", "kernels", "cpu_info", "show_config", "use_kernel", "set_min_rows",
     "set_num_threads", "get_num_threads", "ResultPoolInfo", "result_pool", "set_result_pool", "clear_result_pool",

@@ -28,7 +28,7 @@ def test_quantize_prints_what_it_left_and_a_summary(
     assert cli.main(["quantize", str(source), str(tmp_path / "out"), *arguments]) == 0
     out, err = capsys.readouterr()
     assert "copied blocks.0.fc2.weight: matches the excluded *fc2*" in out
-    assert "layout out_in, y = x W^T, of 1 matrices: the shapes of 1 biases or heads agree" in out
+    assert "layout out_in, y = x W^T, for 1 matrix: shown by 1 bias or output head" in out
     assert "2 layers quantized (1 QuantLinear, 1 QuantEmbedding), 6 tensors copied" in out
     assert f"{os.path.getsize(source):,} B before, {os.path.getsize(tmp_path / 'out'):,} B after" in out
     assert "quantizing: 100%" in err
@@ -63,7 +63,7 @@ def test_quantize_takes_every_option(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert (found["c_fc"].out_features, found["c_fc"].group_size, found["c_fc"].symmetric) == (64, None, False)
     assert found["rnn"].batch_first
     assert found["lstm.mask"].dtype == "float16"
-    assert "layout in_out, y = x W, of 2 matrices: the shapes of 1 biases or heads agree" in capsys.readouterr().out
+    assert "layout in_out, y = x W, for 2 matrices: shown by 1 bias or output head" in capsys.readouterr().out
 
 
 def test_quantize_follows_an_index_into_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -81,7 +81,7 @@ WRONG: list[tuple[str, int, str]] = [
     (
         "quantize {}/gpt2.safetensors {}/out",
         1,
-        "so it is (in, out) as in y = x W; say so with --layout in_out, or leave it",
+        "so it is (in, out) as in y = x W; pass --layout in_out, or leave it as it",
     ),
     (
         "quantize {}/nan.safetensors {}/out",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import re
 from pathlib import Path
 
@@ -43,6 +44,13 @@ WITH_CODE = [path for path in PAGES if python_blocks(path)]
 def test_python_of_the_page_runs(page: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     run([block for block in python_blocks(page) if not needs_torch(block)], page)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if "```pycon" in page.read_text()], ids=page_name)
+def test_sessions_of_the_page_print_what_they_show(page: Path) -> None:
+    result = doctest.testfile(str(page), module_relative=False)
+    assert result.failed == 0
+    assert result.attempted >= page.read_text().count("```pycon")
 
 
 @pytest.mark.slow

@@ -33,7 +33,7 @@ def test_biases_that_fit_in_out_alone_stop_the_conversion(layout: Layout | None,
     with pytest.raises(
         ValueError,
         match=r"in: h\.0\.attn\.c_attn\.weight has shape \[64, 192\] and a bias of 192 values, so it is \(in, out\) as "
-        r"in y = x W, as 1 others are; say so with --layout in_out, or leave it",
+        r"in y = x W, and so is 1 other; pass --layout in_out, or leave it",
     ):
         quantize_checkpoint(tmp_path / "in", tmp_path / "out", choice=Choice(layout=layout))
     assert not (tmp_path / "out").exists()
@@ -49,8 +49,8 @@ def test_square_matrix_follows_the_layers_of_its_role(tmp_path: Path) -> None:
     assert np.abs(found["h.0.attn.c_proj"](x) - (x @ w + b)).max() < 0.5
     expected = oc.QuantLinear(floats["score.weight"], floats["score.bias"])
     assert found["score"](x).tobytes() == expected(x).tobytes()  # its bias says (out, in)
-    assert "layout out_in, y = x W^T, of 1 matrices: the shapes of 1 biases or heads agree" in summary(result)
-    assert "layout in_out, y = x W, of 3 matrices: the shapes of 2 biases or heads agree" in summary(result)
+    assert "layout out_in, y = x W^T, for 1 matrix: shown by 1 bias or output head" in summary(result)
+    assert "layout in_out, y = x W, for 3 matrices: shown by 2 biases or output heads" in summary(result)
 
 
 @pytest.mark.parametrize("layout", [None, "in_out"])
@@ -68,10 +68,11 @@ def test_square_matrices_alone_are_out_in_and_it_is_said(tmp_path: Path) -> None
     save_file(gpt2(square_only=True), tmp_path / "in")
     result = quantize_checkpoint(tmp_path / "in", tmp_path / "out")
     assert result.layout == (
-        "layout out_in, y = x W^T, of 1 matrices: assumed, since no bias tells; if it is y = x W, say --layout in_out"
+        "layout out_in, y = x W^T, for 1 matrix: assumed, because no bias shows it; "
+        "pass --layout in_out if it is y = x W"
     )
     result = quantize_checkpoint(tmp_path / "in", tmp_path / "out", choice=Choice(layout="in_out"))
-    assert result.layout == "layout in_out, y = x W, of 1 matrices: as --layout says"
+    assert result.layout == "layout in_out, y = x W, for 1 matrix: as given by --layout"
 
 
 def test_head_of_the_vocabulary_is_out_in_whatever_the_layout(tmp_path: Path) -> None:
@@ -100,7 +101,9 @@ def test_matrix_with_a_column_for_each_word_is_in_out(tmp_path: Path) -> None:
 
 def test_files_of_both_layouts_are_told_so(tmp_path: Path) -> None:
     save_file(gpt2() | {"score.weight": random(5, D), "score.bias": random(5)}, tmp_path / "in")
-    with pytest.raises(ValueError, match=r"--layout in_out \(1 matrices are \(out, in\), and stay so\)"):
+    with pytest.raises(
+        ValueError, match=r"pass --layout in_out \(1 matrix that must be \(out, in\) will stay so\), or"
+    ):
         quantize_checkpoint(tmp_path / "in", tmp_path / "out")
 
 

@@ -78,6 +78,18 @@ def test_layers_select_by_name_pattern_and_type(layers: Any, quantized: set[str]
     assert kinds(model) == FLOAT
 
 
+def test_layers_of_octavo_are_selected_by_name_too() -> None:
+    model = {
+        "lstm": oc.nn.LSTM.init(8, 8),
+        "table": oc.nn.Embedding(random_array(16, 8)),
+        "fc": oc.nn.Linear.init(8, 8),
+    }
+    q = quantize_dynamic(model, ["lstm", "fc"])
+    assert [type(v).__name__ for v in q.values()] == ["QuantLSTM", "Embedding", "QuantLinear"]
+    q = quantize_dynamic(model, {"": LayerSpec(), "lstm": None})
+    assert [type(v).__name__ for v in q.values()] == ["LSTM", "QuantEmbedding", "QuantLinear"]
+
+
 @pytest.mark.parametrize(
     ("dtype", "expected"),
     [

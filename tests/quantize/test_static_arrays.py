@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
 import weakref
 from pathlib import Path
@@ -113,7 +114,7 @@ def test_nan_names_the_array() -> None:
     with pytest.raises(ValueError, match=r"model.*up.*must not hold NaN, got it first at row 1, column 2"):
         x @ converted()["up"]
     prepared = oc.prepare(params(), oc.default_qconfig, arrays=ARRAYS)
-    with pytest.raises(ValueError, match=r"array model.*up.*: what it multiplies must be finite for calibration"):
+    with pytest.raises(ValueError, match=r"array model.*up.*, what it multiplies must be finite for calibration"):
         oc.calibrate(prepared, [x], forward=run)
 
 
@@ -195,3 +196,21 @@ class Parent:
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         return self.child(x)
+
+
+@pytest.mark.parametrize("way", ["static", "dynamic"])
+def test_weak_references_to_the_parent_lead_to_the_quantized_model(way: str) -> None:
+    model = Parent()
+    expected = model(X)
+    if way == "static":
+        prepared = oc.prepare(model, oc.default_qconfig, layers=oc.nn.Linear)
+        oc.calibrate(prepared, [X])
+        q = oc.convert(prepared)
+        del prepared
+    else:
+        q = oc.quantize_dynamic(model, oc.nn.Linear)
+    assert q.child.parent() is q
+    del model
+    gc.collect()
+    assert isinstance(q.child.parent().fc, oc.QuantLinear)
+    assert np.abs(q(X) - expected).max() < 0.05 * np.abs(expected).max()

@@ -28,6 +28,8 @@ def types(model: Model, w: np.ndarray, linear: oc.nn.Linear, lstm: oc.nn.LSTM, t
     oc.calibrate(prepared, [x])
     reveal_type(oc.convert(prepared))
     reveal_type(oc.prepare_qat(model, oc.default_qat_qconfig, layers=oc.nn.Linear))
+    reveal_type(oc.load("path"))
+    reveal_type(oc.load("path", model, prefix="model.", rename={"old.*": "new.*"}, dtypes="file", check=False))
 
 
 oc.quantize_dynamic({}, layers=3)
@@ -42,6 +44,8 @@ REVEALED = [
     "octavo._layers.recurrent.QuantLSTM",
     "octavo._layers.embedding.QuantEmbedding",
     "program.Model",
+    "program.Model",
+    "dict[str, Any]",
     "program.Model",
 ]
 

@@ -218,8 +218,10 @@ void gemv(const GemmBlock& block) {
 }
 
 // The row of the table. `gemv_max_rows` follows from the registers that 16 columns leave.
+// Costs were not measured on such CPUs.
 template <class Isa>
-constexpr Kernel arm_kernel(const char* name, std::uint32_t features, const Int4Kernel* int4) {
+constexpr Kernel arm_kernel(const char* name, std::uint32_t features, const Int4Kernel* int4,
+                            const IntegerKernel* integer, IntegerCosts integer_costs) {
   return {
       .name = name,
       .features = features,
@@ -237,6 +239,8 @@ constexpr Kernel arm_kernel(const char* name, std::uint32_t features, const Int4
       .gemv_max_rows = Isa::kGemvVectors * Isa::kRowsPerVector,
       .multiply_adds_per_us = Isa::kMultiplyAddsPerUs,
       .int4 = int4,
+      .integer = integer,
+      .integer_costs = integer_costs,
   };
 }
 

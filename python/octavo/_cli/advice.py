@@ -21,7 +21,7 @@ from octavo._files.checkpoint import Checkpoint
 from octavo._files.choice import Choice
 from octavo._files.items import Matrix
 from octavo._files.plan import make_plan
-from octavo._files.rows import GROUP_SIZE, row_blocks
+from octavo._files.rows import GROUP_SIZE, row_blocks, rows_at
 from octavo._layers.linear import QuantLinear
 from octavo._util.progress import with_bar
 from octavo._util.tables import table
@@ -140,13 +140,10 @@ def _advised(
 def _sampled(checkpoint: Checkpoint, matrix: Matrix) -> NDArray[np.float32]:
     """Rows that are spread evenly over the matrix."""
     n = matrix.shape[0]
-    wanted = np.unique(np.linspace(0, n - 1, min(n, _SAMPLED_ROWS)).astype(np.int64))
-    parts = [
-        block[wanted[(wanted >= start) & (wanted < start + len(block))] - start]
-        for start, block in row_blocks(checkpoint, matrix)
-    ]
+    wanted = np.unique(np.linspace(0, n - 1, min(n, _SAMPLED_ROWS)).astype(np.intp))
+    sampled = rows_at(checkpoint, matrix, wanted).astype(np.float32, copy=False)
     checkpoint.release(matrix.tensor)
-    return np.concatenate(parts).astype(np.float32, copy=False)
+    return sampled
 
 
 def _error(w: NDArray[np.float32], dtype: str, options: dict[str, Any]) -> float:

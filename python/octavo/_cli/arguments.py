@@ -35,7 +35,7 @@ def add_layout(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--layout",
         choices=["out_in", "in_out"],
-        help="of float matrices, where no bias tells: out_in as in y = x W^T (default), in_out as in y = x W",
+        help="of float matrices, where no bias shows it: out_in as in y = x W^T (default), in_out as in y = x W",
     )
 
 

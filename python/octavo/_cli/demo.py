@@ -15,7 +15,8 @@ from octavo._cli.arguments import positive, require_folder_of
 from octavo._layers.linear import QuantLinear
 from octavo._quantize.dynamic import quantize_dynamic
 from octavo._util.extras import import_extra
-from octavo._util.timing import interleaved
+from octavo._util.plots import GOOD, GRID, Panel, bar_panels
+from octavo._util.timing import duration, interleaved
 from octavo.runtime import get_num_threads, kernels
 
 HIDDEN = (1024, 1024)
@@ -105,27 +106,23 @@ def table(result: Result) -> str:
 
 
 def plot(result: Result, path: Path) -> None:
-    """Draws the table as bar charts. Needs matplotlib (extra ``cli``)."""
-    import_extra("matplotlib", purpose="--plot", extra="cli").use("Agg")
-    plt = import_extra("matplotlib.pyplot", purpose="--plot", extra="cli")
+    """Draws the table as bars.
 
-    names = [row.name for row in result.rows]
-    panels: list[tuple[str, str, list[float]]] = [
-        ("Test accuracy", "%", [100 * row.accuracy for row in result.rows]),
-        ("Parameters", "MB", [row.parameter_bytes / 1e6 for row in result.rows]),
-        *((f"Batch {b}", "us a call", [1e6 * row.seconds[b] for row in result.rows]) for b in BATCHES),
+    Raises:
+        ImportError: matplotlib is missing; the message has the command that installs it.
+    """
+    rows = result.rows
+    colours = [GRID, GOOD]
+    accuracies, sizes = [100 * row.accuracy for row in rows], [row.parameter_bytes / 1e6 for row in rows]
+    panels = [
+        Panel("Test accuracy", accuracies, [f"{value:.2f} %" for value in accuracies], colours),
+        Panel("Parameters, MB", sizes, colours=colours),
     ]
-    figure, axes = plt.subplots(1, len(panels), figsize=(3 * len(panels), 3.2), layout="constrained")
-    for axis, (title, unit, values) in zip(axes, panels, strict=True):
-        bars = axis.bar(names, values, color=["#9aa5b1", "#1f6feb"], width=0.6)
-        axis.bar_label(bars, fmt="%.3g")
-        axis.set_title(title)
-        axis.set_ylabel(unit)
-        axis.margins(y=0.15)
-        axis.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(f"Digits MLP 64-1024-1024-10, kernel {result.kernel}, {result.threads} thread(s)")
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    for batch in BATCHES:
+        times = [row.seconds[batch] for row in rows]
+        title = f"{batch} row{'s' if batch > 1 else ''}, ms a call"
+        panels.append(Panel(title, [1e3 * t for t in times], [duration(t) for t in times], colours))
+    bar_panels([row.name for row in rows], panels, path=path, axes=None)
 
 
 def _digits(seed: int) -> tuple[NDArray[Any], ...]:

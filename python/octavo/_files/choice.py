@@ -24,7 +24,7 @@ class Choice:
     """What the user asks for; patterns are those of `fnmatch`, matched against names of tensors.
 
     Attributes:
-        layout: of matrices whose layout nothing else tells.
+        layout: of matrices whose layout nothing else shows.
         include: tensors to quantize. Empty: those that are weights by their names.
         exclude: tensors to copy as they are.
         drop: tensors to leave out of the output.

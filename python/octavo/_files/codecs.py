@@ -26,7 +26,8 @@ from octavo._numerics.params import SMALLEST_SCALE, QParams, as_qtype, qint4
 from octavo._util.arrays import first_place
 
 __all__ = [
-    "Fields", "Part", "WeightFormat", "is_stored", "linear_options", "packed", "tensor_name", "unpacked",
+    "Fields", "Part", "WeightFormat", "is_stored", "linear_options", "packed", "shared_parts",
+    "tensor_name", "unpacked",
 ]  # fmt: skip
 
 
@@ -131,6 +132,21 @@ def packed(value: Any) -> tuple[Options | None, Parts]:
     return options | {"type": kind.cls.__name__}, parts
 
 
+def shared_parts(value: Any) -> tuple[Any, ...] | None:
+    """What tells layers that share their integers, and differ in nothing else, from all others; None for what never is.
+
+    Example:
+        >>> import copy, numpy as np, octavo as oc
+        >>> from octavo._files.codecs import shared_parts
+        >>> layer = oc.QuantLinear(np.eye(2))
+        >>> shared_parts(layer) == shared_parts(copy.deepcopy(layer))
+        True
+    """
+    if type(value) is not QuantLinear:
+        return None
+    return id(value._packed), value.activation, value.relu, value._call_name
+
+
 def unpacked(fields: Fields) -> Any:
     """The object that options and tensors stand for.
 
@@ -146,6 +162,8 @@ def unpacked(fields: Fields) -> Any:
 
 
 def _part(array: NDArray[Any]) -> Part:
+    if array.dtype.name == "bfloat16":  # of ml_dtypes
+        return Part(Tensor("BF16", array.shape), lambda: array.view(np.uint16))
     code = dtype_code(array.dtype)
     assert code is not None
     return Part(Tensor(code, array.shape), lambda: array)
@@ -154,9 +172,9 @@ def _part(array: NDArray[Any]) -> Part:
 def _array(array: NDArray[Any]) -> Part:
     if type(array) not in (np.ndarray, np.memmap):
         raise TypeError(f"it is a {type(array).__name__}, and would come back as a plain array; store np.asarray of it")
-    if dtype_code(array.dtype) is None:
+    if dtype_code(array.dtype) is None and array.dtype.name != "bfloat16":
         raise TypeError(
-            f"it has dtype {array.dtype}; files hold bool, integers, float16, float32, float64 and complex64. "
+            f"it has dtype {array.dtype}; files hold bool, integers, floats of 16, 32 and 64 bits and complex64. "
             "Convert it, or keep it outside the model; joblib.dump(model, 'model.joblib') stores a scikit-learn "
             "estimator whole, as a pickle"
         )

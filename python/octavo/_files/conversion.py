@@ -23,6 +23,7 @@ from octavo._files.choice import Choice
 from octavo._files.codecs import tensor_name
 from octavo._files.header import BITS, Tensor
 from octavo._files.items import Item, Matrix
+from octavo._files.layouts import count
 from octavo._files.outputs import made, planned_outputs
 from octavo._files.plan import FLOATS, Plan, make_plan
 from octavo._files.rows import BLOCK_ELEMS, GROUP_SIZE, Rounder, Rounding, make_rounder, quantized_blocks
@@ -157,7 +158,8 @@ def summary(result: Conversion) -> str:
     lines = [f"copied {name}: {reason}" for name, reason in result.skipped]
     lines += [result.layout] if result.layout else []
     kinds = ", ".join(f"{count} {kind}" for kind, count in result.kinds.items())
-    lines.append(f"{len(result.layers)} layers quantized ({kinds}), {len(result.skipped)} tensors copied")
+    layers, tensors = count(len(result.layers), "layer", "layers"), count(len(result.skipped), "tensor", "tensors")
+    lines.append(f"{layers} quantized ({kinds}), {tensors} copied")
     share = 100 * result.bytes_after / result.bytes_before
     lines.append(f"{result.bytes_before:,} B before, {result.bytes_after:,} B after ({share:.1f} %)")
     if len(result.files) > 1:

@@ -95,7 +95,7 @@ class Fitter:
 
     def _with_dtype(self, old: NDArray[Any], new: NDArray[Any]) -> Fit:
         """The values in the model's dtype: floats are rounded to it, all else must be there exactly."""
-        if self._dtypes == "file" or old.dtype == new.dtype:
+        if self._dtypes == "file" or old.dtype == new.dtype or new.dtype.kind in "OUS":
             return Fit(new)
         key = id(new), old.dtype
         if key not in self._converted:  # one array for all places of what was one
@@ -169,7 +169,8 @@ def described(value: Any) -> str:
     """What messages say of a thing in a model or a file."""
     if isinstance(value, np.ndarray):
         return f"an array of shape {value.shape}"
-    sizes, text = _sizes(value), f"a {type(value).__name__}"
+    sizes, name = _sizes(value), type(value).__name__
+    text = f"{'an' if name.startswith(('A', 'E', 'I', 'O', 'LSTM')) else 'a'} {name}"
     if isinstance(value, (nn.Linear, QuantLinear)):
         return f"{text} {sizes[1]} -> {sizes[0]}"
     if isinstance(value, (nn.Embedding, QuantEmbedding)):

@@ -1,7 +1,7 @@
 """Whether a matrix of a checkpoint is (out, in), as torch's Linear has it, or (in, out), as GPT-2's Conv1D has it.
 
-A bias has one value an output, so it tells the layout of every matrix that is not square; the size of the vocabulary
-tells that of an output head. The rest follow matrices of the same role ("c_proj"), and then what the user says.
+A bias has one value for each output, so it shows the layout of every matrix that is not square; the size of the
+vocabulary shows that of an output head. The others follow matrices of the same role ("c_proj"), and then the user.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-__all__ = ["LAYOUTS", "Evidence", "Layout", "Layouts", "decide", "evidence"]
+__all__ = ["LAYOUTS", "Evidence", "Layout", "Layouts", "count", "decide", "evidence"]
 
 Layout = Literal["out_in", "in_out"]
 LAYOUTS: tuple[Layout, ...] = ("out_in", "in_out")
@@ -22,8 +22,8 @@ class Evidence(NamedTuple):
     Attributes:
         tensor: its name.
         role: what layers that do the same in other blocks are called too.
-        layout: what its own bias, or the vocabulary, tells; None where nothing does.
-        why: what tells it, in words that follow the name of the tensor.
+        layout: what its own bias, or the vocabulary, shows; None where neither does.
+        why: what shows it, in words that follow the name of the tensor.
     """
 
     tensor: str
@@ -47,7 +47,7 @@ def evidence(
     bias: tuple[int, ...] | None,
     vocabulary: Mapping[int, int] | None = None,
 ) -> Evidence:
-    """What a matrix tells by itself.
+    """What a matrix shows by itself.
 
     Args:
         tensor, role: as in `Evidence`.
@@ -79,10 +79,10 @@ def decide(matrices: Sequence[Evidence], given: Layout | None) -> Layouts:
 
     Args:
         matrices: what is known of each.
-        given: what the user says; None: (out, in) unless something tells otherwise.
+        given: what the user says; None: (out, in), unless something shows otherwise.
 
     Raises:
-        ValueError: biases fit (in, out) alone, and the user has not said that this is meant.
+        ValueError: a bias fits (in, out) alone, and `given` is not that.
 
     Example:
         >>> from octavo._files.layouts import decide, evidence
@@ -91,15 +91,8 @@ def decide(matrices: Sequence[Evidence], given: Layout | None) -> Layouts:
         >>> decide(found, "in_out").of
         {'a.weight': 'in_out', 'b.weight': 'in_out'}
     """
-    turned = [m for m in matrices if m.layout == "in_out"]
-    if turned and given != "in_out":
-        others = f", as {len(turned) - 1} others are" if len(turned) > 1 else ""
-        straight = sum(m.layout == "out_in" for m in matrices)
-        mixed = f" ({straight} matrices are (out, in), and stay so)" if straight else ""
-        raise ValueError(
-            f"{turned[0].tensor} {turned[0].why}, so it is (in, out) as in y = x W{others}; say so with --layout in_out"
-            f"{mixed}, or leave it as it is with --exclude"
-        )
+    if given != "in_out" and any(matrix.layout == "in_out" for matrix in matrices):
+        raise ValueError(_in_out_found(matrices))
     roles: dict[str, set[Layout]] = {}
     for matrix in matrices:
         if matrix.layout is not None:
@@ -116,6 +109,30 @@ def decide(matrices: Sequence[Evidence], given: Layout | None) -> Layouts:
     return Layouts(layouts, _told(matrices, layouts, given))
 
 
+def _in_out_found(matrices: Sequence[Evidence]) -> str:
+    """What is said of matrices that can only be (in, out)."""
+    first, *others = (matrix for matrix in matrices if matrix.layout == "in_out")
+    straight = sum(matrix.layout == "out_in" for matrix in matrices)
+    text = f"{first.tensor} {first.why}, so it is (in, out) as in y = x W"
+    if others:
+        text += f", and so {'is' if len(others) == 1 else 'are'} {count(len(others), 'other', 'others')}"
+    text += "; pass --layout in_out"
+    if straight:
+        text += f" ({count(straight, 'matrix', 'matrices')} that must be (out, in) will stay so)"
+    return f"{text}, or leave it as it is with --exclude"
+
+
+def count(number: int, one: str, many: str) -> str:
+    """A number of things in words.
+
+    Example:
+        >>> from octavo._files.layouts import count
+        >>> count(1, "matrix", "matrices"), count(2, "matrix", "matrices")
+        ('1 matrix', '2 matrices')
+    """
+    return f"{number} {one if number == 1 else many}"
+
+
 def _told(matrices: Sequence[Evidence], layouts: Mapping[str, Layout], given: Layout | None) -> str:
     lines = []
     for layout, equation in (("out_in", "y = x W^T"), ("in_out", "y = x W")):
@@ -123,7 +140,11 @@ def _told(matrices: Sequence[Evidence], layouts: Mapping[str, Layout], given: La
         if not own:
             continue
         sure = sum(matrix.layout is not None for matrix in own)
-        how = f"the shapes of {sure} biases or heads agree" if sure else "as --layout says" if given == layout else ""
-        how = how or "assumed, since no bias tells; if it is y = x W, say --layout in_out"
-        lines.append(f"layout {layout}, {equation}, of {len(own)} matrices: {how}")
+        if sure:
+            how = f"shown by {count(sure, 'bias or output head', 'biases or output heads')}"
+        elif given == layout:
+            how = "as given by --layout"
+        else:
+            how = "assumed, because no bias shows it; pass --layout in_out if it is y = x W"
+        lines.append(f"layout {layout}, {equation}, for {count(len(own), 'matrix', 'matrices')}: {how}")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""What the names of a checkpoint's tensors tell: tables of rows, heads, recurrent layers, stacks of experts.
+"""What the names of a checkpoint's tensors show: tables of rows, heads, recurrent layers, stacks of experts.
 
 The names are those of torch modules and of the model families that people convert; the rules look at the last part of
 a name ("wte" of "transformer.wte.weight"), because the parts before it say where a layer is, not what it is.

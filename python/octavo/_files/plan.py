@@ -59,7 +59,7 @@ def make_plan(checkpoint: Checkpoint, choice: Choice) -> Plan:
     """Decides what becomes of every tensor; reads names, shapes and types, and no values.
 
     Raises:
-        ValueError: an option is unknown; the layout of matrices, or whether one is a table, must be said.
+        ValueError: an option is unknown; the user must say how matrices are laid out, or whether one is a table.
     """
     if choice.layout is not None and choice.layout not in LAYOUTS:
         raise ValueError(f"layout must be one of {LAYOUTS} or None, got {choice.layout!r}")
@@ -140,7 +140,7 @@ def _tables(draft: _Draft, names: Sequence[str], vocabulary_sizes: set[int]) -> 
     """The matrices that are looked up by row: as the user says, else by name and without a bias.
 
     Raises:
-        ValueError: a matrix has a row for each word of config.json's vocabulary, and nothing tells what it is.
+        ValueError: a matrix has a row for each word of config.json's vocabulary, and its name does not show what it is.
     """
     choice = draft.choice
     candidates = [name for name in names if len(draft.tensors[name].shape) == 2 and not matches(name, choice.linear)]
@@ -155,7 +155,7 @@ def _tables(draft: _Draft, names: Sequence[str], vocabulary_sizes: set[int]) -> 
         if tensor.dtype in FLOATS and choice.unwanted(name) is None:
             raise ValueError(
                 f"{name} has a row for each of the {tensor.shape[0]} words that config.json states, and may be an "
-                f"embedding or an output layer; say which with --embedding {name} or --linear {name}"
+                f"embedding or an output layer; pass --embedding {name} or --linear {name}"
             )
     return found
 
@@ -164,7 +164,7 @@ def _tables(draft: _Draft, names: Sequence[str], vocabulary_sizes: set[int]) -> 
 
 
 def _add(draft: _Draft, name: str, is_table: bool, vocabulary: Mapping[int, int]) -> None:
-    """Adds an item for a tensor, notes what has to be known for its layout, or says why it stays as it is."""
+    """Adds an item for a tensor, or what it shows of its layout, or the reason why it is copied."""
     tensor, choice = draft.tensors[name], draft.choice
     reason = _unfit(name, tensor, choice) or choice.unwanted(name)
     if reason is not None:

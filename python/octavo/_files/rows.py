@@ -22,7 +22,16 @@ from octavo._numerics.int4 import ScaleDtype, pack_int4
 from octavo._numerics.params import QTypeLike
 from octavo._numerics.rounding import round_nearest, round_search
 
-__all__ = ["BLOCK_ELEMS", "GROUP_SIZE", "Rounder", "Rounding", "make_rounder", "quantized_blocks", "row_blocks"]
+__all__ = [
+    "BLOCK_ELEMS",
+    "GROUP_SIZE",
+    "Rounder",
+    "Rounding",
+    "make_rounder",
+    "quantized_blocks",
+    "row_blocks",
+    "rows_at",
+]
 
 BLOCK_ELEMS = 1 << 20
 GROUP_SIZE = 128  # of int4 weights, where the user names none
@@ -60,13 +69,23 @@ def _rounded_to_int8(block: NDArray[Any]) -> dict[str, NDArray[Any]]:
 
 def row_blocks(checkpoint: Checkpoint, matrix: Matrix) -> Iterator[tuple[int, NDArray[Any]]]:
     """(first row, rows) of a matrix as (out, in), about a million elements at a time; bfloat16 as float32."""
+    raw = _as_rows(checkpoint, matrix)
+    step = max(1, BLOCK_ELEMS // max(1, raw.shape[1]))
+    for start in range(0, len(raw), step):
+        yield start, widened(raw[start : start + step], checkpoint.tensors[matrix.tensor].dtype)
+
+
+def rows_at(checkpoint: Checkpoint, matrix: Matrix, rows: NDArray[np.intp]) -> NDArray[Any]:
+    """The rows of these numbers; the others are not read."""
+    return widened(_as_rows(checkpoint, matrix)[rows], checkpoint.tensors[matrix.tensor].dtype)
+
+
+def _as_rows(checkpoint: Checkpoint, matrix: Matrix) -> NDArray[Any]:
+    """A view of the matrix as (out, in), in the bits of the file."""
     raw = checkpoint.raw(matrix.tensor)
     raw = raw if matrix.index is None else raw[matrix.index]
     n, k = matrix.shape
-    raw = raw.reshape(n, k) if matrix.layout == "out_in" else raw.reshape(k, n).T
-    step = max(1, BLOCK_ELEMS // max(1, k))
-    for start in range(0, n, step):
-        yield start, widened(raw[start : start + step], checkpoint.tensors[matrix.tensor].dtype)
+    return raw.reshape(n, k) if matrix.layout == "out_in" else raw.reshape(k, n).T
 
 
 def quantized_blocks(

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, TypeVar, overload
 
-from octavo._files.codecs import Fields, Part, is_stored, packed, tensor_name, unpacked
+from octavo._files.codecs import Fields, Part, is_stored, packed, shared_parts, tensor_name, unpacked
 from octavo._files.fits import Dtypes, Fitter, as_matrices
 from octavo._files.fitting import fitted
 from octavo._files.renaming import every_alias, renamed
@@ -61,6 +61,7 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
     found, aliases = survey(model, is_stored)
     if not found:
         raise ValueError("the model holds no quantized layer and no array, so there is nothing to store")
+    found, aliases = _without_twins(found, aliases)
     layers: dict[str, Any] = {}
     parts: dict[str, Part] = {}
     for name, value in found.items():
@@ -79,6 +80,21 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
     with Writer(path, tensors, lambda crc32: header_metadata(layers, aliases, crc32)) as writer:
         for name, part in parts.items():
             writer.append(name, part.make())
+
+
+def _without_twins(found: Mapping[str, Any], aliases: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Both, with an alias in place of each layer that shares its integers with an earlier one."""
+    first: dict[Any, str] = {}
+    keys = {name: shared_parts(value) for name, value in found.items()}
+    twins = {name: first.setdefault(key, name) for name, key in keys.items() if key is not None}
+    twins = {name: other for name, other in twins.items() if name != other}
+    rest = {name: value for name, value in found.items() if name not in twins}
+    names = sorted(rest)
+    return rest, {
+        **{alias: name for alias, name in aliases.items() if holds(names, name)},
+        **{alias: twins[name] for alias, name in every_alias(twins, aliases).items()},
+        **twins,
+    }
 
 
 def header_metadata(layers: Mapping[str, Any], aliases: Mapping[str, str], crc32: Mapping[str, int]) -> dict[str, str]:

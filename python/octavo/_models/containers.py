@@ -17,10 +17,11 @@ from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 __all__ = [
-    "IMMUTABLE", "LEAVES", "Part", "attributes", "captured", "entered_or_none", "instance_dict", "parts_of",
-    "rebuilt", "slot_members", "slots",
+    "IMMUTABLE", "LEAVES", "Part", "attributes", "captured", "entered_or_none", "instance_dict", "memory_of",
+    "parts_of", "rebuilt", "slot_members", "slots",
 ]  # fmt: skip
 
 _K = TypeVar("_K")
@@ -184,6 +185,20 @@ def slots(value: Any) -> dict[str, Any]:
 def attributes(value: Any) -> dict[str, Any]:
     """Attributes by name, from the instance's __dict__ and its slots."""
     return instance_dict(value) | slots(value)
+
+
+def memory_of(array: NDArray[Any]) -> tuple[Any, ...]:
+    """What tells arrays of the same elements, be they one object or several views, from all others.
+
+        Example:
+            >>> import numpy as np
+    from numpy.typing import NDArray
+            >>> from octavo._models.containers import memory_of
+            >>> w = np.zeros((2, 3))
+            >>> memory_of(w) == memory_of(w[:]), memory_of(w) == memory_of(w.copy())
+            (True, False)
+    """
+    return array.__array_interface__["data"][0], array.shape, array.strides, array.dtype.str
 
 
 def captured(function: types.FunctionType) -> Iterator[Part]:

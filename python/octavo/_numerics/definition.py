@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from octavo._numerics.params import Array, QParams, aligned, check_qparams, check_shape, choose_qparams, qint8
-from octavo._util.arrays import as_real_array, first_place, real_dtype, require_finite
+from octavo._util.arrays import as_real_array, first_place, large_zeros, real_dtype, require_finite, row_blocks
 
 __all__ = ["dequantize", "fake_quantize", "quantize", "quantize_weight"]
 
@@ -184,9 +184,13 @@ def quantize_weight(weight: Array) -> tuple[npt.NDArray[np.int8], npt.NDArray[np
         (array([[   1, -127],
                [ 127,    0]], dtype=int8), array([1.        , 0.00393701], dtype=float32))
     """
+    weight = as_real_array(weight, "weight")
     require_finite(weight, "weight")
-    params = choose_qparams(weight, qint8, axis=0, qmin=-127, qmax=127)
-    return quantize(weight, params).astype(np.int8, copy=False), params.scale
+    q, scale = large_zeros(weight.shape, np.int8), np.empty(weight.shape[:1], np.float32)
+    for rows in row_blocks(weight.shape):
+        params = choose_qparams(weight[rows], qint8, axis=0, qmin=-127, qmax=127)
+        q[rows], scale[rows] = quantize(weight[rows], params), params.scale
+    return q, scale
 
 
 def _views(

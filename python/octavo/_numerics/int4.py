@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from octavo._util.arrays import contiguous
+from octavo._util.arrays import contiguous, row_blocks
 from octavo._util.floating import quiet
 
 __all__ = ["GroupedWeight", "ScaleDtype", "pack_int4", "unpack_int4"]
@@ -206,12 +206,20 @@ def _valid_scale(scale: Any, shape: tuple[int, int], dtype: ScaleDtype) -> npt.N
     if values.shape != shape:
         raise ValueError(f"scale must have shape {shape}, one for each group of each row, got {values.shape}")
     values = contiguous(values)
-    with np.errstate(all="ignore"):
-        wrong = ~np.isfinite(values) | (values == 0)
-        if not wrong.any() and dtype == "float16":
-            wrong = values.astype(np.float16) != values
-    if wrong.any():
-        at = tuple(int(i) for i in np.argwhere(wrong)[0])
-        what = "a float16 number" if np.isfinite(values[at]) and values[at] != 0 else "finite and not zero"
-        raise ValueError(f"scale must be {what}, got {values[at]} at {list(at)}")
+    rules = {"finite and not zero": _not_usable} | ({"a float16 number": _not_float16} if dtype == "float16" else {})
+    for what, wrong in rules.items():
+        if any(wrong(values[rows]).any() for rows in row_blocks(shape)):
+            at = tuple(int(i) for i in np.argwhere(wrong(values))[0])
+            raise ValueError(f"scale must be {what}, got {values[at]} at {list(at)}")
     return values
+
+
+def _not_usable(scale: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    wrong: npt.NDArray[np.bool_] = ~np.isfinite(scale) | (scale == 0)
+    return wrong
+
+
+def _not_float16(scale: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    with np.errstate(all="ignore"):
+        wrong: npt.NDArray[np.bool_] = scale.astype(np.float16) != scale
+    return wrong

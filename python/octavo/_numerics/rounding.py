@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from octavo._numerics.int4 import GroupedWeight, ScaleDtype
 from octavo._numerics.params import SMALLEST_RANGE
-from octavo._util.arrays import as_real_array
+from octavo._util.arrays import as_real_array, large_zeros, row_blocks
 from octavo._util.floating import quiet
 
 __all__ = ["round_nearest", "round_search"]
@@ -124,8 +124,8 @@ def as_weight(weight: npt.ArrayLike) -> Floats:
         raise ValueError(f"weight must be 2-D (out, in), got shape {values.shape}")
     with np.errstate(all="ignore"):
         values = np.ascontiguousarray(values, np.float32)  # NumPy sums in the order of memory, and rounds on the way
-    usable = np.abs(values) <= _LARGEST
-    if not usable.all():
+    if not all((np.abs(values[rows]) <= _LARGEST).all() for rows in row_blocks(values.shape)):
+        usable = np.abs(values) <= _LARGEST
         at = tuple(int(i) for i in np.argwhere(~usable)[0])
         what = f"at most {_LARGEST:.3g}, so that what it is rounded to is finite too" if np.isfinite(values[at]) else ""
         raise ValueError(f"weight must be {what or 'finite in float32'}, got {values[at]:.4g} at {list(at)}")
@@ -135,8 +135,10 @@ def as_weight(weight: npt.ArrayLike) -> Floats:
 def zero_weight(n: int, k: int, group_size: int | None, symmetric: bool, scale_dtype: ScaleDtype) -> GroupedWeight:
     """A weight of zeros (n, k) to be filled; group_size and scale_dtype are checked before anything is computed."""
     groups = (n, 1 if group_size is None else -(-k // max(operator.index(group_size), 1)))
-    zero_point = None if symmetric else np.zeros(groups, np.int8)
-    return GroupedWeight(np.zeros((n, k), np.int8), np.ones(groups, np.float32), zero_point, group_size, scale_dtype)
+    zero_point = None if symmetric else large_zeros(groups, np.int8)
+    scale = large_zeros(groups, np.float32)
+    scale.fill(1)
+    return GroupedWeight(large_zeros((n, k), np.int8), scale, zero_point, group_size, scale_dtype)
 
 
 @quiet

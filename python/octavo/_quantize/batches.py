@@ -47,10 +47,10 @@ def refuse_several(x: Any, name: str) -> None:
 
     Args:
         x: what it is given.
-        name: of the layer.
+        name: of the input, for the message.
     """
     if is_pair(x) and (isinstance(x, tuple) or any(np.ndim(part) > 1 for part in x)):
-        raise TypeError(f"{name}: its input is a {type(x).__name__} of {len(x)} arrays, not an array")
+        raise TypeError(f"{name} must be one array, got a {type(x).__name__} of {len(x)}")
 
 
 def _is_labelled(x: Any, y: Any) -> bool:

@@ -121,8 +121,8 @@ class RoundingComparison(Tabular):
 
         Args:
             path: of a picture to write; its ending gives the format.
-            axes: two matplotlib axes to draw into; by default those of a new figure, which a notebook shows where there
-                is no path.
+            axes: two matplotlib axes to draw into; by default those of a new figure, which a notebook shows unless
+                there is a path.
 
         Returns:
             The two axes.

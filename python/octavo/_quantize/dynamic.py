@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, TypedDict, TypeVar, Unpack, overload
 
+import numpy as np
 from numpy.typing import NDArray
 
 from octavo._layers.embedding import QuantEmbedding
@@ -12,6 +14,7 @@ from octavo._layers.linear import ActivationScheme, Layout, QuantLinear, Roundin
 from octavo._layers.matrix import QuantMatrix
 from octavo._layers.recurrent import QuantGRU, QuantLSTM
 from octavo._models import walk as tree
+from octavo._models.containers import memory_of
 from octavo._models.estimators import refuse_training, training_state
 from octavo._models.paths import joined
 from octavo._numerics.int4 import GroupedWeight, ScaleDtype
@@ -200,8 +203,9 @@ def quantize_dynamic(
     types, why = _weight_types(found, options)
     targets = [target for target in found.chosen if id(target.original) in types]
     rounded = {} if batches is None else _calibrated(model, targets, types, options, batches, check)
+    made: dict[Any, Any] = {}
     replacements = {
-        id(target.original): _built(target, options.arguments(types[id(target.original)]), rounded, check)
+        id(target.original): _built_once(target, options.arguments(types[id(target.original)]), rounded, check, made)
         for target in targets
     }
     why |= _too_slow(targets, replacements, measuring)
@@ -251,6 +255,27 @@ def _calibrated(
     if not linear:
         raise ValueError("calibration is for linear layers and arrays, and neither is named; others need none")
     return rounded_weights(model, linear, options, calibration, check=check)
+
+
+def _built_once(
+    target: Target, arguments: dict[str, Any], rounded: Mapping[int, GroupedWeight], check: bool, made: dict[Any, Any]
+) -> Any:
+    """What takes the place of a layer or array. Layers that hold the same arrays share their integers.
+
+    Args:
+        target, arguments, rounded, check: as for `_built`.
+        made: what was built before, by what it was built from.
+    """
+    arrays = tuple(memory_of(a) for _, a in tree.walk(target.original) if isinstance(a, np.ndarray))
+    if not target.is_linear or target.spec is None or id(target.original) in rounded:
+        return _built(target, arguments, rounded, check)
+    key = type(target.original), target.spec, arrays, tuple(arguments.items())
+    if key not in made:
+        made[key] = _built(target, arguments, rounded, check)
+        return made[key]
+    if check:
+        target.check()
+    return copy.deepcopy(made[key])  # another layer with the same integers, which never change
 
 
 def _built(target: Target, arguments: dict[str, Any], rounded: Mapping[int, GroupedWeight], check: bool) -> Any:

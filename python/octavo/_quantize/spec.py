@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from octavo._layers.embedding import QuantEmbedding
 from octavo._layers.linear import Layout, QuantLinear
 from octavo._layers.matrix import QuantMatrix
+from octavo._layers.registry import counterpart
 from octavo._models import walk as tree
 from octavo._models.containers import attributes
 from octavo._quantize.by_name import ByName
@@ -164,7 +165,9 @@ def _valid_spec(key: str | type, spec: Any) -> LayerSpec | None:
 
 
 def _is_layer(value: Any, spec: LayerSpec) -> bool:
-    """Whether an object that is selected by its path has a weight and a method as the spec says."""
+    """Whether an object that is selected by its path has a weight and a method as the spec says, or is octavo's own."""
+    if counterpart(type(value)) is not None:
+        return True
     weight = attributes(value).get(spec.weight)
     matrix = isinstance(weight, np.ndarray) and weight.ndim == 2 and weight.dtype.kind in "fiu"
     return matrix and callable(getattr(value, spec.call, None))

@@ -130,7 +130,7 @@ def _memory_bytes() -> int | None:
 
 def _named(update: Callable[[Any], None], path: str) -> Callable[[Any], None]:
     def named(x: Any) -> None:
-        refuse_several(x, tree.label(path))
+        refuse_several(x, f"{tree.label(path)}: its input")
         try:
             update(x)
         except (TypeError, ValueError) as error:

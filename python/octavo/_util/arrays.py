@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import mmap
 import sys
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import numpy as np
@@ -11,12 +14,17 @@ import numpy.typing as npt
 from octavo._util.foreign import as_real, is_extended
 
 __all__ = [
-    "as_real_array", "as_rows", "check_out", "contiguous", "first_place", "is_traced", "read_only", "real_dtype",
-    "require_finite", "rows_in_place", "why_not_finite",
+    "as_real_array", "as_rows", "check_out", "contiguous", "first_place", "is_traced", "large_zeros", "read_only",
+    "real_dtype", "require_finite", "row_blocks", "rows_in_place", "why_not_finite",
 ]  # fmt: skip
 
 Array = npt.NDArray[Any]
 _T = TypeVar("_T", bound=np.generic)
+
+# What `row_blocks` takes at a time, where a row is no longer than that: 256 KiB of float32.
+_BLOCK_ELEMENTS = 1 << 16
+# From here on `large_zeros` maps pages.
+_OWN_PAGES_BYTES = 1 << 17
 
 
 def is_traced(x: object) -> bool:
@@ -79,9 +87,45 @@ def require_finite(x: Array, name: str) -> None:
         ValueError: w must be finite, got 1 of 2 values NaN or infinite, the first (nan) at w[0, 1]; remove them
     """
     with np.errstate(all="ignore"):
-        finite = x.dtype.kind != "f" or np.isfinite(x.astype(np.float32, copy=False)).all()
+        blocks = row_blocks(x.shape) if x.dtype.kind == "f" else ()
+        finite = all(np.isfinite(x[rows].astype(np.float32, copy=False)).all() for rows in blocks)
     if not finite:
         raise ValueError(why_not_finite(x, name))
+
+
+def row_blocks(shape: tuple[int, ...]) -> Iterator[Any]:
+    """Indices of an array's rows, some at a time: few enough for what is computed from them to stay in the cache.
+
+    Weights may be as large as memory allows, so nothing of their size is made in passing.
+
+    Example:
+        >>> list(row_blocks((5, 30000)))
+        [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
+    """
+    if not shape:
+        yield ...
+        return
+    rows = max(1, _BLOCK_ELEMENTS // max(1, math.prod(shape[1:])))
+    for first in range(0, shape[0], rows):
+        yield slice(first, min(first + rows, shape[0]))
+
+
+def large_zeros(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
+    """As np.zeros, but a large array has pages of its own, which go back to the system when it dies.
+
+    malloc keeps blocks of up to 32 MiB that it is given back. Without this, a process that has made many layers would
+    hold the integers of one of them for ever.
+
+    Example:
+        >>> large_zeros((2, 2), np.int8)
+        array([[0, 0],
+               [0, 0]], dtype=int8)
+    """
+    dtype = np.dtype(dtype)
+    size = math.prod(shape) * dtype.itemsize
+    if size < _OWN_PAGES_BYTES:
+        return np.zeros(shape, dtype)
+    return np.frombuffer(mmap.mmap(-1, size), dtype).reshape(shape)
 
 
 def read_only(a: npt.NDArray[_T]) -> npt.NDArray[_T]:

@@ -97,7 +97,7 @@ class ObservedLinear(PreparedLinear):
         """The float layer's result, or a stand-in for it. Extra arguments are the float layer's own."""
         self.tracer.calls += 1
         x = taken(x)
-        values = finite_reals(x, f"layer {self.name}")
+        values = finite_reals(x, f"layer {self.name}, its input")
         weight, _ = self.read_float()
         if values.ndim == 0 or values.shape[-1] != weight.shape[1]:
             raise ValueError(f"layer {self.name}: x must have shape (..., {weight.shape[1]}), got {values.shape}")
@@ -106,7 +106,7 @@ class ObservedLinear(PreparedLinear):
         self.input.observe(values)
         self.output.observe(result)
         if args or options or type(y) is not np.ndarray or y.ndim == 0:
-            self.source.mark("arguments besides x, or a result that is no array")
+            self.source.mark("arguments besides x, or a result other than an array")
             return y
         return self.tracer.wrap(y, self.source)
 
@@ -137,7 +137,7 @@ class ObservedQuantStub(Prepared):
     def __call__(self, x: Any) -> Any:
         self.tracer.calls += 1
         x = plain(x, "QuantStub")
-        values = finite_reals(x, f"QuantStub {self.name}")
+        values = finite_reals(x, f"QuantStub {self.name}, its input")
         self.input.observe(values)
         return self.tracer.wrap(x, self.source) if type(x) is np.ndarray and x.ndim > 0 else x
 
@@ -178,7 +178,7 @@ class ObservedMatrix(NDArrayOperatorsMixin, Prepared):
 
     def _observe(self, x: NDArray[Any]) -> None:
         self.tracer.calls += 1
-        self.input.observe(finite_reals(x, f"array {self.name}: what it multiplies"))
+        self.input.observe(finite_reals(x, f"array {self.name}, what it multiplies"))
 
     @property
     def _watched(self) -> WatchedMatrix:

@@ -176,7 +176,7 @@ class FakeQuantized(Prepared):
         """x as float32, still differentiable."""
         if not is_traced(x):
             refuse_masked(x, f"{self.label}: x")
-            refuse_several(x, self.label)
+            refuse_several(x, f"{self.label}: x")
             x = np.asarray(x)
         kind = np.result_type(value_of(x)).kind
         if kind not in "fiub":

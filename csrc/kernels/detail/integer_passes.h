@@ -1,0 +1,267 @@
+// Passes over integers of any width, in standard C++ that compilers vectorise with the flags of the file that includes
+// it: taking elements in, looking at their range, packing digits, and combining digits' sums. kernels/integer.h says
+// what each does. Everything is in an anonymous namespace.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "kernels/detail/unroll.h"
+#include "kernels/integer.h"
+
+namespace octavo {
+namespace {
+
+constexpr std::int64_t kPanelCols = 16;
+
+constexpr int log2_bytes(std::int32_t bytes) { return bytes == 1 ? 0 : bytes == 2 ? 1 : bytes == 4 ? 2 : 3; }
+
+template <class S>
+const S* element(const std::byte* at) {
+  return reinterpret_cast<const S*>(at);
+}
+
+// ---- load ----------------------------------------------------------------------------------------------------------
+
+template <class S, class T>
+void load_row(const S* __restrict src, std::int64_t cols, int shift, T* __restrict dst) {
+  if (cols == kPanelCols) {  // a constant: straight vector code
+    for (std::int64_t c = 0; c < kPanelCols; ++c) dst[c] = static_cast<T>(src[c] >> shift);
+  } else {
+    for (std::int64_t c = 0; c < cols; ++c) dst[c] = static_cast<T>(src[c] >> shift);
+  }
+}
+
+template <class S, class T>
+void load(const LoadTask& task) {
+  T* const dst = static_cast<T*>(task.dst);
+  const IntegerView& src = task.src;
+  const int shift = sizeof(T) < sizeof(S) ? task.shift : 0;
+  if (src.col_stride == sizeof(S)) {
+    for (std::int64_t r = 0; r < task.rows; ++r) {
+      load_row<S, T>(element<S>(src.data + r * src.row_stride), task.cols, shift, dst + r * task.dst_stride);
+    }
+    return;
+  }
+  // Squares: whichever way the source lies, the lines that are read and written stay in the L1 cache.
+  constexpr std::int64_t kSide = 16;
+  for (std::int64_t r0 = 0; r0 < task.rows; r0 += kSide) {
+    const std::int64_t rows = task.rows - r0 < kSide ? task.rows - r0 : kSide;
+    for (std::int64_t c0 = 0; c0 < task.cols; c0 += kSide) {
+      const std::int64_t cols = task.cols - c0 < kSide ? task.cols - c0 : kSide;
+      for (std::int64_t c = c0; c < c0 + cols; ++c) {
+        const std::byte* const from = src.data + r0 * src.row_stride + c * src.col_stride;
+        T* const to = dst + r0 * task.dst_stride + c;
+        for (std::int64_t r = 0; r < rows; ++r) {
+          to[r * task.dst_stride] = static_cast<T>(*element<S>(from + r * src.row_stride) >> shift);
+        }
+      }
+    }
+  }
+}
+
+template <class S>
+void load_from(const LoadTask& task) {
+  switch (task.dst_bytes) {
+    case 1:
+      return load<S, std::uint8_t>(task);
+    case 2:
+      return load<S, std::uint16_t>(task);
+    case 4:
+      return load<S, std::uint32_t>(task);
+    default:
+      return load<S, std::uint64_t>(task);
+  }
+}
+
+// body(S{}) for the type of the elements.
+template <class Body>
+auto with_element_type(const IntegerView& view, const Body& body) {
+  switch (log2_bytes(view.elem_bytes) * 2 + (view.is_signed ? 1 : 0)) {
+    case 0:
+      return body(std::uint8_t{});
+    case 1:
+      return body(std::int8_t{});
+    case 2:
+      return body(std::uint16_t{});
+    case 3:
+      return body(std::int16_t{});
+    case 4:
+      return body(std::uint32_t{});
+    case 5:
+      return body(std::int32_t{});
+    case 6:
+      return body(std::uint64_t{});
+    default:
+      return body(std::int64_t{});
+  }
+}
+
+void load_any(const LoadTask& task) {
+  with_element_type(task.src, [&](auto zero) { load_from<decltype(zero)>(task); });
+}
+
+// ---- spread --------------------------------------------------------------------------------------------------------
+
+template <class S>
+IntegerSpread spread_of(const IntegerView& view, std::int64_t rows, std::int64_t cols) {
+  constexpr int kSignShift = 8 * sizeof(S) - 1;
+  S bits = 0, all = 0;
+  for (std::int64_t r = 0; r < rows; ++r) {
+    const std::byte* const row = view.data + r * view.row_stride;
+    const auto take = [&](S x) {
+      if constexpr (S(-1) < S(0)) {
+        bits = static_cast<S>(bits | (x ^ (x >> kSignShift)));
+        all = static_cast<S>(all | x);
+      } else {
+        bits = static_cast<S>(bits | x);
+      }
+    };
+    if (view.col_stride == sizeof(S)) {
+      const S* const x = element<S>(row);
+      for (std::int64_t c = 0; c < cols; ++c) take(x[c]);
+    } else {
+      for (std::int64_t c = 0; c < cols; ++c) take(*element<S>(row + c * view.col_stride));
+    }
+  }
+  return {static_cast<std::uint64_t>(bits), all < 0};
+}
+
+IntegerSpread spread_any(const IntegerView& view, std::int64_t rows, std::int64_t cols) {
+  // The order is free: along what lies together.
+  const bool turned = view.col_stride != view.elem_bytes && view.row_stride == view.elem_bytes;
+  const IntegerView lying{view.data, turned ? view.col_stride : view.row_stride,
+                          turned ? view.row_stride : view.col_stride, view.elem_bytes, view.is_signed};
+  return with_element_type(
+      view, [&](auto zero) { return spread_of<decltype(zero)>(lying, turned ? cols : rows, turned ? rows : cols); });
+}
+
+// ---- packing -------------------------------------------------------------------------------------------------------
+
+std::int64_t row_sum(const std::uint8_t* bytes, std::int64_t count, std::uint8_t flip) {
+  std::uint32_t sum = 0;  // of x ^ 0x80, which is x + 128
+  for (std::int64_t i = 0; i < count; ++i) sum += static_cast<std::uint8_t>(bytes[i] ^ 0x80 ^ flip);
+  return std::int64_t{sum} - 128 * count;
+}
+
+// Four bytes of each column side by side: an int32 of each, which compilers make of vectors.
+void pack_four(const std::uint8_t* rows, std::int64_t row_stride, std::uint8_t flip, std::int8_t* group,
+               std::int64_t group_stride, std::int32_t* __restrict sums) {
+  std::uint32_t line[kPanelCols];
+  for (std::int64_t j = 0; j < kPanelCols; ++j) {
+    const auto byte = [&](std::int64_t i) { return static_cast<std::uint8_t>(rows[i * row_stride + j] ^ flip); };
+    const auto value = [&](std::int64_t i) { return static_cast<std::int32_t>(static_cast<std::int8_t>(byte(i))); };
+    line[j] = byte(0) | static_cast<std::uint32_t>(byte(1)) << 8 | static_cast<std::uint32_t>(byte(2)) << 16 |
+              static_cast<std::uint32_t>(byte(3)) << 24;
+    sums[j] += value(0) + value(1) + value(2) + value(3);
+  }
+  if (group_stride == 4) {
+    std::memcpy(group, line, sizeof line);
+  } else {
+    for (std::int64_t j = 0; j < kPanelCols; ++j) std::memcpy(group + j * group_stride, line + j, sizeof line[j]);
+  }
+}
+
+void pack_digits(const std::uint8_t* rows, std::int64_t stride, std::int64_t k, std::int32_t kr, std::uint8_t flip,
+                 std::int8_t* panel, std::int32_t* column_sums) {
+  std::int32_t sums[kPanelCols] = {};
+  const auto group = [&](std::int64_t i) { return panel + i / kr * kr * kPanelCols + i % kr; };
+  std::int64_t i = 0;
+  for (; i + 4 <= k; i += 4) pack_four(rows + i * stride, stride, flip, group(i), kr, sums);
+  // The rest of a group, whose missing k are 0: flipped twice.
+  const std::int64_t padded = (k + kr - 1) / kr * kr;
+  for (; i < padded; i += 4) {
+    std::uint8_t last[4 * kPanelCols];
+    std::memset(last, flip, sizeof last);
+    for (std::int64_t r = i; r < k; ++r) std::memcpy(last + (r - i) * kPanelCols, rows + r * stride, kPanelCols);
+    pack_four(last, kPanelCols, flip, group(i), kr, sums);
+  }
+  for (std::int64_t j = 0; j < kPanelCols; ++j) column_sums[j] += sums[j];
+}
+
+void pack_pairs(const std::uint16_t* rows, std::int64_t stride, std::int64_t lines, std::uint16_t* panel) {
+  for (std::int64_t g = 0; g < lines; ++g, rows += 2 * stride, panel += 2 * kPanelCols) {
+    std::uint32_t line[kPanelCols];
+    for (std::int64_t j = 0; j < kPanelCols; ++j) {
+      line[j] = rows[j] | static_cast<std::uint32_t>(rows[stride + j]) << 16;
+    }
+    std::memcpy(panel, line, sizeof line);
+  }
+}
+
+// ---- writing -------------------------------------------------------------------------------------------------------
+
+// Sums to elements of the result: cut off, or extended by their sign.
+template <class Sum, class T>
+void put_row(const Sum* __restrict sums, std::int64_t cols, bool add, T* __restrict dst) {
+  if (add) {
+    for (std::int64_t c = 0; c < cols; ++c) dst[c] = static_cast<T>(dst[c] + static_cast<T>(sums[c]));
+  } else {
+    for (std::int64_t c = 0; c < cols; ++c) dst[c] = static_cast<T>(sums[c]);
+  }
+}
+
+// Sum is signed, so that 32 bits become 64 by their sign.
+template <class Sum>
+void put_rows(const Sum* sums, std::int64_t sums_stride, std::int64_t rows, std::int64_t cols, void* dst,
+              std::int64_t dst_stride, std::int32_t dst_bytes, bool add) {
+  const auto put = [&](auto zero) {
+    using T = decltype(zero);
+    T* const to = static_cast<T*>(dst);
+    for (std::int64_t r = 0; r < rows; ++r) put_row(sums + r * sums_stride, cols, add, to + r * dst_stride);
+  };
+  switch (dst_bytes) {
+    case 1:
+      return put(std::uint8_t{});
+    case 2:
+      return put(std::uint16_t{});
+    case 4:
+      return put(std::uint32_t{});
+    default:
+      return put(std::uint64_t{});
+  }
+}
+
+template <class Acc>
+void combine_row(const CombineTask& task, std::int64_t r, Acc* __restrict acc) {
+  const std::int32_t* __restrict sums = task.sums + r * task.sums_stride;
+  const auto wide = [](std::int32_t sum) { return static_cast<Acc>(static_cast<std::int64_t>(sum)); };
+  const int shift = task.shift;
+  if (task.first) {
+    for (std::int64_t c = 0; c < task.cols; ++c) acc[c] = static_cast<Acc>(wide(sums[c]) << shift);
+  } else {
+    for (std::int64_t c = 0; c < task.cols; ++c) acc[c] += static_cast<Acc>(wide(sums[c]) << shift);
+  }
+}
+
+template <class Acc, class Signed>
+void combine_of(const CombineTask& task) {
+  constexpr std::int64_t kPiece = 256;
+  for (std::int64_t r = 0; r < task.rows; ++r) {
+    Acc* const acc = static_cast<Acc*>(task.acc) + r * task.sums_stride;
+    combine_row(task, r, acc);
+    if (!task.last) continue;
+    Acc done[kPiece];
+    const Acc row_term = task.row_term != nullptr ? static_cast<Acc>(task.row_term[r]) : Acc{0};
+    for (std::int64_t c0 = 0; c0 < task.cols; c0 += kPiece) {
+      const std::int64_t cols = task.cols - c0 < kPiece ? task.cols - c0 : kPiece;
+      for (std::int64_t c = 0; c < cols; ++c) done[c] = acc[c0 + c] + row_term;
+      if (task.col_term != nullptr) {
+        for (std::int64_t c = 0; c < cols; ++c) done[c] += static_cast<Acc>(task.col_term[c0 + c]);
+      }
+      std::byte* const dst = static_cast<std::byte*>(task.dst) + (r * task.dst_stride + c0) * task.dst_bytes;
+      put_rows(reinterpret_cast<const Signed*>(done), 0, 1, cols, dst, 0, task.dst_bytes, task.add);
+    }
+  }
+}
+
+void combine(const CombineTask& task) {
+  if (task.first && task.last && task.row_term == nullptr && task.col_term == nullptr) {
+    return put_rows(task.sums, task.sums_stride, task.rows, task.cols, task.dst, task.dst_stride, task.dst_bytes,
+                    task.add);
+  }
+  task.acc_bytes == 4 ? combine_of<std::uint32_t, std::int32_t>(task) : combine_of<std::uint64_t, std::int64_t>(task);
+}
+
+}  // namespace
+}  // namespace octavo

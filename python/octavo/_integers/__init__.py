@@ -1,0 +1,1 @@
+"""Products of integer arrays, exact or wrapped as NumPy wraps them."""

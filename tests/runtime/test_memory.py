@@ -1,0 +1,49 @@
+"""What a process holds for its layers is what they say: resident memory against nbytes, in a process of its own."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from interpreter import python
+
+PROGRAM = """
+import gc
+import numpy as np
+import octavo as oc
+
+def resident():
+    gc.collect()
+    with open("/proc/self/smaps_rollup") as lines:
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("Rss:"))
+
+np.ones(24 << 20, np.uint8)  # freed at once: from here on glibc's malloc keeps blocks of up to 24 MiB
+weight = np.full({shape}, 0.5, np.float32)
+weight[:, ::3] = -0.25
+oc.QuantLinear(weight[:16], **{options})  # what the first layer of a process brings in
+before = resident()
+layers = [oc.QuantLinear(weight, **{options}) for _ in range({count})]
+held, nbytes = resident() - before, sum(layer.nbytes for layer in layers)
+del layers
+print(held, nbytes, resident() - before)
+"""
+
+INT4 = {"dtype": "int4", "rounding": "nearest", "group_size": 128}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/smaps_rollup")
+@pytest.mark.parametrize("options", [{}, INT4], ids=["int8", "int4"])
+@pytest.mark.parametrize(
+    ("shape", "count"),
+    [((64, 64), 2000), ((256, 256), 200), ((768, 768), 30), ((768, 3072), 20), ((1456, 1456), 12), ((4096, 11008), 1)],
+    ids=str,
+)
+def test_resident_memory_is_nbytes(shape: tuple[int, int], count: int, options: dict[str, object]) -> None:
+    done = python(PROGRAM.format(shape=shape, count=count, options=options))
+    assert done.returncode == 0, done.stderr
+    held, nbytes, left = map(int, done.stdout.split())
+    assert held <= 1.1 * nbytes + 1024 * count
+    assert held >= 0.8 * nbytes, "something was not measured"
+    if shape[0] * shape[1] >= 2**20:  # smaller ones are malloc's, which keeps some of what is freed
+        assert left <= 0.1 * nbytes + 1024 * count
