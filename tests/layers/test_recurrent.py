@@ -296,6 +296,14 @@ def test_dtype_of_the_result(kind: str, dtype: Any, result: Any) -> None:
 
 
 @KIND
+def test_state_is_called_hx_as_in_torch(kind: str) -> None:
+    layer, x = QUANT[kind].from_float(init(kind)), normal(4, 3, 6)
+    _, after = layer(x)
+    for a, b in zip(as_tuple(layer(x, hx=after)[1]), as_tuple(layer(x, after)[1]), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@KIND
 def test_memory_order_does_not_matter(kind: str) -> None:
     layer = QUANT[kind].from_float(init(kind, bidirectional=True, batch_first=True))
     x = normal(3, 4, 6)
@@ -336,7 +344,9 @@ def test_quantize_dynamic_replaces_recurrent_layers_and_embeddings(kind: str, op
     assert quantized.rnn.nbytes < float_bytes * 0.6  # padding counts at this size
     reports: list[Any] = []
     same = oc.quantize_dynamic(model, {FLOAT[kind]}, inplace=True, report=reports.append)
-    assert [(e.path, e.became, e.bytes_before) for e in reports[0].entries] == [("rnn", "int8", float_bytes)]
+    rest = [("embedding.weight", "float"), ("head.weight", "float"), ("head.bias", "float")]
+    assert [(e.path, e.became) for e in reports[0].entries] == [("rnn", "int8"), *rest]
+    assert reports[0].entries[0].bytes_before == float_bytes
     assert same is model
     assert type(model.rnn) is QUANT[kind]
     assert type(model.embedding) is nn.Embedding
@@ -351,7 +361,9 @@ def test_quantize_dynamic_names_the_layer_that_it_refuses() -> None:
 
 
 def test_prepare_refuses_recurrent_layers() -> None:
-    with pytest.raises(ValueError, match=r"linear layers alone, got Embedding, LSTM in layers; quantize_dynamic"):
+    with pytest.raises(
+        ValueError, match=r"linear layers and arrays alone, got Embedding, LSTM in layers; quantize_dynamic"
+    ):
         oc.prepare(Tagger("LSTM"), oc.default_qconfig, layers={nn.LSTM, nn.Embedding, nn.Linear})
 
 
@@ -454,8 +466,8 @@ def test_call_refuses(quantized: bool) -> None:
         (gru, (x[0, 0],), ValueError, r"x must have shape \(batch, steps, 6\), .* got \(6,\)"),
         (lstm, (x[None],), ValueError, r"got \(1, 4, 3, 6\)"),
         (lstm, (x.astype(complex),), TypeError, r"x must hold real numbers .* of dtype (complex64|complex128)"),
-        (lstm, (x, state), TypeError, r"state must be a pair \(h0, c0\), got ndarray"),
-        (lstm, (x, (state,)), TypeError, r"state must be a pair"),
+        (lstm, (x, state), TypeError, r"hx must be a pair \(h0, c0\), got ndarray"),
+        (lstm, (x, (state,)), TypeError, r"hx must be a pair"),
         (
             lstm,
             (x, (state, state[:1])),

@@ -211,8 +211,8 @@ def test_folded_result_is_refused_by_everything_but_relu() -> None:
 def test_repr_shows_scale_and_zero_point() -> None:
     layer = static_layer(20, 10, input=UINT8, output=INT8, relu=True)
     assert repr(layer) == (
-        "StaticQuantLinear(20 -> 10, int8, input quint8 scale=0.03 zero_point=117, "
-        "output qint8 scale=0.05 zero_point=-9, bias, relu)"
+        "StaticQuantLinear(20 -> 10, int8, input=quint8 scale=0.03 zero_point=117, "
+        "output=qint8 scale=0.05 zero_point=-9, bias, relu)"
     )
     assert layer.input_qparams == UINT8
     assert layer.output_qparams == INT8

@@ -76,6 +76,18 @@ def test_nan_loss_names_the_last_layer_at_once() -> None:
         gradient(prepared(), loss=lambda y: anp.mean((y - np.nan) ** 2))
 
 
+@pytest.mark.parametrize("as_pair", [False, True])
+def test_nan_result_with_a_finite_gradient_is_refused(as_pair: bool) -> None:
+    def head(h: Any) -> Any:
+        y = h + np.array([0, np.nan, 0], F)  # whose derivative is 1
+        return (h, y) if as_pair else y
+
+    model = oc.nn.Sequential(oc.nn.Linear.init(6, 3, rng=np.random.default_rng(1)), Activation(head))
+    model = oc.prepare_qat(model, oc.default_qat_qconfig, layers=LINEAR)
+    with pytest.raises(ValueError, match="the model's result must not hold NaN, got 4 of 12 values NaN"):
+        gradient(model, loss=lambda y: anp.sum(y[1] if as_pair else y))
+
+
 def test_nan_in_parameters_names_them() -> None:
     model = prepared()
     params = oc.qat.parameters(model)

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from octavo import nn
 from octavo._layers.arrays.rows_first import rows_first
+from octavo._layers.described import Described
 from octavo._layers.linear import ActivationScheme, Rounding
 from octavo._layers.registry import stands_for
 from octavo._numerics.checks import is_int4
@@ -27,7 +28,7 @@ _STATE_VERSION = 1
 
 
 @stands_for(nn.Embedding)
-class QuantEmbedding:
+class QuantEmbedding(Described):
     """y[..., k] = (q[id, k] - zero_point[id]) * scale[id]: rows are held as integers and dequantized on lookup.
 
     int8 rows are symmetric with one scale each, max|row| / 127, so that every value is within half a step of the float
@@ -213,10 +214,10 @@ class QuantEmbedding:
         """Bytes the layer holds: integers, scales and zero points."""
         return self._q.nbytes + self._scale.nbytes + (0 if self._zero_point is None else self._zero_point.nbytes)
 
-    def __repr__(self) -> str:
-        options = "" if self._group_size is None else f", group_size={self._group_size}"
-        options += "" if self._zero_point is None else ", symmetric=False"
-        return f"QuantEmbedding({self.num_embeddings}, {self._dim}, {self.dtype.name[1:]}{options})"
+    def _described(self) -> tuple[str, str, dict[str, Any]]:
+        symmetric = None if self._zero_point is None else "False"
+        options = {"group_size": self._group_size, "symmetric": symmetric}
+        return f"{self.num_embeddings}, {self._dim}", self.dtype.name[1:], options
 
     def __deepcopy__(self, memo: dict[int, Any]) -> QuantEmbedding:
         return _embedding_from_state(self._state())  # immutable, so the arrays are shared

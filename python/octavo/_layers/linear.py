@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from octavo import _core
+from octavo._layers.described import Described
 from octavo._layers.packing import (
     Packed,
     check_weight_shape,
@@ -40,7 +41,7 @@ _ROUNDERS = {"nearest": round_nearest, "search": round_search}
 _STATE_VERSION = 2
 
 
-class QuantLinear:
+class QuantLinear(Described):
     """y = float32(sum_k q_x[k] q_w[n, k]) * (s_x * s_w[n]) + b[n]: integer weights, activations quantized per row.
 
     Stands where a float layer y = x W^T + b stood. Each row of x gets a scale (and zero point) of its own when the
@@ -399,14 +400,18 @@ class QuantLinear:
         """Bytes the layer holds: packed weights with their padding, scales, zero points, column sums and bias."""
         return self._packed.nbytes
 
-    def __repr__(self) -> str:
-        options = f", group_size={self._group_size}" if self._group_size is not None else ""
-        options += "" if self.symmetric else ", symmetric=False"
-        options += ", scale_dtype=float16" if self.scale_dtype == "float16" else ""
-        options += f", activation={self._activation}"
-        options += ", bias" if self._packed.bias() is not None else ""
-        options += ", relu" if self._relu else ""
-        return f"QuantLinear({self.in_features} -> {self.out_features}, {self.dtype.name[1:]}{options})"
+    def _described(self) -> tuple[str, str, dict[str, Any]]:
+        return f"{self.in_features} -> {self.out_features}", self.dtype.name[1:], self._options()
+
+    def _options(self) -> dict[str, Any]:
+        return {
+            "group_size": self._group_size,
+            "symmetric": None if self.symmetric else "False",
+            "scale_dtype": "float16" if self.scale_dtype == "float16" else None,
+            "activation": self._activation,
+            "bias": self._packed.bias() is not None,
+            "relu": self._relu,
+        }
 
     def __deepcopy__(self, memo: dict[int, Any]) -> QuantLinear:
         layer = type(self).__new__(type(self))

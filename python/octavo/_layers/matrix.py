@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from octavo._layers.arrays.products import MatrixStandIn
 from octavo._layers.arrays.rows_first import rows_first
+from octavo._layers.described import Described
 from octavo._layers.linear import ActivationScheme, QuantLinear, Rounding, _linear_from_state
 from octavo._layers.packing import no_result
 from octavo._layers.static import _static_from_state
@@ -33,7 +34,7 @@ _MATMUL = np.matmul
 
 
 @final
-class QuantMatrix(MatrixStandIn):
+class QuantMatrix(Described, MatrixStandIn):
     """x' = q * s, (rows, columns): stands where a 2-D float array stood, and multiplies with integers.
 
     A product sums along one axis of the matrix; scales run along the other, the axis of the outputs, so that they can
@@ -229,9 +230,8 @@ class QuantMatrix(MatrixStandIn):
             index = np.unravel_index(range(self.size)[index[0]], self.shape)
         return float(self[index[0] if isinstance(index[0], tuple) else index])
 
-    def __repr__(self) -> str:
-        options = repr(self._layer).split(", ", 1)[1].removesuffix(")")
-        return f"QuantMatrix({self.shape[0]} x {self.shape[1]}, {options}, axis={self._axis})"
+    def _described(self) -> tuple[str, str, dict[str, Any]]:
+        return f"{self.shape[0]} x {self.shape[1]}", self.qtype.name[1:], self._layer._options() | {"axis": self._axis}
 
     def __copy__(self) -> QuantMatrix:
         return self

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from octavo import _core, nn
+from octavo._layers.described import Described
 from octavo._layers.linear import ActivationScheme, QuantLinear, Rounding, _linear_from_state
 from octavo._layers.registry import stands_for
 from octavo._numerics.int4 import ScaleDtype
@@ -26,7 +27,7 @@ _STATE_VERSION = 1
 _CHUNK_BYTES = 1 << 20
 
 
-class _QuantRecurrent(RecurrentLayer):
+class _QuantRecurrent(Described, RecurrentLayer):
     """Two QuantLinears for each direction of each layer; a subclass says which compiled cell runs over them."""
 
     __slots__ = ("__weakref__", "_layers")
@@ -115,9 +116,13 @@ class _QuantRecurrent(RecurrentLayer):
         """Bytes the layer holds: those of its QuantLinears."""
         return sum(layer.nbytes for layer in self._layers.values())
 
-    def __repr__(self) -> str:
-        options = repr(self._layers["hh_l0"]).partition(", ")[2].removesuffix(")")
-        return f"{type(self).__name__}({self.input_size} -> {self.hidden_size}, {options}{self._options()})"
+    def _described(self) -> tuple[str, str, dict[str, Any]]:
+        options = self._layers["hh_l0"]._options() | {
+            "num_layers": self.num_layers if self.num_layers > 1 else None,
+            "bidirectional": self.bidirectional,
+            "batch_first": self.batch_first,
+        }
+        return f"{self.input_size} -> {self.hidden_size}", self.dtype.name[1:], options
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         layer = type(self).__new__(type(self))

@@ -202,11 +202,10 @@ class StaticQuantLinear(QuantLinear):
         """The parameters of the integers that the layer gives; None where it gives float32."""
         return self._output
 
-    def __repr__(self) -> str:
-        text = f"StaticQuantLinear({self.in_features} -> {self.out_features}, int8, input {_short(self._input)}"
-        text += f", output {_short(self._output)}" if self._output is not None else ", output float32"
-        text += ", bias" if self._packed.bias() is not None else ""
-        return text + (", relu)" if self._relu else ")")
+    def _options(self) -> dict[str, Any]:
+        output = "float32" if self._output is None else _short(self._output)
+        bias, relu = self._packed.bias() is not None, self._relu
+        return {"input": _short(self._input), "output": output, "bias": bias, "relu": relu}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> QuantLinear:
         layer = super().__deepcopy__(memo)

@@ -1,17 +1,15 @@
-"""What autograd differentiates in quantization-aware training: primitives with their gradients.
+"""Fake quantization that autograd differentiates.
 
     fake_quantize             straight-through
     fake_quantize_learnable   with gradients for the scale and the zero point too
-    linear                    y = x W^T + b
-    relu, sigmoid             those of octavo.nn
 
-Everything is float32, also where other code hands back a gradient in float64, as autograd's own maximum does. The
-gradients themselves cannot be differentiated: a second derivative is an error.
+The gradients themselves cannot be differentiated: rounding has no second derivative, and asking for one is an error.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -24,8 +22,30 @@ except ImportError as error:
 
 from octavo._numerics import fake_quant
 from octavo._numerics.params import QParams
+from octavo._util.arrays import is_traced
 
-__all__ = ["fake_quantize", "fake_quantize_learnable", "linear", "relu", "sigmoid"]
+__all__ = ["fake_quantize", "fake_quantize_learnable", "first_order"]
+
+
+def first_order(name: str, gradient: Callable[[Any], Any], *used: Any) -> Callable[[Any], Any]:
+    """The gradient of the primitive `name`, which refuses to be differentiated; `used`: the values that go into it.
+
+    Example:
+        >>> import numpy as np
+        >>> float(first_order("relu", lambda g: g * 2)(np.float32(3)))
+        6.0
+    """
+
+    def guarded(g: Any) -> Any:
+        if any(map(is_traced, (g, *used))):
+            raise TypeError(
+                f"{name}: second derivatives are not supported, as rounding has none: autograd.hessian and gradients "
+                "of gradients cannot go through it; use first derivatives"
+            )
+        with np.errstate(all="ignore"):
+            return gradient(g)
+
+    return guarded
 
 
 @primitive  # type: ignore[untyped-decorator]
@@ -57,7 +77,11 @@ def fake_quantize(x: Any, qparams: QParams) -> Any:
     return fake_quant.forward(x, qparams)
 
 
-defvjp(fake_quantize, lambda y, x, qparams: lambda g: fake_quant.backward(g, x, qparams), argnums=(0,))
+defvjp(
+    fake_quantize,
+    lambda y, x, qparams: first_order("fake_quantize", lambda g: fake_quant.backward(g, x, qparams), x),
+    argnums=(0,),
+)
 
 
 @primitive  # type: ignore[untyped-decorator]
@@ -126,7 +150,7 @@ def _learnable_vjps(argnums: tuple[int, ...], y: Any, args: tuple[Any, ...], opt
         found = (dx, _like(factor * d_scale, scale), _like(factor * d_zero_point, zero_point))
         return tuple(found[i] for i in argnums)
 
-    return gradients
+    return first_order("fake_quantize_learnable", gradients, x, scale, zero_point)
 
 
 def _like(gradient: NDArray[np.float64], value: Any) -> Any:
@@ -137,99 +161,3 @@ def _like(gradient: NDArray[np.float64], value: Any) -> Any:
 
 
 defvjp_argnums(fake_quantize_learnable, _learnable_vjps)
-
-
-@primitive  # type: ignore[untyped-decorator]
-def linear(x: Any, weight: Any, bias: Any, name: str = "linear") -> Any:
-    """y = x W^T + b in float32.
-
-    Args:
-        x: float32 (..., in).
-        weight: float32 (out, in).
-        bias: float32 (out,) or None.
-        name: of the layer, for messages.
-
-    Returns:
-        float32 (..., out).
-
-    Raises:
-        ValueError: in the backward pass: the gradient holds NaN or infinity. The layer is named.
-
-    Example:
-        >>> import numpy as np
-        >>> from octavo._numerics.differentiable import linear
-        >>> linear(np.float32([[10, 20]]), np.float32([[1, 2]]), np.float32([3]))
-        array([[53.]], dtype=float32)
-    """
-    y = _rows(x) @ weight.T
-    if bias is not None:
-        y += bias
-    return y.reshape(*x.shape[:-1], weight.shape[0])
-
-
-def _rows(a: Any) -> NDArray[np.float32]:
-    rows: NDArray[np.float32] = np.asarray(a, np.float32)
-    return rows if rows.ndim == 2 else rows.reshape(math.prod(rows.shape[:-1]), rows.shape[-1])
-
-
-def _input_gradient(g: Any, weight: Any) -> NDArray[np.float32]:
-    # By a transposed copy of W^T: the order of elements that OpenBLAS is faster with, by a fifth and more.
-    dx: NDArray[np.float32] = _rows(g) @ np.ascontiguousarray(weight.T).T
-    return dx
-
-
-def _weight_gradient(y: Any, x: Any, weight: Any, bias: Any, name: str = "linear") -> Any:
-    def gradient(g: Any) -> NDArray[np.float32]:
-        # (x^T g)^T is g^T x, for which OpenBLAS needs 1.9 times as long at 30,000 rows.
-        dw: NDArray[np.float32] = (_rows(x).T @ _rows(g)).T
-        if not np.isfinite(dw).all():
-            raise ValueError(
-                f"{name}: the gradient must be finite, got {dw[~np.isfinite(dw)][0]} in that of its weight: the loss is"
-                " NaN or infinite, or the step size is too large"
-            )
-        return dw
-
-    return gradient
-
-
-defvjp(
-    linear,
-    lambda y, x, weight, bias, name="": lambda g: _input_gradient(g, weight).reshape(x.shape),
-    _weight_gradient,
-    # As a product, whose sums are blocked: adding 30,000 rows one by one would lose digits.
-    lambda y, x, weight, bias, name="": lambda g: np.ones(_rows(g).shape[0], np.float32) @ _rows(g),
-)
-
-
-@primitive  # type: ignore[untyped-decorator]
-def relu(x: Any) -> Any:
-    """max(x, 0), with the gradient 0 at 0, as torch has it.
-
-    Example:
-        >>> import numpy as np
-        >>> from octavo._numerics.differentiable import relu
-        >>> relu(np.float32([-1, 2]))
-        array([0., 2.], dtype=float32)
-    """
-    return np.maximum(x, np.result_type(x).type(0))
-
-
-defvjp(relu, lambda y, x: lambda g: np.multiply(g, y > 0, dtype=y.dtype, casting="same_kind"))
-
-
-@primitive  # type: ignore[untyped-decorator]
-def sigmoid(x: Any) -> Any:
-    """1 / (1 + exp(-x)), in the type of x.
-
-    Example:
-        >>> import numpy as np
-        >>> from octavo._numerics.differentiable import sigmoid
-        >>> sigmoid(np.float32([0.0]))
-        array([0.5], dtype=float32)
-    """
-    with np.errstate(all="ignore"):
-        e = np.exp(-np.abs(x))
-        return (np.where(x < 0, e, e.dtype.type(1)) / (1 + e)).astype(e.dtype, copy=False)
-
-
-defvjp(sigmoid, lambda y, x: lambda g: np.multiply(g, y * (1 - y), dtype=y.dtype, casting="same_kind"))

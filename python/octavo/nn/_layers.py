@@ -94,9 +94,9 @@ class ReLU:
     @quiet
     def __call__(self, x: ArrayLike) -> NDArray[Any]:
         if is_traced(x):
-            from octavo._numerics import differentiable as qat_ops
+            from octavo.nn import _gradients
 
-            traced: NDArray[Any] = qat_ops.relu(x)
+            traced: NDArray[Any] = _gradients.relu(x)
             return traced
         y: NDArray[Any] = np.maximum(x, 0)
         return y
@@ -117,9 +117,9 @@ class Sigmoid:
     @quiet
     def __call__(self, x: ArrayLike) -> NDArray[Any]:
         if is_traced(x):
-            from octavo._numerics import differentiable as qat_ops
+            from octavo.nn import _gradients
 
-            traced: NDArray[Any] = qat_ops.sigmoid(x)
+            traced: NDArray[Any] = _gradients.sigmoid(x)
             return traced
         a = np.asarray(x)
         e = np.exp(-np.abs(a))

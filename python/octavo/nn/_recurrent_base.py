@@ -175,19 +175,19 @@ class RecurrentLayer:
         raise NotImplementedError
 
     @quiet
-    def __call__(self, x: ArrayLike, state: Any = None) -> tuple[Array, Any]:
+    def __call__(self, x: ArrayLike, hx: Any = None) -> tuple[Array, Any]:
         """The outputs of the last layer at each step, and the state behind the last step.
 
         Args:
             x: (steps, batch, input_size); (batch, steps, input_size) with batch_first; (steps, input_size) unbatched.
-            state: h0 of a GRU, (h0, c0) of an LSTM, each (layers * directions, batch, hidden_size), without the
+            hx: h0 of a GRU, (h0, c0) of an LSTM, each (layers * directions, batch, hidden_size), without the
                 batch's axis for an unbatched x; None: zeros.
 
         Returns:
-            (y, state): y (steps, batch, directions * hidden_size), its axes as x's, and a state shaped as above.
+            (y, hx): y (steps, batch, directions * hidden_size), its axes as x's, and a state shaped as above.
 
         Raises:
-            TypeError: x or a state is not real numbers, or an LSTM's state is no pair.
+            TypeError: x or a state is not real numbers, or an LSTM's hx is not a pair.
             ValueError: a shape does not fit.
         """
         given = as_array(x, "x")
@@ -201,7 +201,7 @@ class RecurrentLayer:
         a = a[:, None] if unbatched else a
         dtype, work = self._dtypes(given)
         per_layer = 2 if self.bidirectional else 1
-        after = self._initial(state, a.shape[batch_axis], unbatched, work)
+        after = self._initial(hx, a.shape[batch_axis], unbatched, work)
         for layer in range(self.num_layers):
             y = np.empty((*a.shape[:-1], per_layer * self.hidden_size), work)
             for i in range(per_layer):
@@ -217,15 +217,15 @@ class RecurrentLayer:
 
     forward = __call__
 
-    def _initial(self, state: Any, batch: int, unbatched: bool, dtype: np.dtype[Any]) -> list[Array]:
+    def _initial(self, hx: Any, batch: int, unbatched: bool, dtype: np.dtype[Any]) -> list[Array]:
         """New arrays, which the run brings up to date."""
         shape = (self.num_layers * (2 if self.bidirectional else 1), batch, self.hidden_size)
-        if state is None:
+        if hx is None:
             return [np.zeros(shape, dtype) for _ in range(self.states)]
-        if self.states == 2 and not (isinstance(state, (tuple, list)) and len(state) == 2):
-            raise TypeError(f"state must be a pair (h0, c0), got {type(state).__name__}")
+        if self.states == 2 and not (isinstance(hx, (tuple, list)) and len(hx) == 2):
+            raise TypeError(f"hx must be a pair (h0, c0), got {type(hx).__name__}")
         parts = []
-        for name, value in zip(("h0", "c0"), state if self.states == 2 else (state,), strict=False):
+        for name, value in zip(("h0", "c0"), hx if self.states == 2 else (hx,), strict=False):
             given = as_real(value, name)
             expected = (shape[0], shape[2]) if unbatched else shape
             if given.shape != expected:

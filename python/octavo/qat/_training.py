@@ -166,8 +166,8 @@ def apply(
     Raises:
         TypeError: code in the model that autograd cannot follow, or that assigns to parts of a value; the layer is
             named.
-        ValueError: NaN or infinity in a parameter, an input or a gradient; no range and no training. The layer is
-            named.
+        ValueError: NaN or infinity in a parameter, an input or a gradient, NaN in the result; no range and no training.
+            The layer is named.
 
     Notes:
         The model is as before afterwards, whatever happens, except for what observers have seen and what its own code
@@ -201,7 +201,20 @@ def apply(
             "the model's result must be a float array, got dtype object: some code in it computes with a NumPy "
             "function that autograd does not know; use that of autograd.numpy"
         )
+    _refuse_nan(y)
     return y
+
+
+def _refuse_nan(y: Any) -> None:
+    """Raises for a result that holds NaN. The gradient of its loss may be finite, and training would go on."""
+    for part in y if isinstance(y, (list, tuple)) else [y]:
+        value = value_of(part)
+        if isinstance(value, np.ndarray) and value.dtype.kind == "f" and np.isnan(value).any():
+            count = int(np.count_nonzero(np.isnan(value)))
+            raise ValueError(
+                f"the model's result must not hold NaN, got {count} of {value.size} values NaN, and so will be the "
+                "loss: look at the data and at code of the model behind its last layer, or take smaller steps"
+            )
 
 
 def _session(model: Any) -> Session:

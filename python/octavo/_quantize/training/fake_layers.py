@@ -221,10 +221,10 @@ class QATLinear(FakeQuantized, PreparedLinear):
                 x = self.quantized(x, INPUT, ", its input")
             weight = self.quantized(weight, WEIGHT, ", its weight")
         if any(map(is_traced, (x, weight, bias))):
-            from octavo._numerics import differentiable as qat_ops
+            from octavo.nn import _gradients
 
-            y = qat_ops.linear(x, weight, bias, self.label)
-            return qat_ops.relu(y) if self.spec.activation == "relu" else y
+            y = _gradients.linear(x, weight, bias, self.label)
+            return _gradients.relu(y) if self.spec.activation == "relu" else y
         y = x @ weight.T
         y = y if bias is None else y + bias
         return self.given(np.maximum(y, np.float32(0)) if self.spec.activation == "relu" else y)
