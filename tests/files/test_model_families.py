@@ -157,3 +157,34 @@ def test_family_in_several_files_holds_what_one_file_holds(name: str, tmp_path: 
     assert dict(many.skipped) == dict(one.skipped)
     whole, parts = oc.load(tmp_path / "one" / "out.safetensors"), oc.load(tmp_path / "many" / "out")
     assert {key: repr(value) for key, value in parts.items()} == {key: repr(value) for key, value in whole.items()}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_family_converted_to_arrays_fills_a_dict_of_arrays(name: str, tmp_path: Path) -> None:
+    parts = list(FAMILIES[name]())
+    kinds = {tensor: part.kind for part in parts for tensor in part.shapes}
+    floats = {k: v for i, part in enumerate(parts) for k, v in part.arrays(100 * i).items()}
+    save_file(floats, tmp_path / "in")
+    layout = "in_out" if "conv1d" in kinds.values() else None
+    quantize_checkpoint(tmp_path / "in", tmp_path / "out", choice=Choice(arrays=True, layout=layout))
+    model = {key: np.zeros_like(a[:, :, 0, 0] if kinds[key] == "convolution" else a) for key, a in floats.items()}
+    filled = oc.load(tmp_path / "out", model)
+    assert filled.keys() == floats.keys()
+    for key, w in floats.items():
+        found, kind = filled[key], kinds[key]
+        if kind == "experts":
+            for e, expert in enumerate(w):
+                same_products(found[e], expert, axis=0)
+        elif kind == "convolution":
+            same_products(found, w[:, :, 0, 0], axis=0)
+        elif w.ndim == 2:
+            same_products(found, w, axis=1 if kind == "conv1d" else 0)
+        else:
+            assert found.tobytes() == w.tobytes()
+
+
+def same_products(found: Any, w: np.ndarray, axis: int) -> None:
+    assert type(found) is oc.QuantMatrix
+    turned, w = (found.T, w.T) if axis == 0 else (found, w)
+    x = random(3, w.shape[0])
+    same(x @ turned, x @ oc.QuantMatrix(w), x @ w)

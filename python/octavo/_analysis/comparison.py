@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from octavo._analysis.recording import RecordedMatrix
 from octavo._analysis.results import Comparison, LayerComparison
 from octavo._layers.arrays.quantized import QuantizedArray
 from octavo._layers.linear import QuantLinear
 from octavo._layers.matrix import QuantMatrix
 from octavo._layers.static import StaticQuantLinear
 from octavo._models import walk as tree
-from octavo._models.hooks import Watched, WatchedArray
+from octavo._models.hooks import Watched
 from octavo._models.paths import matches
 from octavo._numerics.definition import dequantize
 from octavo._numerics.params import QParams
@@ -130,12 +131,12 @@ def _recorded(
     """The calls by path, in the order of first calls, while a copy of the model runs on x; and its result."""
     calls: dict[str, list[_Call]] = {}
 
-    def recorder(path: str, method: str | None) -> Watched | WatchedArray:
+    def recorder(path: str, method: str | None) -> Watched | RecordedMatrix:
         def note(kept: Any, y: Any) -> None:
             calls.setdefault(path, []).append(_Call(kept, _kept(y)))
 
         if method is None:
-            return WatchedArray(layers[path], lambda x, y: note(_kept(x), y))
+            return RecordedMatrix(layers[path], lambda x, y: note(_kept(x), y))
         return Watched(copy.deepcopy(layers[path]), method, _kept, note)
 
     recorders = {id(layers[path]): recorder(path, method) for path, method in methods.items()}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from octavo._files.layouts import Layout
+from octavo._layers.linear import Layout
 
 __all__ = ["Choice", "matches"]
 

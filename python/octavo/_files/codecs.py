@@ -7,13 +7,14 @@ zero points, biases; packing for a CPU is done anew by whoever loads.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from octavo._files.safetensors import Reader, Tensor, dtype_code, widened
+from octavo._files.fields import Fields, LazyTensor, LazyTensors, Options
+from octavo._files.safetensors import Tensor, dtype_code
 from octavo._layers.arrays.quantized import QuantizedArray
 from octavo._layers.embedding import QuantEmbedding
 from octavo._layers.linear import QuantLinear
@@ -26,78 +27,16 @@ from octavo._numerics.params import SMALLEST_SCALE, QParams, as_qtype, qint4
 from octavo._util.arrays import first_place
 
 __all__ = [
-    "Fields", "Part", "WeightFormat", "is_stored", "linear_options", "packed", "shared_parts",
-    "tensor_name", "unpacked",
+    "WeightFormat", "is_stored", "linear_options", "packed", "shared_parts", "unpacked",
 ]  # fmt: skip
-
-
-class Part(NamedTuple):
-    """A tensor that is made when it is to be written."""
-
-    tensor: Tensor
-    make: Callable[[], NDArray[Any]]
-
-
-Parts = dict[str, Part]
-Options = dict[str, Any]
 
 
 class Kind(NamedTuple):
     """One class. write(object) gives its options, and tensors by suffix; read(fields) gives the object back."""
 
     cls: type
-    write: Callable[[Any], tuple[Options, Parts]]
+    write: Callable[[Any], tuple[Options, LazyTensors]]
     read: Callable[[Fields], Any]
-
-
-@dataclass
-class Fields:
-    """The options and tensors of one object in a file, taken one by one, each checked for what it must be."""
-
-    name: str
-    options: Options
-    reader: Reader
-    prefix: str = ""
-    taken: set[str] = field(default_factory=set)
-
-    def option(self, key: str, *kinds: type) -> Any:
-        """The value of an option; bool is no int here."""
-        if key not in self.options:
-            raise ValueError(f"it lacks the option {key!r}")
-        value = self.options.pop(key)
-        if type(value) not in kinds:
-            raise ValueError(f"{key} must be {' or '.join(k.__name__ for k in kinds)}, got {value!r}")
-        return value
-
-    def choice(self, key: str, *values: Any) -> Any:
-        value = self.option(key, *{type(v) for v in values})
-        if value not in values:
-            raise ValueError(f"{key} must be one of {values}, got {value!r}")
-        return value
-
-    def tensor(self, suffix: str, dtype: str, shape: tuple[int, ...] | None) -> NDArray[Any]:
-        """A view of the file, where it has this type and shape."""
-        name = tensor_name(self.name, self.prefix + suffix)
-        found = self.reader.tensors.get(name)
-        if found is None:
-            raise ValueError(f"its tensor {name!r} is missing")
-        if found.dtype != dtype or (shape is not None and found.shape != shape):
-            wanted = dtype if shape is None else f"{dtype} of shape {list(shape)}"
-            raise ValueError(f"tensor {name!r} must be {wanted}, got {found.dtype} of shape {list(found.shape)}")
-        self.taken.add(name)
-        return widened(self.reader.raw(name), dtype)
-
-    def within(self, key: str) -> Fields:
-        """The fields of a part: its options are those under the key, its tensors start with "key."."""
-        return Fields(self.name, self.option(key, dict), self.reader, f"{self.prefix}{key}.", self.taken)
-
-    def finish(self) -> None:
-        if self.options:
-            raise ValueError(f"it has the unknown option {next(iter(self.options))!r}")
-
-
-def tensor_name(name: str, suffix: str) -> str:
-    return f"{name}.{suffix}" if name else suffix
 
 
 def is_stored(value: Any) -> bool:
@@ -114,7 +53,7 @@ def is_stored(value: Any) -> bool:
     return isinstance(value, (QuantLinear, *_CLASSES))
 
 
-def packed(value: Any) -> tuple[Options | None, Parts]:
+def packed(value: Any) -> tuple[Options | None, LazyTensors]:
     """(options, tensors by suffix) of an object for which `is_stored` holds; of an array (None, {"": ..}).
 
     Raises:
@@ -161,15 +100,15 @@ def unpacked(fields: Fields) -> Any:
     return made
 
 
-def _part(array: NDArray[Any]) -> Part:
+def _lazy(array: NDArray[Any]) -> LazyTensor:
     if array.dtype.name == "bfloat16":  # of ml_dtypes
-        return Part(Tensor("BF16", array.shape), lambda: array.view(np.uint16))
+        return LazyTensor(Tensor("BF16", array.shape), lambda: array.view(np.uint16))
     code = dtype_code(array.dtype)
     assert code is not None
-    return Part(Tensor(code, array.shape), lambda: array)
+    return LazyTensor(Tensor(code, array.shape), lambda: array)
 
 
-def _array(array: NDArray[Any]) -> Part:
+def _array(array: NDArray[Any]) -> LazyTensor:
     if type(array) not in (np.ndarray, np.memmap):
         raise TypeError(f"it is a {type(array).__name__}, and would come back as a plain array; store np.asarray of it")
     if dtype_code(array.dtype) is None and array.dtype.name != "bfloat16":
@@ -178,7 +117,7 @@ def _array(array: NDArray[Any]) -> Part:
             "Convert it, or keep it outside the model; joblib.dump(model, 'model.joblib') stores a scikit-learn "
             "estimator whole, as a pickle"
         )
-    return _part(array)
+    return _lazy(array)
 
 
 # Arrays of text, such as the classes of an estimator: the code points, or bytes, of elements of one length
@@ -191,7 +130,7 @@ def _holds_text(array: NDArray[Any]) -> bool:
     return array.size > 0 and all(type(item) is str for item in array.flat)
 
 
-def _write_text(array: NDArray[Any]) -> tuple[Options, Parts]:
+def _write_text(array: NDArray[Any]) -> tuple[Options, LazyTensors]:
     if type(array) is not np.ndarray:
         raise TypeError(f"it is a {type(array).__name__}, and would come back as a plain array; store np.asarray of it")
     text = array.astype(np.str_) if array.dtype == object else array
@@ -205,7 +144,7 @@ def _write_text(array: NDArray[Any]) -> tuple[Options, Parts]:
         "kind": "object" if array.dtype == object else text.dtype.kind,
         "shape": list(array.shape),
     }
-    return options, {"text": _part(np.frombuffer(text.tobytes(), unit).reshape(*array.shape, width))}
+    return options, {"text": _lazy(np.frombuffer(text.tobytes(), unit).reshape(*array.shape, width))}
 
 
 def _read_text(fields: Fields) -> NDArray[Any]:
@@ -277,7 +216,7 @@ def _format_of(layer: QuantLinear) -> WeightFormat:
     return WeightFormat("int4", layer.group_size, layer.symmetric, layer.scale_dtype)
 
 
-def _linear_parts(layer: QuantLinear) -> Parts:
+def _linear_parts(layer: QuantLinear) -> LazyTensors:
     weights = _format_of(layer)
     tensors = weights.tensors((layer.out_features, layer.in_features), bias=layer.bias is not None)
     makers: dict[str, Callable[[], Any]] = {
@@ -286,10 +225,10 @@ def _linear_parts(layer: QuantLinear) -> Parts:
         "zero_point": lambda: layer.zero_point.astype(np.int8),
         "bias": lambda: layer.bias,
     }
-    return {suffix: Part(tensor, makers[suffix]) for suffix, tensor in tensors.items()}
+    return {suffix: LazyTensor(tensor, makers[suffix]) for suffix, tensor in tensors.items()}
 
 
-def _write_quant_linear(layer: QuantLinear) -> tuple[Options, Parts]:
+def _write_quant_linear(layer: QuantLinear) -> tuple[Options, LazyTensors]:
     options = linear_options(
         (layer.out_features, layer.in_features),
         _format_of(layer),
@@ -355,7 +294,7 @@ def _read_scale(fields: Fields, suffix: str, shape: tuple[int, ...] | None) -> N
     return scale
 
 
-def _write_static(layer: StaticQuantLinear) -> tuple[Options, Parts]:
+def _write_static(layer: StaticQuantLinear) -> tuple[Options, LazyTensors]:
     options: Options = {
         "type": "StaticQuantLinear",
         "shape": [layer.out_features, layer.in_features],
@@ -388,7 +327,7 @@ def _read_static(fields: Fields) -> StaticQuantLinear:
     )
 
 
-def _write_matrix(matrix: QuantMatrix) -> tuple[Options, Parts]:
+def _write_matrix(matrix: QuantMatrix) -> tuple[Options, LazyTensors]:
     layer = matrix._layer
     options, parts = _write_static(layer) if isinstance(layer, StaticQuantLinear) else _write_quant_linear(layer)
     return options | {"axis": matrix.axis}, parts
@@ -402,7 +341,7 @@ def _read_matrix(fields: Fields) -> QuantMatrix:
     return QuantMatrix._made(layer, axis)
 
 
-def _write_embedding(table: QuantEmbedding) -> tuple[Options, Parts]:
+def _write_embedding(table: QuantEmbedding) -> tuple[Options, LazyTensors]:
     state = table._state()
     shape, scale = (table.num_embeddings, table.embedding_dim), state["scale"]
     weights = WeightFormat()
@@ -411,7 +350,7 @@ def _write_embedding(table: QuantEmbedding) -> tuple[Options, Parts]:
         weights = WeightFormat("int4", table.group_size, state["zero_point"] is None, scale_dtype)
     tensors = weights.tensors(shape, bias=False)
     found = {suffix: state[suffix].reshape(tensor.shape) for suffix, tensor in tensors.items()}
-    return weights.options() | {"shape": list(shape)}, {suffix: _part(array) for suffix, array in found.items()}
+    return weights.options() | {"shape": list(shape)}, {suffix: _lazy(array) for suffix, array in found.items()}
 
 
 def _read_embedding(fields: Fields) -> QuantEmbedding:
@@ -420,9 +359,9 @@ def _read_embedding(fields: Fields) -> QuantEmbedding:
     return QuantEmbedding._from_quantized(*_read_int8(fields))
 
 
-def _write_recurrent(layer: QuantLSTM | QuantGRU) -> tuple[Options, Parts]:
+def _write_recurrent(layer: QuantLSTM | QuantGRU) -> tuple[Options, LazyTensors]:
     options: Options = {"batch_first": layer.batch_first, "parts": list(layer._layers)}
-    parts: Parts = {}
+    parts: LazyTensors = {}
     for key, part in layer._layers.items():
         options[key], more = _write_quant_linear(part)
         parts |= {f"{key}.{suffix}": tensor for suffix, tensor in more.items()}
@@ -448,9 +387,9 @@ def _read_recurrent(cls: type[QuantLSTM | QuantGRU]) -> Callable[[Fields], Quant
 # Parameters, and what consists of little else
 
 
-def _write_qparams(params: QParams) -> tuple[Options, Parts]:
+def _write_qparams(params: QParams) -> tuple[Options, LazyTensors]:
     options = {"qtype": params.qtype.name, **params._options()}
-    return options, {"scale": _part(params.scale), "zero_point": _part(params.zero_point)}
+    return options, {"scale": _lazy(params.scale), "zero_point": _lazy(params.zero_point)}
 
 
 def _read_qparams(fields: Fields) -> QParams:
@@ -469,12 +408,12 @@ def _read_part(fields: Fields, key: str) -> QParams:
     return params
 
 
-def _with_prefix(params: QParams) -> tuple[Options, Parts]:
+def _with_prefix(params: QParams) -> tuple[Options, LazyTensors]:
     options, parts = _write_qparams(params)
     return {"qparams": options}, {f"qparams.{suffix}": part for suffix, part in parts.items()}
 
 
-def _write_quantize(step: Quantize) -> tuple[Options, Parts]:
+def _write_quantize(step: Quantize) -> tuple[Options, LazyTensors]:
     options, parts = _with_prefix(step.qparams)
     return {"as_float": step.as_float, "name": step.name, **options}, parts
 
@@ -486,9 +425,9 @@ def _read_quantize(fields: Fields) -> Quantize:
     return Quantize(params, as_float=fields.option("as_float", bool), name=fields.option("name", str))
 
 
-def _write_quantized_array(array: QuantizedArray) -> tuple[Options, Parts]:
+def _write_quantized_array(array: QuantizedArray) -> tuple[Options, LazyTensors]:
     options, parts = _with_prefix(array.qparams)
-    return options, {"q": _part(array.int_repr()), **parts}
+    return options, {"q": _lazy(array.int_repr()), **parts}
 
 
 def _read_quantized_array(fields: Fields) -> QuantizedArray:
@@ -497,7 +436,7 @@ def _read_quantized_array(fields: Fields) -> QuantizedArray:
     return QuantizedArray(q.copy(), params)
 
 
-def _nothing(stub: Any) -> tuple[Options, Parts]:
+def _nothing(stub: Any) -> tuple[Options, LazyTensors]:
     return {}, {}
 
 

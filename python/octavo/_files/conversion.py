@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from octavo._files.checkpoint import Checkpoint
 from octavo._files.choice import Choice
-from octavo._files.codecs import tensor_name
+from octavo._files.fields import tensor_name
 from octavo._files.header import BITS, Tensor
 from octavo._files.items import Item, Matrix
 from octavo._files.layouts import count

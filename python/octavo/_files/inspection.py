@@ -15,13 +15,12 @@ import numpy as np
 from octavo._files.checkpoint import Checkpoint
 from octavo._files.choice import Choice
 from octavo._files.header import Tensor
-from octavo._files.layouts import Layout
 from octavo._files.plan import FLOATS, make_plan
 from octavo._files.save_load import read_header, stored_items
 from octavo._files.sizes import Shape, memory_sizes, memory_table
 from octavo._files.weight_error import ErrorOf, estimate, measure_against
 from octavo._layers.embedding import QuantEmbedding
-from octavo._layers.linear import QuantLinear
+from octavo._layers.linear import Layout, QuantLinear
 from octavo._layers.matrix import QuantMatrix
 from octavo._layers.recurrent import QuantGRU, QuantLSTM
 from octavo._util.tables import table

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-__all__ = ["LAYOUTS", "Evidence", "Layout", "Layouts", "count", "decide", "evidence"]
+from octavo._layers.linear import Layout
 
-Layout = Literal["out_in", "in_out"]
+__all__ = ["LAYOUTS", "Evidence", "Layouts", "count", "decide", "evidence"]
+
 LAYOUTS: tuple[Layout, ...] = ("out_in", "in_out")
 
 

@@ -24,7 +24,8 @@ from octavo._files.choice import Choice, matches
 from octavo._files.codecs import WeightFormat
 from octavo._files.header import Tensor
 from octavo._files.items import Item, Kind, Matrix
-from octavo._files.layouts import LAYOUTS, Evidence, Layout, decide, evidence
+from octavo._files.layouts import LAYOUTS, Evidence, decide, evidence
+from octavo._layers.linear import Layout
 from octavo.nn._recurrent_base import direction_names, read_weights
 
 __all__ = ["FLOATS", "Plan", "make_plan"]

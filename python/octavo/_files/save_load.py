@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, TypeVar, overload
 
-from octavo._files.codecs import Fields, Part, is_stored, packed, shared_parts, tensor_name, unpacked
+from octavo._files.codecs import is_stored, packed, shared_parts, unpacked
+from octavo._files.fields import Fields, LazyTensors, tensor_name
 from octavo._files.fits import Dtypes, Fitter, as_matrices
 from octavo._files.fitting import fitted
 from octavo._files.renaming import every_alias, renamed
@@ -63,7 +64,7 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
         raise ValueError("the model holds no quantized layer and no array, so there is nothing to store")
     found, aliases = _without_twins(found, aliases)
     layers: dict[str, Any] = {}
-    parts: dict[str, Part] = {}
+    parts: LazyTensors = {}
     for name, value in found.items():
         try:
             options, own = packed(value)

@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 
 from octavo._files.checkpoint import Checkpoint
 from octavo._files.choice import Choice
-from octavo._files.codecs import tensor_name
+from octavo._files.fields import tensor_name
 from octavo._files.items import Matrix
-from octavo._files.layouts import Layout
 from octavo._files.plan import make_plan
 from octavo._files.rows import row_blocks
 from octavo._layers.embedding import QuantEmbedding
-from octavo._layers.linear import QuantLinear
+from octavo._layers.linear import Layout, QuantLinear
 from octavo._layers.matrix import QuantMatrix
 from octavo._layers.recurrent import QuantGRU, QuantLSTM
 

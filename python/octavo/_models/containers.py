@@ -190,13 +190,12 @@ def attributes(value: Any) -> dict[str, Any]:
 def memory_of(array: NDArray[Any]) -> tuple[Any, ...]:
     """What tells arrays of the same elements, be they one object or several views, from all others.
 
-        Example:
-            >>> import numpy as np
-    from numpy.typing import NDArray
-            >>> from octavo._models.containers import memory_of
-            >>> w = np.zeros((2, 3))
-            >>> memory_of(w) == memory_of(w[:]), memory_of(w) == memory_of(w.copy())
-            (True, False)
+    Example:
+        >>> import numpy as np
+        >>> from octavo._models.containers import memory_of
+        >>> w = np.zeros((2, 3))
+        >>> memory_of(w) == memory_of(w[:]), memory_of(w) == memory_of(w.copy())
+        (True, False)
     """
     return array.__array_interface__["data"][0], array.shape, array.strides, array.dtype.str
 

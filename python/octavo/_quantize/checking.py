@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from octavo._models import walk as tree
 from octavo._models.functions import stale_references
 from octavo._models.snapshot import restore, snapshot
 from octavo._quantize.spec import ACTIVATIONS, LAYOUTS, LayerSpec, arrays_of, matrices_of, read_layer
+from octavo._util.arrays import row_blocks
 
 __all__ = ["check_functions", "check_layer", "fitting_spec", "refusal"]
 
@@ -65,21 +66,21 @@ def _check_on_rows(
     layer: Any, spec: LayerSpec, weight: NDArray[Any], bias: NDArray[Any] | None, shape: tuple[int, ...]
 ) -> None:
     dtype = weight.dtype.newbyteorder("=") if weight.dtype.kind == "f" else np.dtype(np.float32)
-    w, b = weight.astype(np.float64), np.zeros(weight.shape[0]) if bias is None else bias.astype(np.float64)
+    b = np.zeros(weight.shape[0]) if bias is None else bias.astype(np.float64)
     x = np.random.default_rng(0).standard_normal(shape)
     # Reaching twice as far as the bias, and both ways, so that a ReLU in the layer shows in some output.
-    reach, offset = np.abs(x @ w.T).max(initial=0), np.abs(b).max(initial=0)
+    reach, offset = np.abs(_product(x, weight)).max(initial=0), np.abs(b).max(initial=0)
     farthest = 64 if dtype == np.float16 else 1e6
     x = (x * np.clip(2 * offset / reach, 1, farthest) if reach > 0 else x).astype(dtype)
     for row in (x, -x):
         x64 = row.astype(np.float64)
         y = _called(layer, spec.call, row)
-        expected = x64 @ w.T + b
+        expected = _product(x64, weight) + b
         expected = np.maximum(expected, 0) if spec.activation == "relu" else expected
         if y.shape != expected.shape:
             raise _ProbeError(f"{spec.call} gives shape {y.shape} for a row {x.shape}, expected {expected.shape}")
         half = np.float16 in (weight.dtype, y.dtype)
-        allowed = (_HALF_TOLERANCE if half else _TOLERANCE) * (np.abs(x64) @ np.abs(w).T + np.abs(b))
+        allowed = (_HALF_TOLERANCE if half else _TOLERANCE) * (_product(np.abs(x64), weight, np.abs) + np.abs(b))
         allowed += np.finfo(np.float16 if half else np.float32).tiny
         difference = np.abs(y.astype(np.float64) - expected)
         if not np.all(difference <= allowed):  # `not`, so that NaN is a mismatch
@@ -87,6 +88,14 @@ def _check_on_rows(
                 f"{spec.call} is not {_equation(spec, bias)}: largest difference {difference.max():.3g} on a random "
                 f"row, where values reach {np.abs(expected).max():.3g}"
             )
+
+
+def _product(
+    x: NDArray[np.float64], weight: NDArray[Any], of: Callable[[NDArray[Any]], NDArray[Any]] = np.asarray
+) -> NDArray[np.float64]:
+    """x W^T in float64, or of |W|: by rows of W, which as float64 would be twice as large as the layer."""
+    parts = [x @ of(weight[rows].astype(np.float64)).T for rows in row_blocks(weight.shape)]
+    return np.concatenate(parts, axis=-1) if parts else np.zeros((*x.shape[:-1], 0))
 
 
 def _equation(spec: LayerSpec, bias: NDArray[Any] | None) -> str:

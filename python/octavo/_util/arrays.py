@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import mmap
 import sys
 from collections.abc import Iterator
 from typing import Any, TypeVar
@@ -125,6 +124,8 @@ def large_zeros(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
     size = math.prod(shape) * dtype.itemsize
     if size < _OWN_PAGES_BYTES:
         return np.zeros(shape, dtype)
+    import mmap  # not by importing octavo
+
     return np.frombuffer(mmap.mmap(-1, size), dtype).reshape(shape)
 
 

@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 from octavo._models import walk as tree
 from octavo._models.paths import find
 from octavo._numerics.params import QParams
-from octavo._quantize.training.fake_layers import QATLinear, Session, fake_quantized, value_of, walk
+from octavo._quantize.training.fake_layers import QATLinear, Session, fake_quantized, value_of, walk_untraced
 from octavo._quantize.training.fake_quantizer import FakeQuantize
 from octavo._util.arrays import is_traced
 
@@ -193,7 +193,7 @@ def apply(
         _name_layer(error, model)
         raise
     finally:
-        traced = {id(v): value_of(v) for _, v in walk(model) if is_traced(v)}
+        traced = {id(v): value_of(v) for _, v in walk_untraced(model) if is_traced(v)}
         if traced:
             tree.replace(model, traced)
     if getattr(getattr(y, "dtype", None), "kind", "") == "O":
@@ -232,7 +232,7 @@ _STORE = dis.opmap["STORE_SUBSCR"]
 
 def _name_layer(error: Exception, model: Any) -> None:
     """Raises an error that names the part of the model that autograd cannot follow; adds a note to any other."""
-    objects = {id(v): (path, v) for path, v in walk(model) if not is_traced(v)}
+    objects = {id(v): (path, v) for path, v in walk_untraced(model) if not is_traced(v)}
     place, text, trace = "the model", str(error), error.__traceback__
     while trace is not None:
         frame, last = trace.tb_frame, trace

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
-from numpy.lib.mixins import NDArrayOperatorsMixin
 from numpy.typing import NDArray
 
+from octavo._layers.arrays.products import MatrixStandIn
 from octavo._layers.arrays.traced import KEPT, Source, Tracer, plain, taken
 from octavo._layers.stubs import QuantStub
-from octavo._layers.watched import WatchedMatrix
 from octavo._models import walk as tree
 from octavo._quantize.qconfig import QConfig
 from octavo._quantize.spec import LayerSpec, read_layer
 from octavo._quantize.static.ranges import NOT_NEEDED, Range, Ranges, finite_reals
+from octavo._util.arrays import read_only
 from octavo._util.pickling import pickled
 
 __all__ = [
@@ -157,13 +156,15 @@ class ObservedQuantStub(Prepared):
 
 
 @pickled
-class ObservedMatrix(NDArrayOperatorsMixin, Prepared):
+class ObservedMatrix(MatrixStandIn, Prepared):
     """A float matrix that observes what it multiplies, and is an array to everything else. Made by `prepare`.
 
     Args:
         array: the matrix.
-        axis: of its outputs, as for `QuantMatrix`.
+        axis: of its outputs, as for `QuantMatrix`: with 1, x in x @ Q is observed; with 0, x in x @ Q.T.
     """
+
+    _remedy = "calibration looks at its products; compute a new array (w + 1, not w += 1)"
 
     def __init__(self, array: NDArray[Any], path: str, axis: Literal[0, 1], qconfig: QConfig, tracer: Tracer) -> None:
         super().__init__(path, tracer)
@@ -176,15 +177,6 @@ class ObservedMatrix(NDArrayOperatorsMixin, Prepared):
         """W (outputs, inputs) as it is now."""
         return self.array.T if self.axis == 1 else self.array
 
-    def _observe(self, x: NDArray[Any]) -> None:
-        self.tracer.calls += 1
-        self.input.observe(finite_reals(x, f"array {self.name}, what it multiplies"))
-
-    @property
-    def _watched(self) -> WatchedMatrix:
-        """The matrix with a method of this one in its products; every use of the array is a use of that."""
-        return WatchedMatrix(self.float_weight(), self.axis, self._observe)
-
     @property
     def seen(self) -> bool:
         return self.input.seen
@@ -195,51 +187,36 @@ class ObservedMatrix(NDArrayOperatorsMixin, Prepared):
     def ranges(self, *, needed: bool) -> Ranges:
         return Ranges(input=self.input.qparams() if needed else NOT_NEEDED)
 
-    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
-        return getattr(ufunc, method)(*_watched_in(inputs), **_watched_in(kwargs))
+    # As an array
 
-    def __array_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        return func(*_watched_in(args), **_watched_in(kwargs))
+    @property
+    def shape(self) -> tuple[int, int]:
+        rows, columns = self.array.shape
+        return rows, columns
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        values: NDArray[Any] = np.array(self.array, dtype)
-        return values
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.array.dtype
 
-    def __matmul__(self, other: Any) -> Any:
-        return self._watched @ other
+    def _values(self, use: str) -> NDArray[Any]:
+        return read_only(self.array.view())
 
-    def __rmatmul__(self, other: Any) -> Any:
-        return other @ self._watched
+    def _transposed(self) -> Self:
+        """The same matrix with its axes exchanged; what it multiplies is seen by both."""
+        other = type(self).__new__(type(self))
+        vars(other).update(vars(self))
+        other.array, other.axis = self.array.T, 0 if self.axis == 1 else 1
+        return other
 
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or "array" not in vars(self):
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        return getattr(self._watched, name)
-
-    def __getitem__(self, index: Any) -> Any:
-        return self._watched[index]
-
-    def __len__(self) -> int:
-        return len(self.array)
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.array)
+    def _times(self, a: NDArray[Any], out: NDArray[Any] | None) -> NDArray[Any]:
+        if self.axis == 1:
+            self.tracer.calls += 1
+            self.input.observe(finite_reals(a, f"array {self.name}, what it multiplies"))
+        y: NDArray[Any] = np.matmul(a, self.array)
+        return y
 
     def __repr__(self) -> str:
         return f"Observed(array of shape {self.array.shape})"
-
-
-def _watched_in(value: Any) -> Any:
-    """`value` with every ObservedMatrix in its tuples, lists and dicts as the matrix that it watches."""
-    if isinstance(value, ObservedMatrix):
-        return value._watched
-    if type(value) in (tuple, list):
-        return type(value)(_watched_in(part) for part in value)
-    if type(value) is dict:
-        return {key: _watched_in(part) for key, part in value.items()}
-    return value
 
 
 def observed_layers(prepared: Any) -> list[tuple[str, Prepared]]:

@@ -394,12 +394,12 @@ def prepare_qat(
 
 def fake_quantized(model: Any) -> list[tuple[str, FakeQuantized]]:
     """(path, layer) of everything that `prepare_qat` put in."""
-    found = [(path, value) for path, value in walk(model) if isinstance(value, FakeQuantized)]
+    found = [(path, value) for path, value in walk_untraced(model) if isinstance(value, FakeQuantized)]
     if not found:
         raise ValueError("the model has no fake-quantized layer; pass what octavo.prepare_qat returned")
     return found
 
 
-def walk(model: Any) -> Iterator[tuple[str, Any]]:
+def walk_untraced(model: Any) -> Iterator[tuple[str, Any]]:
     """tree.walk that does not enter autograd's values, whose graph is large."""
     return tree.walk(model, stop=is_traced)

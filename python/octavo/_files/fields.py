@@ -1,0 +1,74 @@
+"""The parts of one object in a file: its options, and its tensors, which are made when they are written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from numpy.typing import NDArray
+
+from octavo._files.safetensors import Reader, Tensor, widened
+
+__all__ = ["Fields", "LazyTensor", "LazyTensors", "Options", "tensor_name"]
+
+
+class LazyTensor(NamedTuple):
+    """A tensor that is made when it is to be written."""
+
+    tensor: Tensor
+    make: Callable[[], NDArray[Any]]
+
+
+LazyTensors = dict[str, LazyTensor]
+Options = dict[str, Any]
+
+
+@dataclass
+class Fields:
+    """The options and tensors of one object in a file, taken one by one, each checked for what it must be."""
+
+    name: str
+    options: Options
+    reader: Reader
+    prefix: str = ""
+    taken: set[str] = field(default_factory=set)
+
+    def option(self, key: str, *kinds: type) -> Any:
+        """The value of an option; bool is no int here."""
+        if key not in self.options:
+            raise ValueError(f"it lacks the option {key!r}")
+        value = self.options.pop(key)
+        if type(value) not in kinds:
+            raise ValueError(f"{key} must be {' or '.join(k.__name__ for k in kinds)}, got {value!r}")
+        return value
+
+    def choice(self, key: str, *values: Any) -> Any:
+        value = self.option(key, *{type(v) for v in values})
+        if value not in values:
+            raise ValueError(f"{key} must be one of {values}, got {value!r}")
+        return value
+
+    def tensor(self, suffix: str, dtype: str, shape: tuple[int, ...] | None) -> NDArray[Any]:
+        """A view of the file, where it has this type and shape."""
+        name = tensor_name(self.name, self.prefix + suffix)
+        found = self.reader.tensors.get(name)
+        if found is None:
+            raise ValueError(f"its tensor {name!r} is missing")
+        if found.dtype != dtype or (shape is not None and found.shape != shape):
+            wanted = dtype if shape is None else f"{dtype} of shape {list(shape)}"
+            raise ValueError(f"tensor {name!r} must be {wanted}, got {found.dtype} of shape {list(found.shape)}")
+        self.taken.add(name)
+        return widened(self.reader.raw(name), dtype)
+
+    def within(self, key: str) -> Fields:
+        """The fields of a part: its options are those under the key, its tensors start with "key."."""
+        return Fields(self.name, self.option(key, dict), self.reader, f"{self.prefix}{key}.", self.taken)
+
+    def finish(self) -> None:
+        if self.options:
+            raise ValueError(f"it has the unknown option {next(iter(self.options))!r}")
+
+
+def tensor_name(name: str, suffix: str) -> str:
+    return f"{name}.{suffix}" if name else suffix
