@@ -175,7 +175,9 @@ class QuantEmbedding(Described):
 
     @quiet
     def _columns(self, ids: NDArray[np.int64] | None) -> NDArray[np.float32]:
-        return np.multiply(self._q if ids is None else self._q[:, ids], self._scale, dtype=np.float32)
+        q = self._q if ids is None else self._q[:, ids]
+        values: NDArray[np.float32] = np.multiply(q, self._scale, dtype=np.float32)
+        return values
 
     @quiet
     def _rows(self, at: Any) -> NDArray[np.float32]:
