@@ -171,7 +171,7 @@ class StaticQuantLinear(QuantLinear):
         row, column = np.argwhere(np.isnan(rows))[0]
         raise ValueError(
             f"{self._label()}: x must not hold NaN, got it first at row {row}, column {column}; NaN has no integer: "
-            "replace it or mend its source"
+            "replace it, or correct where it comes from"
         )
 
     def _label(self) -> str:
