@@ -159,7 +159,7 @@ def test_reference_model_agrees_with_float(seed: int, by_hand: bool) -> None:
     assert converted.between[-1] == "QuantizedArray"
     assert type(converted.linear1(converted.quant1(x))) is oc.QuantizedArray
     assert converted.linear1.int_repr().dtype == np.int8
-    assert "output quint8 scale=" in repr(converted.linear1)
+    assert "output=quint8 scale=" in repr(converted.linear1)
     assert repr(converted.quant1).startswith("Quantize(quint8 scale=")
 
 
