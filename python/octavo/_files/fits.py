@@ -124,7 +124,7 @@ class Fitter:
         if (spec.activation == "relu") != _has_relu(new):
             one, other = ("the model's", "the file's") if spec.activation else ("the file's", "the model's")
             return Fit(new, f"{text}, and {one} applies ReLU, {other} does not; {remedy}")
-        return Fit(new, None, (str(spec.bias),) if bias is not None and new.bias is None else ())
+        return Fit(_called(new, spec.call), None, (str(spec.bias),) if bias is not None and new.bias is None else ())
 
     def _spec(self, layer: Any) -> LayerSpec | None:
         """What the layer computes; found once for layers that differ in their numbers alone."""
@@ -136,6 +136,15 @@ class Fitter:
             found = (fitting_spec(trial, LayerSpec()) for trial in _trials(layer))
             self._specs[key] = next((spec for spec in found if spec is not None), None)
         return self._specs[key]
+
+
+def _called(layer: QuantLinear, method: str) -> QuantLinear:
+    """The layer, also called by the method that the model calls it by; what converts checkpoints cannot know it."""
+    if method in ("__call__", "forward", layer._call_name):
+        return layer
+    made = copy.deepcopy(layer)  # with the same integers
+    made._call_name = method
+    return made
 
 
 def _instead_of_own(old: Any, new: Any) -> Fit:
