@@ -354,6 +354,11 @@ def test_array_that_is_converted_stays_one_array(tmp_path: Path) -> None:
     assert found["a"] is found["b"]
 
 
+def test_dtypes_must_be_known(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match='dtypes must be "model" or "file", got \'float32\''):
+        filled({"a": W}, {"a": None}, tmp_path, dtypes="float32")
+
+
 def test_nan_and_infinity_are_floats_of_every_dtype(tmp_path: Path) -> None:
     stored = np.array([np.nan, np.inf, -np.inf])
     found = filled({"a": stored}, {"a": np.zeros(3, np.float16)}, tmp_path)["a"]

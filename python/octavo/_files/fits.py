@@ -69,6 +69,8 @@ class Fitter:
     """
 
     def __init__(self, dtypes: Dtypes, *, check: bool) -> None:
+        if dtypes not in ("model", "file"):
+            raise ValueError(f'dtypes must be "model" or "file", got {dtypes!r}')
         self._dtypes, self._check = dtypes, check
         self._converted: dict[tuple[int, np.dtype[Any]], Fit] = {}
         self._specs: dict[Any, LayerSpec | None] = {}
@@ -117,7 +119,7 @@ class Fitter:
             return Fit(new, None if _looks_up(old, sizes) else f"{text}, and it does not look up rows; {remedy}")
         spec = self._spec(old)
         if spec is None:
-            return Fit(new, f"{text}, and it does not compute x W^T + b; {remedy}")
+            return Fit(new, f"{text}, and it does not compute x W^T + b of a random row; {remedy}")
         weight, bias = read_layer(old, spec)
         if weight.shape != sizes:
             return Fit(new, f"the model has weights of shape {weight.shape} (out, in), the file {described(new)}")
