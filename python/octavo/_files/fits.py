@@ -96,7 +96,7 @@ class Fitter:
         return Fit(new, None if not self._check else text)
 
     def _with_dtype(self, old: NDArray[Any], new: NDArray[Any]) -> Fit:
-        """The values in the model's dtype: floats are rounded to it, all else must be there exactly."""
+        """The values in the model's dtype: floats are rounded to it, other numbers must be exactly the same in it."""
         if self._dtypes == "file" or old.dtype == new.dtype or new.dtype.kind in "OUS":
             return Fit(new)
         key = id(new), old.dtype
@@ -249,7 +249,7 @@ def _answers(layer: Any, x: NDArray[Any]) -> list[NDArray[Any]]:
 
 
 def _waits_for_weights(layer: Any) -> bool:
-    """Whether it can be called as a layer, but not yet: something in it is None, without which it fails."""
+    """Whether it is a layer whose weights are None so far: it has methods to call, and calling them fails."""
     callable_at_all = any(callable(getattr(layer, name, None)) for name in ("__call__", "forward", "apply", "predict"))
     lacks = any(value is None for value in attributes(layer).values())
     return callable_at_all and lacks and not _answers(layer, np.ones((1, 1), np.float32))
