@@ -332,11 +332,13 @@ def indices(draw: st.DrawFn) -> Any:
     return draw(st.one_of(entry, st.lists(entry, max_size=4).map(tuple)))
 
 
-@given(indices(), st.sampled_from([*MATRICES, "embedding"]))
+@given(indices(), st.sampled_from([*MATRICES, "embedding", "embedding int4"]))
 def test_any_index_is_that_of_the_dequantized_array(index: Any, kind: str) -> None:
     w = W[:7, :5]
-    q = oc.QuantEmbedding(w, dtype="int4", group_size=2) if kind == "embedding" else oc.QuantMatrix(w, **MATRICES[kind])
-    floats = np.array(q.weight if kind == "embedding" else q)
+    embeddings: dict[str, Any] = {"embedding": {}, "embedding int4": {"dtype": "int4", "group_size": 2}}
+    table = kind in embeddings
+    q: Any = oc.QuantEmbedding(w, **embeddings[kind]) if table else oc.QuantMatrix(w, **MATRICES[kind])
+    floats = np.array(q.weight if table else q)
     try:
         expected = floats[index]
     except IndexError:

@@ -169,8 +169,15 @@ class QuantEmbedding(Described):
             array([[0.],
                    [0.]], dtype=float32)
         """
+        columns = self._columns if self.dtype == qint8 else None  # of int4, two values of a row share a byte
         shape = (self.num_embeddings, self._dim)
-        return rows_first(index, shape, lambda ids: self._rows(slice(None) if ids is None else ids))
+        return rows_first(index, shape, lambda ids: self._rows(slice(None) if ids is None else ids), columns)
+
+    @quiet
+    def _columns(self, ids: NDArray[np.int64] | None) -> NDArray[np.float32]:
+        q = self._q if ids is None else self._q[:, ids]
+        values: NDArray[np.float32] = np.multiply(q, self._scale, dtype=np.float32)
+        return values
 
     @quiet
     def _rows(self, at: Any) -> NDArray[np.float32]:

@@ -72,7 +72,7 @@ class QuantLinear(Described):
         call: name of a method that calls the layer, besides ``__call__`` and ``forward``.
 
     Raises:
-        TypeError: weight or bias is not numeric, or dtype is no type.
+        TypeError: weight or bias is not numeric, or dtype does not name a type.
         ValueError: weight is not 2-D, bias does not fit, either holds NaN or infinity, an option is unknown or not for
             this dtype, or the inputs of a row (int4: of a group) exceed what int32 sums hold exactly: 131,071 (65,793
             with asymmetric activations), for int4 2,097,151 and down to 561,433 where both sides have zero points.
@@ -176,7 +176,7 @@ class QuantLinear(Described):
             bias, activation, relu, call: as for ``QuantLinear``.
 
         Raises:
-            TypeError: weight is no GroupedWeight.
+            TypeError: weight is not a GroupedWeight.
             ValueError: its group_size is not a multiple of 32, or the bias does not fit.
 
         Example:

@@ -185,7 +185,7 @@ class QuantLSTM(_QuantRecurrent):
         dtype, group_size, symmetric, scale_dtype, rounding, activation: of the products, as for `QuantLinear`.
 
     Raises:
-        TypeError: arrays is no mapping, or an array is not real numbers.
+        TypeError: arrays is not a mapping, or an array is not real numbers.
         ValueError: a name is missing or unknown, a shape does not fit, the LSTM has projections (proj_size), or as for
             `QuantLinear`.
 

@@ -1,6 +1,7 @@
-"""Which quantized layer stands in for which of octavo's own float layers that are more than y = x W^T + b.
+"""Counterparts: the quantized class for each of octavo's own float classes that is more than y = x W^T + b.
 
-A quantized class names its float class with `@stands_for(nn.LSTM)`; `quantize_dynamic` looks it up here.
+A quantized class is registered with `@stands_for(nn.LSTM)`, and `quantize_dynamic` asks for `counterpart(nn.LSTM)`. All
+other classes are described by a `LayerSpec` and become QuantLinear.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def stands_for(float_class: type) -> Callable[[_Class], _Class]:
 
 
 def counterpart(float_class: type) -> Any:
-    """The quantized class, or None for all that it takes a `LayerSpec` to describe.
+    """The quantized class for a float class; None for classes that need a `LayerSpec`.
 
     Example:
         >>> import octavo as oc

@@ -105,7 +105,7 @@ class StaticQuantLinear(QuantLinear):
         if self._output_numbers is None:
             return self._float_result(rows, numbers, (*leading, self.out_features), dtype, out)
         if out is not None:
-            raise TypeError(f"{self._label()} gives integers, which out cannot hold; leave out= away")
+            raise TypeError(f"{self._label()} gives integers, which out cannot hold; omit out=")
         q = empty_result(rows.shape[0], self.out_features, self._output.qtype.storage)  # type: ignore[union-attr]
         if not self._packed.forward_static(rows, *numbers, q, *self._output_numbers):
             self._refuse_nan(rows)

@@ -75,7 +75,7 @@ class LSTM(_FloatRecurrent):
         batch_first: whether x is (batch, steps, input_size); states never are.
 
     Raises:
-        TypeError: arrays is no mapping, or an array is not real numbers.
+        TypeError: arrays is not a mapping, or an array is not real numbers.
         ValueError: a name is missing or unknown, or a shape does not fit.
 
     Example:

@@ -52,7 +52,7 @@ def read_weights(arrays: Mapping[str, ArrayLike], prefix: str, gates: int) -> di
         The arrays by name without the prefix; floats as they are, all else as float32.
 
     Raises:
-        TypeError: arrays is no mapping, or one is not real numbers.
+        TypeError: arrays is not a mapping, or one is not real numbers.
         ValueError: a name is missing or unknown, a shape does not fit, or the LSTM has projections.
 
     Example:

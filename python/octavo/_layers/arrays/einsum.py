@@ -64,7 +64,7 @@ def as_product(
 
 
 def _axes(text: str, ndim: int) -> _Axes | None:
-    """The axes of an operand of ndim axes, or of a result with one other letter; None where it is no such text."""
+    """The axes of an operand of ndim axes, or of a result with one other letter; None for any other text."""
     before, dots, after = text.partition("...")
     if not (before + after).isascii() or not all(c.isalpha() for c in before + after):
         return None

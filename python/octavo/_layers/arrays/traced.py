@@ -97,7 +97,7 @@ class Tracer:
         self.bounded, self.stand_ins, self.calls = True, stand_ins, 0
 
     def end(self) -> None:
-        """The end of one, finished or failed: what a failed one leaves alive in its traceback is no use."""
+        """The end of one, finished or failed: what a failed one leaves alive in its traceback does not count."""
         self.bounded, self.stand_ins = False, True
         self.without = []
         self._alive.clear()
