@@ -57,7 +57,7 @@ struct IntegerSpread {
   bool negative;
 };
 
-// Columns of 8, 16, 32 or 64 bits. Their number is a multiple of nothing.
+// Some rows by some panels, over all lines. Any number of rows and columns.
 struct WideBlock {
   const void* lhs;
   std::int64_t lhs_stride;  // bytes

@@ -1,5 +1,5 @@
-// Products of whole integers in standard C++, for any architecture: what runs beside the portable kernel and, until
-// they have one of their own, the Arm kernels. A tile is 2 rows by a line; compilers vectorise along the line.
+// Products of whole integers in standard C++, for any architecture: what runs beside the portable kernel and the
+// Arm kernels. A tile is 2 rows by a line; compilers vectorise along the line.
 #include <cstdint>
 #include <cstring>
 

@@ -173,6 +173,12 @@ def test_layers_that_differ_in_their_numbers_alone_are_called_once(tmp_path: Pat
     assert all(type(layer) is oc.QuantLinear for layer in model)
 
 
+def test_layer_is_called_as_the_model_calls_it(tmp_path: Path) -> None:
+    layer = layer_class("predict")(5, 5)
+    model = filled([oc.QuantLinear(W, B)], [layer], tmp_path)
+    np.testing.assert_array_equal(model[0].predict(X), LINEAR(X))
+
+
 # Nothing of the model is lost
 
 
@@ -281,10 +287,17 @@ def test_prefix_and_rename_lead_to_the_models_names(tmp_path: Path) -> None:
         oc.load(tmp_path / "x", flat_model, prefix="model.", rename=names)
 
 
+def test_first_pattern_that_matches_names_a_thing(tmp_path: Path) -> None:
+    oc.save({"a.x": W, "a.y": B}, tmp_path / "x")
+    assert list(oc.load(tmp_path / "x", rename={"a.x": "b", "a.*": "c.*"})) == ["b", "c.y"]
+    with pytest.raises(ValueError, match=r"'a\.x' matches no name"):
+        oc.load(tmp_path / "x", rename={"a.*": "c.*", "a.x": "b"})
+
+
 @pytest.mark.parametrize(
     ("options", "kind", "text"),
     [
-        ({"rename": {"b*": "c"}}, ValueError, r"'b\*' matches no name of the file; it has a, aa"),
+        ({"rename": {"b*": "c"}}, ValueError, r"'b\*' matches no name of the file that is left; it has a, aa"),
         ({"rename": {"a": "c*"}}, ValueError, r"rename\['a'\] must have at most as many \* as its pattern"),
         ({"rename": {"a*": "c"}}, ValueError, "gives 'a' and 'aa' one name, 'c'"),
         ({"rename": {"a": 1}}, TypeError, "must be text, .* got 1"),
@@ -332,6 +345,18 @@ def test_numbers_that_the_models_dtype_lacks_are_refused(stored: np.ndarray, dty
         ):
             filled({"a": stored}, model, tmp_path)
     assert oc.load(tmp_path / "x", model, dtypes="file")["a"].dtype == stored.dtype
+
+
+def test_array_that_is_converted_stays_one_array(tmp_path: Path) -> None:
+    stored = {"a": W, "b": W}
+    found = filled(stored, {"a": np.zeros((5, 5)), "b": np.zeros((5, 5))}, tmp_path)
+    assert found["a"].dtype == np.float64
+    assert found["a"] is found["b"]
+
+
+def test_dtypes_must_be_known(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match='dtypes must be "model" or "file", got \'float32\''):
+        filled({"a": W}, {"a": None}, tmp_path, dtypes="float32")
 
 
 def test_nan_and_infinity_are_floats_of_every_dtype(tmp_path: Path) -> None:

@@ -111,6 +111,20 @@ def test_dead_references_are_nothing() -> None:
     assert replace(model, {id(layer): New()}) is model
 
 
+def test_layer_with_a_dead_proxy_is_quantized(tmp_path: Any) -> None:
+    class Dense:
+        def __init__(self) -> None:
+            gone = Holder()
+            self.weight, self.owner = np.eye(4, dtype=np.float32), weakref.proxy(gone)
+
+        def __call__(self, x: Any) -> Any:
+            return x @ self.weight.T
+
+    quantized = oc.quantize_dynamic([Dense()], {Dense: oc.LayerSpec(bias=None)})
+    oc.save(quantized, tmp_path / "x")
+    assert type(oc.load(tmp_path / "x", [Dense()])[0]) is oc.QuantLinear
+
+
 def test_order_and_callbacks_are_kept() -> None:
     gone: list[str] = []
     parts = [Holder(name=str(i)) for i in range(5)]

@@ -35,7 +35,7 @@ class Fields:
     taken: set[str] = field(default_factory=set)
 
     def option(self, key: str, *kinds: type) -> Any:
-        """The value of an option; bool is no int here."""
+        """The value of an option, of exactly one of these types: a bool is not an int here."""
         if key not in self.options:
             raise ValueError(f"it lacks the option {key!r}")
         value = self.options.pop(key)

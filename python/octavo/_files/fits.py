@@ -69,6 +69,8 @@ class Fitter:
     """
 
     def __init__(self, dtypes: Dtypes, *, check: bool) -> None:
+        if dtypes not in ("model", "file"):
+            raise ValueError(f'dtypes must be "model" or "file", got {dtypes!r}')
         self._dtypes, self._check = dtypes, check
         self._converted: dict[tuple[int, np.dtype[Any]], Fit] = {}
         self._specs: dict[Any, LayerSpec | None] = {}
@@ -94,7 +96,7 @@ class Fitter:
         return Fit(new, None if not self._check else text)
 
     def _with_dtype(self, old: NDArray[Any], new: NDArray[Any]) -> Fit:
-        """The values in the model's dtype: floats are rounded to it, all else must be there exactly."""
+        """The values in the model's dtype: floats are rounded to it, other numbers must be exactly the same in it."""
         if self._dtypes == "file" or old.dtype == new.dtype or new.dtype.kind in "OUS":
             return Fit(new)
         key = id(new), old.dtype
@@ -117,14 +119,14 @@ class Fitter:
             return Fit(new, None if _looks_up(old, sizes) else f"{text}, and it does not look up rows; {remedy}")
         spec = self._spec(old)
         if spec is None:
-            return Fit(new, f"{text}, and it does not compute x W^T + b; {remedy}")
+            return Fit(new, f"{text}, and it does not compute x W^T + b of a random row; {remedy}")
         weight, bias = read_layer(old, spec)
         if weight.shape != sizes:
             return Fit(new, f"the model has weights of shape {weight.shape} (out, in), the file {described(new)}")
         if (spec.activation == "relu") != _has_relu(new):
             one, other = ("the model's", "the file's") if spec.activation else ("the file's", "the model's")
             return Fit(new, f"{text}, and {one} applies ReLU, {other} does not; {remedy}")
-        return Fit(new, None, (str(spec.bias),) if bias is not None and new.bias is None else ())
+        return Fit(_called(new, spec.call), None, (str(spec.bias),) if bias is not None and new.bias is None else ())
 
     def _spec(self, layer: Any) -> LayerSpec | None:
         """What the layer computes; found once for layers that differ in their numbers alone."""
@@ -136,6 +138,15 @@ class Fitter:
             found = (fitting_spec(trial, LayerSpec()) for trial in _trials(layer))
             self._specs[key] = next((spec for spec in found if spec is not None), None)
         return self._specs[key]
+
+
+def _called(layer: QuantLinear, method: str) -> QuantLinear:
+    """The layer, also called by the method that the model calls it by; what converts checkpoints cannot know it."""
+    if method in ("__call__", "forward", layer._call_name):
+        return layer
+    made = copy.deepcopy(layer)  # with the same integers
+    made._call_name = method
+    return made
 
 
 def _instead_of_own(old: Any, new: Any) -> Fit:
@@ -238,7 +249,7 @@ def _answers(layer: Any, x: NDArray[Any]) -> list[NDArray[Any]]:
 
 
 def _waits_for_weights(layer: Any) -> bool:
-    """Whether it can be called as a layer, but not yet: something in it is None, without which it fails."""
+    """Whether it is a layer whose weights are None so far: it has methods to call, and calling them fails."""
     callable_at_all = any(callable(getattr(layer, name, None)) for name in ("__call__", "forward", "apply", "predict"))
     lacks = any(value is None for value in attributes(layer).values())
     return callable_at_all and lacks and not _answers(layer, np.ones((1, 1), np.float32))

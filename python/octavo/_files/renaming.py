@@ -64,7 +64,8 @@ def _new_names(names: list[str], rename: Mapping[str, str], prefix: str) -> list
         regex = "(.*)".join(map(re.escape, dotted(pattern).split("*")))
         matches = {i: match for i in left if (match := re.fullmatch(regex, names[i], re.DOTALL))}
         if not matches:
-            raise ValueError(f"rename: {pattern!r} matches no name of the file; it has {', '.join(names[:20])}")
+            known = ", ".join(names[:20])
+            raise ValueError(f"rename: {pattern!r} matches no name of the file that is left; it has {known}")
         for i, match in matches.items():
             pieces, kept = dotted(name).split("*"), match.groups()
             found[i] = pieces[0] + "".join(a + b for a, b in zip(kept, pieces[1:], strict=False))

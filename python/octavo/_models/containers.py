@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
-    "IMMUTABLE", "LEAVES", "Part", "attributes", "captured", "entered_or_none", "instance_dict", "memory_of",
-    "parts_of", "rebuilt", "slot_members", "slots",
+    "IMMUTABLE", "LEAVES", "Part", "attributes", "captured", "entered_or_none", "instance_dict", "is_weak",
+    "memory_of", "parts_of", "rebuilt", "slot_members", "slots",
 ]  # fmt: skip
 
 _K = TypeVar("_K")
@@ -29,6 +29,7 @@ _K = TypeVar("_K")
 # Never entered, and dropped before anything is built for them: a vocabulary has a million.
 LEAVES = (str, bytes, bytearray, int, float, complex, type(None), type, np.generic, np.dtype)
 IMMUTABLE = (tuple, frozenset, types.MethodType)
+WEAK = (weakref.ReferenceType, weakref.ProxyType, weakref.CallableProxyType)
 _WITHOUT_ATTRIBUTES = frozenset({dict, list, tuple, set, frozenset, deque, np.ndarray})  # unlike what derives from them
 
 
@@ -131,7 +132,7 @@ def _set_weak_key(holder: weakref.WeakKeyDictionary[Any, Any], old: Any, new: An
 
 
 def _set_in_dict(holder: Any, name: str, new: Any) -> None:
-    """Stored where it was found: a frozen dataclass or a __setattr__ of the class's own is no obstacle."""
+    """Stores it where it was found, past frozen dataclasses and a __setattr__ of the class's own."""
     instance_dict(holder)[name] = new
 
 
@@ -154,7 +155,7 @@ def entered_or_none(items: Iterable[tuple[_K, Any]]) -> Iterator[tuple[_K, Any]]
 
 
 def instance_dict(value: Any) -> dict[str, Any]:
-    """The object's own __dict__, whatever its class does to attribute access; an empty dict if it has none."""
+    """The object's own __dict__, past a __getattribute__ of its class; an empty dict if it has none."""
     with contextlib.suppress(AttributeError):
         own = object.__getattribute__(value, "__dict__")
         if isinstance(own, dict):
@@ -183,12 +184,18 @@ def slots(value: Any) -> dict[str, Any]:
 
 
 def attributes(value: Any) -> dict[str, Any]:
-    """Attributes by name, from the instance's __dict__ and its slots."""
-    return instance_dict(value) | slots(value)
+    """Attributes by name, from the instance's __dict__ and its slots, without weak references, which hold nothing."""
+    held = instance_dict(value) | slots(value)
+    return {name: item for name, item in held.items() if not is_weak(item)}
+
+
+def is_weak(value: Any) -> bool:
+    """Whether it is a weak reference. isinstance would ask a proxy, which answers for its referent or fails without."""
+    return issubclass(type(value), WEAK)
 
 
 def memory_of(array: NDArray[Any]) -> tuple[Any, ...]:
-    """What tells arrays of the same elements, be they one object or several views, from all others.
+    """Equal for arrays that consist of the same elements in memory: one object, or several views of it.
 
     Example:
         >>> import numpy as np
@@ -201,7 +208,7 @@ def memory_of(array: NDArray[Any]) -> tuple[Any, ...]:
 
 
 def captured(function: types.FunctionType) -> Iterator[Part]:
-    """What a function reaches without being told, by the name of the variable."""
+    """What a function reaches besides its arguments, by the name of the variable."""
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         with contextlib.suppress(ValueError):  # a variable that is not bound yet
             yield Part(name, cell.cell_contents, None)

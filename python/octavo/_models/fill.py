@@ -1,7 +1,7 @@
-"""What a model holds by the names that files use, and putting stored things back where these names lead.
+"""What a model holds, by the names that files use; and putting stored things back where these names lead.
 
-A name is a path spelled with dots alone: see `paths.py`. A thing that is held in several places goes by its first name,
-in the order of `walk`; the others are aliases. Sets have no names: what they hold is known by where else it is held.
+A name is a path spelled with dots alone, see `paths.py`. A thing that is held in several places is stored under its
+first name, in the order of `walk`; its other names are aliases. Members of sets have no name of their own.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def holds(names: Sequence[str], prefix: str) -> bool:
 
 
 class Resolver:
-    """Finds the known name that a name stands for, by itself or through aliases of what it lies in.
+    """Finds the known name that a name stands for: the same one, or that to which an alias of a part of it leads.
 
     Example:
         >>> from octavo._models.fill import Resolver
@@ -121,11 +121,17 @@ class Filling:
 
 
 class Fit(NamedTuple):
-    """What becomes of a stored thing where the model has another."""
+    """What becomes of a stored thing in the place of what the model has.
 
-    new: Any  # what is put there
-    misfit: str | None = None  # why it cannot be
-    lost: tuple[str, ...] = ()  # what the model's has that the stored one does not give
+    Attributes:
+        new: what is put there.
+        misfit: why nothing can be put there.
+        lost: attributes of what gives way, arrays for which the stored thing has no values.
+    """
+
+    new: Any
+    misfit: str | None = None
+    lost: tuple[str, ...] = ()
 
 
 def held_by_name(root: Any, stored: Callable[[Any], bool]) -> dict[str, Any]:
@@ -141,7 +147,7 @@ def held_by_name(root: Any, stored: Callable[[Any], bool]) -> dict[str, Any]:
 
 
 def _places_or_none(root: Any, stop: Callable[[Place], bool], *, weak: bool = False) -> Iterator[Place]:
-    """A tuple of Nones in the source code is one object wherever it stands, so each place of it counts."""
+    """Places with None among them. Tuples that hold None count once for each place: Python makes them one object."""
     parts = partial(parts_of, entered=entered_or_none)
     hollow: dict[int, bool] = {}
 
@@ -175,7 +181,7 @@ class _Matches:
             for place in found
             if place.first is not place and place.name and place.first.name is not None
         }
-        # A file may use another of a shared object's names than comes first here.
+        # The file may know a shared object by a name that is not the first one here.
         own = Resolver({name: v for name, v in self.places.items() if name not in own_aliases}, own_aliases)
         self._own = {lies: name for name in items if name not in self.places and (lies := own.find(name)) is not None}
         self._files = Resolver(items, aliases)
@@ -184,7 +190,7 @@ class _Matches:
         for place in found:
             if place.name in self.matched and place.value is not None:
                 claims.setdefault(id(place.value), set()).add(self.matched[place.name])
-        # Where else the model holds such a thing - in a set, as a method's owner -, it gives way too.
+        # What gives way does so wherever the model holds it: in a set, as the owner of a method.
         self._by_id = {key: min(names) for key, names in claims.items() if len(names) == 1}
         self._fits: dict[tuple[str, int], Fit] = {}
         self.found = list(_places_or_none(root, lambda p: self.item(p) is not None or stored(p.value), weak=True))
@@ -202,7 +208,7 @@ class _Matches:
         return None if place.value is None else self._by_id.get(id(place.value))
 
     def fit(self, place: Place) -> Fit:
-        """What becomes of it there; the same wherever the model holds what gives way."""
+        """What becomes of the stored thing there: one answer for each object that gives way."""
         name = self.item(place)
         if name is None:
             return Fit(place.value)
@@ -269,7 +275,7 @@ def fill(
     matches = _Matches(root, items, aliases, stored, fit)
     result = Filling(matches.missing())
     taken = [place for place in matches.found if matches.item(place) is not None]
-    used = {matches.item(place) for place in taken}  # not what lies within something else that gives way
+    used = {matches.item(place) for place in taken}  # without things whose place lies inside what gives way
     result.extra = [name for name in items if name not in used]
     for place in {id(matches.fit(place)): place for place in reversed(taken)}.values():
         name, fitted = place.name or "", matches.fit(place)

@@ -1,4 +1,4 @@
-"""What replacing does not reach: functions, and weak references to what is no part of the model."""
+"""What replacing does not reach: functions, and weak references to objects outside the model."""
 
 from __future__ import annotations
 

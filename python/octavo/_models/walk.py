@@ -28,9 +28,9 @@ __all__ = ["Place", "copy_with", "label", "places", "references", "replace", "st
 
 
 class Place:
-    """Where a model holds something: a part of what is at the place `holder`, which is None for the model itself.
+    """Where a model holds something: as a part of the object at the place `holder`, which is None for the model itself.
 
-    `first` is the place where the traversal came upon the value first: the place itself, if it is that.
+    A shared object has several places; `first` is the one where the traversal met it first.
     """
 
     __slots__ = ("_path", "at", "first", "holder", "key", "named", "put", "value")
@@ -53,7 +53,7 @@ class Place:
 
     @property
     def path(self) -> str:
-        """As users spell it."""
+        """The path as users spell it."""
         behind: list[Place] = []
         place: Place | None = self
         while place is not None and place._path is None:
@@ -66,7 +66,7 @@ class Place:
 
     @property
     def name(self) -> str | None:
-        """As files spell it. What only sets hold has none."""
+        """The path as files spell it; None for what only sets hold."""
         return dotted(self.path) if self.named else None
 
 
@@ -78,14 +78,14 @@ def places(
     again: Callable[[Any], bool] | None = None,
     weak: bool = False,
 ) -> Iterator[Place]:
-    """Every place that holds something, holders before what they hold, and what has a name before what only sets hold.
+    """Every place that holds something: holders before what they hold, and the members of sets last.
 
     Args:
-        root: any object. Cycles and depth do not matter.
-        stop: what is at places for which it is true is not entered.
-        parts: what an object holds. Numbers, strings and classes are left out; None is not, where `parts` gives it.
-        again: objects for which it is true are entered at each of their places, as if each were another object.
-        weak: come to weak references too. They are not entered: what they refer to is held elsewhere.
+        root: any object. Cycles are fine, and so is any depth.
+        stop: whether not to enter what is at a place.
+        parts: gives the parts of an object. Numbers, strings and classes among them are left out; None is kept.
+        again: whether to enter an object at each of its places, as if each were another object.
+        weak: whether to come to weak references too. What they refer to is not entered: it is held elsewhere.
 
     Example:
         >>> from octavo._models.walk import places
@@ -93,7 +93,7 @@ def places(
         >>> [(place.path, place.first.path) for place in places({"a": shared, "b": shared})]
         [('', ''), ('a', 'a'), ('b', 'a')]
     """
-    seen: dict[int, Place] = {}  # by the id of the value; that it is held keeps its id from being given to another
+    seen: dict[int, Place] = {}  # by the id of the value; the place keeps it alive, so no other gets the same id
     named, nameless = [Place(Part("", root, None), None)], list[Place]()
     while named or nameless:
         place = (named or nameless).pop()
@@ -115,8 +115,8 @@ def walk(root: Any, *, stop: Callable[[Any], bool] | None = None) -> Iterator[tu
     """(path, object) for the root and everything that it reaches, each object once, holders before what they hold.
 
     Args:
-        root: any object. Cycles and depth do not matter.
-        stop: objects for which it is true are yielded, but not entered.
+        root: any object. Cycles are fine, and so is any depth.
+        stop: whether not to enter an object; it is yielded all the same.
 
     Yields:
         The path from the root ("" for itself) and the object. Numbers, strings and classes are left out.
@@ -131,11 +131,11 @@ def walk(root: Any, *, stop: Callable[[Any], bool] | None = None) -> Iterator[tu
 
 
 def references(root: Any, stop: Callable[[Any], bool]) -> Iterator[tuple[str, Any]]:
-    """(path, value) of the root and of every place that holds something, so that shared objects come once a place.
+    """(path, value) for the root and every place that holds something: a shared object comes once for each place.
 
     Args:
         root: any object.
-        stop: told each holder; those for which it is true are not entered.
+        stop: whether not to enter a value.
 
     Example:
         >>> from octavo._models.walk import references
@@ -156,15 +156,15 @@ def store(found: Iterable[Place], new: Callable[[Place], Any], moved: Mapping[in
         found: what `places` gives.
         new: what belongs at a place; place.value where nothing changes. Tuples and other immutable holders of what
             changes are built anew.
-        moved: what weak references among the places are bound to, by the id of what they refer to. Default: to what
-            takes its place.
+        moved: new referents of the weak references among the places, by the ids of the old ones. Default: the objects
+            that take their places.
 
     Returns:
         The root: another object if it is immutable, or changed itself.
 
     Raises:
         ValueError: something cannot be stored where it is held (a read-only array of objects, a bound method that the
-            new object does not have, a weak reference to what takes none); its path is named.
+            new object does not have, a weak reference to an object that allows none); its path is named.
     """
     direct: dict[Place, Any] = {}  # by place
     built: dict[Place, Any] = {}  # new immutable holders, by the place where the old one was entered

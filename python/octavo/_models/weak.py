@@ -1,7 +1,8 @@
-"""Weak references: what they refer to, and one of the same kind to something else.
+"""Weak references: what they refer to, and how to make one of the same kind to something else.
 
-They hold nothing, so what only they reach is no part of a model. But a child that knows its parent by one must know the
-copy's parent in a copy, and a layer's replacement where the layer is replaced.
+A weak reference holds nothing, so an object that only weak references reach does not belong to the model. But where a
+child refers to its parent weakly, the copied child must refer to the copied parent, and where a layer is replaced, its
+weak references must lead to the replacement.
 """
 
 from __future__ import annotations
@@ -10,20 +11,13 @@ import contextlib
 import weakref
 from typing import Any
 
-from octavo._models.containers import captured, instance_dict, rebuilt
+from octavo._models.containers import captured, instance_dict, is_weak, rebuilt
 
-__all__ = ["WEAK", "is_weak", "rebound", "referent"]
-
-WEAK = (weakref.ReferenceType, weakref.ProxyType, weakref.CallableProxyType)
-
-
-def is_weak(value: Any) -> bool:
-    """Whether it is one. isinstance would ask a proxy, which answers for its referent, or fails when that is gone."""
-    return issubclass(type(value), WEAK)
+__all__ = ["is_weak", "rebound", "referent"]
 
 
 def referent(value: Any) -> Any:
-    """What a weak reference leads to: the owner where that is a method; None where it is gone.
+    """What a weak reference leads to, the owner of a method for a WeakMethod; None once it is gone.
 
     Example:
         >>> import weakref
@@ -40,7 +34,7 @@ def referent(value: Any) -> Any:
 
 
 def rebound(value: Any, new: Any) -> Any:
-    """A weak reference of the same kind to `new`. A proxy's callback cannot be read, and is lost."""
+    """A weak reference of the same kind to `new`, with the same callback; except that a proxy's cannot be read."""
     if not issubclass(type(value), weakref.ReferenceType):
         return weakref.proxy(new)
     if isinstance(value, weakref.WeakMethod):
