@@ -39,7 +39,7 @@ void check_environment() {
           std::string("environment ") + wrong + ": " + message);
   }
   setenv("OCTAVO_MIN_ROWS", "amxint8=7,neon=3", 1);
-  check(!error_of([] { kernel_of(1); }).empty(), "environment: neon is no kernel of this build");
+  check(!error_of([] { kernel_of(1); }).empty(), "environment: neon is not a kernel of this build");
   setenv("OCTAVO_MIN_ROWS", "amxint8=7,avx2=3", 1);
   check(kernel_of(6) == "avx512vnni" && kernel_of(7) == "amxint8", "environment: 7 rows");
   check(min_rows(*find_kernel("avx2")) == 3, "environment: a second entry");

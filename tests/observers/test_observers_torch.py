@@ -56,7 +56,7 @@ def assert_same(ours, theirs, ulps=1):
     np.testing.assert_array_max_ulp(scale, their_scale, maxulp=ulps)
     expected = their_zero_point.numpy().reshape(scale.shape)
     if ours.symmetric and ours.dtype is oc.quint8 and (ours.quant_min, ours.quant_max) != (0, 255):
-        expected = expected + 1  # a middle that is no integer: torch rounds it down, octavo up
+        expected = expected + 1  # a middle that is not an integer: torch rounds it down, octavo up
     np.testing.assert_array_equal(zero_point, expected)
 
 
