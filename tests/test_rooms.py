@@ -21,7 +21,7 @@ PACKAGE = Path(octavo.__file__).parent
 ROOMS = (
     ("__main__",),
     ("_cli",),
-    ("qat",),
+    ("qat", "gguf"),
     ("_analysis",),
     ("_files",),
     ("_quantize",),
@@ -35,8 +35,8 @@ MAY_IMPORT_CORE = {
     "_integers.operands",
     "_integers.packed",
     "_integers.products",
-    "_layers.linear",
     "_layers.packing",
+    "_layers.weights",
     "_layers.recurrent",
     "_numerics.fake_quant",
     "ops",
@@ -185,7 +185,7 @@ print(*sorted(name for name in set(sys.modules) - before if name.partition(".")[
 
 
 def test_dir_of_the_package_has_public_names_alone() -> None:
-    assert set(dir(octavo)) == {*octavo.__all__, "__version__", "qat"}
+    assert set(dir(octavo)) == {*octavo.__all__, "__version__", "gguf", "qat"}
     for name in octavo.__all__:
         assert getattr(octavo, name) is getattr(octavo, name)  # also those that are imported at their first use
 

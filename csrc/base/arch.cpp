@@ -93,14 +93,15 @@ Detected decide(const CpuState& cpu) {
   const auto saves = [&](std::uint64_t mask) { return (cpu.saved & mask) == mask; };
   const Cpuid& l7 = cpu.leaf_7;
   Detected d;
-  // The compiler's flags for AVX512 permit AVX2 and F16C as well, so every feature here requires them.
-  const bool avx2_f16c = saves(0x6) && bit(cpu.leaf_1.ecx, 28) && bit(cpu.leaf_1.ecx, 29) && bit(l7.ebx, 5);
-  if (avx2_f16c) {
+  // The compiler's flags for AVX512 permit AVX2, FMA and F16C as well, so every feature here requires them.
+  const bool fma_f16c = bit(cpu.leaf_1.ecx, 12) && bit(cpu.leaf_1.ecx, 29);
+  const bool avx2 = saves(0x6) && bit(cpu.leaf_1.ecx, 28) && bit(l7.ebx, 5) && fma_f16c;
+  if (avx2) {
     d.features |= kFeatureAvx2;
     if (bit(cpu.leaf_7_1.eax, 4)) d.features |= kFeatureAvxVnni;
   }
   const bool avx512_f_dq_bw_vl = bit(l7.ebx, 16) && bit(l7.ebx, 17) && bit(l7.ebx, 30) && bit(l7.ebx, 31);
-  if (avx2_f16c && saves(0xe6) && avx512_f_dq_bw_vl && bit(l7.ecx, 11)) d.features |= kFeatureAvx512Vnni;
+  if (avx2 && saves(0xe6) && avx512_f_dq_bw_vl && bit(l7.ecx, 11)) d.features |= kFeatureAvx512Vnni;
   if (bit(l7.edx, 24) && bit(l7.edx, 25)) {
     d.refusal = saves(0x60000) ? ask_for_tiles() : "the operating system does not save the tile registers";
     if (d.refusal.empty()) d.features |= kFeatureAmxInt8;

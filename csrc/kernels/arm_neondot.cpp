@@ -38,9 +38,10 @@ constexpr Int4Kernel int4_neondot = arm_int4_kernel<Dotprod>();
 
 }  // namespace
 
+extern const GroupedKernel grouped_neondot;
 extern const IntegerKernel integer_scalar;
 extern const Kernel kernel_neondot;
-constexpr Kernel kernel_neondot =
-    arm_kernel<Dotprod>("neondot", kFeatureDotprod, &int4_neondot, &integer_scalar, {7, 10, 28, 28, 50});
+constexpr Kernel kernel_neondot = arm_kernel<Dotprod>("neondot", kFeatureDotprod, &int4_neondot, &integer_scalar,
+                                                      {7, 10, 28, 28, 50}, &grouped_neondot);
 
 }  // namespace octavo

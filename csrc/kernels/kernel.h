@@ -108,6 +108,7 @@ struct GemmBlock {
 };
 
 struct Int4Kernel;     // four-bit weights: kernels/int4.h
+struct GroupedKernel;  // grouped codes: kernels/grouped.h
 struct IntegerKernel;  // integers of any width: kernels/integer.h
 
 // How long a multiply-add of elements of 16, 32 or 64 bits takes, as a multiple of one of int8 by this kernel;
@@ -137,6 +138,7 @@ struct Kernel {
   double multiply_adds_per_us;  // by one thread, within a factor of two or so: for planning threads
   // Four-bit weights. Null: they go to the next kernel of the table that runs here and has them.
   const Int4Kernel* int4 = nullptr;
+  const GroupedKernel* grouped = nullptr;  // grouped codes, likewise
   const IntegerKernel* integer;
   IntegerCosts integer_costs;
   // Products of fewer rows go to the next kernel of the table that runs here, which is faster for them.

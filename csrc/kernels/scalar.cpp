@@ -108,6 +108,7 @@ void gemm(const GemmBlock& block) {
 }  // namespace
 
 extern const Int4Kernel int4_scalar;
+extern const GroupedKernel grouped_scalar;
 extern const IntegerKernel integer_scalar;
 extern const Kernel kernel_scalar;
 const Kernel kernel_scalar = {
@@ -127,6 +128,7 @@ const Kernel kernel_scalar = {
     .gemv_max_rows = 1,
     .multiply_adds_per_us = 5e3,
     .int4 = &int4_scalar,
+    .grouped = &grouped_scalar,
     .integer = &integer_scalar,
     .integer_costs = {1, 1.5, 3.2, 3.2, 10},
 };

@@ -306,6 +306,7 @@ void gemv(const GemmBlock& block) {
 }  // namespace
 
 extern const Int4Kernel int4_avx2;
+extern const GroupedKernel grouped_avx2;
 extern const IntegerKernel integer_avx2;
 extern const Kernel kernel_avx2;
 const Kernel kernel_avx2 = {
@@ -325,6 +326,7 @@ const Kernel kernel_avx2 = {
     .gemv_max_rows = kGemvMaxRows,
     .multiply_adds_per_us = 7e4,
     .int4 = &int4_avx2,
+    .grouped = &grouped_avx2,
     .integer = &integer_avx2,
     .integer_costs = {1, 2, 8.5, 4.5, 40},
 };

@@ -11,6 +11,7 @@ from octavo._integers.packed import PackedInteger
 from octavo._integers.products import dot, inner, matmul, matrix_power, tensordot, vecdot
 from octavo._layers.arrays.quantized import QuantizedArray
 from octavo._layers.embedding import QuantEmbedding
+from octavo._layers.joining import concatenate, split
 from octavo._layers.linear import QuantLinear
 from octavo._layers.matrix import QuantMatrix
 from octavo._layers.recurrent import QuantGRU, QuantLSTM
@@ -18,6 +19,7 @@ from octavo._layers.static import StaticQuantLinear
 from octavo._layers.stubs import DeQuantStub, Quantize, QuantStub
 from octavo._numerics.definition import dequantize, fake_quantize, quantize
 from octavo._numerics.gptq import InputStatistics, round_gptq
+from octavo._numerics.grouped import GroupedCodes
 from octavo._numerics.int4 import GroupedWeight, pack_int4, unpack_int4
 from octavo._numerics.params import QParams, QType, as_qtype, choose_qparams, qint4, qint8, quint4, quint8
 from octavo._numerics.rounding import round_nearest, round_search
@@ -64,6 +66,7 @@ from octavo.runtime import (
 )
 
 if TYPE_CHECKING:
+    from octavo import gguf as gguf
     from octavo import qat as qat
     from octavo._analysis.advice import advise
     from octavo._analysis.comparison import compare
@@ -74,7 +77,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     # layers and models
-    "QuantLinear", "QuantMatrix", "QuantEmbedding", "QuantLSTM", "QuantGRU", "LayerSpec", "quantize_dynamic", "nn",
+    "QuantLinear", "QuantMatrix", "QuantEmbedding", "QuantLSTM", "QuantGRU", "concatenate", "split", "LayerSpec",
+    "quantize_dynamic", "nn",
     "QuantizationReport", "advise", "Advice", "LayerAdvice", "save", "load",
     # static quantization
     "prepare", "calibrate", "convert", "QConfig", "QConfigMapping", "as_mapping", "default_qconfig",
@@ -88,7 +92,7 @@ __all__ = [
     "MSEObserver", "per_tensor_affine", "per_tensor_symmetric", "per_channel_affine", "per_channel_symmetric",
     # arrays
     "QParams", "QType", "as_qtype", "choose_qparams", "quantize", "dequantize", "fake_quantize",
-    "qint8", "quint8", "qint4", "quint4", "GroupedWeight", "pack_int4", "unpack_int4",
+    "qint8", "quint8", "qint4", "quint4", "GroupedWeight", "GroupedCodes", "pack_int4", "unpack_int4",
     "round_nearest", "round_search", "round_gptq", "InputStatistics",
     "compare_rounding", "rounding_error", "RoundingComparison", "RoundingErrors",
     # operators
@@ -119,14 +123,14 @@ _pickles.install()
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, "__version__", "qat"])
+    return sorted([*__all__, "__version__", "gguf", "qat"])
 
 
 def __getattr__(name: str) -> Any:
     import importlib
 
-    if name == "qat":
-        return importlib.import_module("octavo.qat")
+    if name in ("gguf", "qat"):
+        return importlib.import_module(f"octavo.{name}")
     if name in _LAZY:
         thing = getattr(importlib.import_module(f"octavo.{_LAZY[name]}"), name)
         as_of(thing, "octavo")

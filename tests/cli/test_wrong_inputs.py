@@ -53,7 +53,7 @@ WRONG: list[tuple[str, int, str]] = [
     ("quantize {}/good.safetensors", 2, "the following arguments are required: OUT"),
     ("quantize {}/missing.safetensors {}/out", 1, "{}/missing.safetensors: No such file or directory"),
     ("quantize {}/model.bin {}/out", 1, "{}/model.bin is not a usable safetensors file: it is a pickle, as torch.save"),
-    ("quantize {}/model.gguf {}/out", 1, "it is a GGUF file, as llama.cpp reads, usually quantized already; convert"),
+    ("quantize {}/model.gguf {}/out", 1, "cannot read {}/model.gguf: it holds no tensors"),
     (
         "quantize {}/lfs.safetensors {}/out",
         1,

@@ -1,4 +1,4 @@
-"""Files of format 1 in tests/data: they load for ever, to values that are known."""
+"""Files of formats 1 and 2 in tests/data: they load for ever, to values that are known."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import octavo as oc
-from format_fixtures import MODELS, F, file, integers, powers, rows
+from format_fixtures import MODELS, MODELS_V2, F, file, integers, powers, rows
 from octavo._files.codecs import is_stored
 from octavo._models.walk import walk
 
@@ -47,6 +47,28 @@ def test_static_file_loads_to_known_values() -> None:
     assert params == oc.QParams([0.5, 0.25], [1, -1], "int8", axis=0)
     assert held.qparams == params
     assert held.int_repr().tolist() == [[1, 2], [3, 4]]
+
+
+def test_grouped_file_loads_to_known_values() -> None:
+    found = oc.load(file("grouped", 2))
+    half = powers(6).reshape(3, 2).astype(F)
+    unsigned = integers(3, 256, 0, 15)
+    assert (found["plain"].weight == integers(3, 256) * np.repeat(half, 128, axis=1)).all()
+    assert (found["plain"].bias == np.arange(3)).all()
+    assert (
+        found["minimum"].dequantize() == unsigned * np.repeat(half, 128, axis=1) - np.repeat(half, 128, axis=1)
+    ).all()
+    points = np.repeat(np.float32([[3, 4]] * 3), 128, axis=1)
+    assert (found["zero_point"].weight == (unsigned - points) * np.repeat(half, 128, axis=1)).all()
+    assert (found["row"].weight == integers(2, 7, -8, 7) * powers(2)[:, None]).all()
+    scale = half[:, :1] * integers(3, 16, -100, 100)
+    assert (integers(3, 256) * np.repeat(scale, 16, axis=1) == found["two"].dequantize().T).all()
+    levels = integers(3, 8, 0, 63)
+    scale, minimum = half[:, :1] * levels, half[:, 1:] * levels[::-1]
+    assert (found["both"].weight == unsigned * np.repeat(scale, 32, axis=1) - np.repeat(minimum, 32, axis=1)).all()
+    for name, made in MODELS_V2["grouped"]().items():
+        assert repr(found[name]) == repr(made)
+    assert found["zero_point"].predict(np.zeros((1, 256))).tolist() == [[0, 0, 0]]
 
 
 def test_int4_file_loads_to_known_values() -> None:

@@ -1,4 +1,4 @@
-"""The models behind tests/data/*_v1.safetensors. Run as a script it writes the files: once a format version, not again.
+"""The models behind tests/data/*_v1 and *_v2.safetensors. As a script it writes the files: once a version, not again.
 
 Every number comes from a formula, so that the files can be checked against it for ever.
 """
@@ -65,6 +65,30 @@ def int4_model() -> dict[str, oc.QuantLinear]:
     }
 
 
+def grouped_model() -> dict[str, oc.QuantLinear | oc.QuantMatrix]:
+    """Every kind of parameter of grouped codes, and every kind of activation."""
+    unsigned, eights = integers(3, 256, 0, 15).view(np.uint8), integers(3, 256)
+    half = powers(6).reshape(3, 2).astype(np.float16)
+    levels, minima = integers(3, 16, -100, 100), integers(3, 8, 0, 63).view(np.uint8)
+    plain = oc.GroupedCodes(eights, half, 8, 128)
+    minimum = oc.GroupedCodes(unsigned, half, 4, 128, minimum=-half)
+    zero_point = oc.GroupedCodes(unsigned, powers(6).reshape(3, 2), 4, 128, zero_point=np.uint8([[3, 4]] * 3))
+    row = oc.GroupedCodes(integers(2, 7, -8, 7), powers(2).reshape(2, 1), 4)
+    two = oc.GroupedCodes(eights, half[:, :1], 8, 16, group_scale=levels)
+    both = oc.GroupedCodes(
+        unsigned, half[:, :1], 4, 32, minimum=half[:, 1:], group_scale=minima, group_minimum=minima[::-1].copy()
+    )
+    return {
+        "plain": oc.QuantLinear.from_grouped(plain, np.arange(3), activation_group=128, relu=True),
+        "minimum": oc.QuantMatrix.from_grouped(minimum, axis=0, activation="int16"),
+        "zero_point": oc.QuantLinear.from_grouped(zero_point, activation="asymmetric", call="predict"),
+        "row": oc.QuantLinear.from_grouped(row, activation="int16"),
+        "two": oc.QuantMatrix.from_grouped(two, axis=1),
+        "both": oc.QuantLinear.from_grouped(both, activation_group=256),
+    }
+
+
+MODELS_V2 = {"grouped": grouped_model}
 MODELS = {"int8": int8_model, "static": static_model, "int4": int4_model}
 
 
@@ -73,6 +97,7 @@ def file(name: str, version: int = 1) -> Path:
 
 
 if __name__ == "__main__":
-    for name, make in MODELS.items():
-        if not file(name).exists():
-            oc.save(make(), file(name))
+    for version, models in ((1, MODELS), (2, MODELS_V2)):
+        for name, make in models.items():
+            if not file(name, version).exists():
+                oc.save(make(), file(name, version))

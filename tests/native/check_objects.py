@@ -10,7 +10,7 @@ without AVX2 would crash in code that is meant to be portable. So, for the build
 3. tile instructions stand in x86_amxint8 alone, and it holds them all: configuring, loading, zeroing, multiplying,
    storing, releasing;
 4. each row of kernels.inc has an object named after it, and each kernel object a row (or, for four-bit weights and for
-   wide integers, the row of its name without _int4 or _integer);
+   wide integers and grouped codes, the row of its name without _int4, _integer or _grouped);
 5. each linked program or module holds exactly as many of them as the kernel objects, or none where it uses no kernel.
 """
 
@@ -21,7 +21,15 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-PROGRAMS = {"test_kernels", "test_int4", "test_integers", "test_fake_quant", "test_fixture", "test_thread_pool"}
+PROGRAMS = {
+    "test_kernels",
+    "test_int4",
+    "test_integers",
+    "test_grouped",
+    "test_fake_quant",
+    "test_fixture",
+    "test_thread_pool",
+}
 # Linked into programs of their own: the tests' builds of kernels, and a benchmark.
 APART = {"emulated_kernels.dir", "kernel_share.dir"}
 TILES = {"ldtilecfg", "tileloadd", "tilezero", "tdpbssd", "tilestored", "tilerelease"}
@@ -62,7 +70,9 @@ def symbol_faults(file: Path) -> Iterable[str]:
             continue
         if kind in "WwVvu":
             yield f"{file.name}: weak or shared symbol {name}"
-        elif kind.isupper() and not name.startswith(("octavo::kernel_", "octavo::int4_", "octavo::integer_")):
+        elif kind.isupper() and not name.startswith(
+            ("octavo::kernel_", "octavo::int4_", "octavo::integer_", "octavo::grouped_")
+        ):
             yield f"{file.name}: exports {name}"
         elif "_GLOBAL__sub_I" in name or "static_initialization" in name:
             yield f"{file.name}: static initialiser {name}"
@@ -78,7 +88,7 @@ def table_faults(kernels: list[Path]) -> Iterable[str]:
         if not {f"x86_{name}", f"arm_{name}", name} & sources:
             yield f"kernels.inc: row {name} has no file"
     for name in sorted(built):
-        if name.removeprefix("x86_").removeprefix("arm_").removesuffix("_int4").removesuffix("_integer") not in rows:
+        if re.sub(r"^(x86|arm)_|_(int4|integer|grouped)$", "", name) not in rows:
             yield f"{name}: no row in kernels.inc"
     architecture = {name.partition("_")[0] for name in built if name.startswith(("x86_", "arm_"))}
     for name in sorted(sources - built):

@@ -221,7 +221,8 @@ void gemv(const GemmBlock& block) {
 // Costs were not measured on such CPUs.
 template <class Isa>
 constexpr Kernel arm_kernel(const char* name, std::uint32_t features, const Int4Kernel* int4,
-                            const IntegerKernel* integer, IntegerCosts integer_costs) {
+                            const IntegerKernel* integer, IntegerCosts integer_costs,
+                            const GroupedKernel* grouped = nullptr) {
   return {
       .name = name,
       .features = features,
@@ -239,6 +240,7 @@ constexpr Kernel arm_kernel(const char* name, std::uint32_t features, const Int4
       .gemv_max_rows = Isa::kGemvVectors * Isa::kRowsPerVector,
       .multiply_adds_per_us = Isa::kMultiplyAddsPerUs,
       .int4 = int4,
+      .grouped = grouped,
       .integer = integer,
       .integer_costs = integer_costs,
   };

@@ -206,8 +206,8 @@ void pack_lhs(const PackLhs& task) {
 // The row of the table.
 template <class Isa>
 constexpr Kernel vnni_kernel(const char* name, std::uint32_t features, double multiply_adds_per_us,
-                             const IntegerKernel* integer, IntegerCosts integer_costs,
-                             const Int4Kernel* int4 = nullptr) {
+                             const IntegerKernel* integer, IntegerCosts integer_costs, const Int4Kernel* int4 = nullptr,
+                             const GroupedKernel* grouped = nullptr) {
   return {
       .name = name,
       .features = features,
@@ -225,6 +225,7 @@ constexpr Kernel vnni_kernel(const char* name, std::uint32_t features, double mu
       .gemv_max_rows = kGemvMaxRows,
       .multiply_adds_per_us = multiply_adds_per_us,
       .int4 = int4,
+      .grouped = grouped,
       .integer = integer,
       .integer_costs = integer_costs,
   };

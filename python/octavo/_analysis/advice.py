@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octavo._analysis.results import Advice, LayerAdvice
-from octavo._layers.linear import ActivationScheme, Layout, QuantLinear
+from octavo._layers.linear import Layout, QuantLinear
 from octavo._layers.matrix import QuantMatrix
+from octavo._layers.weights import ActivationScheme
 from octavo._models import walk as tree
 from octavo._numerics.params import QTypeLike, as_qtype
 from octavo._quantize.batches import Forward, run_model

@@ -9,13 +9,17 @@ from pathlib import Path
 
 from octavo._cli.arguments import add_layout, require_folder_of
 from octavo._files.inspection import inspect_file
+from octavo.gguf import _report as gguf_report
 
 __all__ = ["add_arguments", "command"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "file", type=Path, metavar="FILE", help="a .safetensors file, an index of several, their folder, or a .npz file"
+        "file",
+        type=Path,
+        metavar="FILE",
+        help="a .safetensors file, an index of several, their folder, a .npz file, or a GGUF file",
     )
     parser.add_argument("--against", type=Path, metavar="ORIGINAL", help="the float checkpoint, to measure errors")
     add_layout(parser)
@@ -23,6 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def command(arguments: argparse.Namespace) -> int:
+    if gguf_report.is_gguf(arguments.file):
+        for name in ("against", "json"):
+            if getattr(arguments, name) is not None:
+                raise ValueError(f"--{name} is not for GGUF files; octavo quantize --verify checks {arguments.file}")
+        print(gguf_report.report(arguments.file))
+        return 0
     to_stdout = arguments.json == Path("-")
     if not to_stdout:
         require_folder_of(arguments.json, "--json")

@@ -24,8 +24,8 @@ COMMANDS = (
     Command("info", "information", "CPU features, kernels and which one is in use, threads"),
     Command("demo", "demo", "train a digits classifier, quantize it, compare float32 and int8"),
     Command("bench", "bench", "time int8 layers beside NumPy's float32, here; about ten seconds"),
-    Command("quantize", "quantization", "convert a float checkpoint for octavo.load"),
-    Command("inspect", "inspection", "list what a checkpoint holds, and what it takes in each type"),
+    Command("quantize", "quantization", "convert a float checkpoint or a GGUF file for octavo.load"),
+    Command("inspect", "inspection", "list what a checkpoint or GGUF file holds, and what it takes in each type"),
     Command("advise", "advice", "time the layers of a checkpoint in float32, int8 and int4, here"),
 )
 

@@ -1,4 +1,5 @@
-"""Converts a float checkpoint into one whose weights are int8 or int4, for octavo.load; a block of rows at a time."""
+"""Converts a float checkpoint into one whose weights are int8 or int4, for octavo.load; a block of rows at a time. The
+weights of a GGUF file keep their integers."""
 
 from __future__ import annotations
 
@@ -9,6 +10,8 @@ from octavo._cli.arguments import add_layout, group_size, in_options
 from octavo._files.choice import Choice
 from octavo._files.conversion import quantize_checkpoint, summary
 from octavo._files.rows import GROUP_SIZE
+from octavo.gguf import _convert as gguf_conversion
+from octavo.gguf._report import is_gguf
 
 __all__ = ["add_arguments", "command"]
 
@@ -27,7 +30,10 @@ _PATTERNS = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "source", type=Path, metavar="IN", help="a .safetensors file, an index of several, their folder, or a .npz file"
+        "source",
+        type=Path,
+        metavar="IN",
+        help="a .safetensors file, an index of several, their folder, a .npz file, or a GGUF file",
     )
     parser.add_argument("destination", type=Path, metavar="OUT", help="another .safetensors file, or a folder")
     parser.add_argument("--dtype", choices=["int8", "int4"], default="int8", help="of the weights (default: int8)")
@@ -61,10 +67,54 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="make a QuantMatrix of each matrix, under its own name, for models that are dicts of arrays",
     )
     parser.add_argument("--batch-first", action="store_true", help="of recurrent layers: x is (batch, steps, inputs)")
+    gguf = parser.add_argument_group("GGUF files", "These options and --no-progress are all that such a file takes.")
+    gguf.add_argument(
+        "--activation",
+        choices=["symmetric", "asymmetric", "int16"],
+        help="how what is multiplied with the weights is quantized (default: symmetric)",
+    )
+    gguf.add_argument(
+        "--activation-group",
+        type=group_size,
+        default=_UNSET,
+        metavar="N",
+        help="inputs of it that share a scale, 32, 64, 128, 256 or 'row' (default: as octavo.gguf.load chooses)",
+    )
+    gguf.add_argument("--verify", action="store_true", help="compare every weight with the gguf package's, to the bit")
     parser.add_argument("--no-progress", action="store_true", help="show no progress bar")
 
 
+_GGUF = ("activation", "activation_group", "verify")
+
+
+def _require_defaults(arguments: argparse.Namespace, gguf: bool, message: str) -> None:
+    """Raises ValueError where an option was given that is of GGUF files, or is not."""
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    for name, value in vars(arguments).items():
+        of_gguf, of_all = name in _GGUF, name in ("source", "destination", "no_progress", "name", "command")
+        if not of_all and of_gguf == gguf and value != parser.get_default(name):
+            raise ValueError(f"--{name.replace('_', '-')} {message}")
+
+
+def _convert_gguf(arguments: argparse.Namespace) -> int:
+    _require_defaults(arguments, False, f"is for float checkpoints; {arguments.source} is quantized already")
+    result = gguf_conversion.convert(
+        arguments.source,
+        arguments.destination,
+        activation=arguments.activation or "symmetric",
+        activation_group="auto" if arguments.activation_group is _UNSET else arguments.activation_group,
+        verify=arguments.verify,
+        progress=not arguments.no_progress,
+    )
+    print(gguf_conversion.summary(result))
+    return 0
+
+
 def command(arguments: argparse.Namespace) -> int:
+    if is_gguf(arguments.source):
+        return _convert_gguf(arguments)
+    _require_defaults(arguments, True, f"is for GGUF files, and {arguments.source} is none")
     patterns = {option: tuple(getattr(arguments, option)) for option, _ in _PATTERNS}
     if arguments.group_size is not _UNSET and arguments.dtype == "int8":
         raise ValueError("--group-size is for int4 weights; add --dtype int4, or omit it")

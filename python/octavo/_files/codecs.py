@@ -13,7 +13,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from octavo._files.fields import Fields, LazyTensor, LazyTensors, Options
+from octavo._files.fields import Fields, LazyTensor, LazyTensors, Options, lazy, read_bias, read_shape
+from octavo._files.grouped import read_grouped, write_grouped
 from octavo._files.safetensors import Tensor, dtype_code
 from octavo._layers.arrays.quantized import QuantizedArray
 from octavo._layers.embedding import QuantEmbedding
@@ -22,13 +23,17 @@ from octavo._layers.matrix import QuantMatrix
 from octavo._layers.recurrent import QuantGRU, QuantLSTM
 from octavo._layers.static import StaticQuantLinear
 from octavo._layers.stubs import DeQuantStub, Quantize, QuantStub
+from octavo._layers.weights import GroupedWeights
 from octavo._numerics.int4 import GroupedWeight, ScaleDtype, pack_int4, unpack_int4
 from octavo._numerics.params import SMALLEST_SCALE, QParams, as_qtype, qint4
 from octavo._util.arrays import first_place
 
 __all__ = [
-    "WeightFormat", "is_stored", "linear_options", "packed", "shared_parts", "unpacked",
+    "FEATURES", "WeightFormat", "features_of", "is_stored", "linear_options", "packed", "shared_parts", "unpacked",
 ]  # fmt: skip
+
+# What a file may hold beyond version 1 of the format, by the names that its header lists.
+FEATURES = ("grouped",)
 
 
 class Kind(NamedTuple):
@@ -86,6 +91,16 @@ def shared_parts(value: Any) -> tuple[Any, ...] | None:
     return id(value._packed), value.activation, value.relu, value._call_name
 
 
+def features_of(layers: Mapping[str, Options]) -> list[str]:
+    """Those of `FEATURES` that the options of some layer, or of a part of one, ask for."""
+
+    def is_grouped(options: Options) -> bool:
+        parts = [value for value in options.values() if isinstance(value, dict)]
+        return options.get("dtype") == "grouped" or any(map(is_grouped, parts))
+
+    return ["grouped"] if any(map(is_grouped, layers.values())) else []
+
+
 def unpacked(fields: Fields) -> Any:
     """The object that options and tensors stand for.
 
@@ -100,14 +115,6 @@ def unpacked(fields: Fields) -> Any:
     return made
 
 
-def _lazy(array: NDArray[Any]) -> LazyTensor:
-    if array.dtype.name == "bfloat16":  # of ml_dtypes
-        return LazyTensor(Tensor("BF16", array.shape), lambda: array.view(np.uint16))
-    code = dtype_code(array.dtype)
-    assert code is not None
-    return LazyTensor(Tensor(code, array.shape), lambda: array)
-
-
 def _array(array: NDArray[Any]) -> LazyTensor:
     if type(array) not in (np.ndarray, np.memmap):
         raise TypeError(f"it is a {type(array).__name__}, and would come back as a plain array; store np.asarray of it")
@@ -117,7 +124,7 @@ def _array(array: NDArray[Any]) -> LazyTensor:
             "Convert it, or keep it outside the model; joblib.dump(model, 'model.joblib') stores a scikit-learn "
             "estimator whole, as a pickle"
         )
-    return _lazy(array)
+    return lazy(array)
 
 
 # Arrays of text, such as the classes of an estimator: the code points, or bytes, of elements of one length
@@ -144,7 +151,7 @@ def _write_text(array: NDArray[Any]) -> tuple[Options, LazyTensors]:
         "kind": "object" if array.dtype == object else text.dtype.kind,
         "shape": list(array.shape),
     }
-    return options, {"text": _lazy(np.frombuffer(text.tobytes(), unit).reshape(*array.shape, width))}
+    return options, {"text": lazy(np.frombuffer(text.tobytes(), unit).reshape(*array.shape, width))}
 
 
 def _read_text(fields: Fields) -> NDArray[Any]:
@@ -229,6 +236,8 @@ def _linear_parts(layer: QuantLinear) -> LazyTensors:
 
 
 def _write_quant_linear(layer: QuantLinear) -> tuple[Options, LazyTensors]:
+    if isinstance(layer._weights, GroupedWeights):
+        return write_grouped(layer, layer._weights.codes())
     options = linear_options(
         (layer.out_features, layer.in_features),
         _format_of(layer),
@@ -241,26 +250,28 @@ def _write_quant_linear(layer: QuantLinear) -> tuple[Options, LazyTensors]:
 
 
 def _read_quant_linear(fields: Fields) -> QuantLinear:
-    four_bits = fields.choice("dtype", "int8", "int4") == "int4"
+    dtype = fields.choice("dtype", "int8", "int4", "grouped")
+    if dtype == "grouped":
+        return read_grouped(fields)
     options = {
         "activation": fields.choice("activation", "symmetric", "asymmetric"),
         "relu": fields.option("relu", bool),
         "call": fields.option("call", str),
     }
-    if four_bits:
+    if dtype == "int4":
         weight = _read_int4(fields)
-        return QuantLinear.from_grouped(weight, _read_bias(fields, len(weight.q)), **options)
+        return QuantLinear.from_grouped(weight, read_bias(fields, len(weight.q)), **options)
     q, scale = _read_int8(fields)
-    return QuantLinear.from_quantized(q, scale, _read_bias(fields, len(q)), **options)
+    return QuantLinear.from_quantized(q, scale, read_bias(fields, len(q)), **options)
 
 
 def _read_int8(fields: Fields) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    n, k = _read_shape(fields)
+    n, k = read_shape(fields)
     return fields.tensor("weight", "I8", (n, k)), _read_scale(fields, "scale", (n,))
 
 
 def _read_int4(fields: Fields) -> GroupedWeight:
-    n, k = _read_shape(fields)
+    n, k = read_shape(fields)
     size = fields.option("group_size", int, type(None))
     if size is not None and size < 1:
         raise ValueError(f"group_size must be at least 1 or null, got {size}")
@@ -272,17 +283,6 @@ def _read_int4(fields: Fields) -> GroupedWeight:
         raise ValueError("weight must have zeros in the nibbles that fill up the last byte of a row")
     q = unpack_int4(found["weight"], k)
     return GroupedWeight(q, found["scale"], found.get("zero_point"), size, scale_dtype)
-
-
-def _read_shape(fields: Fields) -> tuple[int, int]:
-    shape = fields.option("shape", list)
-    if len(shape) != 2 or not all(type(size) is int and size >= 0 for size in shape):
-        raise ValueError(f"shape must be [out, in], got {shape!r}")
-    return shape[0], shape[1]
-
-
-def _read_bias(fields: Fields, n: int) -> NDArray[np.float32] | None:
-    return fields.tensor("bias", "F32", (n,)) if fields.option("bias", bool) else None
 
 
 def _read_scale(fields: Fields, suffix: str, shape: tuple[int, ...] | None) -> NDArray[np.float32]:
@@ -317,7 +317,7 @@ def _read_static(fields: Fields) -> StaticQuantLinear:
     return StaticQuantLinear(
         weight,
         scale,
-        _read_bias(fields, len(weight)),
+        read_bias(fields, len(weight)),
         input=_read_part(fields, "input"),
         output=_read_part(fields, "output") if "output" in fields.options else None,
         relu=fields.option("relu", bool),
@@ -350,7 +350,7 @@ def _write_embedding(table: QuantEmbedding) -> tuple[Options, LazyTensors]:
         weights = WeightFormat("int4", table.group_size, state["zero_point"] is None, scale_dtype)
     tensors = weights.tensors(shape, bias=False)
     found = {suffix: state[suffix].reshape(tensor.shape) for suffix, tensor in tensors.items()}
-    return weights.options() | {"shape": list(shape)}, {suffix: _lazy(array) for suffix, array in found.items()}
+    return weights.options() | {"shape": list(shape)}, {suffix: lazy(array) for suffix, array in found.items()}
 
 
 def _read_embedding(fields: Fields) -> QuantEmbedding:
@@ -389,7 +389,7 @@ def _read_recurrent(cls: type[QuantLSTM | QuantGRU]) -> Callable[[Fields], Quant
 
 def _write_qparams(params: QParams) -> tuple[Options, LazyTensors]:
     options = {"qtype": params.qtype.name, **params._options()}
-    return options, {"scale": _lazy(params.scale), "zero_point": _lazy(params.zero_point)}
+    return options, {"scale": lazy(params.scale), "zero_point": lazy(params.zero_point)}
 
 
 def _read_qparams(fields: Fields) -> QParams:
@@ -427,7 +427,7 @@ def _read_quantize(fields: Fields) -> Quantize:
 
 def _write_quantized_array(array: QuantizedArray) -> tuple[Options, LazyTensors]:
     options, parts = _with_prefix(array.qparams)
-    return options, {"q": _lazy(array.int_repr()), **parts}
+    return options, {"q": lazy(array.int_repr()), **parts}
 
 
 def _read_quantized_array(fields: Fields) -> QuantizedArray:

@@ -6,11 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import numpy as np
 from numpy.typing import NDArray
 
-from octavo._files.safetensors import Reader, Tensor, widened
+from octavo._files.safetensors import Reader, Tensor, dtype_code, widened
 
-__all__ = ["Fields", "LazyTensor", "LazyTensors", "Options", "tensor_name"]
+__all__ = [
+    "Fields", "LazyTensor", "LazyTensors", "Options", "lazy", "read_bias", "read_shape", "tensor_name",
+]  # fmt: skip
 
 
 class LazyTensor(NamedTuple):
@@ -72,3 +75,25 @@ class Fields:
 
 def tensor_name(name: str, suffix: str) -> str:
     return f"{name}.{suffix}" if name else suffix
+
+
+def lazy(array: NDArray[Any]) -> LazyTensor:
+    """That of an array whose dtype safetensors has."""
+    if array.dtype.name == "bfloat16":  # of ml_dtypes
+        return LazyTensor(Tensor("BF16", array.shape), lambda: array.view(np.uint16))
+    code = dtype_code(array.dtype)
+    assert code is not None
+    return LazyTensor(Tensor(code, array.shape), lambda: array)
+
+
+def read_shape(fields: Fields) -> tuple[int, int]:
+    """The option `shape` of a layer: (out, in)."""
+    shape = fields.option("shape", list)
+    if len(shape) != 2 or not all(type(size) is int and size >= 0 for size in shape):
+        raise ValueError(f"shape must be [out, in], got {shape!r}")
+    return shape[0], shape[1]
+
+
+def read_bias(fields: Fields, n: int) -> NDArray[np.float32] | None:
+    """The tensor `bias` (n,), where the option of that name is true."""
+    return fields.tensor("bias", "F32", (n,)) if fields.option("bias", bool) else None

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, TypeVar, overload
 
-from octavo._files.codecs import is_stored, packed, shared_parts, unpacked
+from octavo._files.codecs import FEATURES, features_of, is_stored, packed, shared_parts, unpacked
 from octavo._files.fields import Fields, LazyTensors, tensor_name
 from octavo._files.fits import Dtypes, Fitter, as_matrices
 from octavo._files.fitting import fitted
@@ -26,7 +26,7 @@ __all__ = ["header_metadata", "load", "read_header", "save", "stored_items"]
 
 _Model = TypeVar("_Model")
 
-_VERSION = 1
+_VERSIONS = (1, 2)
 _KEY, _CRC_KEY = "octavo", "octavo.crc32"
 
 
@@ -101,13 +101,17 @@ def _without_twins(found: Mapping[str, Any], aliases: Mapping[str, str]) -> tupl
 def header_metadata(layers: Mapping[str, Any], aliases: Mapping[str, str], crc32: Mapping[str, int]) -> dict[str, str]:
     """What makes a safetensors file an octavo file. Its length does not depend on the checksums.
 
+    A file that holds nothing beyond version 1 is of version 1, so that an older octavo loads it.
+
     Example:
         >>> from octavo._files.save_load import header_metadata
         >>> header_metadata({}, {}, {"a": 255})["octavo"]
         '{"version":1,"layers":{},"aliases":{},"crc32":{"a":"000000ff"}}'
     """
     digests = {name: f"{value:08x}" for name, value in crc32.items()}
-    header = {"version": _VERSION, "layers": layers, "aliases": aliases, "crc32": digests}
+    features = features_of(layers)
+    header: dict[str, Any] = {"version": 2, "features": features} if features else {"version": 1}
+    header |= {"layers": layers, "aliases": aliases, "crc32": digests}
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":"))
     return {_KEY: text, _CRC_KEY: f"{zlib.crc32(text.encode()):08x}"}
 
@@ -126,12 +130,18 @@ def read_header(reader: Reader) -> tuple[dict[str, dict[str, Any]], dict[str, st
         )
     header = parse_json(text, "octavo header")
     version = header.get("version")
-    if version != _VERSION:
-        raise ValueError(f"it has format version {version!r}, this octavo reads {_VERSION}; use a newer octavo")
+    if version not in _VERSIONS:
+        raise ValueError(
+            f"it has format version {version!r}, this octavo reads 1 to {_VERSIONS[-1]}; use a newer octavo"
+        )
     if reader.metadata.get(_CRC_KEY) != f"{zlib.crc32(text.encode()):08x}":
         raise ValueError("the octavo header does not match its checksum: the file was altered")
-    if header.keys() != {"version", "layers", "aliases", "crc32"}:
-        raise ValueError(f"the octavo header must have version, layers, aliases and crc32, got {sorted(header)}")
+    members = ("version", "layers", "aliases", "crc32", *(["features"] if version == 2 else []))
+    if header.keys() != set(members):
+        raise ValueError(f"the octavo header must have {', '.join(members)}, got {sorted(header)}")
+    unknown = [name for name in _features(header.get("features", [])) if name not in FEATURES]
+    if unknown:
+        raise ValueError(f"it needs the feature {unknown[0]!r}, which this octavo does not know; use a newer octavo")
     layers, aliases, crc32 = header["layers"], header["aliases"], header["crc32"]
     if not _maps(layers, dict) or not _maps(aliases, str) or not _maps(crc32, str):
         raise ValueError("layers must map names to objects, aliases and crc32 to text")
@@ -140,6 +150,12 @@ def read_header(reader: Reader) -> tuple[dict[str, dict[str, Any]], dict[str, st
         kind = "is missing" if name in crc32 else "is not in the octavo header"
         raise ValueError(f"tensor {name!r} {kind}")
     return layers, aliases, crc32
+
+
+def _features(names: Any) -> list[str]:
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"features must be a list of names, got {names!r}")
+    return names
 
 
 def _maps(value: Any, kind: type) -> bool:

@@ -10,8 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 from octavo import nn
 from octavo._layers.arrays.rows_first import rows_first
 from octavo._layers.described import Described
-from octavo._layers.linear import ActivationScheme, Rounding
+from octavo._layers.linear import Rounding
 from octavo._layers.registry import stands_for
+from octavo._layers.weights import ActivationScheme
 from octavo._numerics.checks import is_int4
 from octavo._numerics.definition import quantize_weight
 from octavo._numerics.int4 import GroupedWeight, ScaleDtype, dequantize_groups, pack_int4, unpack_int4

@@ -8,37 +8,25 @@ from typing import Any, Literal, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from octavo import _core
 from octavo._layers.described import Described
-from octavo._layers.packing import (
-    Packed,
-    check_weight_shape,
-    empty_result,
-    pack_grouped,
-    pack_int8,
-    scale_dtype,
-    weight_columns,
-    weight_rows,
-    whole_weight,
-    zero_points,
-)
+from octavo._layers.packing import check_weight_shape, empty_result
+from octavo._layers.weights import ActivationScheme, Packed, Weights, from_state, outputs_of, pack
 from octavo._numerics.checks import as_activations, as_bias, check_group_size, is_int4
 from octavo._numerics.definition import quantize_weight
-from octavo._numerics.int4 import GroupedWeight, ScaleDtype, pack_int4, unpack_int4
-from octavo._numerics.params import QParams, QType, QTypeLike, qint4, qint8
+from octavo._numerics.grouped import GroupedCodes
+from octavo._numerics.int4 import GroupedWeight, ScaleDtype
+from octavo._numerics.params import QParams, QType, QTypeLike, qint8
 from octavo._numerics.rounding import round_nearest, round_search
 from octavo._util.arrays import as_rows, check_out, read_only, real_dtype, rows_in_place
 from octavo._util.foreign import as_real
 from octavo._util.pickling import pickled
 
-__all__ = ["ActivationScheme", "Layout", "QuantLinear", "Rounding"]
+__all__ = ["Layout", "QuantLinear", "Rounding"]
 
-ActivationScheme = Literal["symmetric", "asymmetric"]
 Rounding = Literal["nearest", "search"]
 Layout = Literal["out_in", "in_out"]  # of a float matrix: x @ w.T or x @ w
 
 _ROUNDERS = {"nearest": round_nearest, "search": round_search}
-_STATE_VERSION = 2
 
 
 class QuantLinear(Described):
@@ -67,7 +55,12 @@ class QuantLinear(Described):
             "nearest" takes the scale that the group's range gives. int8 weights are always rounded to nearest.
         activation: how rows of x are quantized to int8. "symmetric": s_x = max|x| / 127, zero point 0.
             "asymmetric": s_x = (max(x, 0) - min(x, 0)) / 255 with a zero point; half the step for rows of one sign,
-            such as a ReLU's output, at the cost of one more integer operation per output (and group).
+            such as a ReLU's output, at the cost of one more integer operation per output (and group). "int16":
+            s_x = max|x| / 32639, 256 times as fine, for twice the multiplications; where reading the weights is what
+            takes the time, as for single rows of large layers, little is added. docs/gguf.md compares them.
+        activation_group: with "symmetric": inputs of a row that share a scale, 32, 64, 128 or 256, a multiple of the
+            weights' group_size; None: one scale a row. What else these two options ask of the weights is listed under
+            `from_grouped`.
         relu: apply ReLU to the result, in the same pass: NaN stays NaN, y > 0 stays, all else is +0.
         call: name of a method that calls the layer, besides ``__call__`` and ``forward``.
 
@@ -95,9 +88,10 @@ class QuantLinear(Described):
         QuantLinear(256 -> 3, int4, group_size=64, activation=symmetric, bias)
     """
 
-    __slots__ = ("__weakref__", "_activation", "_call_name", "_group_size", "_packed", "_relu")
+    __slots__ = ("__weakref__", "_activation", "_call_name", "_packed", "_relu", "_weights")
 
-    _packed: Packed
+    _weights: Weights
+    _packed: Packed  # that of _weights: one step less for each call
 
     def __init__(
         self,
@@ -110,6 +104,7 @@ class QuantLinear(Described):
         scale_dtype: ScaleDtype = "float32",
         rounding: Rounding | None = None,
         activation: ActivationScheme = "symmetric",
+        activation_group: int | None = None,
         relu: bool = False,
         call: str = "forward",
     ) -> None:
@@ -120,11 +115,11 @@ class QuantLinear(Described):
             grouped = _ROUNDERS[rounding or "search"](
                 w, group_size=group_size, symmetric=symmetric, scale_dtype=scale_dtype
             )
-            self._set_grouped(grouped, bias, activation=activation, relu=relu, call=call)
+            self._set(grouped, bias, activation=activation, activation_group=activation_group, relu=relu, call=call)
             return
         check_weight_shape(w, activation)
-        q, scale = quantize_weight(w)
-        self._set_int8(q, scale, bias, activation=activation, relu=relu, call=call)
+        q = quantize_weight(w)
+        self._set(q, bias, activation=activation, activation_group=activation_group, relu=relu, call=call)
 
     @classmethod
     def from_quantized(
@@ -134,6 +129,7 @@ class QuantLinear(Described):
         bias: ArrayLike | None = None,
         *,
         activation: ActivationScheme = "symmetric",
+        activation_group: int | None = None,
         relu: bool = False,
         call: str = "forward",
     ) -> QuantLinear:
@@ -142,7 +138,7 @@ class QuantLinear(Described):
         Args:
             weight: int8 (out_features, in_features); every value is exact, -128 included.
             scale: (out_features,) float32, positive and finite, or one number for all.
-            bias, activation, relu, call: as for ``QuantLinear``.
+            bias, activation, activation_group, relu, call: as for ``QuantLinear``.
 
         Raises:
             TypeError: weight is not an int8 array.
@@ -156,45 +152,53 @@ class QuantLinear(Described):
         """
         layer = cls.__new__(cls)
         q, s_w = int8_weight(weight, scale, activation, remedy="QuantLinear(weight) quantizes floats")
-        layer._set_int8(q, s_w, bias, activation=activation, relu=relu, call=call)
+        layer._set((q, s_w), bias, activation=activation, activation_group=activation_group, relu=relu, call=call)
         return layer
 
     @classmethod
     def from_grouped(
         cls,
-        weight: GroupedWeight,
+        weight: GroupedWeight | GroupedCodes,
         bias: ArrayLike | None = None,
         *,
         activation: ActivationScheme = "symmetric",
+        activation_group: int | None = None,
         relu: bool = False,
         call: str = "forward",
     ) -> QuantLinear:
-        """A layer from weights that are int4 already, as the functions of `octavo.rounding` give them.
+        """A layer from weights that are integers in groups already.
 
         Args:
-            weight: integers (out_features, in_features) of -8..7 with scales, and perhaps zero points, of groups.
-            bias, activation, relu, call: as for ``QuantLinear``.
+            weight: a `GroupedWeight`, as the functions of `octavo.rounding` give it, or `GroupedCodes`, as files hold
+                weights: codes of 4 or 8 bits in groups with scales, minima, zero points or two levels of scales.
+            bias, activation, activation_group, relu, call: as for ``QuantLinear``.
 
         Raises:
-            TypeError: weight is not a GroupedWeight.
-            ValueError: its group_size is not a multiple of 32, or the bias does not fit.
+            TypeError: weight is neither of the two.
+            ValueError: the bias does not fit, or the combination is not defined: a GroupedWeight whose group_size is
+                not a multiple of 32; activation="int16" or an activation_group beside groups of another size than 16,
+                32, 64, 128, 256 or the row; an activation_group that is not a multiple of the weights' groups, or of
+                another size than 256 beside two levels of scales.
 
         Example:
             >>> import numpy as np, octavo as oc
-            >>> from octavo._numerics.rounding import round_nearest
-            >>> oc.QuantLinear.from_grouped(round_nearest(np.eye(64, dtype=np.float32), group_size=32))
+            >>> grouped = oc.round_nearest(np.eye(64, dtype=np.float32), group_size=32)
+            >>> oc.QuantLinear.from_grouped(grouped)
             QuantLinear(64 -> 64, int4, group_size=32, activation=symmetric)
+            >>> oc.QuantLinear.from_grouped(grouped, activation_group=64)
+            QuantLinear(64 -> 64, int4, group_size=32, activation_group=64, activation=symmetric)
         """
-        if not isinstance(weight, GroupedWeight):
+        if isinstance(weight, GroupedWeight):
+            check_group_size(weight.group_size)
+            symmetric = weight.zero_point is None
+            check_weight_shape(weight.q, activation, int4=True, group_size=weight.group_size, symmetric=symmetric)
+        elif not isinstance(weight, GroupedCodes):
             raise TypeError(
-                f"weight must be a GroupedWeight, got {type(weight).__name__}; "
+                f"weight must be a GroupedWeight or GroupedCodes, got {type(weight).__name__}; "
                 'QuantLinear(weight, dtype="int4") quantizes floats'
             )
-        check_group_size(weight.group_size)
-        symmetric = weight.zero_point is None
-        check_weight_shape(weight.q, activation, int4=True, group_size=weight.group_size, symmetric=symmetric)
         layer = cls.__new__(cls)
-        layer._set_grouped(weight, bias, activation=activation, relu=relu, call=call)
+        layer._set(weight, bias, activation=activation, activation_group=activation_group, relu=relu, call=call)
         return layer
 
     @classmethod
@@ -228,38 +232,27 @@ class QuantLinear(Described):
         bias = getattr(layer, "bias", None)
         return cls(layer.weight, bias, dtype=dtype, activation=activation, relu=relu, **options)
 
-    def _set_int8(
+    def _set(
         self,
-        q: NDArray[np.int8],
-        scale: NDArray[np.float32],
+        weight: tuple[NDArray[np.int8], NDArray[np.float32]] | GroupedWeight | GroupedCodes,
         bias: ArrayLike | None,
         *,
         activation: ActivationScheme,
+        activation_group: int | None = None,
         relu: bool,
         call: str,
-    ) -> None:
-        packed = pack_int8(q, scale, as_bias(bias, len(q)), activation, relu=bool(relu))
-        self._hold(packed, None, activation=activation, relu=relu, call=call)
-
-    def _set_grouped(
-        self,
-        weight: GroupedWeight,
-        bias: ArrayLike | None,
-        *,
-        activation: ActivationScheme,
-        relu: bool,
-        call: str,
-    ) -> None:
-        packed = pack_grouped(weight, as_bias(bias, len(weight.q)), activation, relu=bool(relu))
-        self._hold(packed, weight.group_size, activation=activation, relu=relu, call=call)
-
-    def _hold(
-        self, packed: Packed, group_size: int | None, *, activation: ActivationScheme, relu: bool, call: str
     ) -> None:
         if not call.isidentifier():
             raise ValueError(f"call must be the name of a method, got {call!r}")
-        self._packed = packed
-        self._group_size = group_size
+        outputs = outputs_of(weight)
+        self._weights = pack(
+            weight,
+            as_bias(bias, outputs),
+            activation=activation,
+            activation_group=activation_group,
+            relu=bool(relu),
+        )
+        self._packed = self._weights.packed
         self._activation: ActivationScheme = activation
         self._relu = bool(relu)
         self._call_name = call
@@ -332,49 +325,52 @@ class QuantLinear(Described):
 
     @property
     def dtype(self) -> QType:
-        """Type of the weights: `qint8` or `qint4`."""
-        return qint4 if isinstance(self._packed, _core.PackedLinearInt4) else qint8
+        """Type of the weights: `qint8` or `qint4`; `quint8` or `quint4` of grouped codes that are unsigned."""
+        return self._weights.qtype
 
     @property
     def group_size(self) -> int | None:
-        """Inputs of int4 weights that share a scale; None: all of a row."""
-        return self._group_size
+        """Inputs that share a scale of the weights; None: all of a row."""
+        return self._weights.group_size
 
     @property
     def symmetric(self) -> bool:
-        """Whether the weights have no zero points."""
-        return not isinstance(self._packed, _core.PackedLinearInt4) or self._packed.symmetric
+        """Whether the weights have neither zero points nor minima."""
+        return self._weights.symmetric
 
     @property
     def scale_dtype(self) -> ScaleDtype:
         """What the scales of the weights are held as: "float32" or "float16"."""
-        return scale_dtype(self._packed)
+        return self._weights.scale_dtype
 
     @property
     def activation(self) -> ActivationScheme:
-        """How rows of x are quantized: "symmetric" or "asymmetric"."""
+        """How rows of x are quantized: "symmetric", "asymmetric" or "int16"."""
         return self._activation
+
+    @property
+    def activation_group(self) -> int | None:
+        """Inputs of x that share a scale; None: all of a row."""
+        return self._weights.activation_group
 
     @property
     def relu(self) -> bool:
         """Whether the result goes through ReLU."""
         return self._relu
 
-    def int_repr(self) -> NDArray[np.int8]:
-        """The integer weights q_w (out, in), unpacked: a new array."""
+    def int_repr(self) -> NDArray[Any]:
+        """The integer weights q_w (out, in), unpacked: a new array, uint8 of grouped codes that are unsigned."""
         return self._packed.int_repr()
 
     @property
     def scale(self) -> NDArray[np.float32]:
-        """s_w float32, (out,) for int8 and (out, groups) for int4 weights, whose scales may be negative. Read-only."""
-        return read_only(self._packed.scale().astype(np.float32, copy=False))
+        """s_w float32, read-only: (out,) for int8 weights, (out, groups) for others, where it may be negative."""
+        return read_only(self._weights.scale())
 
     @property
     def zero_point(self) -> NDArray[np.int32]:
-        """z_w, as many as scales; all zero where the weights are symmetric. Read-only."""
-        if isinstance(self._packed, _core.PackedLinearInt4):
-            return read_only(self._packed.zero_point().astype(np.int32))
-        return read_only(np.zeros(self.out_features, np.int32))
+        """z_w, as many as scales; all zero where the weights have none. Read-only."""
+        return read_only(self._weights.zero_point())
 
     @property
     def bias(self) -> NDArray[np.float32] | None:
@@ -384,16 +380,32 @@ class QuantLinear(Described):
 
     @property
     def weight(self) -> NDArray[np.float32]:
-        """The weights as the layer sees them, (q_w - z_w) * s_w (out, in) float32: unpacked on demand, read-only."""
-        return read_only(whole_weight(self._packed, self._group_size))
+        """The weights as the layer sees them, (out, in) float32, dequantized on demand; read-only.
+
+        (q_w - z_w) * s_w, and with minima what `GroupedCodes` defines.
+        """
+        return read_only(self._weights.dequantize())
+
+    def grouped(self) -> GroupedCodes:
+        """The weights in their own form, from which `from_grouped` makes an equal layer.
+
+        Raises:
+            ValueError: the layer was made of int8 weights with one scale an output, or of int4 ones for plain int8
+                activations; these have `int_repr`, `scale` and `zero_point`.
+        """
+        codes = getattr(self._weights, "codes", None)
+        if codes is None:
+            raise ValueError(f"{self!r} holds no grouped codes; it has int_repr(), scale and zero_point")
+        found: GroupedCodes = codes()
+        return found
 
     def _weight_rows(self, outputs: NDArray[np.int64]) -> NDArray[np.float32]:
         """weight[outputs], dequantized alone."""
-        return weight_rows(self._packed, self._group_size, outputs)
+        return self._weights.rows(outputs)
 
     def _weight_columns(self, inputs: NDArray[np.int64]) -> NDArray[np.float32]:
         """weight.T[inputs], dequantized alone."""
-        return weight_columns(self._packed, self._group_size, inputs)
+        return self._weights.columns(inputs)
 
     @property
     def nbytes(self) -> int:
@@ -405,9 +417,7 @@ class QuantLinear(Described):
 
     def _options(self) -> dict[str, Any]:
         return {
-            "group_size": self._group_size,
-            "symmetric": None if self.symmetric else "False",
-            "scale_dtype": "float16" if self.scale_dtype == "float16" else None,
+            **self._weights.options(),
             "activation": self._activation,
             "bias": self._packed.bias() is not None,
             "relu": self._relu,
@@ -424,17 +434,7 @@ class QuantLinear(Described):
 
     def _state(self) -> dict[str, Any]:
         """All that the layer is, in arrays and plain values: canonical integers, four-bit ones two a byte."""
-        q = self.int_repr()
-        state: dict[str, Any] = {"version": _STATE_VERSION, "dtype": self.dtype.name[1:], "weight": q}
-        if isinstance(self._packed, _core.PackedLinearInt4):
-            state |= {
-                "weight": pack_int4(q),
-                "in_features": self.in_features,
-                "zero_point": zero_points(self._packed),
-                "group_size": self._group_size,
-            }
-        return state | {
-            "scale": self._packed.scale(),
+        return self._weights.state() | {
             "bias": self._packed.bias(),
             "activation": self._activation,
             "relu": self._relu,
@@ -446,17 +446,11 @@ class QuantLinear(Described):
 def _linear_from_state(state: dict[str, Any]) -> QuantLinear:
     """What a pickle calls. Canonical integers, packed anew for the machine that loads them."""
     state = dict(state)
-    version = state.pop("version")
-    if version not in (1, _STATE_VERSION):  # version 1: int8 alone, without saying so
-        raise ValueError(f"this QuantLinear was pickled with format {version}, this octavo reads 1 to {_STATE_VERSION}")
-    dtype, weight, scale, bias = (state.pop(name, "int8") for name in ("dtype", "weight", "scale", "bias"))
-    if dtype == "int8":
-        return QuantLinear.from_quantized(weight, scale, bias, **state)
-    q = unpack_int4(weight, state.pop("in_features"))
-    group_size, zero_point = state.pop("group_size"), state.pop("zero_point")
-    scale_dtype: ScaleDtype = "float16" if scale.dtype == np.float16 else "float32"
-    grouped = GroupedWeight(q, scale.astype(np.float32), zero_point, group_size, scale_dtype)
-    return QuantLinear.from_grouped(grouped, bias, **state)
+    weight, bias = from_state(state), state.pop("bias")
+    if isinstance(weight, tuple):
+        q, scale = weight
+        return QuantLinear.from_quantized(q, scale, bias, **state)
+    return QuantLinear.from_grouped(weight, bias, **state)
 
 
 def int8_weight(

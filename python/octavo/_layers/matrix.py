@@ -16,9 +16,11 @@ from numpy.typing import ArrayLike, NDArray
 from octavo._layers.arrays.products import MatrixStandIn
 from octavo._layers.arrays.rows_first import rows_first
 from octavo._layers.described import Described
-from octavo._layers.linear import ActivationScheme, QuantLinear, Rounding, _linear_from_state
+from octavo._layers.linear import QuantLinear, Rounding, _linear_from_state
 from octavo._layers.packing import no_result
 from octavo._layers.static import _static_from_state
+from octavo._layers.weights import ActivationScheme
+from octavo._numerics.grouped import GroupedCodes
 from octavo._numerics.int4 import GroupedWeight, ScaleDtype
 from octavo._numerics.params import QType, QTypeLike
 from octavo._util.arrays import read_only, real_dtype, require_finite
@@ -52,7 +54,7 @@ class QuantMatrix(Described, MatrixStandIn):
         dtype: "int8" or "int4".
         axis: 1 or 0: the axis of the products' outputs, which scales run along.
         group_size, symmetric, scale_dtype, rounding: of int4, as for `QuantLinear`; groups lie along the other axis.
-        activation: how the other operand's rows are quantized, as for `QuantLinear`.
+        activation, activation_group: how the other operand's rows are quantized, as for `QuantLinear`.
 
     Raises:
         TypeError: w does not hold real floats.
@@ -96,6 +98,7 @@ class QuantMatrix(Described, MatrixStandIn):
         scale_dtype: ScaleDtype = "float32",
         rounding: Rounding | None = None,
         activation: ActivationScheme = "symmetric",
+        activation_group: int | None = None,
     ) -> None:
         a = as_real(w, "w")
         if a.ndim != 2:
@@ -113,23 +116,30 @@ class QuantMatrix(Described, MatrixStandIn):
             scale_dtype=scale_dtype,
             rounding=rounding,
             activation=activation,
+            activation_group=activation_group,
         )
         self._hold(layer, 1 if axis else 0)
 
     @classmethod
     def from_grouped(
-        cls, weight: GroupedWeight, *, axis: int = 1, activation: ActivationScheme = "symmetric"
+        cls,
+        weight: GroupedWeight | GroupedCodes,
+        *,
+        axis: int = 1,
+        activation: ActivationScheme = "symmetric",
+        activation_group: int | None = None,
     ) -> QuantMatrix:
-        """A matrix from int4 integers, as `octavo.rounding` gives them for W (outputs, inputs).
+        """A matrix from integers in groups, as `octavo.rounding` or a file gives them for W (outputs, inputs).
 
         Args:
             weight: the matrix itself with axis=0; its transpose with axis=1.
-            axis, activation: as for ``QuantMatrix``.
+            axis, activation, activation_group: as for ``QuantMatrix``.
 
         Raises:
             TypeError, ValueError: as for `QuantLinear.from_grouped`.
         """
-        return cls._made(QuantLinear.from_grouped(weight, activation=activation), 1 if axis else 0)
+        layer = QuantLinear.from_grouped(weight, activation=activation, activation_group=activation_group)
+        return cls._made(layer, 1 if axis else 0)
 
     @classmethod
     def _made(cls, layer: QuantLinear, axis: Literal[0, 1]) -> QuantMatrix:
@@ -154,7 +164,7 @@ class QuantMatrix(Described, MatrixStandIn):
 
     @property
     def qtype(self) -> QType:
-        """Type of the integers: `qint8` or `qint4`. `dtype` is that of the values they stand for, float32."""
+        """Type of the integers, as `QuantLinear.dtype`. `dtype` here is that of the values they stand for, float32."""
         return self._layer.dtype
 
     @property

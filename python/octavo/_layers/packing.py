@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from octavo import _core
+from octavo._numerics.grouped_definition import ACTIVATIONS
 from octavo._numerics.int4 import GroupedWeight, ScaleDtype, dequantize_groups
 from octavo._util.floating import quiet
 
@@ -21,15 +22,13 @@ __all__ = [
 
 Packed: TypeAlias = _core.PackedLinear | _core.PackedLinearInt4
 
-_SCHEMES = ("symmetric", "asymmetric")
-
 
 def check_weight_shape(
     w: NDArray[Any], activation: str, *, int4: bool = False, group_size: int | None = None, symmetric: bool = True
 ) -> None:
     """Raises ValueError where w cannot be a layer's weight."""
-    if activation not in _SCHEMES:
-        raise ValueError(f"activation must be one of {_SCHEMES}, got {activation!r}")
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation must be one of {ACTIVATIONS}, got {activation!r}")
     if w.ndim != 2:
         raise ValueError(f"weight must be 2-D (out, in), got shape {w.shape}")
     wide, inputs = activation == "asymmetric", w.shape[1]

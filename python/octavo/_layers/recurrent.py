@@ -10,8 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from octavo import _core, nn
 from octavo._layers.described import Described
-from octavo._layers.linear import ActivationScheme, QuantLinear, Rounding, _linear_from_state
+from octavo._layers.linear import QuantLinear, Rounding, _linear_from_state
 from octavo._layers.registry import stands_for
+from octavo._layers.weights import ActivationScheme
 from octavo._numerics.int4 import ScaleDtype
 from octavo._numerics.params import QType, QTypeLike
 from octavo._util.arrays import real_dtype
@@ -25,6 +26,14 @@ _STATE_VERSION = 1
 # Inputs' products at a time: what a core's second-level cache keeps until the steps read it, whatever the length of the
 # sequence. Within one step they are never split.
 _CHUNK_BYTES = 1 << 20
+
+
+_SCHEMES = ("symmetric", "asymmetric")  # the compiled cells take plain int8 activations
+
+
+def _plain(layer: QuantLinear) -> Any:
+    """The compiled layer, of int8 or int4 weights."""
+    return layer._packed
 
 
 class _QuantRecurrent(Described, RecurrentLayer):
@@ -45,6 +54,8 @@ class _QuantRecurrent(Described, RecurrentLayer):
         rounding: Rounding | None = None,
         activation: ActivationScheme = "symmetric",
     ) -> None:
+        if activation not in _SCHEMES:
+            raise ValueError(f"activation of a recurrent layer must be one of {_SCHEMES}, got {activation!r}")
         weights = read_weights(arrays, prefix, self.gates)
         options: dict[str, Any] = {"dtype": dtype, "group_size": group_size, "symmetric": symmetric}
         options |= {"scale_dtype": scale_dtype, "rounding": rounding, "activation": activation}
@@ -208,7 +219,7 @@ class QuantLSTM(_QuantRecurrent):
     states = 2
 
     def _steps(self, layer: QuantLinear, inputs: Array, states: list[Array], y: Array, reverse: bool) -> None:
-        _core.lstm(layer._packed, inputs, states[0], states[1], y, reverse)
+        _core.lstm(_plain(layer), inputs, states[0], states[1], y, reverse)
 
 
 @stands_for(nn.GRU)
@@ -240,4 +251,4 @@ class QuantGRU(_QuantRecurrent):
     states = 1
 
     def _steps(self, layer: QuantLinear, inputs: Array, states: list[Array], y: Array, reverse: bool) -> None:
-        _core.gru(layer._packed, inputs, states[0], y, reverse)
+        _core.gru(_plain(layer), inputs, states[0], y, reverse)

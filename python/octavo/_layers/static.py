@@ -80,7 +80,7 @@ class StaticQuantLinear(QuantLinear):
         with np.errstate(all="ignore"):
             if not np.isfinite(input.scale * s_w).all():
                 raise ValueError(f"input scale {input.scale} times the largest weight scale {s_w.max()} is infinite")
-        self._set_int8(q, s_w, bias, activation="asymmetric", relu=relu, call=call)
+        self._set((q, s_w), bias, activation="asymmetric", relu=relu, call=call)
         self._input, self._output, self._name = input, output, str(name)
         self._folded = self._label() if folded else None
         self._input_numbers = kernel_numbers(input)

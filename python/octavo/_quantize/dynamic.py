@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octavo._layers.embedding import QuantEmbedding
-from octavo._layers.linear import ActivationScheme, Layout, QuantLinear, Rounding
+from octavo._layers.linear import Layout, QuantLinear, Rounding
 from octavo._layers.matrix import QuantMatrix
 from octavo._layers.recurrent import QuantGRU, QuantLSTM
+from octavo._layers.weights import ActivationScheme
 from octavo._models import walk as tree
 from octavo._models.containers import memory_of
 from octavo._models.estimators import refuse_training, training_state
@@ -152,7 +153,8 @@ def quantize_dynamic(
         rounding_report: called with the `RoundingErrors` of each weight as soon as it is rounded with calibration:
             rounding_report=print. It takes the memory of "gptq" with "search" too. `compare_rounding` compares all
             ways.
-        activation: how `QuantLinear` quantizes its input: "symmetric" or "asymmetric".
+        activation: how `QuantLinear` quantizes its input: "symmetric", "asymmetric" or, for layers and arrays that are
+            not recurrent, "int16".
         inplace: change the model itself, after every replacement has been built. Otherwise the model is copied with
             copy.deepcopy; the layers' float weights are not copied.
         check: send a random row and its negative through each float layer and compare with activation(x W^T + b). The

@@ -9,8 +9,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from octavo._layers.linear import ActivationScheme
 from octavo._layers.packing import check_weight_shape
+from octavo._layers.weights import ActivationScheme
 from octavo._numerics.int4 import ScaleDtype
 from octavo._numerics.params import QType, QTypeLike, as_qtype, qint4, qint8
 from octavo._quantize.batches import Forward, check_batches

@@ -1,0 +1,200 @@
+// PackedLinearGrouped: layers with grouped codes. Python has checked values and combinations; what is checked here is
+// what memory safety and exact sums need.
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "bind/bindings.h"
+#include "bind/layer_call.h"
+#include "gemm/gemm_grouped.h"
+
+namespace octavo {
+namespace {
+
+bool is_type(const py::array& a, const char* name) { return a.dtype().equal(py::dtype(name)); }
+
+void require_contiguous(const py::array& a) {
+  require((a.flags() & py::array::c_style) != 0, "arrays must be C-contiguous");
+}
+
+const std::uint8_t* bytes_of(const py::array& a, std::int64_t size, const char* message) {
+  require(is_type(a, "i1") || is_type(a, "u1"), "integers must be int8 or uint8");
+  require_contiguous(a);
+  require(a.size() == size, message);
+  return static_cast<const std::uint8_t*>(a.data());
+}
+
+const std::byte* floats_of(const py::array& a, std::int64_t size, bool half) {
+  require(is_type(a, half ? "e" : "f"), "scale and minimum must both be float32 or both float16");
+  require_contiguous(a);
+  require(a.size() == size, "scale and minimum must have one element a row and group, or a row and 256 columns");
+  return static_cast<const std::byte*>(a.data());
+}
+
+// Codes of more than four bits would spill into their neighbours.
+void require_nibbles(const std::uint8_t* values, std::int64_t count, bool is_signed) {
+  const int raise = is_signed ? 8 : 0;
+  require(std::all_of(values, values + count, [&](int v) { return ((v + raise) & 0xff) < 16; }),
+          "codes and zero points must be of four bits");
+}
+
+struct Arrays {
+  py::array codes, scale;
+  std::optional<py::array> zero_point, minimum, group_scale, group_minimum;
+};
+
+GroupedView view_of(const Arrays& a, std::int64_t group_k, std::int32_t bits) {
+  require(a.codes.ndim() == 2, "codes must be 2-D");
+  require(bits == 4 || bits == 8, "bits must be 4 or 8");
+  const std::int64_t n = a.codes.shape(0), k = a.codes.shape(1);
+  require(group_k == 0 || group_k == 16 || group_k == 32 || group_k == 64 || group_k == 128 || group_k == 256,
+          "group_k must be 16, 32, 64, 128, 256 or 0 for one group");
+  require(group_k == 0 || k % group_k == 0, "group_k must divide the columns");
+  const bool two_level = a.group_scale.has_value();
+  require(!two_level || (group_k != 0 && group_k < kSuperK && k % kSuperK == 0), "two levels need short groups in 256");
+  require(!a.group_minimum || (two_level && a.minimum), "group_minimum needs group_scale and minimum");
+  require(!two_level || a.minimum.has_value() == a.group_minimum.has_value(), "minima of two levels come together");
+  require(!a.zero_point || (!two_level && !a.minimum), "zero points stand beside scales of one level alone");
+  const std::int64_t groups = n * (group_k == 0 ? 1 : k / group_k), floats = two_level ? n * (k / kSuperK) : groups;
+  const char* const per_group = "integers must have one element a row and group";
+  GroupedView view{};
+  view.n = n;
+  view.k = k;
+  view.group_k = group_k;
+  view.bits = bits;
+  view.is_signed = is_type(a.codes, "i1");
+  view.codes = bytes_of(a.codes, n * k, "codes must be 2-D");
+  view.half = is_type(a.scale, "e");
+  view.scale = floats_of(a.scale, floats, view.half);
+  if (a.minimum) view.minimum = floats_of(*a.minimum, floats, view.half);
+  if (a.zero_point) view.zero_point = bytes_of(*a.zero_point, groups, per_group);
+  require(!a.zero_point || is_type(*a.zero_point, "i1") == view.is_signed, "zero_point must have the codes' type");
+  if (a.group_scale) view.group_scale = bytes_of(*a.group_scale, groups, per_group);
+  if (a.group_minimum) view.group_minimum = bytes_of(*a.group_minimum, groups, per_group);
+  view.signed_scale = a.group_scale && is_type(*a.group_scale, "i1");
+  if (bits == 4) {
+    require_nibbles(view.codes, n * k, view.is_signed);
+    if (a.zero_point) require_nibbles(view.zero_point, groups, view.is_signed);
+  }
+  return view;
+}
+
+GroupedActivations activations_of(const std::string& activation, std::int64_t group_k, const GroupedView& view) {
+  require(activation == "symmetric" || activation == "asymmetric" || activation == "int16", "unknown activation");
+  const bool whole_groups = view.group_k != 0 && group_k % view.group_k == 0;
+  require(group_k == 0 || (group_k > 0 && group_k <= kSuperK && activation == "symmetric" && whole_groups &&
+                           (view.group_scale == nullptr || group_k == kSuperK)),
+          "activations in groups do not fit the weights");
+  return {activation == "int16", activation == "asymmetric", group_k};
+}
+
+PackedLinearGrouped make_linear(const py::array& codes, const py::array& scale, std::optional<py::array> zero_point,
+                                std::optional<py::array> minimum, std::optional<py::array> group_scale,
+                                std::optional<py::array> group_minimum, const std::optional<CArray<float>>& bias,
+                                std::int64_t group_k, std::int32_t bits, const std::string& activation,
+                                std::int64_t activation_group, bool relu) {
+  const Arrays arrays{
+      codes, scale, std::move(zero_point), std::move(minimum), std::move(group_scale), std::move(group_minimum)};
+  const GroupedView view = view_of(arrays, group_k, bits);
+  const GroupedActivations activations = activations_of(activation, activation_group, view);
+  require(!bias || bias->size() == view.n, "bias must have one element a row of codes");
+  require(std::min(view.k, group_k == 0 ? view.k : group_k) <=
+              max_exact_grouped_k(bits, view.is_signed, view.zero_point != nullptr, activations.asymmetric),
+          "a group has too many columns for exact int32 sums");
+  const py::gil_scoped_release release;
+  return PackedLinearGrouped(view, bias ? bias->data() : nullptr, {activations, relu});
+}
+
+py::array empty_codes(const PackedLinearGrouped& self, std::int64_t rows, std::int64_t cols) {
+  return py::array(py::dtype(self.weight().is_signed() ? "i1" : "u1"), std::vector<std::int64_t>{rows, cols});
+}
+
+std::uint8_t* bytes_in(py::array& a) { return static_cast<std::uint8_t*>(a.mutable_data()); }
+
+py::array codes_of(const PackedLinearGrouped& self) {
+  py::array codes = empty_codes(self, self.n(), self.k());
+  self.weight().unpack(bytes_in(codes));
+  return codes;
+}
+
+py::array some_codes(const PackedLinearGrouped& self, const CArray<std::int64_t>& indices, bool rows) {
+  require(indices.ndim() == 1, "indices must be 1-D");
+  const std::int64_t *first = indices.data(), limit = rows ? self.n() : self.k();
+  require(std::all_of(first, first + indices.size(), [&](std::int64_t i) { return i >= 0 && i < limit; }),
+          "index out of range");
+  py::array codes = empty_codes(self, indices.size(), rows ? self.k() : self.n());
+  if (rows) {
+    self.weight().unpack_rows(first, indices.size(), bytes_in(codes));
+  } else {
+    self.weight().unpack_columns(first, indices.size(), bytes_in(codes));
+  }
+  return codes;
+}
+
+std::optional<py::array> floats_array(const PackedLinearGrouped& self, bool minimum) {
+  const GroupedForm& form = self.weight().form();
+  if (minimum && !form.has_minimum) return std::nullopt;
+  py::array floats(py::dtype(form.half ? "e" : "f"), std::vector<std::int64_t>{self.n(), form.records()});
+  self.weight().unpack_floats(minimum, static_cast<std::byte*>(floats.mutable_data()));
+  return floats;
+}
+
+std::optional<py::array> levels_array(const PackedLinearGrouped& self, bool minimum) {
+  const GroupedForm& form = self.weight().form();
+  if (!form.two_level || (minimum && !form.has_minimum)) return std::nullopt;
+  const char* const type = form.signed_scale && !minimum ? "i1" : "u1";
+  py::array integers(py::dtype(type), std::vector<std::int64_t>{self.n(), form.groups()});
+  self.weight().unpack_levels(minimum, bytes_in(integers));
+  return integers;
+}
+
+std::optional<py::array> zero_point_of(const PackedLinearGrouped& self) {
+  if (!self.weight().form().has_offsets) return std::nullopt;
+  py::array zero_point = empty_codes(self, self.n(), self.weight().form().groups());
+  self.weight().unpack_zero_point(bytes_in(zero_point));
+  return zero_point;
+}
+
+}  // namespace
+
+void bind_grouped(py::module_& m) {
+  using Layer = PackedLinearGrouped;
+  const auto metaclass = py::metaclass(reinterpret_cast<PyObject*>(&PyType_Type));
+  py::class_<Layer>(m, "PackedLinearGrouped", metaclass, py::is_final())
+      .def(py::init(&make_linear), py::arg("codes"), py::arg("scale"), py::kw_only(), py::arg("zero_point").none(true),
+           py::arg("minimum").none(true), py::arg("group_scale").none(true), py::arg("group_minimum").none(true),
+           py::arg("bias").none(true), py::arg("group_k"), py::arg("bits"), py::arg("activation"),
+           py::arg("activation_group"), py::arg("relu"))
+      .def_property_readonly("in_features", &Layer::k)
+      .def_property_readonly("out_features", &Layer::n)
+      .def_property_readonly("nbytes", &Layer::size_bytes)
+      .def("int_repr", &codes_of)
+      .def(
+          "int_rows",
+          [](const Layer& self, const CArray<std::int64_t>& outputs) { return some_codes(self, outputs, true); },
+          py::arg("outputs"))
+      .def(
+          "int_columns",
+          [](const Layer& self, const CArray<std::int64_t>& inputs) { return some_codes(self, inputs, false); },
+          py::arg("inputs"))
+      .def("scale", [](const Layer& self) { return *floats_array(self, false); })
+      .def("minimum", [](const Layer& self) { return floats_array(self, true); })
+      .def("group_scale", [](const Layer& self) { return levels_array(self, false); })
+      .def("group_minimum", [](const Layer& self) { return levels_array(self, true); })
+      .def("zero_point", &zero_point_of)
+      .def("bias",
+           [](const Layer& self) -> std::optional<py::array_t<float>> {
+             if (self.bias() == nullptr) return std::nullopt;
+             return array_from(self.bias(), self.n());
+           })
+      .def("try_call", &try_call<Layer>, py::arg("x"), py::pos_only())
+      .def("forward", &forward<Layer>, py::arg("x").noconvert(), py::arg("out").noconvert());
+  m.def("max_exact_grouped_k", &max_exact_grouped_k, py::arg("bits"), py::arg("is_signed"), py::arg("has_zero_point"),
+        py::arg("asymmetric"));
+}
+
+}  // namespace octavo

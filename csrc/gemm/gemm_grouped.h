@@ -1,0 +1,43 @@
+// Products of rows with grouped codes: kernels/grouped.h says what is computed, gemm.h how a product is planned.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "base/aligned_buffer.h"
+#include "gemm/layer.h"
+#include "gemm/pack_grouped.h"
+
+namespace octavo {
+
+// The longest group whose sums int32 holds, for the values that the weights' form and the activations allow.
+std::int64_t max_exact_grouped_k(std::int32_t bits, bool is_signed, bool has_zero_point, bool asymmetric);
+
+// Grouped codes (n, k) and one bias a column. Immutable: any number of threads may use it.
+class PackedLinearGrouped {
+ public:
+  struct Options {
+    GroupedActivations activations;
+    bool relu;
+  };
+
+  PackedLinearGrouped(const GroupedView& weight, const float* bias_or_null, Options options);
+
+  std::int64_t n() const { return weight_.n(); }
+  std::int64_t k() const { return weight_.k(); }
+  const PackedGrouped& weight() const { return weight_; }
+  const float* bias() const { return has_bias_ ? bias_.as<const float>() : nullptr; }
+  const Options& options() const { return options_; }
+  std::size_t size_bytes() const { return weight_.size_bytes() + bias_.size_bytes() + sizeof *this; }
+
+  // As PackedLinear: m rows of k floats to m rows of n floats.
+  void operator()(const float* x, std::int64_t m, std::int64_t x_stride, float* y, std::int64_t y_stride) const;
+
+ private:
+  PackedGrouped weight_;
+  AlignedBuffer bias_;
+  bool has_bias_;
+  Options options_;
+};
+
+}  // namespace octavo

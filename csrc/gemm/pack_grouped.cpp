@@ -1,0 +1,188 @@
+#include "gemm/pack_grouped.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "gemm/pack.h"
+
+namespace octavo {
+namespace {
+
+constexpr std::int64_t kHalfK = 32;  // k of the low or of the high nibbles of a chunk
+
+// Codes are unsigned inside. A signed one is raised by half its range.
+std::int32_t base_offset(std::int32_t bits, bool is_signed) { return is_signed ? 1 << (bits - 1) : 0; }
+
+GroupedForm form_of(const GroupedView& view) {
+  GroupedForm form{};
+  form.k = view.k;
+  form.bits = view.bits;
+  form.group_k = view.group_k == 0 ? std::max(form.padded_k(), kGroupedPadK) : view.group_k;
+  form.offset = base_offset(view.bits, view.is_signed);
+  form.has_offsets = view.zero_point != nullptr;
+  form.half = view.half;
+  form.has_minimum = view.minimum != nullptr;
+  form.two_level = view.group_scale != nullptr;
+  form.signed_scale = view.signed_scale;
+  return form;
+}
+
+std::size_t size(std::int64_t bytes) { return static_cast<std::size_t>(bytes); }
+
+}  // namespace
+
+PackedGrouped::PackedGrouped(const GroupedView& view, bool column_sums)
+    : n_(view.n), form_(form_of(view)), is_signed_(view.is_signed) {
+  const std::int64_t group_elems = padded_n() * form_.groups();
+  data_ = AlignedBuffer::zeros(size(panels() * form_.panel_bytes()));
+  records_ = AlignedBuffer::zeros(size(panels() * form_.records() * form_.record_bytes()));
+  if (form_.has_offsets) offsets_ = AlignedBuffer::zeros(size(group_elems));
+  if (column_sums) sums_ = AlignedBuffer::zeros(size(group_elems) * sizeof(std::int32_t));
+  pack_panels(panels(), n_ * k(), [&](std::int64_t panel) {
+    for (std::int64_t n = panel * kGroupedNr; n < std::min(n_, (panel + 1) * kGroupedNr); ++n) {
+      pack_codes(view, n);
+      pack_records(view, n);
+      if (sums_.size_bytes() != 0) pack_sums(view, n);
+    }
+  });
+}
+
+std::size_t PackedGrouped::size_bytes() const {
+  return data_.size_bytes() + records_.size_bytes() + offsets_.size_bytes() + sums_.size_bytes();
+}
+
+std::int64_t PackedGrouped::record_at(std::int64_t n, std::int64_t record) const {
+  return (n / kGroupedNr * form_.records() + record) * form_.record_bytes();
+}
+
+std::int64_t PackedGrouped::float_at(std::int64_t n, std::int64_t record, bool minimum) const {
+  return record_at(n, record) + (minimum ? form_.floats_bytes() : 0) + n % kGroupedNr * float_bytes();
+}
+
+std::int64_t PackedGrouped::level_at(std::int64_t n, std::int64_t group, bool minimum) const {
+  const std::int64_t count = kSuperK / form_.group_k, g = group % count, column = n % kGroupedNr;
+  const std::int64_t record = record_at(n, group / count);
+  if (!minimum) return record + form_.group_scale_at() + g * kGroupedNr + column;
+  return record + form_.group_minimum_at() + g / 2 * (2 * kGroupedNr) + 2 * column + g % 2;
+}
+
+std::int64_t PackedGrouped::group_at(std::int64_t n, std::int64_t group) const {
+  return (n / kGroupedNr * form_.groups() + group) * kGroupedNr + n % kGroupedNr;
+}
+
+void PackedGrouped::pack_codes(const GroupedView& view, std::int64_t n) {
+  const std::uint8_t* row = view.codes + n * k();
+  const auto raise = static_cast<std::uint8_t>(form_.offset);
+  std::uint8_t* line = data_.as<std::uint8_t>() + n / kGroupedNr * form_.panel_bytes() + n % kGroupedNr * kGroupedKr;
+  const auto put = [&](std::int64_t k0, int shift, std::uint8_t* to) {
+    for (std::int64_t i = 0; i < std::min(kGroupedKr, k() - k0); ++i) {
+      const auto code = static_cast<std::uint8_t>(row[k0 + i] + raise);
+      to[i] = static_cast<std::uint8_t>(to[i] | code << shift);
+    }
+  };
+  if (form_.bits == 8) {
+    for (std::int64_t k0 = 0; k0 < k(); k0 += kGroupedKr, line += kGroupedLineBytes) put(k0, 0, line);
+    return;
+  }
+  for (std::int64_t chunk = 0; chunk < k(); chunk += 2 * kHalfK) {
+    for (std::int64_t k0 = chunk; k0 < chunk + kHalfK; k0 += kGroupedKr, line += kGroupedLineBytes) {
+      put(k0, 0, line);
+      put(k0 + kHalfK, 4, line);
+    }
+  }
+}
+
+void PackedGrouped::pack_records(const GroupedView& view, std::int64_t n) {
+  const std::int64_t records = form_.records(), groups = form_.groups();
+  std::byte* const to = records_.as<std::byte>();
+  for (std::int64_t i = 0; i < records; ++i) {
+    const std::int64_t from = (n * records + i) * float_bytes();
+    std::memcpy(to + float_at(n, i, false), view.scale + from, size(float_bytes()));
+    if (form_.has_minimum) std::memcpy(to + float_at(n, i, true), view.minimum + from, size(float_bytes()));
+  }
+  for (std::int64_t g = 0; g < groups; ++g) {
+    const std::int64_t from = n * groups + g;
+    if (form_.two_level) to[level_at(n, g, false)] = static_cast<std::byte>(view.group_scale[from]);
+    if (form_.two_level && form_.has_minimum) {
+      to[level_at(n, g, true)] = static_cast<std::byte>(view.group_minimum[from]);
+    }
+    if (form_.has_offsets) {
+      offsets_.as<std::uint8_t>()[group_at(n, g)] = static_cast<std::uint8_t>(view.zero_point[from] + form_.offset);
+    }
+  }
+}
+
+void PackedGrouped::pack_sums(const GroupedView& view, std::int64_t n) {
+  const auto raise = static_cast<std::uint8_t>(form_.offset);
+  for (std::int64_t g = 0; g < form_.groups(); ++g) {
+    const std::int64_t k0 = g * form_.group_k, k1 = std::min(k(), k0 + form_.group_k);
+    std::uint32_t sum = 0;
+    for (std::int64_t i = k0; i < k1; ++i) sum += static_cast<std::uint8_t>(view.codes[n * k() + i] + raise);
+    sums_.as<std::uint32_t>()[group_at(n, g)] = sum;
+  }
+}
+
+void PackedGrouped::set_operands(GroupedBlock& block, std::int64_t panel) const {
+  const std::int64_t groups_before = panel * kGroupedNr * form_.groups();
+  block.form = form_;
+  block.rhs = data_.as<const std::uint8_t>() + panel * form_.panel_bytes();
+  block.records = records_.as<const std::uint8_t>() + panel * form_.records() * form_.record_bytes();
+  block.offsets = form_.has_offsets ? offsets_.as<const std::uint8_t>() + groups_before : nullptr;
+  block.sums = sums_.size_bytes() != 0 ? sums_.as<const std::int32_t>() + groups_before : nullptr;
+}
+
+std::uint8_t PackedGrouped::code(std::int64_t n, std::int64_t k) const {
+  const std::uint8_t* panel = data_.as<const std::uint8_t>() + n / kGroupedNr * form_.panel_bytes();
+  const std::int64_t in_line = n % kGroupedNr * kGroupedKr + k % kGroupedKr;
+  int unsigned_code = 0;
+  if (form_.bits == 8) {
+    unsigned_code = panel[k / kGroupedKr * kGroupedLineBytes + in_line];
+  } else {
+    const std::int64_t line = k / (2 * kHalfK) * (kHalfK / kGroupedKr) + k % kHalfK / kGroupedKr;
+    const int byte = panel[line * kGroupedLineBytes + in_line];
+    unsigned_code = k % (2 * kHalfK) < kHalfK ? byte & 15 : byte >> 4;
+  }
+  return static_cast<std::uint8_t>(unsigned_code - form_.offset);
+}
+
+void PackedGrouped::unpack(std::uint8_t* codes) const {
+  for (std::int64_t n = 0; n < n_; ++n, codes += k()) unpack_rows(&n, 1, codes);
+}
+
+void PackedGrouped::unpack_rows(const std::int64_t* rows, std::int64_t count, std::uint8_t* codes) const {
+  for (std::int64_t i = 0; i < count; ++i) {
+    for (std::int64_t j = 0; j < k(); ++j) *codes++ = code(rows[i], j);
+  }
+}
+
+void PackedGrouped::unpack_columns(const std::int64_t* columns, std::int64_t count, std::uint8_t* codes) const {
+  for (std::int64_t i = 0; i < count; ++i) {
+    for (std::int64_t j = 0; j < n_; ++j) *codes++ = code(j, columns[i]);
+  }
+}
+
+void PackedGrouped::unpack_floats(bool minimum, std::byte* floats) const {
+  for (std::int64_t n = 0; n < n_; ++n) {
+    for (std::int64_t i = 0; i < form_.records(); ++i, floats += float_bytes()) {
+      std::memcpy(floats, records_.as<const std::byte>() + float_at(n, i, minimum), size(float_bytes()));
+    }
+  }
+}
+
+void PackedGrouped::unpack_levels(bool minimum, std::uint8_t* integers) const {
+  for (std::int64_t n = 0; n < n_; ++n) {
+    for (std::int64_t g = 0; g < form_.groups(); ++g) {
+      *integers++ = records_.as<const std::uint8_t>()[level_at(n, g, minimum)];
+    }
+  }
+}
+
+void PackedGrouped::unpack_zero_point(std::uint8_t* zero_point) const {
+  for (std::int64_t n = 0; n < n_; ++n) {
+    for (std::int64_t g = 0; g < form_.groups(); ++g) {
+      *zero_point++ = static_cast<std::uint8_t>(offsets_.as<const std::uint8_t>()[group_at(n, g)] - form_.offset);
+    }
+  }
+}
+
+}  // namespace octavo

@@ -1,0 +1,410 @@
+// The loops of every kernel for grouped codes; kernels/grouped.h says what they compute. A piece of K at a time:
+//
+//   dots      the products of codes with integers, a sum for each group, row and column: to a buffer in the L1 cache
+//   flush     the sums of all groups of the piece, in order, to the floats of the tile: the same code for every form
+//
+// so that the inner loops know nothing of scales, minima and offsets. What differs is a type `Isa`:
+//
+//   Int, Float, kVecs     registers of 32-bit lanes, and how many of them hold 16 columns
+//   kByteBias             what 8-bit codes are lessened by before they are multiplied: 0, or 128 to make them signed
+//   kMr, kPanels          rows and panels of a register tile of int8 activations; half the rows of int16
+//   kStreamRows           rows (of int8, or halves of int16) up to which a panel is streamed, one at a time
+//   load32, load_u8, load_s8, set1, zero, store32           integers, one register's columns
+//   load_f32, load_f16, set1f, zerof                        floats likewise
+//   add, multiply, shift8(a): a * 256                       integers, modulo 2^32
+//   to_float(a), join(h, l): float(256 h + l), rounded once
+//   fma, fnma(a, b, c): c - a * b, mul, addf, relu
+//   dot_pairs(acc, two int16, bytes)                        acc + g0 * even byte + g1 * odd byte, a pair a column
+//   store(dst, value, count)                                the first `count` columns
+//   add_lines<kCodes>(sums, rows, k, lines, panel_bytes, quads, ahead)     the products of 16 k times `quads`
+//   stream<bits>(rows, starts, lines, groups, k0, k1, sums)                dots of a panel that comes from memory
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "kernels/detail/grouped_rows.h"
+#include "kernels/detail/unroll.h"
+#include "kernels/grouped.h"
+
+namespace octavo {
+namespace {
+
+enum class Codes { kBytes, kLowNibbles, kHighNibbles };
+
+// A chunk of panels that the rows meet tile by tile: its share of the L2 cache.
+constexpr std::int64_t kGroupedChunkBytes = 256 << 10;
+
+// Sums of a row and panel that a piece of K makes at most. A piece is whole records and whole groups of activations.
+constexpr std::int64_t kPieceGroups = 16;
+constexpr std::int64_t piece_k(const GroupedForm& form) {
+  const std::int64_t k = kPieceGroups * form.group_k;
+  return form.group_k > kSuperK ? form.group_k : k > 2 * kSuperK ? 2 * kSuperK : k;
+}
+
+struct GroupedTile {
+  const char* lhs;  // the first row's record
+  std::int64_t row0;
+  const std::uint8_t* lines;    // the first panel's
+  const std::uint8_t* records;  // likewise
+  std::int64_t panel;           // counted in the block
+  std::int64_t panel_bytes, panel_record_bytes;
+  std::int64_t ahead;  // bytes from each line to the one that is prefetched with it; 0: none
+};
+
+template <class T>
+inline T read_as(const void* at, std::int64_t i = 0) {
+  T value;
+  std::memcpy(&value, static_cast<const char*>(at) + i * static_cast<std::int64_t>(sizeof(T)), sizeof value);
+  return value;
+}
+
+// Where the integers and the starting sums of R rows of `kParts` parts stand.
+template <int R>
+struct GroupedRows {
+  const std::int8_t* q[R];
+  const char* starts[R];
+
+  GroupedRows(const GroupedTile& tile, const GroupedLhs& lhs, int parts) {
+    unrolled<R>([&](auto r) {
+      const char* const row = tile.lhs + r / parts * lhs.row_bytes;
+      q[r] = reinterpret_cast<const std::int8_t*>(row + r % parts * lhs.part_bytes);
+      starts[r] = row + lhs.starts_at + r % parts * lhs.groups * 4;
+    });
+  }
+};
+
+// dots: sums[group - first][row][panel][column] of the groups in k0 <= k < k1.
+template <class Isa, int R, int P, int kBits>
+[[gnu::flatten, gnu::noinline]] void dots(const GroupedForm& form, const GroupedTile& tile, const GroupedRows<R>& rows,
+                                          std::int64_t k0, std::int64_t k1, std::int32_t* out) {
+  using Int = typename Isa::Int;
+  constexpr int V = Isa::kVecs, kLanes = static_cast<int>(kGroupedNr) / V;
+  const std::int64_t size = form.group_k;
+  for (std::int64_t k = k0, g = k0 / size; k < k1; ++g) {
+    Int sums[R][P][V];
+    unrolled<R>([&](auto r) {
+      const Int start = Isa::set1(read_as<std::int32_t>(rows.starts[r], g));
+      unrolled<P>([&](auto p) { unrolled<V>([&](auto v) { sums[r][p][v] = start; }); });
+    });
+    const std::int64_t group_end = k + size;
+    if constexpr (kBits == 8) {
+      const std::uint8_t* lines = tile.lines + k * kGroupedNr;
+      Isa::template add_lines<Codes::kBytes>(sums, rows.q, k, lines, tile.panel_bytes, size / 16, tile.ahead);
+      k = group_end;
+    } else {
+      while (k < group_end) {
+        const std::int64_t half_end = (k | 31) + 1, end = half_end < group_end ? half_end : group_end;
+        const std::uint8_t* lines = tile.lines + (k >> 6) * (32 * kGroupedNr) + (k & 31) * kGroupedNr;
+        const std::int64_t quads = (end - k) >> 4;
+        if ((k & 32) == 0) {
+          Isa::template add_lines<Codes::kLowNibbles>(sums, rows.q, k, lines, tile.panel_bytes, quads, tile.ahead);
+        } else {
+          Isa::template add_lines<Codes::kHighNibbles>(sums, rows.q, k, lines, tile.panel_bytes, quads, 0);
+        }
+        k = end;
+      }
+    }
+    unrolled<R>([&](auto r) {
+      unrolled<P>([&](auto p) {
+        unrolled<V>([&](auto v) { Isa::store32(out + (r * P + p) * kGroupedNr + v * kLanes, sums[r][p][v]); });
+      });
+    });
+    out += R * P * kGroupedNr;
+  }
+}
+
+// The floats of R rows by P panels of activations in kParts parts. Everything is held by value: what is read through a
+// pointer the compiler would read again after every store.
+template <class Isa, int R, int P, int kParts>
+struct GroupedFlush {
+  using Int = typename Isa::Int;
+  using Float = typename Isa::Float;
+  static constexpr int V = Isa::kVecs, kLanes = static_cast<int>(kGroupedNr) / V, kRows = R * kParts;
+  static constexpr int kGroupSums = kRows * P * static_cast<int>(kGroupedNr);  // from a group's sums to the next one's
+
+  GroupedBlock block;
+  GroupedTile tile;
+  GroupedLhs lhs;
+  float* y;  // R x P x 16: sums so far, scaled already where activations have groups
+
+  const char* record(int r) const { return tile.lhs + r * lhs.row_bytes; }
+
+  Float floats(const std::uint8_t* at, int v) const {
+    if (block.form.half) return Isa::load_f16(reinterpret_cast<const std::uint16_t*>(at) + v * kLanes);
+    return Isa::load_f32(reinterpret_cast<const float*>(at) + v * kLanes);
+  }
+
+  // Takes the terms of offsets and of rows' zero points into the sums of a group.
+  void correct(std::int64_t group, std::int32_t* sums) const {
+    for (int p = 0; p < P; ++p) {
+      for (int v = 0; v < V; ++v) {
+        const std::int64_t at = ((tile.panel + p) * lhs.groups + group) * kGroupedNr + v * kLanes;
+        for (int r = 0; r < kRows; ++r) {
+          std::int32_t* const place = sums + (r * P + p) * kGroupedNr + v * kLanes;
+          Int sum = Isa::load32(place);
+          if (block.offsets != nullptr) {
+            const std::int64_t i = r % kParts * lhs.groups + group;
+            const Int minus = Isa::set1(read_as<std::int32_t>(record(r / kParts) + lhs.minus_at, i));
+            sum = Isa::add(sum, Isa::multiply(minus, Isa::load_u8(block.offsets + at)));
+          }
+          if (block.sums != nullptr) {
+            const Int z = Isa::set1(-read_as<std::int32_t>(record(r / kParts) + lhs.zero_at));
+            sum = Isa::add(sum, Isa::multiply(z, Isa::load32(block.sums + at)));
+          }
+          Isa::store32(place, sum);
+        }
+      }
+    }
+  }
+
+  [[gnu::noinline]] void correct_all(std::int64_t group, std::int64_t end, std::int32_t* sums) const {
+    for (; group < end; ++group, sums += kGroupSums) correct(group, sums);
+  }
+
+  static Int sum_of(const std::int32_t* sums, int r, int p, int v) {
+    return Isa::load32(sums + (r * P + p) * kGroupedNr + v * kLanes);
+  }
+
+  // acc with one group of one level added, whose first panel's record is given.
+  void add_group(std::int64_t group, const std::uint8_t* first, const std::int32_t* sums, Float (&acc)[R][P][V]) const {
+    const bool may_overflow = block.form.group_k > kSuperK;
+    unrolled<P>([&](auto p) {
+      const std::uint8_t* at = first + p * tile.panel_record_bytes;
+      unrolled<V>([&](auto v) {
+        const Float scale = floats(at, v);
+        unrolled<R>([&](auto r) {
+          Float sum;
+          if constexpr (kParts == 1) {
+            sum = Isa::to_float(sum_of(sums, r, p, v));
+          } else {
+            const Int high = sum_of(sums, 2 * r, p, v), low = sum_of(sums, 2 * r + 1, p, v);
+            sum = may_overflow ? Isa::join(high, low) : Isa::to_float(Isa::add(Isa::shift8(high), low));
+          }
+          acc[r][p][v] = Isa::fma(sum, scale, acc[r][p][v]);
+        });
+        if (block.form.has_minimum) {
+          const Float minimum = floats(at + block.form.floats_bytes(), v);
+          unrolled<R>([&](auto r) {
+            const Float sum = Isa::set1f(read_as<float>(record(r) + lhs.sums_at, group));
+            acc[r][p][v] = Isa::fma(sum, minimum, acc[r][p][v]);
+          });
+        }
+      });
+    });
+  }
+
+  // acc with one super-block of two levels added, a panel's register at a time.
+  void add_super(std::int64_t super, const std::uint8_t* first, const std::int32_t* sums, Float (&acc)[R][P][V]) const {
+    const GroupedForm& form = block.form;
+    const std::int64_t count = kSuperK / form.group_k, group0 = super * count;
+    unrolled<P>([&](auto p) {
+      const std::uint8_t* at = first + p * tile.panel_record_bytes;
+      unrolled<V>([&](auto v) {
+        Int totals[kRows];
+        unrolled<kRows>([&](auto r) { totals[r] = Isa::zero(); });
+        for (std::int64_t g = 0; g < count; ++g) {
+          const std::uint8_t* bytes = at + form.group_scale_at() + g * kGroupedNr + v * kLanes;
+          const Int scale = form.signed_scale ? Isa::load_s8(bytes) : Isa::load_u8(bytes);
+          unrolled<kRows>([&](auto r) {
+            totals[r] = Isa::add(totals[r], Isa::multiply(sum_of(sums + g * kGroupSums, r, p, v), scale));
+          });
+        }
+        const Float scale = floats(at, v);
+        unrolled<R>([&](auto r) { acc[r][p][v] = Isa::fma(total(totals, r), scale, acc[r][p][v]); });
+        if (!form.has_minimum) return;
+        unrolled<kRows>([&](auto r) { totals[r] = Isa::zero(); });
+        for (std::int64_t g = 0; g < count; g += 2) {
+          const std::uint8_t* bytes = at + form.group_minimum_at() + g * kGroupedNr + 2 * v * kLanes;
+          unrolled<kRows>([&](auto r) {
+            const std::int64_t i = r % kParts * lhs.groups + group0 + g;
+            const auto pair = read_as<std::int32_t>(record(r / kParts) + lhs.pairs_at + 2 * i);
+            totals[r] = Isa::dot_pairs(totals[r], pair, bytes);
+          });
+        }
+        const Float minimum = floats(at + form.floats_bytes(), v);
+        unrolled<R>([&](auto r) { acc[r][p][v] = Isa::fnma(total(totals, r), minimum, acc[r][p][v]); });
+      });
+    });
+  }
+
+  static Float total(const Int (&totals)[kRows], int r) {
+    if constexpr (kParts == 1) {
+      return Isa::to_float(totals[r]);
+    } else {
+      return Isa::join(totals[2 * r], totals[2 * r + 1]);
+    }
+  }
+
+  template <class Body>
+  static void each(const Body& body) {
+    unrolled<R>([&](auto r) { unrolled<P>([&](auto p) { unrolled<V>([&](auto v) { body(r, p, v); }); }); });
+  }
+  float* y_at(int r, int p, int v) const { return y + (r * P + p) * kGroupedNr + v * kLanes; }
+
+  // `count` records from `i` on; acc goes on from what it is.
+  template <bool kTwoLevel>
+  void add_records(std::int64_t i, std::int64_t count, const std::int32_t* sums, Float (&acc)[R][P][V]) const {
+    const std::int64_t bytes = block.form.record_bytes();
+    const std::int64_t step = kTwoLevel ? kSuperK / block.form.group_k * kGroupSums : kGroupSums;
+    const std::uint8_t* at = tile.records + i * bytes;
+    for (const std::int64_t end = i + count; i < end; ++i, at += bytes, sums += step) {
+      if constexpr (kTwoLevel) {
+        add_super(i, at, sums, acc);
+      } else {
+        add_group(i, at, sums, acc);
+      }
+    }
+  }
+
+  template <bool kTwoLevel>
+  void add_runs(std::int64_t i, std::int64_t count, const std::int32_t* sums) const {
+    Float acc[R][P][V];
+    if (block.activations.group_k == 0) {
+      each([&](auto r, auto p, auto v) { acc[r][p][v] = Isa::load_f32(y_at(r, p, v)); });
+      add_records<kTwoLevel>(i, count, sums, acc);
+      return each([&](auto r, auto p, auto v) { Isa::store(y_at(r, p, v), acc[r][p][v], kLanes); });
+    }
+    const std::int64_t run = block.activations.group_k / block.form.record_k();
+    const std::int64_t step = kTwoLevel ? kSuperK / block.form.group_k * kGroupSums : kGroupSums;
+    std::int64_t a = i / run;
+    for (const std::int64_t end = i + count; i < end; i += run, sums += run * step, ++a) {
+      each([&](auto r, auto p, auto v) { acc[r][p][v] = Isa::zerof(); });
+      add_records<kTwoLevel>(i, end - i < run ? end - i : run, sums, acc);
+      each([&](auto r, auto p, auto v) {
+        const Float scale = Isa::set1f(read_as<float>(record(r) + lhs.scale_at, a));
+        Isa::store(y_at(r, p, v), Isa::fma(acc[r][p][v], scale, Isa::load_f32(y_at(r, p, v))), kLanes);
+      });
+    }
+  }
+
+  // The records of k0 <= k < k1.
+  [[gnu::flatten, gnu::noinline]] void add_piece(std::int64_t k0, std::int64_t k1, std::int32_t* sums) const {
+    const GroupedFlush self = *this;
+    const std::int64_t size = self.block.form.group_k, record_k = self.block.form.record_k();
+    if (self.block.offsets != nullptr || self.block.sums != nullptr) correct_all(k0 / size, k1 / size, sums);
+    if (self.block.form.two_level) {
+      self.template add_runs<true>(k0 / record_k, (k1 - k0) / record_k, sums);
+    } else {
+      self.template add_runs<false>(k0 / record_k, (k1 - k0) / record_k, sums);
+    }
+  }
+
+  void finish() const {
+    each([&](auto r, auto p, auto v) {
+      const std::int64_t col = (tile.panel + p) * kGroupedNr + v * kLanes;
+      if (col >= block.cols) return;
+      Float value = Isa::load_f32(y_at(r, p, v));
+      if (block.activations.group_k == 0) {
+        value = Isa::mul(value, Isa::set1f(read_as<float>(record(r) + lhs.scale_at)));
+      }
+      if (block.bias != nullptr) value = Isa::addf(value, Isa::load_f32(block.bias + col));
+      if (block.relu) value = Isa::relu(value);
+      Isa::store(block.dst + (tile.row0 + r) * block.dst_stride + col, value, block.cols - col);
+    });
+  }
+};
+
+template <class Isa, int R, int P, int kParts, bool kStream>
+void multiply_grouped(const GroupedBlock& block, const GroupedTile& tile) {
+  constexpr int kRows = R * kParts;
+  const GroupedForm& form = block.form;
+  const GroupedLhs lhs(form, block.activations);
+  const GroupedRows<kRows> rows(tile, lhs, kParts);
+  alignas(64) std::int32_t sums[kPieceGroups * kRows * P * kGroupedNr];
+  alignas(64) float y[R * P * kGroupedNr] = {};
+  const GroupedFlush<Isa, R, P, kParts> flush{block, tile, lhs, y};
+  const std::int64_t step = piece_k(form), end = form.groups() * form.group_k;
+  for (std::int64_t k0 = 0; k0 < end; k0 += step) {
+    const std::int64_t k1 = k0 + step < end ? k0 + step : end;
+    if constexpr (kStream) {
+      form.bits == 8 ? Isa::template stream<8>(rows, form.group_k, tile.lines, k0, k1, sums)
+                     : Isa::template stream<4>(rows, form.group_k, tile.lines, k0, k1, sums);
+    } else {
+      form.bits == 8 ? dots<Isa, kRows, P, 8>(form, tile, rows, k0, k1, sums)
+                     : dots<Isa, kRows, P, 4>(form, tile, rows, k0, k1, sums);
+    }
+    flush.add_piece(k0, k1, sums);
+  }
+  flush.finish();
+}
+
+// The tallest tile of R, R / 2, ... 1 rows that `rows` fill; returns its height.
+template <class Isa, int R, int P, int kParts>
+std::int64_t multiply_some_rows(std::int64_t rows, const GroupedBlock& block, const GroupedTile& tile) {
+  if constexpr (R > 1) {
+    if (rows < R) return multiply_some_rows<Isa, R / 2, P, kParts>(rows, block, tile);
+  }
+  multiply_grouped<Isa, R, P, kParts, false>(block, tile);
+  return R;
+}
+
+template <class Isa, int kParts>
+std::int64_t multiply_tile(std::int64_t rows, std::int64_t panels, const GroupedBlock& block, const GroupedTile& tile) {
+  constexpr int kRows = kParts == 1 ? Isa::kMr : (Isa::kMr + 1) / 2;
+  if constexpr (Isa::kPanels == 2) {
+    if (panels == 2) return multiply_some_rows<Isa, kRows, 2, kParts>(rows, block, tile);
+  }
+  return multiply_some_rows<Isa, kRows, 1, kParts>(rows, block, tile);
+}
+
+// Few rows: the panels one at a time, from memory.
+template <class Isa, int R, int kParts>
+void stream_rows(const GroupedBlock& block, GroupedTile tile, std::int64_t panels) {
+  if constexpr (R > 1) {
+    if (block.rows < R) return stream_rows<Isa, R - 1, kParts>(block, tile, panels);
+  }
+  for (; tile.panel < panels; ++tile.panel) {
+    multiply_grouped<Isa, R, 1, kParts, true>(block, tile);
+    tile.lines += tile.panel_bytes;
+    tile.records += tile.panel_record_bytes;
+  }
+}
+
+// Many rows: for each chunk of panels: for each tile of rows: the chunk's panels, so that a row of the result is
+// written in long runs.
+template <class Isa>
+void gemm_grouped(const GroupedBlock& block) {
+  const GroupedLhs lhs(block.form, block.activations);
+  const std::int64_t panel_bytes = block.form.panel_bytes();
+  const std::int64_t record_bytes = block.form.records() * block.form.record_bytes();
+  const std::int64_t panels = (block.cols + kGroupedNr - 1) / kGroupedNr;
+  GroupedTile tile{lhs.row(block.lhs, 0), 0, block.rhs, block.records, 0, panel_bytes, record_bytes, 0};
+  if constexpr (Isa::kStreamRows > 0) {
+    if (block.rows * block.activations.parts() <= Isa::kStreamRows) {
+      if (!block.activations.int16) return stream_rows<Isa, Isa::kStreamRows, 1>(block, tile, panels);
+      return stream_rows<Isa, Isa::kStreamRows / 2, 2>(block, tile, panels);
+    }
+  }
+  const std::int64_t fitting = kGroupedChunkBytes / (panel_bytes + record_bytes) / Isa::kPanels * Isa::kPanels;
+  const std::int64_t chunk = fitting < Isa::kPanels ? Isa::kPanels : fitting > 64 ? 64 : fitting;
+  for (std::int64_t c0 = 0; c0 < panels; c0 += chunk) {
+    const std::int64_t c1 = c0 + chunk < panels ? c0 + chunk : panels;
+    for (std::int64_t m = 0, done = 0; m < block.rows; m += done) {
+      tile.lhs = lhs.row(block.lhs, m);
+      tile.row0 = m;
+      tile.ahead = m == 0 ? Isa::kAheadBytes : 0;  // the first tile's lines may come from beyond the L2 cache
+      for (std::int64_t p = c0; p < c1; p += Isa::kPanels) {
+        tile.lines = block.rhs + p * panel_bytes;
+        tile.records = block.records + p * record_bytes;
+        tile.panel = p;
+        const std::int64_t width = c1 - p < Isa::kPanels ? c1 - p : Isa::kPanels;
+        done = block.activations.int16 ? multiply_tile<Isa, 2>(block.rows - m, width, block, tile)
+                                       : multiply_tile<Isa, 1>(block.rows - m, width, block, tile);
+      }
+    }
+  }
+}
+
+// What a kernel's object defines.
+template <class Isa>
+constexpr GroupedKernel grouped_kernel(double multiply_adds_per_us) {
+  return {.mr = Isa::kMr,
+          .multiply_adds_per_us = multiply_adds_per_us,
+          .lhs_bytes = grouped_lhs_bytes,
+          .quantize_lhs = quantize_grouped_rows<Isa::kByteBias>,
+          .gemm = gemm_grouped<Isa>};
+}
+
+}  // namespace
+}  // namespace octavo

@@ -1,0 +1,154 @@
+// Activations for grouped codes: rows of float32 to records of integers and sums, in standard C++ that every compiler
+// makes vectors of. Included per kernel file; everything is in an anonymous namespace.
+//
+// A row's record, whose parts the functions of GroupedLhs find:
+//
+//        q       parts x padded k   int8: of int16 activations the h of all k, then the l
+//        starts  parts x groups     int32: what the sums of the group start with, -offset * R_g where all codes count
+//                                   from one offset. A kernel that lessens 8-bit codes by kByteBias, to make them
+//                                   signed, gets kByteBias * (sum of q) back here
+//        minus   parts x groups     int32: -R_g, which offsets of groups multiply
+//        sums    groups             float(R_g), which minima of one level multiply
+//        pairs   parts x groups     int16: R_g, which minima of two levels multiply
+//        scale   groups of activations, float; then the row's zero point, int32
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "kernels/detail/row_quant.h"
+#include "kernels/grouped.h"
+
+namespace octavo {
+namespace {
+
+struct GroupedLhs {
+  std::int64_t part_bytes, groups, starts_at, minus_at, sums_at, pairs_at, scale_at, zero_at, row_bytes;
+
+  GroupedLhs(const GroupedForm& form, const GroupedActivations& activations) {
+    const std::int64_t parts = activations.parts();
+    part_bytes = form.padded_k();
+    if (part_bytes % 2048 == 0) part_bytes += 64;  // or the rows of a tile fall into few sets of the L1 cache
+    groups = form.groups();
+    starts_at = parts * part_bytes;
+    minus_at = starts_at + parts * groups * 4;
+    sums_at = minus_at + (form.has_offsets ? parts * groups * 4 : 0);
+    pairs_at = sums_at + (form.has_minimum && !form.two_level ? groups * 4 : 0);
+    scale_at = pairs_at + (form.has_minimum && form.two_level ? parts * groups * 2 : 0);
+    zero_at = scale_at + activations.groups(form.k) * 4;
+    row_bytes = (zero_at + 4 + 63) / 64 * 64;
+    if (row_bytes % 2048 == 0) row_bytes += 64;
+  }
+  const char* row(const void* lhs, std::int64_t m) const { return static_cast<const char*>(lhs) + m * row_bytes; }
+};
+
+constexpr float kInt16Steps = 32639.0f;  // 127 * 256 + 127: h and l both reach 127
+
+// Integers of a run of k with one scale. Multiplying by the inverse cannot leave the range of the symmetric forms; the
+// asymmetric one is clamped as integers, which agrees with clamping before rounding.
+inline float quantize_run(const float* x, std::int64_t n, const GroupedActivations& activations, std::int8_t* q,
+                          std::int64_t part_bytes, std::int32_t* zero_point) {
+  if (n <= 0) return 1.0f;  // never; it lets GCC 12 know that the sizes below are not negative
+  std::uint32_t max_abs_bits = 0;
+  for (std::int64_t i = 0; i < n; ++i) {
+    const std::uint32_t bits = bits_from_float(x[i]) & 0x7fffffffu;
+    max_abs_bits = bits > max_abs_bits ? bits : max_abs_bits;
+  }
+  if (activations.asymmetric) {
+    float lo = 0.0f, hi = 0.0f;
+    for (std::int64_t i = 0; i < n; ++i) {
+      lo = x[i] < lo ? x[i] : lo;
+      hi = x[i] > hi ? x[i] : hi;
+    }
+    const RowQuant rq = row_quant_asymmetric(max_abs_bits, lo, hi);
+    *zero_point = rq.zero_point;
+    for (std::int64_t i = 0; i < n; ++i) {
+      std::int32_t v = rq.inverse == 0.0f ? 0 : static_cast<std::int32_t>(rint_small(x[i] * rq.inverse));
+      v += rq.zero_point;
+      q[i] = static_cast<std::int8_t>(v < -128 ? -128 : v > 127 ? 127 : v);
+    }
+    return rq.scale;
+  }
+  *zero_point = 0;
+  const float steps = activations.int16 ? kInt16Steps : 127.0f, a = float_from_bits(max_abs_bits);
+  const bool finite = max_abs_bits < kInfinityBits;
+  if (!finite || a < kSmallestRange) {
+    std::memset(q, 0, static_cast<std::size_t>(n));
+    if (activations.int16) std::memset(q + part_bytes, 0, static_cast<std::size_t>(n));
+    return finite ? 1.0f : float_from_bits(kNanBits);
+  }
+  const float inverse = steps / a;
+  if (activations.int16) {
+    for (std::int64_t i = 0; i < n; ++i) {
+      const std::int32_t v = static_cast<std::int32_t>(rint_small(x[i] * inverse)), h = (v + 128) >> 8;
+      q[i] = static_cast<std::int8_t>(h);
+      q[i + part_bytes] = static_cast<std::int8_t>(v - 256 * h);
+    }
+  } else {
+    for (std::int64_t i = 0; i < n; ++i) {
+      q[i] = static_cast<std::int8_t>(static_cast<std::int32_t>(rint_small(x[i] * inverse)));
+    }
+  }
+  return a / steps;
+}
+
+template <class T>
+inline void put(char* at, std::int64_t i, T value) {
+  std::memcpy(at + i * static_cast<std::int64_t>(sizeof(T)), &value, sizeof value);
+}
+
+// Sums of one group, from the row's integers.
+template <std::uint32_t kByteBias>
+void put_group_sums(const QuantizeGroupedLhs& task, const GroupedLhs& lhs, char* row, std::int64_t g) {
+  const GroupedForm& form = task.form;
+  const std::int64_t k0 = g * form.group_k, k1 = k0 + form.group_k < form.k ? k0 + form.group_k : form.k;
+  std::int32_t zero_point;
+  std::memcpy(&zero_point, row + lhs.zero_at, sizeof zero_point);
+  std::int32_t joined[2] = {0, 0};
+  for (int part = 0; part < task.activations.parts(); ++part) {
+    const std::int8_t* q = reinterpret_cast<const std::int8_t*>(row) + part * lhs.part_bytes;
+    std::int32_t total = 0;
+    for (std::int64_t k = k0; k < k1; ++k) total += q[k];
+    const std::int32_t sum = total - static_cast<std::int32_t>(k1 - k0) * zero_point;
+    joined[part] = sum;
+    const std::int64_t at = part * lhs.groups + g;
+    // Modulo 2^32: only the finished sum of products has to fit int32.
+    const auto wrapped = [](std::int32_t v) { return static_cast<std::uint32_t>(v); };
+    const std::uint32_t bias = form.bits == 8 ? kByteBias : 0, offset = form.has_offsets ? 0 : wrapped(form.offset);
+    put(row + lhs.starts_at, at, bias * wrapped(total) - offset * wrapped(sum));
+    if (form.has_offsets) put(row + lhs.minus_at, at, -sum);
+    if (form.has_minimum && form.two_level) put(row + lhs.pairs_at, at, static_cast<std::int16_t>(sum));
+  }
+  if (!form.has_minimum || form.two_level) return;
+  const double exact = task.activations.int16 ? 256.0 * joined[0] + joined[1] : joined[0];
+  put(row + lhs.sums_at, g, static_cast<float>(exact));
+}
+
+inline std::int64_t grouped_lhs_bytes(std::int64_t rows, const GroupedForm& form,
+                                      const GroupedActivations& activations) {
+  return rows * GroupedLhs(form, activations).row_bytes;
+}
+
+template <std::uint32_t kByteBias>
+void quantize_grouped_rows(const QuantizeGroupedLhs& task) {
+  const GroupedLhs lhs(task.form, task.activations);
+  const std::int64_t k = task.form.k, run = task.activations.group_k == 0 ? k : task.activations.group_k;
+  for (std::int64_t m = 0; m < task.rows; ++m) {
+    const float* x = task.src + m * task.src_stride;
+    char* row = static_cast<char*>(task.dst) + m * lhs.row_bytes;
+    std::int8_t* q = reinterpret_cast<std::int8_t*>(row);
+    std::int32_t zero_point = 0;
+    for (std::int64_t k0 = 0, a = 0; k0 < k; k0 += run, ++a) {
+      const std::int64_t n = k - k0 < run ? k - k0 : run;
+      put(row + lhs.scale_at, a, quantize_run(x + k0, n, task.activations, q + k0, lhs.part_bytes, &zero_point));
+    }
+    put(row + lhs.zero_at, 0, zero_point);
+    for (int part = 0; part < task.activations.parts(); ++part) {
+      std::memset(q + part * lhs.part_bytes + k, 0, static_cast<std::size_t>(lhs.part_bytes - k));
+    }
+    for (std::int64_t g = 0; g < lhs.groups; ++g) put_group_sums<kByteBias>(task, lhs, row, g);
+  }
+}
+
+}  // namespace
+}  // namespace octavo

@@ -1,0 +1,143 @@
+// AVX2, FMA and F16C, grouped codes: VPMADDUBSW with nibbles as its unsigned operand.
+//
+//       rhs register    c0: k0 k1 k2 k3 | c1: k0 k1 k2 k3 | ... | c7            nibbles of half a line, 0..15
+//       lhs broadcast       k0 k1 k2 k3 |     k0 k1 k2 k3 | ... |               one row's 4 k, -128..127
+//       VPMADDUBSW      c0: k01 | k23   | c1: k01 | k23   | ... |               16 x int16, added up to 8 times, then
+//       VPMADDWD        c0              | c1              | ... | c7            8 x int32
+//
+// A pair of products is at most 15 * 128 * 2 = 3,840, so int16 holds 8 of them. Codes of 8 bits are two nibbles: they
+// are multiplied one after the other, and VPMADDWD weighs the high ones with 16. That is exact for every code and
+// activation, -128 included, and takes as long as widening both to int16 would.
+//
+// A tile is 3 rows by 1 panel: 6 int16 accumulators, 2 rhs, the lhs and a product; the int32 sums and the floats are
+// touched once in 32 k.
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "kernels/detail/grouped_frame.h"
+#include "kernels/grouped.h"
+
+namespace octavo {
+namespace {
+
+struct Avx2Grouped {
+  using Int = __m256i;
+  using Float = __m256;
+  static constexpr int kVecs = 2;
+  static constexpr int kMr = 3;
+  static constexpr int kPanels = 1;
+  static constexpr int kStreamRows = 0;
+  static constexpr std::int64_t kAheadBytes = 4096;
+  static constexpr std::uint32_t kByteBias = 0;
+
+  static __m128i load16(const void* at) { return _mm_loadu_si128(static_cast<const __m128i*>(at)); }
+  static Int zero() { return _mm256_setzero_si256(); }
+  static Int set1(std::int32_t v) { return _mm256_set1_epi32(v); }
+  static Int load32(const std::int32_t* at) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at)); }
+  static void store32(std::int32_t* at, Int a) { _mm256_store_si256(reinterpret_cast<__m256i*>(at), a); }
+  static Int load_u8(const std::uint8_t* at) {
+    return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(at)));
+  }
+  static Int load_s8(const std::uint8_t* at) {
+    return _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(at)));
+  }
+  static Float zerof() { return _mm256_setzero_ps(); }
+  static Float set1f(float v) { return _mm256_set1_ps(v); }
+  static Float load_f32(const float* at) { return _mm256_loadu_ps(at); }
+  static Float load_f16(const std::uint16_t* at) { return _mm256_cvtph_ps(load16(at)); }
+  static Int add(Int a, Int b) { return _mm256_add_epi32(a, b); }
+  static Int multiply(Int a, Int b) { return _mm256_mullo_epi32(a, b); }
+  static Int shift8(Int a) { return _mm256_slli_epi32(a, 8); }
+  static Float to_float(Int a) { return _mm256_cvtepi32_ps(a); }
+  static __m128 join_half(__m128i h, __m128i l) {
+    const __m256d high = _mm256_mul_pd(_mm256_cvtepi32_pd(h), _mm256_set1_pd(256.0));
+    return _mm256_cvtpd_ps(_mm256_add_pd(high, _mm256_cvtepi32_pd(l)));
+  }
+  static Float join(Int h, Int l) {
+    const __m128 low = join_half(_mm256_castsi256_si128(h), _mm256_castsi256_si128(l));
+    return _mm256_set_m128(join_half(_mm256_extracti128_si256(h, 1), _mm256_extracti128_si256(l, 1)), low);
+  }
+  static Float fma(Float a, Float b, Float c) { return _mm256_fmadd_ps(a, b, c); }
+  static Float fnma(Float a, Float b, Float c) { return _mm256_fnmadd_ps(a, b, c); }
+  static Float mul(Float a, Float b) { return _mm256_mul_ps(a, b); }
+  static Float addf(Float a, Float b) { return _mm256_add_ps(a, b); }
+  static Float relu(Float y) {  // NaN stays, -0 becomes +0
+    return _mm256_andnot_ps(_mm256_cmp_ps(y, _mm256_setzero_ps(), _CMP_LE_OQ), y);
+  }
+  static Int dot_pairs(Int acc, std::int32_t pair, const std::uint8_t* bytes) {
+    const __m256i words = _mm256_cvtepu8_epi16(load16(bytes));
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(words, _mm256_set1_epi32(pair)));
+  }
+  static void store(float* dst, Float y, std::int64_t count) {
+    if (count >= 8) {
+      _mm256_storeu_ps(dst, y);
+    } else {
+      const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+      _mm256_maskstore_ps(dst, _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<std::int32_t>(count)), lanes), y);
+    }
+  }
+
+  // Adds kWeight times the products of 4 * kQuads lines, of their low or high nibbles.
+  template <bool kHigh, int kWeight, int kQuads, int R, int P>
+  static void add_nibbles(Int (&sums)[R][P][2], const std::int8_t* const (&rows)[R], std::int64_t k,
+                          const std::uint8_t* lines, std::int64_t panel_bytes) {
+    const __m256i mask = _mm256_set1_epi8(15);
+    unrolled<P>([&](auto p) {
+      __m256i shorts[R][2];
+      unrolled<4 * kQuads>([&](auto i) {
+        __m256i b[2];
+        unrolled<2>([&](auto v) {
+          const std::uint8_t* at = lines + p * panel_bytes + i * kGroupedLineBytes + 32 * v;
+          const __m256i both = _mm256_load_si256(reinterpret_cast<const __m256i*>(at));
+          b[v] = _mm256_and_si256(kHigh ? _mm256_srli_epi16(both, 4) : both, mask);
+        });
+        unrolled<R>([&](auto r) {
+          const __m256i row = _mm256_set1_epi32(read_as<std::int32_t>(rows[r] + k + 4 * i));
+          unrolled<2>([&](auto v) {
+            const __m256i pairs = _mm256_maddubs_epi16(b[v], row);
+            shorts[r][v] = i == 0 ? pairs : _mm256_add_epi16(shorts[r][v], pairs);
+          });
+        });
+      });
+      unrolled<R>([&](auto r) {
+        unrolled<2>([&](auto v) {
+          const __m256i wide = _mm256_madd_epi16(shorts[r][v], _mm256_set1_epi16(kWeight));
+          sums[r][p][v] = _mm256_add_epi32(sums[r][p][v], wide);
+        });
+      });
+    });
+  }
+
+  template <Codes kCodes, int kQuads, int R, int P>
+  static void add_quads(Int (&sums)[R][P][2], const std::int8_t* const (&rows)[R], std::int64_t k,
+                        const std::uint8_t* lines, std::int64_t panel_bytes) {
+    if constexpr (kCodes == Codes::kBytes) {
+      add_nibbles<false, 1, kQuads>(sums, rows, k, lines, panel_bytes);
+      add_nibbles<true, 16, kQuads>(sums, rows, k, lines, panel_bytes);
+    } else {
+      add_nibbles<kCodes == Codes::kHighNibbles, 1, kQuads>(sums, rows, k, lines, panel_bytes);
+    }
+  }
+
+  template <Codes kCodes, int R, int P>
+  static void add_lines(Int (&sums)[R][P][2], const std::int8_t* const (&rows)[R], std::int64_t k,
+                        const std::uint8_t* lines, std::int64_t panel_bytes, std::int64_t quads, std::int64_t ahead) {
+    for (; quads > 1; quads -= 2, k += 32, lines += 8 * kGroupedLineBytes) {
+      if (ahead != 0) {
+        unrolled<8>([&](auto i) {
+          _mm_prefetch(reinterpret_cast<const char*>(lines + i * kGroupedLineBytes + ahead), _MM_HINT_T1);
+        });
+      }
+      add_quads<kCodes, 2>(sums, rows, k, lines, panel_bytes);
+    }
+    if (quads == 1) add_quads<kCodes, 1>(sums, rows, k, lines, panel_bytes);
+  }
+};
+
+}  // namespace
+
+extern const GroupedKernel grouped_avx2;
+constexpr GroupedKernel grouped_avx2 = grouped_kernel<Avx2Grouped>(5e4);
+
+}  // namespace octavo

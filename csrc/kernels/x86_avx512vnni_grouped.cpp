@@ -1,0 +1,231 @@
+// AVX512-VNNI, grouped codes: VPDPBUSD takes codes as its unsigned operand and activations as its signed one.
+//
+//       rhs register    c0: k0 k1 k2 k3 | c1: k0 k1 k2 k3 | ... | c15           a line of codes, or its low or high
+//       nibbles lhs broadcast       k0 k1 k2 k3 |     k0 k1 k2 k3 | ... |               one row's 4 k, -128..127
+//       accumulator     c0              | c1              | ... | c15           16 x int32
+//
+// A tile is 6 rows by 2 panels: 12 sums and 12 floats in registers, 2 codes, the broadcast and what a flush reads. A
+// group of 32 k is 96 VPDPBUSD; its flush is a conversion and an FMA of each of 12, and one more FMA with minima.
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "kernels/detail/grouped_frame.h"
+#include "kernels/detail/x86_stream.h"
+#include "kernels/grouped.h"
+
+namespace octavo {
+namespace {
+
+struct Avx512VnniGrouped {
+  using Int = __m512i;
+  using Float = __m512;
+  static constexpr int kVecs = 1;
+  static constexpr int kMr = 6;
+  static constexpr int kPanels = 2;
+  static constexpr std::int64_t kAheadBytes = octavo::kAheadBytes;
+  static constexpr int kStreamRows = 4;
+  static constexpr std::uint32_t kByteBias = 0;
+
+  static Int zero() { return _mm512_setzero_si512(); }
+  static Int set1(std::int32_t v) { return _mm512_set1_epi32(v); }
+  static Int load32(const std::int32_t* at) { return _mm512_loadu_si512(at); }
+  static void store32(std::int32_t* at, Int a) { _mm512_store_si512(at, a); }
+  static Int load_u8(const std::uint8_t* at) {
+    return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at)));
+  }
+  static Int load_s8(const std::uint8_t* at) {
+    return _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at)));
+  }
+  static Float zerof() { return _mm512_setzero_ps(); }
+  static Float set1f(float v) { return _mm512_set1_ps(v); }
+  static Float load_f32(const float* at) { return _mm512_loadu_ps(at); }
+  static Float load_f16(const std::uint16_t* at) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(at)));
+  }
+  static Int add(Int a, Int b) { return _mm512_add_epi32(a, b); }
+  static Int multiply(Int a, Int b) { return _mm512_mullo_epi32(a, b); }
+  static Int shift8(Int a) { return _mm512_slli_epi32(a, 8); }
+  static Float to_float(Int a) { return _mm512_cvtepi32_ps(a); }
+  static __m256 join_half(__m256i h, __m256i l) {
+    const __m512d high = _mm512_mul_pd(_mm512_cvtepi32_pd(h), _mm512_set1_pd(256.0));
+    return _mm512_cvtpd_ps(_mm512_add_pd(high, _mm512_cvtepi32_pd(l)));
+  }
+  static Float join(Int h, Int l) {
+    const __m256 low = join_half(_mm512_castsi512_si256(h), _mm512_castsi512_si256(l));
+    const __m256 high = join_half(_mm512_extracti64x4_epi64(h, 1), _mm512_extracti64x4_epi64(l, 1));
+    return _mm512_insertf32x8(_mm512_castps256_ps512(low), high, 1);
+  }
+  static Float fma(Float a, Float b, Float c) { return _mm512_fmadd_ps(a, b, c); }
+  static Float fnma(Float a, Float b, Float c) { return _mm512_fnmadd_ps(a, b, c); }
+  static Float mul(Float a, Float b) { return _mm512_mul_ps(a, b); }
+  static Float addf(Float a, Float b) { return _mm512_add_ps(a, b); }
+  static Float relu(Float y) {  // NaN stays, -0 becomes +0
+    return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(y, _mm512_setzero_ps(), _CMP_NLE_UQ), y);
+  }
+  static Int dot_pairs(Int acc, std::int32_t pair, const std::uint8_t* bytes) {
+    const __m512i words = _mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(bytes)));
+    return _mm512_dpwssd_epi32(acc, words, _mm512_set1_epi32(pair));
+  }
+  static void store(float* dst, Float y, std::int64_t count) {
+    if (count >= 16) {
+      _mm512_storeu_ps(dst, y);
+    } else {
+      _mm512_mask_storeu_ps(dst, static_cast<__mmask16>((1u << count) - 1), y);
+    }
+  }
+
+  template <Codes kCodes>
+  static __m512i codes(const std::uint8_t* line) {
+    const __m512i both = _mm512_load_si512(line);
+    if constexpr (kCodes == Codes::kBytes) return both;
+    if constexpr (kCodes == Codes::kLowNibbles) return _mm512_and_si512(both, _mm512_set1_epi8(15));
+    return _mm512_and_si512(_mm512_srli_epi16(both, 4), _mm512_set1_epi8(15));
+  }
+
+  template <Codes kCodes, int R, int P>
+  static void add_lines(Int (&sums)[R][P][1], const std::int8_t* const (&rows)[R], std::int64_t k,
+                        const std::uint8_t* lines, std::int64_t panel_bytes, std::int64_t quads, std::int64_t ahead) {
+    for (; quads > 0; --quads, k += 16, lines += 4 * kGroupedLineBytes) {
+      if (ahead != 0) {
+        unrolled<P>([&](auto p) {
+          unrolled<4>([&](auto i) { prefetch_to_l2(lines + p * panel_bytes + i * kGroupedLineBytes + ahead); });
+        });
+      }
+      unrolled<4>([&](auto i) {
+        __m512i b[P];
+        unrolled<P>([&](auto p) { b[p] = codes<kCodes>(lines + p * panel_bytes + i * kGroupedLineBytes); });
+        unrolled<R>([&](auto r) {
+          const __m512i row = _mm512_set1_epi32(read_as<std::int32_t>(rows[r] + k + 4 * i));
+          unrolled<P>([&](auto p) { sums[r][p][0] = _mm512_dpbusd_epi32(sums[r][p][0], b[p], row); });
+        });
+      });
+    }
+  }
+
+  // A line that is loaded once. GCC otherwise makes memory operands of both its uses, and loading is what bounds a
+  // stream: Zen 4 loads 64 bytes a cycle.
+  static __m512i load_once(const std::uint8_t* line) {
+    __m512i v = _mm512_load_si512(line);
+    __asm__ volatile("" : "+v"(v));
+    return v;
+  }
+
+  template <int R>
+  static void start(Int (&sums)[R], const GroupedRows<R>& rows, std::int64_t group) {
+    unrolled<R>([&](auto r) { sums[r] = set1(read_as<std::int32_t>(rows.starts[r], group)); });
+  }
+  template <int R>
+  static void put(std::int32_t* out, const Int (&sums)[R]) {
+    unrolled<R>([&](auto r) { store32(out + r * kGroupedNr, sums[r]); });
+  }
+  template <int R>
+  static void add_line(Int (&sums)[R], const GroupedRows<R>& rows, std::int64_t k, __m512i line) {
+    unrolled<R>([&](auto r) {
+      const __m512i row = _mm512_set1_epi32(read_as<std::int32_t>(rows.q[r] + k));
+      sums[r] = _mm512_dpbusd_epi32(sums[r], line, row);
+    });
+  }
+
+  // kLines lines from `first` on of a chunk of 64 k: its low nibbles to one sum, its high ones to another.
+  template <int kFirst, int kLines, int R>
+  static void add_both(Int (&low)[R], Int (&high)[R], const GroupedRows<R>& rows, std::int64_t k,
+                       const std::uint8_t* lines) {
+    const __m512i mask = _mm512_set1_epi8(15);
+    unrolled<kLines>([&](auto i) {
+      constexpr int kLine = kFirst + i;
+      const std::uint8_t* at = lines + kLine * kGroupedLineBytes;
+      prefetch_stream<(R > 2), kLine>(at);
+      const __m512i both = load_once(at);
+      add_line(low, rows, k + 4 * kLine, _mm512_and_si512(both, mask));
+      add_line(high, rows, k + 32 + 4 * kLine, _mm512_and_si512(_mm512_srli_epi16(both, 4), mask));
+    });
+  }
+
+  template <int kFirst, int kLines, int R>
+  static void add_bytes(Int (&sums)[R], const GroupedRows<R>& rows, std::int64_t k, const std::uint8_t* lines) {
+    unrolled<kLines>([&](auto i) {
+      constexpr int kLine = kFirst + i;
+      const std::uint8_t* at = lines + kLine * kGroupedLineBytes;
+      prefetch_stream<(R > 2), kLine>(at);
+      add_line(sums, rows, k + 4 * kLine, _mm512_load_si512(at));
+    });
+  }
+
+  template <int kBits, int R>
+  [[gnu::flatten, gnu::noinline]] static void stream(const GroupedRows<R>& rows, std::int64_t size,
+                                                     const std::uint8_t* panel, std::int64_t k0, std::int64_t k1,
+                                                     std::int32_t* out) {
+    if constexpr (kBits == 8) {
+      size == 16   ? stream_bytes<4>(rows, size, panel, k0, k1, out)
+      : size == 32 ? stream_bytes<8>(rows, size, panel, k0, k1, out)
+                   : stream_bytes<16>(rows, size, panel, k0, k1, out);
+    } else if (size >= 64) {
+      stream_chunks(rows, size, panel, k0, k1, out);
+    } else {
+      size == 16 ? stream_split<4>(rows, size, panel, k0, k1, out) : stream_split<8>(rows, size, panel, k0, k1, out);
+    }
+  }
+
+  // 8-bit codes, kLines lines at a time, which a group is a multiple of.
+  template <int kLines, int R>
+  static void stream_bytes(const GroupedRows<R>& rows, std::int64_t size, const std::uint8_t* panel, std::int64_t k,
+                           std::int64_t k1, std::int32_t* out) {
+    for (std::int64_t g = k / size; k < k1; ++g, out += R * kGroupedNr) {
+      Int sums[R];
+      start(sums, rows, g);
+      std::int64_t end = k + size;
+      do {
+        add_bytes<0, kLines>(sums, rows, k, panel + k * kGroupedNr);
+        k += 4 * kLines;
+      } while (kLines == 16 && k < end);
+      put(out, sums);
+    }
+  }
+
+  // Nibbles in groups of 64 k and more.
+  template <int R>
+  static void stream_chunks(const GroupedRows<R>& rows, std::int64_t size, const std::uint8_t* panel, std::int64_t k,
+                            std::int64_t k1, std::int32_t* out) {
+    for (std::int64_t g = k / size; k < k1; ++g, out += R * kGroupedNr) {
+      Int low[R], high[R];
+      start(low, rows, g);
+      unrolled<R>([&](auto r) { high[r] = zero(); });
+      const std::int64_t end = k + size;
+      do {
+        add_both<0, 8>(low, high, rows, k, panel + k * (kGroupedNr / 2));
+        k += 64;
+      } while (k < end);
+      unrolled<R>([&](auto r) { low[r] = add(low[r], high[r]); });
+      put(out, low);
+    }
+  }
+
+  // Nibbles in groups of kLines lines, 16 or 32 k: a chunk holds 4 or 2 of them. What a last chunk holds of groups that
+  // are not there is computed from zeros, and not read.
+  template <int kLines, int R>
+  static void stream_split(const GroupedRows<R>& rows, std::int64_t size, const std::uint8_t* panel, std::int64_t k,
+                           std::int64_t k1, std::int32_t* out) {
+    constexpr std::int64_t kOut = R * kGroupedNr;
+    constexpr int kParts = 8 / kLines;  // groups of a chunk's low nibbles, and of its high ones
+    const std::int64_t last = (k1 - 1) / size;
+    for (std::int64_t g = k / size; k < k1; k += 64, g += 2 * kParts, out += 2 * kParts * kOut) {
+      unrolled<kParts>([&](auto part) {
+        const std::int64_t first = g + part, second = g + kParts + part;
+        Int low[R], high[R];
+        start(low, rows, first < last ? first : last);
+        start(high, rows, second < last ? second : last);
+        add_both<kLines * part, kLines>(low, high, rows, k, panel + k * (kGroupedNr / 2));
+        put(out + part * kOut, low);
+        put(out + (kParts + part) * kOut, high);
+      });
+    }
+  }
+};
+
+}  // namespace
+
+extern const GroupedKernel grouped_avx512vnni;
+constexpr GroupedKernel grouped_avx512vnni = grouped_kernel<Avx512VnniGrouped>(1.5e5);
+
+}  // namespace octavo

@@ -1,0 +1,156 @@
+"""GGUF files of octavo's matrices and of arrays, written by the `gguf` package."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from octavo._layers.linear import QuantLinear
+from octavo._layers.matrix import QuantMatrix
+from octavo._layers.weights import GroupedWeights
+from octavo._models.fill import survey
+from octavo._util.extras import import_extra
+from octavo.gguf._blocks import ENCODERS
+from octavo.gguf._types import BY_NAME
+
+__all__ = ["save"]
+
+_ARRAY_TYPES = ("F32", "F16", *ENCODERS)
+
+
+def save(
+    model: Any,
+    path: str | os.PathLike[str],
+    *,
+    types: str | Mapping[str, str] = "F16",
+    metadata: Mapping[str, Any] | None = None,
+) -> None:
+    """Writes what a model holds as a GGUF file: matrices in groups as they are, arrays in the types that are asked for.
+
+    Needs the extra "gguf": the package of that name writes the file and quantizes float arrays, as llama.cpp does.
+
+    Args:
+        model: a dict of arrays, `QuantMatrix` and `QuantLinear`, nested as deep as you like, or any tree of objects
+            with them. Names of tensors are the way there, joined by dots; a layer's are "NAME.weight" and "NAME.bias".
+        path: of the file. It is written beside `path` and renamed when it is complete.
+        types: what float arrays of two and more dimensions become: "F32", "F16", "Q8_0" or "Q4_0"; or a dict from
+            patterns of names to these, of which the first that matches counts, F16 where none does. Arrays of one
+            dimension, such as norms, are F32, as llama.cpp wants them. Quantized matrices keep their integers.
+        metadata: keys and values. "general.architecture" is "octavo" where it is not given.
+
+    Raises:
+        ImportError: the package is not installed; the message has the command that installs it.
+        TypeError: an array or a metadata value has no type in GGUF.
+        ValueError: a type is unknown; its blocks do not divide the rows; quantized weights are neither of Q8_0's nor
+            of Q4_0's form (int8 or int4, groups of 32, float16 scales, nothing else).
+
+    Example:
+        >>> import tempfile, numpy as np, octavo as oc
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     oc.gguf.save({"norm": np.ones(3, np.float32)}, folder + "/x.gguf", metadata={"general.name": "example"})
+        ...     oc.gguf.load(folder + "/x.gguf").metadata["general.name"]
+        'example'
+    """
+    package = import_extra("gguf", purpose="octavo.gguf.save", extra="gguf")
+    patterns = {"*": types} if isinstance(types, str) else dict(types)
+    for pattern, name in patterns.items():
+        if name not in _ARRAY_TYPES:
+            raise ValueError(f"types: {pattern!r} must be one of {_ARRAY_TYPES}, got {name!r}")
+    found, _ = survey(model, lambda value: isinstance(value, (QuantMatrix, QuantLinear, np.ndarray)))
+    if not found:
+        raise ValueError("the model holds no matrix and no array, so there is nothing to write")
+    destination = Path(os.path.realpath(path))
+    beside = destination.with_name(f".{destination.name}.tmp")
+    keys = {"general.architecture": "octavo", **(metadata or {})}
+    writer = package.GGUFWriter(None, str(keys.pop("general.architecture")))
+    for key, value in keys.items():
+        _put_metadata(package, writer, key, value)
+    for name, value in found.items():
+        try:
+            for full, raw, kind in _tensors(package, name, value, patterns):
+                writer.add_tensor(full, raw, raw_dtype=package.GGMLQuantizationType[kind])
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{name}: {error}") from None
+    try:
+        writer.write_header_to_file(path=beside)
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        os.replace(beside, destination)
+    finally:
+        writer.close()
+        beside.unlink(missing_ok=True)
+
+
+def _tensors(package: Any, name: str, value: Any, patterns: Mapping[str, str]) -> list[tuple[str, NDArray[Any], str]]:
+    """(name, array or rows of blocks, type) of everything that one object is written as."""
+    if isinstance(value, QuantMatrix):
+        if value.axis != 0:
+            raise ValueError("GGUF holds rows of outputs; write the transpose of a matrix with axis=1")
+        return [(name, *_blocks(value._layer))]
+    if isinstance(value, QuantLinear):
+        prefix = f"{name}." if name else ""
+        parts = [(f"{prefix}weight", *_blocks(value))]
+        return parts if value.bias is None else [*parts, (f"{prefix}bias", np.array(value.bias), "F32")]
+    if value.dtype.kind != "f" or value.ndim == 0:
+        kinds = {f"int{8 * size}": f"I{8 * size}" for size in (1, 2, 4, 8)}
+        if value.dtype.name not in kinds or value.ndim == 0:
+            raise TypeError(f"GGUF has no type for an array of {value.dtype} and shape {value.shape}")
+        return [(name, np.ascontiguousarray(value), kinds[value.dtype.name])]
+    kind = "F32" if value.ndim == 1 else next((t for p, t in patterns.items() if fnmatch.fnmatch(name, p)), "F16")
+    single = np.ascontiguousarray(value, np.float32)
+    if not np.isfinite(single).all():
+        raise ValueError("it holds NaN or infinity (in float32)")
+    if kind == "F32":
+        return [(name, single, kind)]
+    if kind == "F16":
+        with np.errstate(over="ignore"):
+            half = single.astype(np.float16)
+        if not np.isfinite(half).all():
+            raise ValueError("a value is beyond float16; choose F32 for it")
+        return [(name, half, kind)]
+    if single.shape[-1] % BY_NAME[kind].block != 0:
+        raise ValueError(f"its rows have {single.shape[-1]} elements; {kind} needs a multiple of {BY_NAME[kind].block}")
+    return [(name, package.quants.quantize(single, package.GGMLQuantizationType[kind]), kind)]
+
+
+def _blocks(layer: QuantLinear) -> tuple[NDArray[Any], str]:
+    """Rows of blocks, and their type."""
+    weights = layer._weights
+    w = weights.codes() if isinstance(weights, GroupedWeights) else None
+    plain = w is not None and w.group_size == 32 and w.codes.dtype == np.int8 and w.scale.dtype == np.float16
+    if w is None or not plain or any(a is not None for a in (w.zero_point, w.minimum, w.group_scale)):
+        raise ValueError(
+            "its weights must be of Q8_0's or Q4_0's form to be written as they are (int8 or int4, groups of 32, "
+            f"float16 scales), got {layer!r}; pass .dequantize() or .weight to have them quantized anew"
+        )
+    kind = "Q4_0" if w.bits == 4 else "Q8_0"
+    blocks = ENCODERS[kind](w)
+    return blocks.reshape(len(blocks), -1), kind
+
+
+def _put_metadata(package: Any, writer: Any, key: str, value: Any) -> None:
+    types = package.GGUFValueType
+    if isinstance(value, bool):
+        writer.add_bool(key, value)
+    elif isinstance(value, (int, np.integer)):
+        number = int(value)
+        if not -(2**63) <= number < 2**64:
+            raise TypeError(f"metadata {key!r} must fit 64 bits, got {number}")
+        narrow, wide = (types.UINT32, types.UINT64) if number >= 0 else (types.INT32, types.INT64)
+        writer.add_key_value(key, number, narrow if -(2**31) <= number < 2**32 else wide)
+    elif isinstance(value, (float, np.floating)):
+        writer.add_float32(key, float(value))
+    elif isinstance(value, str):
+        writer.add_string(key, value)
+    elif isinstance(value, (list, tuple)):
+        if value:  # an empty list has no type of elements, and nothing to say
+            writer.add_array(key, list(value))
+    else:
+        raise TypeError(f"metadata {key!r} must be a number, text, or a list of them, got {type(value).__name__}")

@@ -1,0 +1,91 @@
+"""Files that octavo writes, as the `gguf` package reads them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+
+import octavo as oc
+from gguf_files import random_blocks, write_blocks
+from reference import assert_same_bits
+
+F = np.float32
+
+
+def read_by_the_package(path: Path) -> dict[str, tuple[str, np.ndarray]]:
+    return {
+        t.name: (t.tensor_type.name, gguf.quants.dequantize(t.data, t.tensor_type))
+        for t in gguf.GGUFReader(path).tensors
+    }
+
+
+@pytest.mark.parametrize("kind", ["Q8_0", "Q4_0"])
+def test_save_writes_weights_as_they_are(tmp_path: Path, kind: str) -> None:
+    raw = random_blocks(kind, 9, 3)
+    write_blocks(tmp_path / "in.gguf", {"a.w": (kind, raw)})
+    tensors, metadata = oc.gguf.load(tmp_path / "in.gguf")
+    oc.gguf.save(tensors, tmp_path / "out.gguf", metadata=metadata)
+    found = read_by_the_package(tmp_path / "out.gguf")
+    assert found["a.w"][0] == kind
+    assert_same_bits(found["a.w"][1], tensors["a"]["w"].dequantize())
+    again = gguf.GGUFReader(tmp_path / "out.gguf").tensors[0].data
+    np.testing.assert_array_equal(again.reshape(-1), raw.reshape(-1))
+
+
+@pytest.mark.parametrize("kind", ["Q8_0", "Q4_0", "F16", "F32"])
+def test_save_of_floats_is_what_load_and_the_package_read(tmp_path: Path, kind: str) -> None:
+    w = np.random.default_rng(0).standard_normal((6, 64)).astype(F)
+    oc.gguf.save({"w": w, "norm": w[0]}, tmp_path / "x.gguf", types={"w": kind})
+    found, ours = read_by_the_package(tmp_path / "x.gguf"), oc.gguf.load(tmp_path / "x.gguf").tensors
+    assert found["w"][0] == kind
+    assert found["norm"][0] == "F32"
+    values = ours["w"].dequantize() if kind.startswith("Q") else ours["w"].astype(F)
+    assert_same_bits(found["w"][1].astype(F), values)
+    assert np.abs(values - w).max() < {"Q8_0": 0.02, "Q4_0": 0.4, "F16": 0.002, "F32": 1e-9}[kind]
+    np.testing.assert_array_equal(ours["norm"], w[0])
+
+
+def test_save_writes_layers_with_their_bias_and_metadata(tmp_path: Path) -> None:
+    layer = oc.QuantLinear.from_grouped(
+        oc.GroupedCodes(np.ones((2, 32), np.int8), np.ones((2, 1), np.float16), 4, 32), np.array([1, 2])
+    )
+    metadata = {"general.architecture": "llama", "n": 3, "minus": -3, "x": 0.5, "yes": True, "words": ["a", "b"]}
+    oc.gguf.save({"fc": layer}, tmp_path / "x.gguf", metadata=metadata)
+    tensors, found = oc.gguf.load(tmp_path / "x.gguf")
+    assert {name: found[name] for name in metadata} == metadata
+    np.testing.assert_array_equal(tensors["fc"]["bias"], [1, 2])
+    np.testing.assert_array_equal(tensors["fc"]["weight"].dequantize(), np.ones((2, 32)))
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "error", "words"),
+    [
+        ({}, {}, ValueError, "nothing to write"),
+        (
+            {"w": np.ones((2, 33), F)},
+            {"types": "Q8_0"},
+            ValueError,
+            "w: its rows have 33 elements; Q8_0 needs a multiple of 32",
+        ),
+        ({"w": np.ones((2, 32), F)}, {"types": "Q3_K"}, ValueError, "must be one of .*, got 'Q3_K'"),
+        ({"w": np.full((2, 32), np.nan, F)}, {}, ValueError, "w: it holds NaN"),
+        ({"w": np.full((2, 32), 1e6, F)}, {}, ValueError, "w: a value is beyond float16"),
+        ({"w": np.ones((2, 2), np.complex64)}, {}, TypeError, "w: GGUF has no type for an array of complex64"),
+        ({"w": oc.QuantMatrix(np.eye(32), axis=0)}, {}, ValueError, "w: its weights must be of Q8_0's or Q4_0's form"),
+        ({"w": oc.QuantMatrix(np.eye(32))}, {}, ValueError, "w: GGUF holds rows of outputs"),
+        ({"w": np.ones(2)}, {"metadata": {"k": {}}}, TypeError, "metadata 'k' must be a number, text"),
+    ],
+)
+def test_save_names_what_it_cannot_write(
+    tmp_path: Path, model: Any, options: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    path = tmp_path / "x.gguf"
+    path.write_bytes(b"as it was")
+    with pytest.raises(error, match=words):
+        oc.gguf.save(model, path, **options)
+    assert path.read_bytes() == b"as it was"
+    assert len(list(tmp_path.iterdir())) == 1
