@@ -146,6 +146,7 @@ def answer(call: Callable[[np.ndarray, np.ndarray], Any], magnitude: float) -> A
         return type(error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("magnitude", MAGNITUDES)
 @pytest.mark.parametrize("name", CALLS)
 @pytest.mark.filterwarnings("ignore:.*has seen only zeros:UserWarning")

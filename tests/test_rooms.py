@@ -89,6 +89,7 @@ def test_module_imports_from_rooms_below_alone(module: str) -> None:
     assert {room(name) for name in imports(module)} <= below(room(module))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", [m for m in MODULES if m not in ROOT])
 def test_module_imports_the_compiled_core_only_where_listed(module: str) -> None:
     assert "_core" not in imports(module) or module in MAY_IMPORT_CORE
@@ -149,6 +150,7 @@ def examples_in(path: Path) -> int:
     return sum(len(doctest.DocTestParser().get_examples(text)) for text in texts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", [m for m in MODULES if m != "__main__"])
 def test_every_example_runs(module: str) -> None:
     runner = doctest.DocTestRunner()
@@ -171,6 +173,7 @@ MAY_IMPORT = (
 )
 
 
+@pytest.mark.slow
 def test_import_brings_what_is_listed_alone() -> None:
     code = f"""
 import sys, numpy

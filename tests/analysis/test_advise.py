@@ -23,6 +23,7 @@ def forward(m: dict[str, Any], x: np.ndarray) -> np.ndarray:
     return y
 
 
+@pytest.mark.slow
 def test_each_layer_and_array_has_a_row_for_each_batch_size() -> None:
     x = rng.standard_normal((3, 64), dtype=F)
     advice = oc.advise(model(), x, layers={oc.nn.Linear}, arrays=["w"], batch_sizes=[1, 7], forward=forward)
@@ -77,6 +78,7 @@ def test_a_layer_that_is_wrong_on_some_of_its_rows_is_never_recommended() -> Non
         assert row.recommendation == "float"
 
 
+@pytest.mark.slow
 def test_advice_draws_itself(tmp_path: Path) -> None:
     figure_module = pytest.importorskip("matplotlib.figure", reason="plots need matplotlib, octavo's extra cli")
     m = model()
@@ -100,6 +102,7 @@ def tied(m: dict[str, Any], ids: Any) -> np.ndarray:
     return y
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["in_out", "out_in"])
 def test_arrays_are_measured_on_the_rows_that_they_meet_as_the_model_uses_them(layout: str) -> None:
     m = {name: rng.standard_normal((64, 64), dtype=F) for name in ("wte", "wpe", "w")}
@@ -119,6 +122,7 @@ def test_arrays_are_measured_on_the_rows_that_they_meet_as_the_model_uses_them(l
     assert "out_in" in str(advice)
 
 
+@pytest.mark.slow
 def test_a_model_with_predict_runs_by_itself() -> None:
     class Net:
         def __init__(self) -> None:
@@ -145,6 +149,7 @@ def test_a_model_with_predict_runs_by_itself() -> None:
         oc.advise({"w": net.w}, x, forward=lambda m, x: m["w"][0] + 1)
 
 
+@pytest.mark.slow
 def test_a_poor_answer_is_left_in_float_however_fast() -> None:
     w = rng.standard_normal((512, 512), dtype=F)
     w[0] *= 1e4  # int4, one group a column: all other weights of the column become zero

@@ -100,6 +100,7 @@ def test_table_has_a_line_a_layer() -> None:
     assert len({len(line) for line in lines}) == 1
 
 
+@pytest.mark.slow
 def test_plot_writes_a_picture_draws_into_axes_or_names_the_extra(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -102,6 +102,7 @@ def test_page_and_table_name_who_is_wrong(tmp_path: Path) -> None:
     assert "](x.png)" in page
 
 
+@pytest.mark.slow
 def test_plot_is_drawn(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="plots: pip install 'octavo[cli]'")
     peer_plot.plot({"runs": [RUN], "limits": LIMITS}, tmp_path / "x.png")

@@ -25,6 +25,7 @@ def pinned(monkeypatch: pytest.MonkeyPatch):
     oc.set_num_threads(threads)
 
 
+@pytest.mark.slow
 def test_bench_prints_a_row_for_each_shape(pinned, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["bench", "--threads", "1", "--kernel", "scalar", "--rounds", "2", "--shapes", "1x64x32", "3x5x7"]
     assert cli.main(command) == 0
@@ -38,6 +39,7 @@ def test_bench_prints_a_row_for_each_shape(pinned, capsys: pytest.CaptureFixture
         assert ratio == pytest.approx(numpy_us / octavo_us, rel=0.5)
 
 
+@pytest.mark.slow
 def test_bench_writes_its_figures(pinned, tmp_path: Path) -> None:
     out = tmp_path / "bench.json"
     assert cli.main(["bench", "--threads", "1", "--rounds", "2", "--shapes", "2x33x17", "--json", str(out)]) == 0
@@ -50,6 +52,7 @@ def test_bench_writes_its_figures(pinned, tmp_path: Path) -> None:
     assert 0 < row["largest_error"] < bench.LARGEST_ERROR
 
 
+@pytest.mark.slow
 def test_bench_holds_numpy_to_as_many_threads(
     capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -68,6 +71,7 @@ def test_bench_holds_numpy_to_as_many_threads(
     assert "1x2x3" in capfd.readouterr().out
 
 
+@pytest.mark.slow
 def test_bench_tells_a_wrong_answer(
     pinned, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -20,6 +20,7 @@ def test_info_prints_kernels_and_threads(capsys: pytest.CaptureFixture[str]) -> 
         assert word in text
 
 
+@pytest.mark.slow
 def test_demo_prints_the_table_and_draws_it(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     pytest.importorskip("sklearn", reason="the demo's data and training: pip install 'octavo[demo]'")
     picture = tmp_path / "demo.png"
@@ -31,6 +32,7 @@ def test_demo_prints_the_table_and_draws_it(capsys: pytest.CaptureFixture[str], 
     assert picture.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
+@pytest.mark.slow
 def test_demo_result_is_accurate_and_small() -> None:
     pytest.importorskip("sklearn", reason="the demo's data and training: pip install 'octavo[demo]'")
     result = demo.run(epochs=4)
@@ -65,6 +67,7 @@ def test_demo_names_the_extra_that_is_missing(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("arguments", "code"), [(["info"], 0), (["demo", "--plot", "/nowhere/x.png"], 1)], ids=str)
 def test_the_package_runs_as_a_module(arguments: list[str], code: int) -> None:
     done = subprocess.run([sys.executable, "-m", "octavo", *arguments], capture_output=True, text=True, timeout=60)

@@ -74,6 +74,7 @@ def test_quantize_follows_an_index_into_a_folder(tmp_path: Path, capsys: pytest.
     assert "blocks.0.fc1" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_advise_times_each_shape_and_measures_the_worst_layer(
     source: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -30,6 +30,7 @@ def texts() -> list[Path]:
     return [path for path in [*TOP.glob("*.md"), *inside] if path != Path(__file__)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("instead", PHRASES)
 def test_phrase_is_not_used(instead: str) -> None:
     pattern = re.compile(PHRASES[instead])

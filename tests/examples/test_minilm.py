@@ -154,6 +154,7 @@ def test_batches_hold_each_sentence_once_and_one_length(minilm: Any) -> None:
     assert all(len({len(tokens[i]) for i in batch}) == 1 for batch in found)
 
 
+@pytest.mark.slow
 def test_docstrings_are_sentences_with_their_place(minilm: Any) -> None:
     found = minilm.docstrings(30)
     assert len(found) == 30

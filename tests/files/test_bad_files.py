@@ -173,6 +173,7 @@ FORGERIES = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", FORGERIES)
 def test_load_refuses_what_is_wrong_though_its_checksums_are_right(case: str, forged: Forged) -> None:
     change, message = FORGERIES[case]
@@ -214,6 +215,7 @@ def test_path_that_does_not_exist_is_an_os_error(tmp_path: Path) -> None:
         oc.save({"a": np.zeros(1)}, tmp_path / "nowhere" / "x")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_every_truncation_is_refused(name: str, tmp_path: Path) -> None:
     whole = file(name).read_bytes()
@@ -223,6 +225,7 @@ def test_every_truncation_is_refused(name: str, tmp_path: Path) -> None:
             oc.load(tmp_path / "x")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_every_flipped_bit_is_refused(name: str, tmp_path: Path) -> None:
     """No byte could change the model unseen: there are checksums of the header and of each tensor."""

@@ -230,6 +230,7 @@ print([int(line.split()[1]) for line in open("/proc/self/status") if line.starts
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc to know the peak of memory")
 @pytest.mark.parametrize("dtype", ["int8", "int4"])
 def test_memory_stays_near_the_largest_tensor(dtype: str, tmp_path: Path) -> None:

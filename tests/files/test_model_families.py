@@ -105,6 +105,7 @@ def converted(name: str, folder: Path, count: int) -> tuple[list[Part], Conversi
     return parts, quantize_checkpoint(source, folder / ("out" if count > 1 else "out.safetensors"), choice=choice)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 3], ids=["one file", "three files"])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_converted_family_fills_a_numpy_model(name: str, count: int, tmp_path: Path) -> None:
@@ -147,6 +148,7 @@ def same(found: np.ndarray, expected: np.ndarray, exact: np.ndarray) -> None:
     assert np.linalg.norm(found - exact) <= 0.02 * np.linalg.norm(exact)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_family_in_several_files_holds_what_one_file_holds(name: str, tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
@@ -159,6 +161,7 @@ def test_family_in_several_files_holds_what_one_file_holds(name: str, tmp_path: 
     assert {key: repr(value) for key, value in parts.items()} == {key: repr(value) for key, value in whole.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_family_converted_to_arrays_fills_a_dict_of_arrays(name: str, tmp_path: Path) -> None:
     parts = list(FAMILIES[name]())

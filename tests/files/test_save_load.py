@@ -293,6 +293,7 @@ def test_cycles_are_fine(tmp_path: Path) -> None:
     assert filled.itself is filled
 
 
+@pytest.mark.slow
 def test_deep_models_are_fine(tmp_path: Path) -> None:
     def build(layer: Any) -> list[Any]:
         model = [layer]
@@ -443,6 +444,7 @@ print(peak() - before, sum(layer.nbytes for layer in model.values()))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc to know the peak of memory")
 def test_peak_of_memory_while_loading_is_near_the_packed_size(tmp_path: Path) -> None:
     def run(*arguments: str) -> list[int]:

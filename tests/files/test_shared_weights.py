@@ -44,6 +44,7 @@ def test_layers_that_differ_in_anything_do_not_share() -> None:
         np.testing.assert_array_equal(new(X), oc.QuantLinear(layer.weight, layer.bias)(X))
 
 
+@pytest.mark.slow
 def test_calibrated_layers_have_weights_of_their_own() -> None:
     model = oc.nn.Sequential(oc.nn.Linear(W), oc.nn.ReLU(), oc.nn.Linear(W))
     options = {"calibration": [X], "rounding": "gptq", "group_size": 32}

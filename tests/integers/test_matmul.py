@@ -30,6 +30,7 @@ def result_type(a: type, b: type) -> type:
     return np.int64 if kind.kind == "f" else kind.type
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("a_type", "b_type"), PAIRS, ids=PAIR_IDS)
 def test_matmul_small_equals_numpy(kernel: str, a_type: type, b_type: type) -> None:
     rng = np.random.default_rng(0)
@@ -41,6 +42,7 @@ def test_matmul_small_equals_numpy(kernel: str, a_type: type, b_type: type) -> N
         np.testing.assert_array_equal(y, numpy_matmul(a, b, dtype), err_msg=f"{(m, k, n)} {kind}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("a_type", "b_type"), PAIRS, ids=PAIR_IDS)
 def test_matmul_large_equals_numpy(kernel: str, a_type: type, b_type: type) -> None:
     rng = np.random.default_rng(1)
@@ -54,6 +56,7 @@ def test_matmul_large_equals_numpy(kernel: str, a_type: type, b_type: type) -> N
             np.testing.assert_array_equal(y, numpy_matmul(a, b, dtype), err_msg=f"{(m, k, n)} {kind}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dtype", TYPES, ids=lambda t: t.__name__)
 def test_matmul_long_sums_equal_numpy(kernel: str, dtype: type, kind: str) -> None:
@@ -63,6 +66,7 @@ def test_matmul_long_sums_equal_numpy(kernel: str, dtype: type, kind: str) -> No
     np.testing.assert_array_equal(oc.matmul(a, b), np.matmul(a, b))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("result", INTEGERS, ids=lambda t: t.__name__)
 @pytest.mark.parametrize("kind", ["full", "extremes", "small", "words"])
 def test_matmul_with_dtype_equals_numpy(kernel: str, result: type, kind: str) -> None:
@@ -87,6 +91,7 @@ def test_matmul_wraps_as_python_integers_do(dtype: type) -> None:
     np.testing.assert_array_equal(oc.matmul(a, b), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", ["rows", "columns", "both"])
 def test_matmul_blocks_of_different_ranges_equal_numpy(kernel: str, columns: str) -> None:
     """Small values with a few large ones: blocks of rows and of columns take digits, or widths, of their own."""
@@ -134,6 +139,7 @@ def test_matmul_many_small_matrices_equal_numpy(threads: int) -> None:
     np.testing.assert_array_equal(oc.matmul(c, c), np.matmul(c, c))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["full", "small", "words"])
 @pytest.mark.parametrize("shape", [(300, 120, 280), (5, 700, 600), (16, 300, 1000), (1000, 300, 9)], ids=str)
 def test_matmul_is_independent_of_threads(threads: int, shape: tuple[int, int, int], kind: str) -> None:
@@ -144,6 +150,7 @@ def test_matmul_is_independent_of_threads(threads: int, shape: tuple[int, int, i
         np.testing.assert_array_equal(oc.matmul(a, b), np.matmul(a, b))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0, 0.001, 0.01, 0.3, 1])
 @pytest.mark.parametrize("shape", [(3, 5, 7), (70, 129, 511), (10, 700, 1030), (4, 300, 64)], ids=str)
 def test_matmul_bool_equals_numpy(kernel: str, shape: tuple[int, int, int], share: float) -> None:
@@ -170,6 +177,7 @@ def test_matmul_bool_counts_every_true_byte_once() -> None:
     np.testing.assert_array_equal(oc.matmul(a, a.T).view(np.uint8), [[1]])
 
 
+@pytest.mark.slow
 def test_matmul_ten_million_products_a_sum() -> None:
     k = 10_000_000
     least = np.full((1, k), -128, np.int8)
@@ -181,6 +189,7 @@ def test_matmul_ten_million_products_a_sum() -> None:
     assert oc.matmul(a, a) == (squares + 2**63) % 2**64 - 2**63
 
 
+@pytest.mark.slow
 def test_matmul_memory_beside_the_result_is_bounded() -> None:
     pytest.importorskip("resource", reason="peak memory is read by the resource module, which Windows lacks")
     code = """
@@ -213,6 +222,7 @@ def operands(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
     return a, b
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150)
 @given(operands())
 def test_matmul_hypothesis_equals_numpy(pair: tuple[np.ndarray, np.ndarray]) -> None:

@@ -14,6 +14,7 @@ import octavo as oc
 from integer_values import TYPES, integers, numpy_matmul
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["full", "small", "words", "outliers", "extremes"])
 @pytest.mark.parametrize("b_type", TYPES, ids=lambda t: t.__name__)
 def test_packed_integer_products_equal_numpy(kernel: str, b_type: type, kind: str) -> None:

@@ -64,6 +64,7 @@ def test_einsum_is_the_layers_bits() -> None:
     same(np.einsum("ij,jk", X.tolist(), oc.QuantMatrix(W)), oc.QuantLinear(W.T)(X.astype(float)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", OTHER_SUMS)
 def test_other_sums_are_of_the_values(text: str) -> None:
     q = oc.QuantMatrix(W)

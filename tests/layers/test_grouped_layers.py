@@ -41,6 +41,7 @@ def kernel(request: pytest.FixtureRequest) -> Any:
     oc.use_kernel(None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("form", "group_size"),
     [(f, g) for f in FORMS for g in (16, 32, 64, 128, 256, None) if "two" not in f or g not in (256, None)],

@@ -26,6 +26,7 @@ SIZES = [(1, 1), (2, 17), (3, 5), (4, 16), (5, 15), (15, 31), (16, 8), (17, 9), 
 # the definition, to the bit
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("relu", [False, True], ids=["linear", "relu"])
 @pytest.mark.parametrize("activation", ["symmetric", "asymmetric"])
 def test_call_equals_the_definition(kernel: str, activation: str, relu: bool) -> None:
@@ -36,6 +37,7 @@ def test_call_equals_the_definition(kernel: str, activation: str, relu: bool) ->
             assert_same_bits(layer(x), expected_of(layer, x), f"{kernel} {m}x{k}x{n}")
 
 
+@pytest.mark.slow
 def test_call_gives_the_same_bits_with_any_number_of_threads(kernel: str, threads: int) -> None:
     for m, k, n in [(2, 1100, 1000), (150, 130, 190), (700, 64, 80)]:
         layer = random_layer(k, n, activation="asymmetric")
@@ -121,6 +123,7 @@ def test_init_quantizes_weights_as_the_definition() -> None:
     assert np.all(np.abs(layer.weight - w) <= scale[:, None] * F(0.5000001))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", ["symmetric", "asymmetric"])
 @pytest.mark.parametrize("rows", [2, 256])
 @pytest.mark.parametrize("seed", range(8))

@@ -101,6 +101,7 @@ def test_call_with_zero_size_dimensions(kernel: str, m: int, k: int, n: int) -> 
             np.testing.assert_array_equal(y, np.broadcast_to(np.maximum(bias, 0) if relu else bias, (m, n)))
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150)
 @given(
     m=st.integers(0, 40),
@@ -271,6 +272,7 @@ def test_from_float_reads_weight_and_bias() -> None:
         oc.QuantLinear.from_float(3)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=200)
 @given(
     weight_shape=st.lists(st.integers(0, 4), max_size=3).map(tuple),

@@ -31,6 +31,7 @@ def grouped(q: np.ndarray, scale: object = 1.0, *, zero_point: object = None, gr
 # the definition, to the bit
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group_size", GROUPS, ids=lambda g: f"g{g}")
 @pytest.mark.parametrize("symmetric", [True, False], ids=["weights", "weights-with-zero-points"])
 @pytest.mark.parametrize("activation", ["symmetric", "asymmetric"])
@@ -47,6 +48,7 @@ def test_call_equals_the_definition(kernel: str, activation: str, symmetric: boo
             assert_same_bits(layer(x[m : m + 1]), expected[m : m + 1], f"{kernel} row {m}, {k}x{n}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("symmetric", [True, False], ids=["weights", "weights-with-zero-points"])
 @pytest.mark.parametrize("k", [1000, 2177, 2500])
 @pytest.mark.parametrize("group_size", [512, 1024, 2176, None], ids=lambda g: f"g{g}")
@@ -58,6 +60,7 @@ def test_call_with_long_groups_equals_the_definition(kernel: str, group_size: in
         assert_same_bits(layer(x[:m]), expected[:m], f"{kernel} {m} rows")
 
 
+@pytest.mark.slow
 def test_call_gives_the_same_bits_with_any_number_of_threads(kernel: str, threads: int) -> None:
     for m, k, n in [(1, 2100, 1000), (3, 1100, 700), (150, 130, 190), (400, 64, 80)]:
         layer = random_int4_layer(k, n, 64, symmetric=False, activation="asymmetric")
@@ -65,6 +68,7 @@ def test_call_gives_the_same_bits_with_any_number_of_threads(kernel: str, thread
         assert_same_bits(layer(x), expected_of(layer, x), f"{threads} threads, {kernel} {m}x{k}x{n}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("zero_point", [None, -8, 7])
 @pytest.mark.parametrize("group_size", [32, 128, None])
 def test_call_with_extreme_integers_is_exact(kernel: str, group_size: int | None, zero_point: int | None) -> None:
@@ -91,6 +95,7 @@ def test_groups_are_added_in_order_in_float32(kernel: str) -> None:
         assert_same_bits(layer(x[:m]), np.full((m, 1), expected, F))
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=120)
 @given(
     m=st.integers(0, 40),
@@ -276,6 +281,7 @@ def test_from_grouped_refuses_what_the_kernels_do_not_take() -> None:
 BOUNDS = {(False, False): 2_097_151, (True, False): 1_052_688, (False, True): 1_118_481, (True, True): 561_433}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("wide", "bound"), BOUNDS.items(), ids=str)
 def test_in_features_of_a_group_are_bounded(kernel: str, wide: tuple[bool, bool], bound: int) -> None:
     activation, zero_point = "asymmetric" if wide[0] else "symmetric", 7 if wide[1] else None

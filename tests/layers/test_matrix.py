@@ -62,6 +62,7 @@ PRODUCTS: dict[str, Callable[[Any, Any], Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("product", PRODUCTS)
 @pytest.mark.parametrize("shape", [(70,), (1, 70), (6, 70), (0, 70), (2, 3, 70)])
 @pytest.mark.parametrize("axis", [1, 0])
@@ -237,6 +238,7 @@ INDICES: list[Any] = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("index", INDICES, ids=str)
 def test_indexing_gives_what_the_values_give(index: Any, options: dict[str, Any]) -> None:
     for axis in (0, 1):
@@ -332,6 +334,7 @@ def indices(draw: st.DrawFn) -> Any:
     return draw(st.one_of(entry, st.lists(entry, max_size=4).map(tuple)))
 
 
+@pytest.mark.slow
 @given(indices(), st.sampled_from([*MATRICES, "embedding", "embedding int4"]))
 def test_any_index_is_that_of_the_dequantized_array(index: Any, kind: str) -> None:
     w = W[:7, :5]
@@ -431,6 +434,7 @@ def operations(draw: st.DrawFn) -> Callable[[Any, Any], Any]:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @given(operations(), st.sampled_from(list(MATRICES)))
 def test_anything_else_is_numpy_on_the_values(operation: Callable[[Any, Any], Any], name: str) -> None:
     q = oc.QuantMatrix(W, **MATRICES[name])

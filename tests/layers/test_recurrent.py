@@ -108,6 +108,7 @@ def test_float_layer_is_the_literal_loop(kind: str, config: dict[str, Any]) -> N
         assert got.dtype == y.dtype == F
 
 
+@pytest.mark.slow
 @KIND
 @CONFIG
 @pytest.mark.parametrize("options", [{}, {"activation": "asymmetric"}, {"dtype": "int4", "group_size": 32}], ids=str)
@@ -123,6 +124,7 @@ def test_quantized_layer_is_near_the_literal_loop_over_its_weights(
         np.testing.assert_allclose(got, want, atol=0.03)
 
 
+@pytest.mark.slow
 @KIND
 @CONFIG
 def test_quantized_layer_is_the_definition_to_the_bit(kind: str, config: dict[str, Any]) -> None:

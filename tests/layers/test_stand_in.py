@@ -63,6 +63,7 @@ def others(draw: st.DrawFn) -> Any:
     return draw(st.sampled_from([values, 2, 0.5, 1 + 2j, None, Q])) if draw(st.booleans()) else values
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BINARY)
 @given(other=others())
 def test_operator_is_that_of_the_values(name: str, other: Any) -> None:

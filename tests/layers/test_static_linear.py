@@ -53,6 +53,7 @@ def activations(m: int, k: int) -> np.ndarray:
     return x
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("relu", [False, True], ids=["linear", "relu"])
 @pytest.mark.parametrize("given", [UINT8, INT8], ids=["uint8", "int8"])
 def test_result_equals_the_definition(kernel: str, given: oc.QParams, relu: bool) -> None:

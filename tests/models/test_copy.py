@@ -99,6 +99,7 @@ def test_copy_with_names_object_whose_deepcopy_raises() -> None:
         copy_with([layer, Stubborn()], {id(layer): New()})
 
 
+@pytest.mark.slow
 def test_copy_with_of_too_deep_tree() -> None:
     model = linked_list(5000)
     layer = objects(model)[-1]

@@ -198,6 +198,7 @@ def test_replace_in_cycle() -> None:
     assert model.me["me"] == (model, new)
 
 
+@pytest.mark.slow
 def test_replace_in_deep_tree() -> None:
     model, nested = linked_list(5000), (Layer(),)
     layer = objects(model)[-1]

@@ -50,6 +50,7 @@ KINDS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
 kinds = pytest.mark.parametrize(("hold", "back"), KINDS.values(), ids=KINDS.keys())
 
 
+@pytest.mark.slow
 @kinds
 def test_copy_knows_its_own_parent(hold: Callable[[Any], Any], back: Callable[[Any], Any]) -> None:
     layer, new = Layer(), New()
@@ -125,6 +126,7 @@ def test_layer_with_a_dead_proxy_is_quantized(tmp_path: Any) -> None:
     assert type(oc.load(tmp_path / "x", [Dense()])[0]) is oc.QuantLinear
 
 
+@pytest.mark.slow
 def test_order_and_callbacks_are_kept() -> None:
     gone: list[str] = []
     parts = [Holder(name=str(i)) for i in range(5)]
@@ -181,6 +183,7 @@ class Block:
         return self.net().layers["second"](self.fc(x))
 
 
+@pytest.mark.slow
 def test_quantized_copy_does_not_need_the_original() -> None:
     x = np.random.default_rng(1).standard_normal((5, 6), dtype=np.float32)
     for dtype in ("int8", "int4"):
@@ -195,6 +198,7 @@ def test_quantized_copy_does_not_need_the_original() -> None:
         assert 0 < np.abs(quantized(x) - expected).max() < 1
 
 
+@pytest.mark.slow
 def test_static_quantization_sees_what_is_called_through_weak_references() -> None:
     x = np.random.default_rng(1).standard_normal((50, 6), dtype=np.float32)
     net = Net(np.random.default_rng(0))

@@ -78,6 +78,7 @@ def test_choose_qparams_per_channel(dtype, qmin, qmax, symmetric, axis):
     assert_scheme(qparams, np.moveaxis(x, axis, 0), dtype, qmin, qmax, symmetric)
 
 
+@pytest.mark.slow
 @every_scheme
 @pytest.mark.parametrize("group_size", [1, 2, 3, 4, 6, 7, 100])
 @pytest.mark.parametrize("axis", [None, 0, 1, -2])
@@ -99,6 +100,7 @@ bounded = st.floats(-(2.0**120), 2.0**120, width=32)
 finite = hnp.arrays(F, hnp.array_shapes(min_dims=0, max_dims=2, max_side=6), elements=bounded)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(x=finite, scheme=st.sampled_from(SCHEMES))
 def test_choose_qparams_any_values(x, scheme):

@@ -60,6 +60,7 @@ def layer_of_bias(bias: np.ndarray, hidden: int) -> oc.QuantLinear:
     return oc.QuantLinear(np.zeros((len(bias), hidden), F), bias)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hidden", [1, 2, 3, 4, 5, 7, 8, 15, 17, 64])
 @pytest.mark.parametrize("rows", [1, 3])
 def test_compiled_cells_are_the_definition_to_the_bit(hidden: int, rows: int) -> None:

@@ -66,6 +66,7 @@ def literal_gptq(
     return q, out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [32, 96, None])
 @pytest.mark.parametrize("symmetric", [True, False], ids=["symmetric", "affine"])
 @pytest.mark.parametrize("activation_order", [False, True], ids=["ascending", "activation_order"])
@@ -93,6 +94,7 @@ def test_block_size_changes_nothing_but_float32_rounding(block_size: int, activa
     assert same.all(axis=1).sum() >= 16
 
 
+@pytest.mark.slow
 def test_activation_order_helps_where_inputs_differ_in_size() -> None:
     size = np.exp(np.random.default_rng(7).standard_normal(256)).astype(F)
     x, fresh = correlated(2000, 256)[:1000] * size, correlated(2000, 256)[1000:] * size
@@ -102,6 +104,7 @@ def test_activation_order_helps_where_inputs_differ_in_size() -> None:
     np.testing.assert_array_equal(round_gptq(w, x, group_size=64).q, ordered.q)  # the default
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [32, 128, None])
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("activation_order", [False, True])
@@ -195,6 +198,7 @@ def test_magnitude_of_weights_moves_to_the_scales(magnitude: float, activation_o
     np.testing.assert_array_equal(rounded.scale[::2], expected.scale[::2] * power)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(0, 32), (3, 0), (1, 1), (5, 1), (1, 33), (2, 300)], ids=str)
 @pytest.mark.parametrize("activation_order", [False, True])
 @pytest.mark.parametrize("symmetric", [False, True])

@@ -98,6 +98,7 @@ def test_quantize_chosen_parameters(dtype, qmin, qmax, grain, symmetric):
     assert_definitions(x, qparams)
 
 
+@pytest.mark.slow
 @every_range
 def test_quantize_zero_point_at_the_limits(dtype, qmin, qmax):
     x = np.linspace(-300, 300, 1201, dtype=F)
@@ -117,6 +118,7 @@ any_scale = st.floats(2.0**-126, float(MAX), width=32)
 small_arrays = hnp.arrays(F, hnp.array_shapes(max_dims=2, max_side=5), elements=any_float)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(x=small_arrays, scale=any_scale, limits=st.sampled_from(RANGES), data=st.data())
 def test_quantize_any_values_and_scale(x, scale, limits, data):
@@ -137,6 +139,7 @@ def test_quantize_negative_axis_counts_from_the_end(axis):
 # Properties
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(
     x=hnp.arrays(F, st.integers(1, 20), elements=st.floats(-(2.0**100), 2.0**100, width=32)),
@@ -150,6 +153,7 @@ def test_quantize_round_trip_within_half_a_step(x, limits, symmetric):
     assert np.all(error <= 0.5001 * np.float64(qparams.scale))
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(scale=st.floats(2.0**-126, 2.0**119, width=32), limits=st.sampled_from(RANGES), data=st.data())
 def test_quantize_grid_points_come_back(scale, limits, data):
@@ -161,6 +165,7 @@ def test_quantize_grid_points_come_back(scale, limits, data):
     assert_same_bits(oc.fake_quantize(reals, qparams), reals)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(largest=st.floats(2.0**-100, 2.0**127, width=32), limit=st.sampled_from([("int8", 127), ("int4", 7)]))
 def test_quantize_largest_value_comes_back_within_one_ulp(largest, limit):
@@ -170,6 +175,7 @@ def test_quantize_largest_value_comes_back_within_one_ulp(largest, limit):
     assert np.all(np.abs(oc.fake_quantize(x, qparams) - x) <= np.spacing(np.abs(x)))
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(x=small_arrays.filter(lambda x: np.all(np.abs(x) < 1e38)), limits=st.sampled_from(RANGES))
 def test_quantize_zero_is_exact_and_order_is_kept(x, limits):

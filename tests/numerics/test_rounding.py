@@ -28,6 +28,7 @@ def group_errors(w: np.ndarray, rounded: oc.GroupedWeight, importance: np.ndarra
     return np.stack([part.sum(axis=1) for part in groups_of(squares, rounded.group_size)], axis=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_nearest_is_its_definition(size: int | None, symmetric: bool) -> None:
@@ -63,6 +64,7 @@ def brute_force(row: np.ndarray, scales: np.ndarray, zero_points: np.ndarray, im
     return float((((q - z) * s - row) ** 2 * importance).sum(axis=-1).min())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
 @pytest.mark.parametrize("distribution", ["normal", "heavy", "shifted"])
 @pytest.mark.parametrize("size", [32, 128])
@@ -133,6 +135,7 @@ def test_blocks_of_memory_change_nothing(symmetric: bool, monkeypatch: pytest.Mo
     np.testing.assert_array_equal(rows.scale, whole.scale)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("function", [round_nearest, round_search])
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_memory_stays_near_that_of_the_weight(function: Callable[..., oc.GroupedWeight], symmetric: bool) -> None:

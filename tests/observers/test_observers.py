@@ -347,6 +347,7 @@ rows = hnp.arrays(F, hnp.array_shapes(min_dims=2, max_dims=2, max_side=4).map(la
                   elements=st.floats(-1000, 1000, width=32))  # fmt: skip
 
 
+@pytest.mark.slow
 @every(MIN_MAX)
 @settings(max_examples=60, deadline=None)
 @given(data=st.lists(rows, min_size=1, max_size=6), draw=st.data())

@@ -60,6 +60,7 @@ def test_str_neither_warns_nor_raises() -> None:
         assert "must fit float32" in lines(huge)["qparams"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", [X, np.maximum(X, 0), F([[5, 5]]), F([[0, 0]]), F([[-1e30, 1e30]])], ids=range(5))
 @pytest.mark.parametrize("cls", [oc.MinMaxObserver, oc.PerChannelMinMaxObserver, *HISTOGRAMS])
 def test_plot_draws_into_a_file_or_axes(cls: type[oc.Observer], data: np.ndarray, tmp_path: Path) -> None:

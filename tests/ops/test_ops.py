@@ -60,6 +60,7 @@ def exact(a, b, za=0, zb=0) -> np.ndarray:
 # matmul_integer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("a_type", "b_type"), PAIRS, ids=PAIR_IDS)
 @pytest.mark.parametrize("fill", ["random", "lowest", "highest"])
 def test_matmul_integer_equals_int64_on_every_kernel(kernel: str, a_type, b_type, fill: str) -> None:
@@ -129,6 +130,7 @@ def test_matmul_integer_broadcasts_as_numpy(a_shape, b_shape, za_shape, zb_shape
     same(oc.ops.matmul_integer(a, b, za, zb), np.asarray(expected))
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=100)
 @given(
     shapes=mutually_broadcastable_shapes(signature="(m,k),(k,n)->(m,n)", max_dims=2, max_side=6, min_side=0),
@@ -322,6 +324,7 @@ def test_dynamic_quantize_linear_edges() -> None:
         oc.ops.dynamic_quantize_linear(np.ones(3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("a_type", "b_type"), PAIRS, ids=PAIR_IDS)
 @pytest.mark.parametrize("y_type", BYTES)
 def test_qlinear_matmul_equals_the_reference(a_type, b_type, y_type) -> None:

@@ -84,6 +84,7 @@ def test_gradients_and_results_are_float32_through_every_kind_of_layer() -> None
     assert len(gradient) == 10  # weight, bias, weight scale, input scale and zero point of both layers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", [adam, sgd])
 def test_loss_falls_with_autograds_optimizers(optimizer: Any) -> None:
     model = oc.prepare_qat(mlp(6, 32, 3), minmax(4), layers=LINEAR)

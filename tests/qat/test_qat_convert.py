@@ -51,6 +51,7 @@ def test_convert_gives_the_model_of_static_quantization(name: str) -> None:
                 assert integers(one) == integers(other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", [8, 4, 2])
 @pytest.mark.parametrize("name", [name for name in INTEGERS | FOLDED | FLOATS if name not in IN_PLACE])
 def test_converted_model_computes_what_training_simulated(name: str, bits: int) -> None:
@@ -143,6 +144,7 @@ def test_trained_model_converts_to_its_integers(bits: int, learnable: bool) -> N
     assert np.mean(apart > 1e-5) < 0.05
 
 
+@pytest.mark.slow
 def test_reference_model_trains_converts_and_runs() -> None:
     rng = np.random.default_rng(0)
     model = oc.prepare_qat(Reference(rng), minmax(), layers=LINEAR)

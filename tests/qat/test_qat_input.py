@@ -57,6 +57,7 @@ except ImportError as error:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "call", ["prepare_qat(layer, oc.default_qat_qconfig, layers={oc.nn.Linear})", "qat", "qat.parameters(layer)"]
 )

@@ -201,6 +201,7 @@ def test_quantize_dynamic_of_nn_sequential() -> None:
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(quantized))(x), quantized(x))
 
 
+@pytest.mark.slow
 def test_quantize_dynamic_of_deep_model() -> None:
     model = Model(fc=Dense())
     for _ in range(5000):

@@ -322,6 +322,7 @@ def structure(model: Any) -> list[tuple[str, str]]:
     return [(path, name) for path, name in found if name not in inside and "PackedLinear" not in name]
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(st.recursive(leaves, containers, max_leaves=25))
 def test_quantize_dynamic_of_random_tree(model: Any) -> None:

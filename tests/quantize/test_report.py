@@ -209,6 +209,7 @@ def test_reports_show_as_tables() -> None:
         assert pickle.loads(pickle.dumps(shown)) == shown
 
 
+@pytest.mark.slow
 def test_reports_draw_themselves(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="plots are matplotlib's: pip install 'octavo[cli]'")
     report = reported(mlp(), {oc.nn.Linear}, x=random_array(4, 64))

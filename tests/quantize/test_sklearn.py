@@ -44,6 +44,7 @@ def mlp() -> MLPClassifier:
         return MLPClassifier((128, 64), max_iter=15, random_state=0).fit(X[:1200], Y[:1200])
 
 
+@pytest.mark.slow
 def test_digits_mlp_keeps_its_accuracy_through_joblib(mlp: MLPClassifier, tmp_path: Path) -> None:
     q = oc.quantize_dynamic(mlp)
     assert all(isinstance(w, oc.QuantMatrix) for w in q.coefs_)
@@ -62,6 +63,7 @@ def test_patterns_name_the_same_matrices(mlp: MLPClassifier) -> None:
     np.testing.assert_array_equal(q.predict_proba(X), oc.quantize_dynamic(mlp).predict_proba(X))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "estimator",
     [
@@ -231,6 +233,7 @@ def test_estimators_go_the_static_way(mlp: MLPClassifier, tmp_path: Path) -> Non
     np.testing.assert_array_equal(joblib.load(tmp_path / "q.joblib").predict_proba(X), q.predict_proba(X))
 
 
+@pytest.mark.slow
 def test_gptq_and_compare_run_predict(mlp: MLPClassifier) -> None:
     q = oc.quantize_dynamic(mlp, dtype="int4", group_size=32, rounding="gptq", calibration=[X[:600]])
     rows = oc.compare(mlp, q, X, arrays=True).rows
@@ -256,6 +259,7 @@ def test_estimators_without_a_matrix_are_told_apart(mlp: MLPClassifier) -> None:
     assert np.abs(q.transform(X) - pca.transform(X)).max() < 0.05 * np.abs(pca.transform(X)).max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["<U1", "object"])
 def test_labels_of_text_are_stored_without_pickle(kind: str, tmp_path: Path) -> None:
     labels = Y.astype(str).astype(kind)

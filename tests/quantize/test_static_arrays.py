@@ -198,6 +198,7 @@ class Parent:
         return self.child(x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["static", "dynamic"])
 def test_weak_references_to_the_parent_lead_to_the_quantized_model(way: str) -> None:
     model = Parent()

@@ -59,6 +59,7 @@ time.sleep(0.002)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 def test_exit_while_a_daemon_thread_calls(call: str) -> None:
     done = python(PROGRAM.replace("{call}", call))

@@ -49,6 +49,7 @@ INT4 = {"dtype": "int4", "rounding": "nearest", "group_size": 128}
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/status")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, INT4], ids=["int8", "int4"])
 @pytest.mark.parametrize(
     ("shape", "count"),
@@ -65,6 +66,7 @@ def test_resident_memory_is_nbytes(shape: tuple[int, int], count: int, options: 
         assert left <= 0.1 * nbytes + 1024 * count
 
 
+@pytest.mark.slow
 def test_quantize_dynamic_in_place_peaks_at_both_models_and_one_layer() -> None:
     done = python(START + IN_PLACE)
     assert done.returncode == 0, done.stderr

@@ -41,6 +41,7 @@ def address(a: np.ndarray) -> int:
     return a.__array_interface__["data"][0]
 
 
+@pytest.mark.slow
 def test_result_pool_gives_memory_again() -> None:
     y = result_of(MIB)
     where = address(y)
@@ -55,6 +56,7 @@ def test_result_pool_gives_memory_again() -> None:
     assert oc.result_pool().blocks == 2
 
 
+@pytest.mark.slow
 def test_result_pool_gives_two_living_results_memory_of_their_own() -> None:
     del_me = result_of(MIB)
     del del_me
@@ -64,12 +66,14 @@ def test_result_pool_gives_two_living_results_memory_of_their_own() -> None:
     assert (b == 1).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nbytes", [256 * 1024, 257 * 1024, 511 * 1024, MIB + 1024, 5 * MIB, 7 * MIB], ids=str)
 def test_result_pool_blocks_are_at_most_a_quarter_larger(nbytes: int) -> None:
     assert result_of(nbytes).nbytes == nbytes
     assert nbytes <= oc.result_pool().nbytes <= 1.25 * nbytes
 
 
+@pytest.mark.slow
 def test_result_pool_views_keep_the_memory() -> None:
     y = result_of(MIB)
     y[:] = np.arange(y.size, dtype=np.float32).reshape(y.shape)
@@ -87,6 +91,7 @@ def test_result_pool_views_keep_the_memory() -> None:
     assert oc.result_pool().blocks == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nbytes", [255 * 1024, 65 * MIB], ids=["small", "above the limit"])
 def test_result_pool_leaves_other_sizes_to_numpy(nbytes: int) -> None:
     y = result_of(nbytes)
@@ -95,6 +100,7 @@ def test_result_pool_leaves_other_sizes_to_numpy(nbytes: int) -> None:
     assert oc.result_pool().blocks == 0
 
 
+@pytest.mark.slow
 def test_result_pool_keeps_its_limit_and_frees_the_oldest() -> None:
     oc.set_result_pool(3 * MIB)
     results = [result_of(MIB) for _ in range(5)]
@@ -109,6 +115,7 @@ def test_result_pool_keeps_its_limit_and_frees_the_oldest() -> None:
     assert oc.result_pool() == oc.ResultPoolInfo(MIB, MIB, 1)
 
 
+@pytest.mark.slow
 def test_result_pool_off() -> None:
     kept = result_of(MIB)
     del kept
@@ -121,6 +128,7 @@ def test_result_pool_off() -> None:
     assert oc.result_pool().nbytes == 0
 
 
+@pytest.mark.slow
 def test_result_pool_cleared() -> None:
     alive, kept = result_of(MIB), result_of(MIB)
     del kept
@@ -131,6 +139,7 @@ def test_result_pool_cleared() -> None:
     assert oc.result_pool().nbytes == MIB
 
 
+@pytest.mark.slow
 def test_result_pool_is_not_asked_where_out_is_given() -> None:
     layer, x = layer_of(256), np.ones((1024, 1), np.float32)
     out = np.empty((1024, 256), np.float32)
@@ -138,6 +147,7 @@ def test_result_pool_is_not_asked_where_out_is_given() -> None:
     assert oc.result_pool().blocks == 0
 
 
+@pytest.mark.slow
 def test_result_behaves_as_any_array() -> None:
     y, plain = result_of(4 * MIB), np.empty((4096, 256), np.float32)
     assert type(y) is np.ndarray
@@ -165,6 +175,7 @@ def test_result_behaves_as_any_array() -> None:
         y.resize((1, 1), refcheck=False)
 
 
+@pytest.mark.slow
 def test_integer_and_static_results_come_from_the_pool() -> None:
     a, b = np.ones((1024, 3), np.int8), np.ones((3, 256), np.int8)
     y = oc.ops.matmul_integer(a, b)
@@ -177,6 +188,7 @@ def test_integer_and_static_results_come_from_the_pool() -> None:
     assert layer_of(256)(strided).base is not None
 
 
+@pytest.mark.slow
 def test_result_pool_many_threads() -> None:
     layer = layer_of(256)
     failures: list[object] = []
@@ -215,6 +227,7 @@ def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_result_pool_on_both_sides_of_a_fork() -> None:
     code = """
@@ -244,6 +257,7 @@ print(set(statuses), bool((alive == 1).all()))
     assert result.stdout.split() == ["{0}", "True"], result.stderr
 
 
+@pytest.mark.slow
 def test_environment_sizes_the_pool() -> None:
     show = "import octavo as oc; print(oc.result_pool().max_bytes)"
     assert python(show).stdout.split() == [str(128 * MIB)]
@@ -254,6 +268,7 @@ def test_environment_sizes_the_pool() -> None:
         assert f'ValueError: OCTAVO_RESULT_POOL_BYTES must be a whole number of bytes, got "{wrong}"' in result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("value", "error"), [(-1, ValueError), (2**63, ValueError), (1.5, TypeError), (True, TypeError), ("1", TypeError)]
 )

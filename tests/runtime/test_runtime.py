@@ -190,6 +190,7 @@ def test_set_min_rows_refuses(name: str, rows: object, error: type[Exception], m
         oc.set_min_rows(name, rows)  # type: ignore[arg-type]  # wrong on purpose
 
 
+@pytest.mark.slow
 def test_octavo_min_rows_is_read() -> None:
     code = "import octavo as oc; print([k.min_rows for k in oc.kernels() if k.name == 'scalar'])"
     assert python(code, OCTAVO_MIN_ROWS="scalar=9").stdout.strip() == "[9]"
@@ -235,11 +236,13 @@ def test_set_num_threads_refuses(n, error) -> None:
 CALL = "import numpy as np, octavo as oc; print(oc.QuantLinear(np.eye(3))(np.ones((2, 3), np.float32)).sum())"
 
 
+@pytest.mark.slow
 def test_environment_forces_a_kernel(kernel: str) -> None:
     result = python(CALL + "; print(*(k.name for k in oc.kernels() if k.active))", OCTAVO_ISA=kernel)
     assert result.stdout.split() == ["6.0", kernel], result.stderr
 
 
+@pytest.mark.slow
 def test_environment_with_an_unknown_kernel_is_an_error_at_use() -> None:
     result = python(CALL, OCTAVO_ISA="avx9")
     assert result.returncode == 1
@@ -249,12 +252,14 @@ def test_environment_with_an_unknown_kernel_is_an_error_at_use() -> None:
     assert mended.stdout.split() == ["6.0"], mended.stderr
 
 
+@pytest.mark.slow
 def test_environment_sets_threads() -> None:
     assert python("import octavo as oc; print(oc.get_num_threads())", OCTAVO_NUM_THREADS="3").stdout.strip() == "3"
     result = python("import octavo as oc; oc.get_num_threads()", OCTAVO_NUM_THREADS="many")
     assert 'OCTAVO_NUM_THREADS must be a whole number from 1 to 4096, got "many"' in result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no CPU affinity")
 def test_threads_respect_affinity() -> None:
     one_cpu = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
@@ -262,6 +267,7 @@ def test_threads_respect_affinity() -> None:
     assert python(code).stdout.strip() == "1"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_layer_works_on_both_sides_of_a_fork() -> None:
     code = """

@@ -28,6 +28,7 @@ LINE = re.compile(
 )
 
 
+@pytest.mark.slow
 def test_verbose_prints_a_line_a_call(kernel: str) -> None:
     result = python(CODE, OCTAVO_VERBOSE="1", OCTAVO_ISA=kernel)
     assert result.stdout == "done\n"
@@ -45,12 +46,14 @@ def test_verbose_prints_a_line_a_call(kernel: str) -> None:
     assert float(lines[0]["ms"]) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [None, "", "0"], ids=["unset", "empty", "0"])
 def test_verbose_off_prints_nothing(value: str | None) -> None:
     environment = {} if value is None else {"OCTAVO_VERBOSE": value}
     assert python(CODE, **environment).stderr == ""
 
 
+@pytest.mark.slow
 def test_verbose_refuses_what_is_neither() -> None:
     result = python(CODE, OCTAVO_VERBOSE="loud")
     assert 'ValueError: OCTAVO_VERBOSE must be 0 or 1, got "loud"' in result.stderr
@@ -80,6 +83,7 @@ def shapes(text: str, start: str) -> list[str]:
     return [line.removeprefix(start).split(",")[0].split()[-1] for line in text.splitlines() if line != "done"]
 
 
+@pytest.mark.slow
 def test_set_verbose_logs_each_product() -> None:
     result = python(PRODUCTS.format(setup=TO_STDOUT, on=True))
     assert result.stderr == ""
@@ -87,6 +91,7 @@ def test_set_verbose_logs_each_product() -> None:
     assert shapes(result.stdout, "octavo INFO ") == SHAPES
 
 
+@pytest.mark.slow
 def test_set_verbose_without_logging_prints_to_stderr() -> None:
     result = python(PRODUCTS.format(setup="", on=True))
     assert result.stdout == "done\n"
@@ -94,6 +99,7 @@ def test_set_verbose_without_logging_prints_to_stderr() -> None:
     assert shapes(result.stderr, "octavo: ") == SHAPES
 
 
+@pytest.mark.slow
 def test_set_verbose_beside_the_environment_never_reports_twice() -> None:
     result = python(PRODUCTS.format(setup=TO_STDOUT, on=True), OCTAVO_VERBOSE="1")
     assert shapes(result.stdout, "octavo INFO ") == SHAPES

@@ -58,6 +58,7 @@ def test_bar_panels_without_a_path_make_a_figure_that_pyplot_shows() -> None:
     assert plt.get_fignums() == before
 
 
+@pytest.mark.slow
 def test_bar_panels_with_a_path_leave_no_figure_open(tmp_path: Path) -> None:
     before = plt.get_fignums()
     for name, start in [("a.png", b"\x89PNG"), ("a.svg", b"<?xml"), ("a.pdf", b"%PDF")]:
@@ -66,6 +67,7 @@ def test_bar_panels_with_a_path_leave_no_figure_open(tmp_path: Path) -> None:
     assert plt.get_fignums() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [1, 2, 48])
 def test_bar_panels_leave_no_blank_bands(rows: int, tmp_path: Path) -> None:
     names = [f"layers.{i}" for i in range(rows)]
