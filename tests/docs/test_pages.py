@@ -12,6 +12,7 @@ from typing import NamedTuple
 import pytest
 
 import octavo as oc
+from octavo import _files
 
 TOP = Path(__file__).parents[2]
 README, DOCS = TOP / "README.md", TOP / "docs"
@@ -154,6 +155,12 @@ def test_every_public_name_is_in_the_reference() -> None:
     text = "\n".join(path.read_text() for path in (DOCS / "api").glob("*.md"))
     documented = set(re.findall(r"^\.\. (?:auto\w+|py:data):: (?:octavo\.)?(\w+)$", text, flags=re.MULTILINE))
     assert set(oc.__all__) <= documented
+
+
+def test_map_of_the_files_room_lists_its_modules() -> None:
+    package = Path(_files.__file__).parent
+    listed = re.findall(r"^ *(?:\S+(?: \S+)*  +)?([a-z_]+)  +\S", _files.__doc__ or "", flags=re.MULTILINE)
+    assert sorted(listed) == sorted({path.stem for path in package.glob("*.py")} - {"__init__"})
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
