@@ -30,9 +30,11 @@ html_title = "octavo"
 
 
 def _plain(text: str) -> str:
-    """A line of prose whose |x|, a * b and name_ mean themselves; `code` is left alone."""
+    """A line of prose whose |x|, a * b and name_ mean themselves; `code` is left alone, in plurals (`X`s) too."""
     pieces = re.split(r"(``.+?``|`.+?`)", text)
-    return "".join(p if p.startswith("`") else re.sub(r"([*|])|(?<=\w)(_)(?!\w)", r"\\\1\2", p) for p in pieces)
+    plain = [p if p.startswith("`") else re.sub(r"([*|])|(?<=\w)(_)(?!\w)", r"\\\1\2", p) for p in pieces]
+    after_code = [before.startswith("`") and p[:1].isalnum() for before, p in zip(["", *plain], plain, strict=False)]
+    return "".join(f"\\ {p}" if separate else p for p, separate in zip(plain, after_code, strict=True))
 
 
 def _as_rst(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:

@@ -31,7 +31,7 @@ inline constexpr std::int64_t kRhsSlackBytes = 1024;
 // Rows whose range is below this count as zeros: 255 / range and range / 255 stay normal float32 numbers above it.
 inline constexpr float kSmallestRange = 0x1p-100f;
 
-// float32 rows to packed int8 rows, and each row's scale and zero point. DESIGN: docs/design.md, "Activations".
+// float32 rows to packed int8 rows, and each row's scale and zero point. See docs/design.md, "Numeric contract".
 //   symmetric:   a = max|x|,  scale = a / 127,  q = rint(x * (127 / a)),  zero_point = 0
 //   asymmetric:  lo = min(x, 0), hi = max(x, 0), scale = (hi - lo) / 255,
 //                z = clamp(-128 - rint(lo / scale), -128, 127),

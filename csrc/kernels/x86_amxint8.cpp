@@ -11,7 +11,7 @@
 // Eight tiles: four of sums, and 2 lhs + 2 rhs for 2 row tiles by 2 panels, or 1 lhs + 3 rhs for 1 row tile by 4 panels
 // (at most 16 rows, of which a tile then holds no more than there are).
 //
-// Blocking, from the machine's figures in docs/design.md ("What bounds the kernels"):
+// Blocking, from the machine's figures in docs/kernels.md ("What bounds the kernels"):
 //
 //   for each chunk of panels that takes a quarter of the L2 cache       read by every pair of row tiles
 //     for each pair of row tiles

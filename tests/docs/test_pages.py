@@ -1,14 +1,18 @@
-"""README and docs: their Python runs, every public name is in the reference, links lead somewhere."""
+"""README and docs: their Python runs and prints what they show, the reference is complete, links lead somewhere."""
 
 from __future__ import annotations
 
+import contextlib
 import doctest
+import io
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 import octavo as oc
+from octavo import _files
 
 TOP = Path(__file__).parents[2]
 README, DOCS = TOP / "README.md", TOP / "docs"
@@ -22,18 +26,50 @@ def page_name(path: Path) -> str:
     return str(path.relative_to(TOP))
 
 
+class Block(NamedTuple):
+    """A ```python block of a page, and what the ```text block right behind it shows as its output, if there is one."""
+
+    code: str
+    shown: str | None
+
+
+BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n*```text\n(.*?)^```)?", flags=re.DOTALL | re.MULTILINE)
+
+
+def blocks_of(text: str) -> list[Block]:
+    return [Block(match[1], match[2]) for match in BLOCK.finditer(text)]
+
+
 def python_blocks(path: Path) -> list[str]:
-    return re.findall(r"^```python\n(.*?)^```", path.read_text(), flags=re.DOTALL | re.MULTILINE)
+    return [block.code for block in blocks_of(path.read_text())]
+
+
+def outline(output: str) -> str:
+    """An output without what differs from run to run: numbers, units of time, the advice that follows from them.
+
+    Digits within a name (int8, layers.0, 64x64) are part of it. Any white space counts as one space, so lines may be
+    broken.
+    """
+    output = re.sub(r"(\dx .*) (int8|float)$", r"\1 #", output, flags=re.MULTILINE)  # the last column of `advise`
+    output = re.sub(r"(?<![\w.])-?\d+(,\d{3})*(\.\d+)?(e[-+]?\d+)?(?=\W|x\b|$)", "#", output)
+    return " ".join(re.sub(r"# (ns|us|ms|s)\b", "#", output).split())
 
 
 def needs_torch(block: str) -> bool:
     return re.search(r"^(import|from) torch\b", block, flags=re.MULTILINE) is not None
 
 
-def run(blocks: list[str], path: Path) -> None:
+def run(blocks: list[Block], path: Path) -> list[str]:
+    """What each block prints; fails where the page shows something else."""
     namespace: dict[str, object] = {"__name__": "page"}
+    printed = []
     for block in blocks:
-        exec(compile(block, str(path), "exec"), namespace)
+        with contextlib.redirect_stdout(io.StringIO()) as output:
+            exec(compile(block.code, str(path), "exec"), namespace)
+        printed.append(output.getvalue())
+        if block.shown is not None:
+            assert outline(printed[-1]) == outline(block.shown), f"{path.name} shows another output of\n{block.code}"
+    return printed
 
 
 WITH_CODE = [path for path in PAGES if python_blocks(path)]
@@ -43,7 +79,27 @@ WITH_CODE = [path for path in PAGES if python_blocks(path)]
 @pytest.mark.parametrize("page", WITH_CODE, ids=page_name)
 def test_python_of_the_page_runs(page: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    run([block for block in python_blocks(page) if not needs_torch(block)], page)
+    blocks = [block for block in blocks_of(page.read_text()) if not needs_torch(block.code)]
+    printed = run(blocks, page)
+    if page.parent == DOCS / "tutorials":
+        for block, output in zip(blocks, printed, strict=True):
+            assert not output or block.shown is not None, f"show the output in a ```text block:\n{block.code}\n{output}"
+
+
+def test_outline_hides_numbers_alone() -> None:
+    assert outline("layers.0   (4, 64)  1  24.0 us  1.74x  41.9  int8\n") == "layers.0 (#, #) # # #x # #"
+    assert outline("scale=0.5, zero_point=-3,\n  1e-05, 64x64, 73,720 0.002%") == outline(
+        "scale=12, zero_point=0, 3.0, 64x64, 5 41%"
+    )
+    assert outline("error 1") != outline("mistake 1")
+    assert outline("int8 1") != outline("int4 1")
+
+
+def test_run_compares_what_a_page_shows() -> None:
+    page = "```python\nprint('a', 1)\n```\n\n```text\n{}\n```\n"
+    assert run(blocks_of(page.format("a   2")), Path("page.md")) == ["a 1\n"]
+    with pytest.raises(AssertionError, match="shows another output"):
+        run(blocks_of(page.format("b 1")), Path("page.md"))
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if "```pycon" in page.read_text()], ids=page_name)
@@ -58,7 +114,7 @@ def test_sessions_of_the_page_print_what_they_show(page: Path) -> None:
 def test_pytorch_programs_of_the_migration_page_run() -> None:
     pytest.importorskip("torch", reason="the programs beside octavo's: pip install torch to run them")
     page = DOCS / "torch_ao.md"
-    blocks = [block for block in python_blocks(page) if needs_torch(block)]
+    blocks = [block for block in blocks_of(page.read_text()) if needs_torch(block.code)]
     assert len(blocks) == 3
     run(blocks, page)
 
@@ -99,6 +155,12 @@ def test_every_public_name_is_in_the_reference() -> None:
     text = "\n".join(path.read_text() for path in (DOCS / "api").glob("*.md"))
     documented = set(re.findall(r"^\.\. (?:auto\w+|py:data):: (?:octavo\.)?(\w+)$", text, flags=re.MULTILINE))
     assert set(oc.__all__) <= documented
+
+
+def test_map_of_the_files_room_lists_its_modules() -> None:
+    package = Path(_files.__file__).parent
+    listed = re.findall(r"^ *(?:\S+(?: \S+)*  +)?([a-z_]+)  +\S", _files.__doc__ or "", flags=re.MULTILINE)
+    assert sorted(listed) == sorted({path.stem for path in package.glob("*.py")} - {"__init__"})
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_name)

@@ -1,4 +1,5 @@
 // The scalar arithmetic of dynamic row quantization, from a row's range to its parameters; see QuantizeLhs in kernel.h.
+// scalar_rows.h and each instruction set's own code find the range and round the row with what is chosen here.
 // Included by each kernel file: everything is in an anonymous namespace, so every object has a copy of its own.
 #pragma once
 

@@ -1,6 +1,6 @@
 """How each kind of object looks in a file: options, which are JSON, and tensors. docs/file_format.md is the contract.
 
-A new kind is a pair of functions and a row of `_kinds`. What is written is public state: canonical integers, scales,
+A new kind is a pair of functions and a row of `_codecs`. What is written is public state: canonical integers, scales,
 zero points, biases; packing for a CPU is done anew by whoever loads.
 """
 
@@ -36,7 +36,7 @@ __all__ = [
 FEATURES = ("grouped",)
 
 
-class Kind(NamedTuple):
+class Codec(NamedTuple):
     """One class. write(object) gives its options, and tensors by suffix; read(fields) gives the object back."""
 
     cls: type
@@ -66,14 +66,14 @@ def packed(value: Any) -> tuple[Options | None, LazyTensors]:
     """
     if isinstance(value, np.ndarray):
         return _write_text(value) if value.dtype.kind in "USO" else (None, {"": _array(value)})
-    kind = _KINDS.get(type(value).__name__)
-    if kind is None or kind.cls is not type(value):
+    codec = _CODECS.get(type(value).__name__)
+    if codec is None or codec.cls is not type(value):
         raise TypeError(
-            f"{type(value).__name__} is a class of its own, and files know {', '.join(_KINDS)}; "
+            f"{type(value).__name__} is a class of its own, and files know {', '.join(_CODECS)}; "
             "hold one of these in an attribute instead of deriving from it"
         )
-    options, parts = kind.write(value)
-    return options | {"type": kind.cls.__name__}, parts
+    options, parts = codec.write(value)
+    return options | {"type": codec.cls.__name__}, parts
 
 
 def shared_parts(value: Any) -> tuple[Any, ...] | None:
@@ -108,9 +108,9 @@ def unpacked(fields: Fields) -> Any:
         ValueError: they stand for none.
     """
     name = fields.option("type", str)
-    if name not in _KINDS:
-        raise ValueError(f"type {name!r} is unknown to this octavo, which knows {', '.join(_KINDS)}")
-    made = _KINDS[name].read(fields)
+    if name not in _CODECS:
+        raise ValueError(f"type {name!r} is unknown to this octavo, which knows {', '.join(_CODECS)}")
+    made = _CODECS[name].read(fields)
     fields.finish()
     return made
 
@@ -440,24 +440,24 @@ def _nothing(stub: Any) -> tuple[Options, LazyTensors]:
     return {}, {}
 
 
-def _kinds() -> Mapping[str, Kind]:
+def _codecs() -> Mapping[str, Codec]:
     """The table: every class that files know."""
     rows = [
-        Kind(QuantLinear, _write_quant_linear, _read_quant_linear),
-        Kind(QuantMatrix, _write_matrix, _read_matrix),
-        Kind(QuantEmbedding, _write_embedding, _read_embedding),
-        Kind(QuantLSTM, _write_recurrent, _read_recurrent(QuantLSTM)),
-        Kind(QuantGRU, _write_recurrent, _read_recurrent(QuantGRU)),
-        Kind(StaticQuantLinear, _write_static, _read_static),
-        Kind(Quantize, _write_quantize, _read_quantize),
-        Kind(QuantStub, _nothing, lambda fields: QuantStub()),
-        Kind(DeQuantStub, _nothing, lambda fields: DeQuantStub()),
-        Kind(QuantizedArray, _write_quantized_array, _read_quantized_array),
-        Kind(QParams, _write_qparams, _read_qparams),
+        Codec(QuantLinear, _write_quant_linear, _read_quant_linear),
+        Codec(QuantMatrix, _write_matrix, _read_matrix),
+        Codec(QuantEmbedding, _write_embedding, _read_embedding),
+        Codec(QuantLSTM, _write_recurrent, _read_recurrent(QuantLSTM)),
+        Codec(QuantGRU, _write_recurrent, _read_recurrent(QuantGRU)),
+        Codec(StaticQuantLinear, _write_static, _read_static),
+        Codec(Quantize, _write_quantize, _read_quantize),
+        Codec(QuantStub, _nothing, lambda fields: QuantStub()),
+        Codec(DeQuantStub, _nothing, lambda fields: DeQuantStub()),
+        Codec(QuantizedArray, _write_quantized_array, _read_quantized_array),
+        Codec(QParams, _write_qparams, _read_qparams),
     ]
-    return {kind.cls.__name__: kind for kind in rows}
+    return {codec.cls.__name__: codec for codec in rows}
 
 
-_KINDS = dict(_kinds())
-_CLASSES = tuple(kind.cls for kind in _KINDS.values())
-_KINDS[_TEXT] = Kind(np.ndarray, _write_text, _read_text)
+_CODECS = dict(_codecs())
+_CLASSES = tuple(codec.cls for codec in _CODECS.values())
+_CODECS[_TEXT] = Codec(np.ndarray, _write_text, _read_text)
