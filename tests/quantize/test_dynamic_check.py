@@ -317,9 +317,8 @@ def containers(children: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 
 def structure(model: Any) -> list[tuple[str, str]]:
-    inside = {"Precious", "ndarray"}  # arrays of float layers
-    found = [(path, type(value).__name__.replace("Dense", "QuantLinear")) for path, value in walk(model)]
-    return [(path, name) for path, name in found if name not in inside and "PackedLinear" not in name]
+    found = walk(model, stop=lambda value: isinstance(value, (Dense, QuantLinear)))
+    return [(path, type(value).__name__.replace("Dense", "QuantLinear")) for path, value in found]
 
 
 @pytest.mark.slow
