@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import enum
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -155,22 +157,59 @@ def test_check_false_leaves_classes_of_the_users_to_them(old: Any, tmp_path: Pat
         filled(Model(x=LINEAR), Model(x=oc.nn.ReLU()), tmp_path, check=False)
 
 
-def test_layers_that_differ_in_their_numbers_alone_are_called_once(tmp_path: Path) -> None:
-    calls: list[int] = []
+def test_search_for_what_a_class_computes_is_made_once(tmp_path: Path) -> None:
+    calls: list[str] = []
 
     def compute(self: Any, x: np.ndarray) -> np.ndarray:
-        calls.append(1)
-        return x @ self.weight.T
+        calls.append(self.name)
+        return np.maximum(x @ self.kernel + self.offset, 0)
 
-    first = one_layer(compute, weight=random_array(5, 5))
-    layers = [first]
-    for seed in range(9):
-        other = type(first)()
-        other.weight = random_array(5, 5, seed=seed)
-        layers.append(other)
-    model = filled([oc.QuantLinear(layer.weight) for layer in layers], layers, tmp_path)
-    assert len(calls) == 2  # a row and its negative
+    first = one_layer(compute, kernel=random_array(5, 5), offset=B)
+    layers = [first] + [type(first)() for _ in range(9)]
+    for seed, layer in enumerate(layers):
+        layer.name, layer.kernel, layer.offset = str(seed), random_array(5, 5, seed=seed), B
+    model = filled([oc.QuantLinear(layer.kernel.T, B, relu=True) for layer in layers], layers, tmp_path)
+    *others, searched = sorted(map(calls.count, map(str, range(10))))
+    assert others == [2] * 9  # a row and its negative
+    assert searched > 4
     assert all(type(layer) is oc.QuantLinear for layer in model)
+
+
+class Act(enum.Enum):
+    NONE, RELU = 0, 1
+
+
+class Config:
+    def __init__(self, relu: bool) -> None:
+        self.relu = relu
+
+
+SETTINGS: dict[str, tuple[Callable[[bool], Any], Callable[[Any], Any]]] = {
+    "function": (lambda relu: (lambda y: np.maximum(y, 0)) if relu else (lambda y: y), lambda held: held),
+    "enum": (Act, lambda act: (lambda y: np.maximum(y, 0)) if act is Act.RELU else (lambda y: y)),
+    "tuple": (lambda relu: ("relu",) * relu, lambda names: (lambda y: np.maximum(y, 0)) if names else (lambda y: y)),
+    "object": (Config, lambda config: (lambda y: np.maximum(y, 0)) if config.relu else (lambda y: y)),
+    "array": (np.array, lambda flag: (lambda y: np.maximum(y, 0)) if flag else (lambda y: y)),
+}
+
+
+@pytest.mark.parametrize("inner", SETTINGS)
+@pytest.mark.parametrize("order", [(True, False), (False, True)], ids=["relu first", "relu last"])
+def test_each_layer_is_held_to_what_it_computes_itself(order: tuple[bool, ...], inner: str, tmp_path: Path) -> None:
+    made, read = SETTINGS[inner]
+    first = one_layer(lambda self, x: read(self.setting)(x @ self.weight.T + self.bias), weight=W, bias=B)
+    layers = [first, type(first)()]
+    layers[1].weight, layers[1].bias = W, B
+    for layer, relu in zip(layers, order, strict=True):
+        layer.setting = made(relu)
+    for relu in (True, False):
+        name = str(order.index(not relu))
+        with pytest.raises(ValueError, match=f"they do not fit: {name}: .*applies ReLU"):
+            filled([oc.QuantLinear(W, B, relu=relu), oc.QuantLinear(W, B, relu=relu)], list(layers), tmp_path)
+    stored = [oc.QuantLinear(W, B, relu=relu) for relu in order]
+    model = filled(stored, list(layers), tmp_path)
+    for new, old in zip(model, stored, strict=True):
+        np.testing.assert_array_equal(new(X), old(X))
 
 
 def test_layer_is_called_as_the_model_calls_it(tmp_path: Path) -> None:

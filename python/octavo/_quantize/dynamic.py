@@ -290,14 +290,11 @@ def _held_arrays(target: Target) -> tuple[Any, ...] | None:
         return None
     held = attributes(target.original)
     found: list[tuple[Any, ...] | None] = []
-    for name in (target.spec.weight, target.spec.bias):
-        array = None if name is None else getattr(target.original, name, None)
-        if array is None:
-            found.append(None)
-        elif array is held.get(name) and type(array) in (np.ndarray, np.memmap) and array.dtype != object:
-            found.append(memory_of(array))
-        else:
+    for name in (target.spec.weight, target.spec.bias or ""):
+        array = getattr(target.original, name, None)
+        if array is not None and (array is not held.get(name) or type(array) not in (np.ndarray, np.memmap)):
             return None
+        found.append(None if array is None else memory_of(array))
     return tuple(found)
 
 
