@@ -386,6 +386,65 @@ def test_numbers_that_the_models_dtype_lacks_are_refused(stored: np.ndarray, dty
     assert oc.load(tmp_path / "x", model, dtypes="file")["a"].dtype == stored.dtype
 
 
+INT64, UINT64 = np.iinfo(np.int64), np.iinfo(np.uint64)
+
+
+@pytest.mark.parametrize(
+    ("number", "stored", "dtype"),
+    [
+        (2**53 + 1, "int64", "float64"),
+        (-(2**53) - 1, "int64", "float64"),
+        (INT64.max, "int64", "float64"),
+        (INT64.min, "int64", "float16"),
+        (UINT64.max, "uint64", "float64"),
+        (2**24 + 1, "int32", "float32"),
+        (2**53 + 1, "int64", "complex128"),
+        (70000, "int32", "float16"),
+        (2.0**63, "float64", "int64"),
+        (2.0**64, "float64", "uint64"),
+        (-1.0, "float64", "uint64"),
+        (np.nan, "float64", "int64"),
+        (np.inf, "float32", "int32"),
+        (0.5, "float32", "int32"),
+        (-1, "int64", "uint64"),
+        (2**63, "uint64", "int64"),
+        (256, "int64", "uint8"),
+        (2, "int64", "bool"),
+        (1j, "complex64", "float32"),
+        (2.0**63, "complex64", "int64"),
+    ],
+)
+def test_numbers_that_conversion_changes_are_refused(number: Any, stored: str, dtype: str, tmp_path: Path) -> None:
+    values, model = np.array([0, number], stored), {"a": np.ones(2, dtype)}
+    with pytest.raises(ValueError, match=f"a: the model has dtype {dtype}, the file {stored} with values that"):
+        filled({"a": values}, model, tmp_path)
+    assert model["a"].tolist() == [1, 1]
+    assert oc.load(tmp_path / "x", model, dtypes="file")["a"].tobytes() == values.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("number", "stored", "dtype"),
+    [
+        (2**53, "int64", "float64"),
+        (2**62, "uint64", "float32"),
+        (INT64.min, "int64", "float64"),
+        (2**63, "uint64", "float64"),
+        (-(2.0**63), "float64", "int64"),
+        (2.0**63, "float64", "uint64"),
+        (2**53, "int64", "complex128"),
+        (INT64.max, "int64", "uint64"),
+        (1, "int64", "bool"),
+        (True, "bool", "float32"),
+        (3, "complex64", "float32"),
+        (3, "float32", "complex64"),
+    ],
+)
+def test_numbers_that_conversion_keeps_are_converted(number: Any, stored: str, dtype: str, tmp_path: Path) -> None:
+    found = filled({"a": np.array([0, number], stored)}, {"a": np.ones(2, dtype)}, tmp_path)["a"]
+    assert found.dtype == dtype
+    assert int(found[1].real) == int(np.real(number))
+
+
 def test_array_that_is_converted_stays_one_array(tmp_path: Path) -> None:
     stored = {"a": W, "b": W}
     found = filled(stored, {"a": np.zeros((5, 5)), "b": np.zeros((5, 5))}, tmp_path)

@@ -209,11 +209,11 @@ def _converted(new: NDArray[Any], dtype: np.dtype[Any]) -> Fit:
     floats = _is_float(new.dtype) and _is_float(dtype)
     with np.errstate(all="ignore"):
         try:
-            made = new.astype(dtype)
+            made = (new.real if new.dtype.kind == "c" and dtype.kind != "c" else new).astype(dtype)
             if floats:
                 same = not (np.isfinite(new.astype(np.float64)) & ~np.isfinite(made.astype(np.float64))).any()
             else:
-                same = np.array_equal(made, new)
+                same = _is_same(made, new)
         except (TypeError, ValueError):
             made, same = new, False
     if same:
@@ -223,6 +223,28 @@ def _converted(new: NDArray[Any], dtype: np.dtype[Any]) -> Fit:
         f"the model has dtype {dtype}, the file {new.dtype} with values that {dtype} does not have; pass "
         'dtypes="file" to load them as they are',
     )
+
+
+def _is_same(made: NDArray[Any], new: NDArray[Any]) -> bool:
+    """Whether conversion kept every number: all come back, and none left the range of an integer type on the way.
+
+    NumPy compares int64 with float64 as float64, where 2**53 + 1 equals 2**53; what lies beyond a range may come back
+    on one CPU and not on another.
+    """
+    if "c" in (made.dtype.kind, new.dtype.kind):
+        return _is_same(made.real, new.real) and np.array_equal(made.imag, new.imag)
+    for integers, other in ((new, made), (made, new)):
+        if integers.dtype.kind not in "iu":
+            continue
+        if other.dtype.kind in "iu":
+            if ((integers < 0) != (other < 0)).any():
+                return False
+        elif other.dtype.kind != "b":
+            info = np.iinfo(integers.dtype)
+            low, high = (np.array(float(bound)).astype(other.dtype) for bound in (info.min, info.max + 1))
+            if not (np.isfinite(other) & (other >= low) & (other < high)).all():
+                return False
+    return np.array_equal(made.astype(new.dtype), new)
 
 
 def _is_float(dtype: np.dtype[Any]) -> bool:
