@@ -42,7 +42,7 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
         path: of the file.
 
     Raises:
-        TypeError: an array that files cannot hold (strings, complex128, masked arrays); its place is named.
+        TypeError: an array that files cannot hold (dates, complex128, masked arrays); its place is named.
         ValueError: there is nothing to store, or two things have one name: see Notes.
         OSError: the file cannot be written.
 
