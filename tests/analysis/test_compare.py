@@ -137,6 +137,22 @@ def test_models_that_do_not_belong_together_are_named() -> None:
         oc.compare(other, converted, x)
 
 
+def test_layer_that_x_does_not_fit_is_named() -> None:
+    model, converted, x = models()
+    dynamic = oc.quantize_dynamic(model, {oc.nn.Linear})
+    message = rf"^layer model\.layers\.0: x must have shape \(\.\.\., {x.shape[1]}\) to fit .*got \({len(x)}, 3\)"
+    for quantized in (dynamic, converted):
+        with pytest.raises(ValueError, match=message):
+            oc.compare(model, quantized, x[:, :3])
+    with pytest.raises(ValueError, match=r"^model's own$"):
+        oc.compare(model, dynamic, x, forward=fail)
+
+
+def fail(model: Any, x: Any) -> Any:
+    model(x)
+    raise ValueError("model's own")
+
+
 def test_a_model_is_not_compared_with_itself(tmp_path: Path) -> None:
     model, _, x = models()
     oc.save(oc.quantize_dynamic(model, {oc.nn.Linear}), tmp_path / "q.safetensors")

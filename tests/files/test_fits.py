@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import enum
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -155,22 +157,59 @@ def test_check_false_leaves_classes_of_the_users_to_them(old: Any, tmp_path: Pat
         filled(Model(x=LINEAR), Model(x=oc.nn.ReLU()), tmp_path, check=False)
 
 
-def test_layers_that_differ_in_their_numbers_alone_are_called_once(tmp_path: Path) -> None:
-    calls: list[int] = []
+def test_search_for_what_a_class_computes_is_made_once(tmp_path: Path) -> None:
+    calls: list[str] = []
 
     def compute(self: Any, x: np.ndarray) -> np.ndarray:
-        calls.append(1)
-        return x @ self.weight.T
+        calls.append(self.name)
+        return np.maximum(x @ self.kernel + self.offset, 0)
 
-    first = one_layer(compute, weight=random_array(5, 5))
-    layers = [first]
-    for seed in range(9):
-        other = type(first)()
-        other.weight = random_array(5, 5, seed=seed)
-        layers.append(other)
-    model = filled([oc.QuantLinear(layer.weight) for layer in layers], layers, tmp_path)
-    assert len(calls) == 2  # a row and its negative
+    first = one_layer(compute, kernel=random_array(5, 5), offset=B)
+    layers = [first] + [type(first)() for _ in range(9)]
+    for seed, layer in enumerate(layers):
+        layer.name, layer.kernel, layer.offset = str(seed), random_array(5, 5, seed=seed), B
+    model = filled([oc.QuantLinear(layer.kernel.T, B, relu=True) for layer in layers], layers, tmp_path)
+    *others, searched = sorted(map(calls.count, map(str, range(10))))
+    assert others == [2] * 9  # a row and its negative
+    assert searched > 4
     assert all(type(layer) is oc.QuantLinear for layer in model)
+
+
+class Act(enum.Enum):
+    NONE, RELU = 0, 1
+
+
+class Config:
+    def __init__(self, relu: bool) -> None:
+        self.relu = relu
+
+
+SETTINGS: dict[str, tuple[Callable[[bool], Any], Callable[[Any], Any]]] = {
+    "function": (lambda relu: (lambda y: np.maximum(y, 0)) if relu else (lambda y: y), lambda held: held),
+    "enum": (Act, lambda act: (lambda y: np.maximum(y, 0)) if act is Act.RELU else (lambda y: y)),
+    "tuple": (lambda relu: ("relu",) * relu, lambda names: (lambda y: np.maximum(y, 0)) if names else (lambda y: y)),
+    "object": (Config, lambda config: (lambda y: np.maximum(y, 0)) if config.relu else (lambda y: y)),
+    "array": (np.array, lambda flag: (lambda y: np.maximum(y, 0)) if flag else (lambda y: y)),
+}
+
+
+@pytest.mark.parametrize("inner", SETTINGS)
+@pytest.mark.parametrize("order", [(True, False), (False, True)], ids=["relu first", "relu last"])
+def test_each_layer_is_held_to_what_it_computes_itself(order: tuple[bool, ...], inner: str, tmp_path: Path) -> None:
+    made, read = SETTINGS[inner]
+    first = one_layer(lambda self, x: read(self.setting)(x @ self.weight.T + self.bias), weight=W, bias=B)
+    layers = [first, type(first)()]
+    layers[1].weight, layers[1].bias = W, B
+    for layer, relu in zip(layers, order, strict=True):
+        layer.setting = made(relu)
+    for relu in (True, False):
+        name = str(order.index(not relu))
+        with pytest.raises(ValueError, match=f"they do not fit: {name}: .*applies ReLU"):
+            filled([oc.QuantLinear(W, B, relu=relu), oc.QuantLinear(W, B, relu=relu)], list(layers), tmp_path)
+    stored = [oc.QuantLinear(W, B, relu=relu) for relu in order]
+    model = filled(stored, list(layers), tmp_path)
+    for new, old in zip(model, stored, strict=True):
+        np.testing.assert_array_equal(new(X), old(X))
 
 
 def test_layer_is_called_as_the_model_calls_it(tmp_path: Path) -> None:
@@ -345,6 +384,65 @@ def test_numbers_that_the_models_dtype_lacks_are_refused(stored: np.ndarray, dty
         ):
             filled({"a": stored}, model, tmp_path)
     assert oc.load(tmp_path / "x", model, dtypes="file")["a"].dtype == stored.dtype
+
+
+INT64, UINT64 = np.iinfo(np.int64), np.iinfo(np.uint64)
+
+
+@pytest.mark.parametrize(
+    ("number", "stored", "dtype"),
+    [
+        (2**53 + 1, "int64", "float64"),
+        (-(2**53) - 1, "int64", "float64"),
+        (INT64.max, "int64", "float64"),
+        (INT64.min, "int64", "float16"),
+        (UINT64.max, "uint64", "float64"),
+        (2**24 + 1, "int32", "float32"),
+        (2**53 + 1, "int64", "complex128"),
+        (70000, "int32", "float16"),
+        (2.0**63, "float64", "int64"),
+        (2.0**64, "float64", "uint64"),
+        (-1.0, "float64", "uint64"),
+        (np.nan, "float64", "int64"),
+        (np.inf, "float32", "int32"),
+        (0.5, "float32", "int32"),
+        (-1, "int64", "uint64"),
+        (2**63, "uint64", "int64"),
+        (256, "int64", "uint8"),
+        (2, "int64", "bool"),
+        (1j, "complex64", "float32"),
+        (2.0**63, "complex64", "int64"),
+    ],
+)
+def test_numbers_that_conversion_changes_are_refused(number: Any, stored: str, dtype: str, tmp_path: Path) -> None:
+    values, model = np.array([0, number], stored), {"a": np.ones(2, dtype)}
+    with pytest.raises(ValueError, match=f"a: the model has dtype {dtype}, the file {stored} with values that"):
+        filled({"a": values}, model, tmp_path)
+    assert model["a"].tolist() == [1, 1]
+    assert oc.load(tmp_path / "x", model, dtypes="file")["a"].tobytes() == values.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("number", "stored", "dtype"),
+    [
+        (2**53, "int64", "float64"),
+        (2**62, "uint64", "float32"),
+        (INT64.min, "int64", "float64"),
+        (2**63, "uint64", "float64"),
+        (-(2.0**63), "float64", "int64"),
+        (2.0**63, "float64", "uint64"),
+        (2**53, "int64", "complex128"),
+        (INT64.max, "int64", "uint64"),
+        (1, "int64", "bool"),
+        (True, "bool", "float32"),
+        (3, "complex64", "float32"),
+        (3, "float32", "complex64"),
+    ],
+)
+def test_numbers_that_conversion_keeps_are_converted(number: Any, stored: str, dtype: str, tmp_path: Path) -> None:
+    found = filled({"a": np.array([0, number], stored)}, {"a": np.ones(2, dtype)}, tmp_path)["a"]
+    assert found.dtype == dtype
+    assert int(found[1].real) == int(np.real(number))
 
 
 def test_array_that_is_converted_stays_one_array(tmp_path: Path) -> None:

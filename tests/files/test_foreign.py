@@ -53,7 +53,10 @@ FILES: dict[str, tuple[bytes, str]] = {
     ),
     "old.pt": (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", "a pickle, as torch.save and joblib write, .*weights_only"),
     "model.joblib": (pickle.dumps({"a": [1.5]}, protocol=4), "a pickle, as torch.save and joblib write"),
-    "model.gguf": (b"GGUF\x03\0\0\0" + b"\0" * 32, "a GGUF file, as llama.cpp reads"),
+    "model.gguf": (
+        b"GGUF\x03\0\0\0" + b"\0" * 32,
+        r"a GGUF file, as llama\.cpp reads; octavo\.gguf\.load\(path\) reads it",
+    ),
     "model.safetensors": (LFS, "a Git LFS pointer in place of the file; fetch the file with git lfs pull"),
     "w.npy": (saved(lambda f: np.save(f, np.ones(3))), r"a single NumPy array \(\.npy\)"),
     "model.h5": (b"\x89HDF\r\n\x1a\n" + b"\0" * 32, r"an HDF5 file \(Keras, h5py\)"),
@@ -64,7 +67,18 @@ FILES: dict[str, tuple[bytes, str]] = {
     "cut.zip": (torch_zip()[:60], "a damaged zip archive"),
     "config.json.txt": (b'{"model_type": "gpt2"}', "JSON text; name the safetensors file beside it"),
     "empty.safetensors": (b"", "is empty; download or write it again"),
-    "noise": (bytes(range(1, 200)), r"its first 8 bytes, b'\\x01.*cut short, or of another format"),
+    "notes.txt": (
+        "Füße of the model\n".encode() * 9,
+        "not a usable safetensors file: it is text that begins with 'Füße of",
+    ),
+    "noise": (
+        bytes(range(1, 200)),
+        r"it is of another format: its first 8 bytes, b'\\x01.*are not the length of a header",
+    ),
+    "cut.bin": (
+        b"\x50\0\0\0\0\0\0\0{",
+        "it is cut short, .*by its first 8 bytes its header has 80 bytes, but only 1 fo",
+    ),
 }
 
 

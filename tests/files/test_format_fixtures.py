@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
+from safetensors import safe_open
 
 import octavo as oc
 from format_fixtures import MODELS, MODELS_V2, F, file, integers, powers, rows
-from octavo._files.codecs import is_stored
+from octavo._files.codecs import FEATURES, is_stored
 from octavo._models.walk import walk
 
 
@@ -92,14 +98,58 @@ def test_int4_file_loads_to_known_values() -> None:
     assert (whole.group_size, whole.bias) == (None, None)
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_file_fills_its_model(name: str) -> None:
-    model = MODELS[name]()
+def test_text_file_loads_to_known_values() -> None:
+    found = oc.load(file("text", 2))
+    assert {name: (a.dtype.str, a.tolist()) for name, a in found.items()} == {
+        "classes_": ("<U5", ["cat", "", "b\u00e4r \U0001f43b"]),
+        "bytes": ("|S3", [[b"a", b"bc"], [b"", b"def"]]),
+        "objects": ("|O", ["yes", "no"]),
+        "one": ("<U1", "x"),
+        "none": ("<U3", []),
+    }
+    assert found["none"].shape == (0, 2)
+
+
+def test_static_matrix_file_loads_to_known_values() -> None:
+    found = oc.load(file("static_matrix", 2))
+    w, t, dynamic = found["w"], found["t"], found["dynamic"]
+    assert [matrix.shape for matrix in (w, t, dynamic)] == [(6, 4), (3, 5), (3, 2)]
+    assert (w._layer.input_qparams, w._layer.output_qparams) == (oc.QParams(1.0, 0, "int8"), None)
+    assert t._layer.input_qparams == oc.QParams(0.5, 3, "uint8")
+    assert (rows(6) @ w == rows(6).astype(np.int64) @ integers(4, 6).T.astype(np.int64) * powers(4).astype(float)).all()
+    q = np.clip(np.rint(rows(5) / 0.5).astype(np.int64) + 3, 0, 255) - 3
+    assert (rows(5) @ t.T == q @ integers(3, 5).T.astype(np.int64) * (0.5 * powers(3).astype(float))).all()
+    assert type(dynamic._layer) is oc.QuantLinear
+
+
+EVERY = [(1, name, make) for name, make in MODELS.items()] + [(2, name, make) for name, make in MODELS_V2.items()]
+IDS = [f"{name}_v{version}" for version, name, _ in EVERY]
+
+
+@pytest.mark.parametrize(("version", "name", "make"), EVERY, ids=IDS)
+def test_file_says_what_it_holds(version: int, name: str, make: Callable[[], Any]) -> None:
+    with safe_open(file(name, version), "np") as reader:
+        header = json.loads(reader.metadata()["octavo"])
+    assert header["version"] == version
+    assert header.get("features", []) == ([name] if version == 2 else [])
+
+
+def test_file_of_several_features_names_them_all(tmp_path: Path) -> None:
+    model = {name: make() for name, make in MODELS_V2.items()}
+    oc.save(model, tmp_path / "x")
+    with safe_open(tmp_path / "x", "np") as reader:
+        assert json.loads(reader.metadata()["octavo"])["features"] == list(FEATURES) == sorted(MODELS_V2)
+    assert oc.load(tmp_path / "x").keys() == {f"{name}.{key}" for name, held in model.items() for key in held}
+
+
+@pytest.mark.parametrize(("version", "name", "make"), EVERY, ids=IDS)
+def test_file_fills_its_model(version: int, name: str, make: Callable[[], Any]) -> None:
+    model = make()
     before = [(path, type(value)) for path, value in walk(model, stop=is_stored)]
-    assert [(path, type(value)) for path, value in walk(oc.load(file(name), model), stop=is_stored)] == before
+    assert [(path, type(value)) for path, value in walk(oc.load(file(name, version), model), stop=is_stored)] == before
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_files_are_still_written_that_way(name: str, tmp_path) -> None:
-    oc.save(MODELS[name](), tmp_path / "x")
-    assert (tmp_path / "x").read_bytes() == file(name).read_bytes()
+@pytest.mark.parametrize(("version", "name", "make"), EVERY, ids=IDS)
+def test_files_are_still_written_that_way(version: int, name: str, make: Callable[[], Any], tmp_path: Path) -> None:
+    oc.save(make(), tmp_path / "x")
+    assert (tmp_path / "x").read_bytes() == file(name, version).read_bytes()

@@ -27,6 +27,21 @@ UNSAVABLE = {
 }
 
 
+@pytest.mark.parametrize("model", [oc.nn.Linear(np.eye(2)), {"a": np.ones(2)}, 3, None], ids=lambda v: type(v).__name__)
+def test_paths_and_models_in_the_wrong_order_are_told_apart(model: object, tmp_path: Path) -> None:
+    kind = type(model).__name__
+    for path in (tmp_path / "x", str(tmp_path / "x")):
+        with pytest.raises(
+            TypeError, match=rf"path must be .*, got a {kind}; the order is octavo\.save\(model, path\)"
+        ):
+            oc.save(path, model)  # type: ignore[arg-type]
+        with pytest.raises(
+            TypeError, match=rf"path must be .*, got a {kind}; the order is octavo\.load\(path, model\)"
+        ):
+            oc.load(model, path)  # type: ignore[call-overload]
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("case", UNSAVABLE)
 def test_save_refuses_and_leaves_the_old_file(case: str, tmp_path: Path) -> None:
     model, kind, message = UNSAVABLE[case]

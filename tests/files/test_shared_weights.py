@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import octavo as oc
-from models import Model
+from models import Model, random_array
 
 rng = np.random.default_rng(0)
 W, B = rng.standard_normal((256, 256), dtype=np.float32), rng.standard_normal(256, dtype=np.float32)
@@ -42,6 +42,93 @@ def test_layers_that_differ_in_anything_do_not_share() -> None:
     assert packed_in(quantized) == 4
     for layer, new in zip(layers, quantized, strict=True):
         np.testing.assert_array_equal(new(X), oc.QuantLinear(layer.weight, layer.bias)(X))
+
+
+class Lists:
+    """Its weights are lists of numbers."""
+
+    def __init__(self, number: int) -> None:
+        self.weight, self.bias = random_array(7, 256, seed=number).tolist(), [float(number)] * 7
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        return x @ np.asarray(self.weight, np.float32).T + np.asarray(self.bias, np.float32)
+
+
+class ListBias(Lists):
+    """Its weight is one for all, and its bias a list."""
+
+    def __init__(self, number: int) -> None:
+        self.weight, self.bias = W, [float(number)] * 256
+
+
+class Seeded(Lists):
+    """Its weight is made anew at each use."""
+
+    bias = None
+
+    def __init__(self, number: int) -> None:
+        self.seed = number
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        return x @ self.weight.T
+
+    @property
+    def weight(self) -> np.ndarray:
+        return random_array(7, 256, seed=self.seed)
+
+
+class Scaled(Seeded):
+    """Its weight is a multiple of one array for all."""
+
+    def __init__(self, number: int) -> None:
+        self.base, self.factor = W, number + 1
+
+    @property
+    def weight(self) -> np.ndarray:
+        return self.base * np.float32(self.factor)
+
+
+class Closure(Seeded):
+    """Its weight is the result of a function, in slots."""
+
+    __slots__ = ("make",)
+
+    def __init__(self, number: int) -> None:
+        array = random_array(7, 256, seed=number)
+        self.make = lambda: array
+
+    @property
+    def weight(self) -> np.ndarray:
+        return self.make()
+
+
+class Viewed(Seeded):
+    """Its weight depends on the type of the array that it holds."""
+
+    def __init__(self, number: int) -> None:
+        self.held = W.view(Doubled) if number else W
+
+    @property
+    def weight(self) -> np.ndarray:
+        return np.asarray(self.held) * np.float32(2 if isinstance(self.held, Doubled) else 1)
+
+
+class Doubled(np.ndarray):
+    """Memory of one array, another type."""
+
+
+@pytest.mark.parametrize("inplace", [False, True], ids=["copy", "inplace"])
+@pytest.mark.parametrize("dtype", ["int8", "int4"])
+@pytest.mark.parametrize("cls", [Lists, ListBias, Seeded, Scaled, Closure, Viewed])
+def test_layers_whose_weights_are_not_arrays_of_their_own_keep_their_numbers(
+    cls: type[Lists], dtype: str, inplace: bool
+) -> None:
+    model = [cls(0), cls(1)]
+    expected = [oc.QuantLinear(layer.weight, layer.bias, dtype=dtype)(X) for layer in model]
+    quantized = oc.quantize_dynamic(model, {cls}, dtype, inplace=inplace)
+    assert not np.array_equal(*expected)
+    for new, y in zip(quantized, expected, strict=True):
+        np.testing.assert_array_equal(new(X), y)
 
 
 @pytest.mark.slow

@@ -88,7 +88,28 @@ def grouped_model() -> dict[str, oc.QuantLinear | oc.QuantMatrix]:
     }
 
 
-MODELS_V2 = {"grouped": grouped_model}
+def text_model() -> dict[str, np.ndarray]:
+    """Text of every kind: code points, bytes and objects; empty, and without an axis."""
+    return {
+        "classes_": np.array(["cat", "", "b\u00e4r \U0001f43b"]),
+        "bytes": np.array([[b"a", b"bc"], [b"", b"def"]]),
+        "objects": np.array(["yes", "no"], object),
+        "one": np.array("x"),
+        "none": np.zeros((0, 2), "U3"),
+    }
+
+
+def static_matrix_model() -> dict[str, Any]:
+    """Matrices with an input that was calibrated, of both layouts, and one that is quantized at each call."""
+    layers = [
+        oc.StaticQuantLinear(integers(4, 6), powers(4), input=oc.QParams(1.0, 0, "int8"), name="w"),
+        oc.StaticQuantLinear(integers(3, 5), powers(3), input=oc.QParams(0.5, 3, "uint8"), name="t"),
+    ]
+    dynamic = oc.QuantMatrix._made(oc.QuantLinear.from_quantized(integers(2, 3), powers(2)), 1)
+    return {"w": oc.QuantMatrix._made(layers[0], 1), "t": oc.QuantMatrix._made(layers[1], 0), "dynamic": dynamic}
+
+
+MODELS_V2 = {"grouped": grouped_model, "text": text_model, "static_matrix": static_matrix_model}
 MODELS = {"int8": int8_model, "static": static_model, "int4": int4_model}
 
 

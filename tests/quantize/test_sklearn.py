@@ -18,14 +18,15 @@ pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 import joblib
 from scipy import sparse
 from sklearn.base import clone
-from sklearn.datasets import load_digits, make_regression
+from sklearn.datasets import load_digits, make_classification, make_regression
 from sklearn.decomposition import PCA
-from sklearn.ensemble import VotingClassifier
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier, VotingClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge, SGDClassifier
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, LinearSVC
+from sklearn.tree import DecisionTreeClassifier
 
 from octavo._models.paths import canonical
 from octavo._models.walk import walk
@@ -128,6 +129,13 @@ def test_estimators_are_known_wherever_they_are(mlp: MLPClassifier) -> None:
     assert quantized_paths(mine) == {"coefs_.0": 1, "coefs_.1": 1, "coefs_.2": 1}
 
 
+def test_estimator_named_as_a_layer_is_told_the_other_way() -> None:
+    estimator = LogisticRegression().fit(*load_digits(return_X_y=True))
+    with pytest.raises(ValueError, match=r"estimator are found without layers: omit them, quantize_dynamic\(model\)"):
+        oc.quantize_dynamic(estimator, {LogisticRegression})
+    assert isinstance(oc.quantize_dynamic(estimator).coef_, oc.QuantMatrix)
+
+
 def test_one_output_stays_in_float(mlp: MLPClassifier) -> None:
     one = LogisticRegression(max_iter=20).fit(X[:300], Y[:300] > 4)
     assert quantized_paths([one, mlp]).keys() == {"1.coefs_.0", "1.coefs_.1", "1.coefs_.2"}
@@ -142,6 +150,23 @@ def test_coefficients_of_compiled_code_stay() -> None:
     both = VotingClassifier([("a", SVC()), ("b", LogisticRegression(max_iter=20))]).fit(X[:300], Y[:300])
     quantized = oc.quantize_dynamic(both)
     assert (quantized.predict(X) == both.predict(X)).mean() > 0.99
+
+
+@pytest.mark.parametrize(
+    "estimator", [RandomForestClassifier(3), DecisionTreeClassifier(), HistGradientBoostingClassifier(max_iter=2)]
+)
+def test_trees_are_said_not_to_be_quantized(estimator: Any) -> None:
+    estimator.fit(*make_classification(50, random_state=0))
+    name = type(estimator).__name__
+    for model in (
+        estimator,
+        {"a": estimator},
+        make_pipeline(StandardScaler(), estimator).fit(*make_classification(50)),
+    ):
+        with pytest.raises(ValueError, match=rf"no array to quantize: trees \(\w*,? ?{name}\) are not quantized"):
+            oc.quantize_dynamic(model)
+        with pytest.raises(ValueError, match=rf"\({name}\): trees are not quantized"):
+            oc.quantize_dynamic(model, {type(estimator)})
 
 
 @pytest.mark.parametrize("kind", ["csr_matrix", "csr_array"])

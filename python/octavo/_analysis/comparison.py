@@ -128,19 +128,37 @@ def _refuse_identical(
 def _recorded(
     model: Any, layers: dict[str, Any], methods: dict[str, str | None], x: Any, forward: Forward
 ) -> tuple[dict[str, list[_Call]], Any]:
-    """The calls by path, in the order of first calls, while a copy of the model runs on x; and its result."""
+    """The calls by path, in the order of first calls, while a copy of the model runs on x; and its result.
+
+    Raises:
+        ValueError: from a layer, which is named, or from the model's own code.
+    """
     calls: dict[str, list[_Call]] = {}
+    running: list[str] = []
 
     def recorder(path: str, method: str | None) -> Watched | RecordedMatrix:
+        def begin(x: Any) -> Any:
+            running.append(path)
+            return _kept(x)
+
+        def end(kept: Any, y: Any) -> None:
+            running.remove(path)
+            note(kept, y)
+
         def note(kept: Any, y: Any) -> None:
             calls.setdefault(path, []).append(_Call(kept, _kept(y)))
 
         if method is None:
             return RecordedMatrix(layers[path], lambda x, y: note(_kept(x), y))
-        return Watched(copy.deepcopy(layers[path]), method, _kept, note)
+        return Watched(copy.deepcopy(layers[path]), method, begin, end)
 
     recorders = {id(layers[path]): recorder(path, method) for path, method in methods.items()}
-    y = forward(tree.copy_with(model, recorders), x)
+    try:
+        y = forward(tree.copy_with(model, recorders), x)
+    except ValueError as error:
+        if not running or str(error).startswith("layer "):  # a static layer names itself
+            raise
+        raise ValueError(f"layer {tree.label(running[-1])}: {error}") from error
     return calls, _kept(y)
 
 

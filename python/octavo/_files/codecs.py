@@ -33,7 +33,7 @@ __all__ = [
 ]  # fmt: skip
 
 # What a file may hold beyond version 1 of the format, by the names that its header lists.
-FEATURES = ("grouped",)
+FEATURES = ("grouped", "static_matrix", "text")
 
 
 class Codec(NamedTuple):
@@ -92,13 +92,24 @@ def shared_parts(value: Any) -> tuple[Any, ...] | None:
 
 
 def features_of(layers: Mapping[str, Options]) -> list[str]:
-    """Those of `FEATURES` that the options of some layer, or of a part of one, ask for."""
+    """Those of `FEATURES` that the options of some layer, or of a part of one, ask for; in the order of names.
 
-    def is_grouped(options: Options) -> bool:
-        parts = [value for value in options.values() if isinstance(value, dict)]
-        return options.get("dtype") == "grouped" or any(map(is_grouped, parts))
+    Example:
+        >>> from octavo._files.codecs import features_of
+        >>> features_of({"fc": {"type": "QuantLinear", "dtype": "grouped"}, "classes_": {"type": "text"}})
+        ['grouped', 'text']
+    """
 
-    return ["grouped"] if any(map(is_grouped, layers.values())) else []
+    def wanted(options: Options) -> set[str]:
+        own = {
+            "grouped": options.get("dtype") == "grouped",
+            "static_matrix": options.get("type") == QuantMatrix.__name__ and "input" in options,
+            "text": options.get("type") == _TEXT,
+        }
+        parts = [wanted(value) for value in options.values() if isinstance(value, dict)]
+        return {name for name, asked in own.items() if asked}.union(*parts)
+
+    return sorted(set().union(*map(wanted, layers.values())))
 
 
 def unpacked(fields: Fields) -> Any:

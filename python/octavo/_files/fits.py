@@ -7,6 +7,7 @@ user's is called with random rows, and must compute what the stored layer comput
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -26,7 +27,7 @@ from octavo._models.fill import Fit
 from octavo._models.snapshot import restore, snapshot
 from octavo._numerics.int4 import GroupedWeight, ScaleDtype
 from octavo._numerics.params import QParams, qint4
-from octavo._quantize.checking import fitting_spec
+from octavo._quantize.checking import check_layer, fitting_spec
 from octavo._quantize.spec import LayerSpec, read_layer
 
 __all__ = ["Dtypes", "Fitter", "as_matrices"]
@@ -73,7 +74,7 @@ class Fitter:
             raise ValueError(f'dtypes must be "model" or "file", got {dtypes!r}')
         self._dtypes, self._check = dtypes, check
         self._converted: dict[tuple[int, np.dtype[Any]], Fit] = {}
-        self._specs: dict[Any, LayerSpec | None] = {}
+        self._specs: dict[type, list[LayerSpec]] = {}
 
     def __call__(self, old: Any, new: Any) -> Fit:
         if old is None or isinstance(new, list):  # a list of matrices was made to fit
@@ -129,15 +130,28 @@ class Fitter:
         return Fit(_called(new, spec.call), None, (str(spec.bias),) if bias is not None and new.bias is None else ())
 
     def _spec(self, layer: Any) -> LayerSpec | None:
-        """What the layer computes; found once for layers that differ in their numbers alone."""
-        held = attributes(layer)
-        arrays = [(name, a.shape, a.dtype) for name, a in held.items() if isinstance(a, np.ndarray)]
-        settings = [(name, value) for name, value in held.items() if isinstance(value, (str, int, float, type(None)))]
-        key = type(layer), tuple(arrays), tuple(settings)
-        if key not in self._specs:
-            found = (fitting_spec(trial, LayerSpec()) for trial in _trials(layer))
-            self._specs[key] = next((spec for spec in found if spec is not None), None)
-        return self._specs[key]
+        """What the layer computes; None where that is not x W^T + b.
+
+        What was found for layers of its class is tried first, so that the search among all specs is made once. A class
+        says nothing of what one layer of it computes: every layer is called.
+        """
+        trials, known = _trials(layer), self._specs.setdefault(type(layer), [])
+        for trial, spec in itertools.product(trials, known):
+            if _computes(trial, spec):
+                return spec
+        searched = (fitting_spec(trial, LayerSpec()) for trial in trials)
+        found = next((spec for spec in searched if spec is not None), None)
+        if found is not None:
+            known.append(found)
+        return found
+
+
+def _computes(layer: Any, spec: LayerSpec) -> bool:
+    try:
+        check_layer(layer, spec)
+    except Exception:  # whatever the user's code raises
+        return False
+    return True
 
 
 def _called(layer: QuantLinear, method: str) -> QuantLinear:
@@ -195,11 +209,11 @@ def _converted(new: NDArray[Any], dtype: np.dtype[Any]) -> Fit:
     floats = _is_float(new.dtype) and _is_float(dtype)
     with np.errstate(all="ignore"):
         try:
-            made = new.astype(dtype)
+            made = (new.real if new.dtype.kind == "c" and dtype.kind != "c" else new).astype(dtype)
             if floats:
                 same = not (np.isfinite(new.astype(np.float64)) & ~np.isfinite(made.astype(np.float64))).any()
             else:
-                same = np.array_equal(made, new)
+                same = _is_same(made, new)
         except (TypeError, ValueError):
             made, same = new, False
     if same:
@@ -209,6 +223,28 @@ def _converted(new: NDArray[Any], dtype: np.dtype[Any]) -> Fit:
         f"the model has dtype {dtype}, the file {new.dtype} with values that {dtype} does not have; pass "
         'dtypes="file" to load them as they are',
     )
+
+
+def _is_same(made: NDArray[Any], new: NDArray[Any]) -> bool:
+    """Whether conversion kept every number: all come back, and none left the range of an integer type on the way.
+
+    NumPy compares int64 with float64 as float64, where 2**53 + 1 equals 2**53; what lies beyond a range may come back
+    on one CPU and not on another.
+    """
+    if "c" in (made.dtype.kind, new.dtype.kind):
+        return _is_same(made.real, new.real) and np.array_equal(made.imag, new.imag)
+    for integers, other in ((new, made), (made, new)):
+        if integers.dtype.kind not in "iu":
+            continue
+        if other.dtype.kind in "iu":
+            if ((integers < 0) != (other < 0)).any():
+                return False
+        elif other.dtype.kind != "b":
+            info = np.iinfo(integers.dtype)
+            low, high = (np.array(float(bound)).astype(other.dtype) for bound in (info.min, info.max + 1))
+            if not (np.isfinite(other) & (other >= low) & (other < high)).all():
+                return False
+    return np.array_equal(made.astype(new.dtype), new)
 
 
 def _is_float(dtype: np.dtype[Any]) -> bool:

@@ -22,7 +22,7 @@ _HTML = "a web page, most likely an error page that was saved in place of the fi
 # (first bytes, what the file is and what to do)
 _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"version https://git-lfs", "a Git LFS pointer in place of the file; fetch the file with git lfs pull"),
-    (b"GGUF", "a GGUF file, as llama.cpp reads, usually quantized already; convert the float checkpoint it came from"),
+    (b"GGUF", "a GGUF file, as llama.cpp reads; octavo.gguf.load(path) reads it, as does `octavo quantize`"),
     (b"\x93NUMPY", "a single NumPy array (.npy); give it a name: np.savez('model.npz', weight=np.load(path))"),
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file (Keras, h5py); read its arrays with h5py and save them with np.savez"),
     (b"\x1f\x8b", "gzip-compressed; unpack it first"),
@@ -62,7 +62,15 @@ def description(path: str | os.PathLike[str]) -> str | None:
         found = "a TensorFlow Lite model; convert the float checkpoint it came from"
     if found is None and first.lstrip()[:1] in (b"{", b"[") and b"\0" not in first:
         found = _json(Path(path))
+    if found is None and _is_text(first):
+        found = f"text that begins with {first.decode(errors='ignore')[:20]!r}; name the safetensors file"
     return None if found is None else f"it is {found}"
+
+
+def _is_text(first: bytes) -> bool:
+    """Whether bytes are UTF-8 without control characters; the last character may be cut off."""
+    text = first.decode(errors="ignore")
+    return len(first) - len(text.encode()) < 4 and all(c.isprintable() or c in "\t\r\n" for c in text)
 
 
 def is_npz(path: str | os.PathLike[str]) -> bool:

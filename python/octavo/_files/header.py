@@ -137,10 +137,12 @@ def read_tensors(read: Callable[[int], bytes], nbytes: int) -> tuple[dict[str, s
     if len(first) < 8:
         raise ValueError(f"it has {nbytes} bytes, fewer than the 8 of the header's length")
     length = int.from_bytes(first, "little")
-    if length > min(HEADER_LIMIT, nbytes - 8):
+    if length > HEADER_LIMIT:
+        raise ValueError(f"it is of another format: its first 8 bytes, {first!r}, are not the length of a header")
+    if length > nbytes - 8:
         raise ValueError(
-            f"its first 8 bytes, {first!r}, should be the length of its header; as a number they are {length}, but "
-            f"{nbytes - 8} bytes follow. It is cut short, or of another format"
+            f"it is cut short, or of another format: by its first 8 bytes its header has {length} bytes, but only "
+            f"{nbytes - 8} follow"
         )
     text = read(length)
     if not text.startswith(b"{"):

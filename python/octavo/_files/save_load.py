@@ -42,7 +42,8 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
         path: of the file.
 
     Raises:
-        TypeError: an array that files cannot hold (strings, complex128, masked arrays); its place is named.
+        TypeError: `path` is not a path; or an array that files cannot hold (dates, complex128, masked arrays), whose
+            place is named.
         ValueError: there is nothing to store, or two things have one name: see Notes.
         OSError: the file cannot be written.
 
@@ -59,6 +60,7 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
         ...     oc.load(folder + "/model.safetensors")
         {'fc': QuantLinear(3 -> 3, int8, activation=symmetric), 'table': array([0, 1, 2])}
     """
+    _check_path(path, "save(model, path)")
     found, aliases = survey(model, is_stored)
     if not found:
         raise ValueError("the model holds no quantized layer and no array, so there is nothing to store")
@@ -81,6 +83,11 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
     with Writer(path, tensors, lambda crc32: header_metadata(layers, aliases, crc32)) as writer:
         for name, part in parts.items():
             writer.append(name, part.make())
+
+
+def _check_path(path: Any, order: str) -> None:
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"path must be the path of a file, got a {type(path).__name__}; the order is octavo.{order}")
 
 
 def _without_twins(found: Mapping[str, Any], aliases: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -211,7 +218,7 @@ def load(
 
     Raises:
         OSError: the file cannot be read.
-        TypeError: `prefix` or `rename` is not text.
+        TypeError: `path` is not a path, or `prefix` or `rename` not text.
         ValueError: it is damaged (every tensor has a checksum), of another version, or not octavo's; names are missing
             or extra; shapes, kinds of layers or dtypes do not fit. All that does not match is listed, and the model is
             as it was.
@@ -228,6 +235,7 @@ def load(
         ...     oc.load(folder + "/model.safetensors", trained)
         Sequential(QuantLinear(3 -> 3, int8, activation=symmetric), ReLU())
     """
+    _check_path(path, "load(path, model)")
     items, aliases, foreign = _read(path, strict=strict)
     if prefix or rename:
         items, aliases = renamed(items, aliases, rename, prefix)

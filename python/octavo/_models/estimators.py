@@ -13,8 +13,8 @@ from octavo._models.walk import walk
 from octavo._util.pickling import pickled
 
 __all__ = [
-    "TrainingRefused", "drop_training_state", "is_estimator", "is_fitted", "needed_for_training", "refuse_training",
-    "training_state",
+    "TrainingRefused", "drop_training_state", "holds_trees", "is_estimator", "is_fitted", "needed_for_training",
+    "refuse_training", "training_state",
 ]  # fmt: skip
 
 # Attributes that `fit` and `partial_fit` go on from and no prediction reads: optimizers with their moments, the weights
@@ -23,6 +23,7 @@ _TRAINING = (
     "_optimizer", "_best_coefs", "_best_intercepts", "_coef_grads", "_intercept_grads", "_standard_coef",
     "_standard_intercept", "_average_coef", "_average_intercept", "_expanded_class_weight",
 )  # fmt: skip
+_TREES = ("sklearn.tree.", "sklearn.ensemble._hist_gradient_boosting.")
 _TRAINING_METHODS = ("fit", "partial_fit", "fit_predict", "fit_transform")
 
 
@@ -35,6 +36,17 @@ def is_estimator(value: Any) -> bool:
 def is_fitted(estimator: Any) -> bool:
     """Whether training has left anything: attributes that end with an underscore."""
     return any(name.endswith("_") and not name.startswith("__") for name in instance_dict(estimator))
+
+
+def holds_trees(estimator: Any) -> bool:
+    """Whether an estimator decides by trees, which compare one input at a time and multiply by no matrix.
+
+    Example:
+        >>> from octavo._models.estimators import holds_trees
+        >>> holds_trees([1, 2])
+        False
+    """
+    return any(type(value).__module__.startswith(_TREES) for _, value in walk(estimator))
 
 
 def training_state(model: Any, replaced: Collection[int]) -> Iterator[tuple[str, str, Any]]:

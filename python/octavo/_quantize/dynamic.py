@@ -15,7 +15,7 @@ from octavo._layers.matrix import QuantMatrix
 from octavo._layers.recurrent import QuantGRU, QuantLSTM
 from octavo._layers.weights import ActivationScheme
 from octavo._models import walk as tree
-from octavo._models.containers import memory_of
+from octavo._models.containers import attributes, memory_of
 from octavo._models.estimators import refuse_training, training_state
 from octavo._models.paths import joined
 from octavo._numerics.int4 import GroupedWeight, ScaleDtype
@@ -268,8 +268,8 @@ def _built_once(
         target, arguments, rounded, check: as for `_built`.
         made: what was built before, by what it was built from.
     """
-    arrays = tuple(memory_of(a) for _, a in tree.walk(target.original) if isinstance(a, np.ndarray))
-    if not target.is_linear or target.spec is None or id(target.original) in rounded:
+    arrays = _held_arrays(target) if target.is_linear and id(target.original) not in rounded else None
+    if arrays is None:
         return _built(target, arguments, rounded, check)
     key = type(target.original), target.spec, arrays, tuple(arguments.items())
     if key not in made:
@@ -278,6 +278,24 @@ def _built_once(
     if check:
         target.check()
     return copy.deepcopy(made[key])  # another layer with the same integers, which never change
+
+
+def _held_arrays(target: Target) -> tuple[Any, ...] | None:
+    """What tells the weight and bias of a layer from all others while it lives.
+
+    None where they are not arrays that the layer holds itself: what a property or a list gives may be made anew at each
+    call, and an address in memory says nothing of it.
+    """
+    if target.spec is None:
+        return None
+    held = attributes(target.original)
+    found: list[tuple[Any, ...] | None] = []
+    for name in (target.spec.weight, target.spec.bias or ""):
+        array = getattr(target.original, name, None)
+        if array is not None and (array is not held.get(name) or type(array) not in (np.ndarray, np.memmap)):
+            return None
+        found.append(None if array is None else memory_of(array))
+    return tuple(found)
 
 
 def _built(target: Target, arguments: dict[str, Any], rounded: Mapping[int, GroupedWeight], check: bool) -> Any:

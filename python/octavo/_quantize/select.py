@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from octavo._layers.linear import Layout
 from octavo._models import walk as tree
-from octavo._models.estimators import is_estimator, is_fitted
+from octavo._models.estimators import holds_trees, is_estimator, is_fitted
 from octavo._models.paths import is_within, matches
-from octavo._quantize.spec import quantized_in
+from octavo._quantize.spec import layer_types, quantized_in
 
 __all__ = ["Arrays", "Chosen", "FoundArray", "chosen_arrays", "no_array", "unwrapped"]
 
@@ -187,6 +187,13 @@ def _as_patterns(arrays: Arrays, layout: Layout) -> dict[str, Layout] | None:
     return found
 
 
+def _is_of_trees(estimator: Any) -> bool:
+    """Whether it is a tree or an ensemble of trees itself, rather than a pipeline that holds one or a part of one."""
+    kind = type(estimator)
+    of_trees = kind.__module__.startswith(("sklearn.tree.", "sklearn.ensemble.")) and not kind.__name__.startswith("_")
+    return of_trees and holds_trees(estimator)
+
+
 def no_array(model: Any, places: Mapping[str, str]) -> str:
     """Why there was nothing to quantize; `places`: why each array stays, by its path."""
     if quantized := quantized_in(model):
@@ -196,8 +203,13 @@ def no_array(model: Any, places: Mapping[str, str]) -> str:
     if estimators and not any(is_fitted(value) for _, value in estimators):
         names = ", ".join(f"{tree.label(path)} ({type(value).__name__})" for path, value in estimators[:10])
         return f"not fitted: {names}; call fit first, then quantize"
+    if trees := sorted({type(value).__name__ for _, value in estimators if _is_of_trees(value)}):
+        return (
+            f"the model holds no array to quantize: trees ({', '.join(trees)}) are not quantized, they multiply by none"
+        )
     stays = "; ".join(f"{path}: {why}" for path, why in list(places.items())[:10])
+    layers = ", ".join(layer_types(model))
     return (
         f"the model holds no array to quantize{f' ({stays})' if stays else ''}; "
-        "name layers=..., or arrays=[...] and min_size"
+        f"{f'pass layers={{{layers}}}' if layers else 'name layers=...'}, or arrays=[...] and min_size"
     )

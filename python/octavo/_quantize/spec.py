@@ -15,11 +15,12 @@ from octavo._layers.matrix import QuantMatrix
 from octavo._layers.registry import counterpart
 from octavo._models import walk as tree
 from octavo._models.containers import attributes
+from octavo._models.estimators import holds_trees, is_estimator
 from octavo._quantize.by_name import ByName
 
 __all__ = [
     "ACTIVATIONS", "LAYOUTS", "FoundLayer", "LayerChoice", "LayerSpec", "Layers", "arrays_of", "as_choice",
-    "matrices_of", "nothing_found", "quantized_in", "read_layer",
+    "layer_types", "matrices_of", "nothing_found", "quantized_in", "read_layer",
 ]  # fmt: skip
 
 LAYOUTS: tuple[Layout, ...] = ("out_in", "in_out")
@@ -200,6 +201,24 @@ def quantized_in(model: Any) -> str:
     return " and ".join(sorted(found))
 
 
+def layer_types(model: Any) -> list[str]:
+    """Names of the classes in a model that look like layers: octavo's own, and what holds a matrix and can be called.
+
+    Example:
+        >>> import numpy as np, octavo as oc
+        >>> from octavo._quantize.spec import layer_types
+        >>> layer_types(oc.nn.Sequential(oc.nn.Linear(np.eye(2)), oc.nn.ReLU()))
+        ['Linear']
+    """
+    found = {
+        type(value).__name__
+        for path, value in tree.walk(model)
+        if counterpart(type(value)) is not None
+        or (matrices_of(value) and not is_estimator(value) and (callable(value) or hasattr(value, "forward")))
+    }
+    return sorted(found)
+
+
 def matrices_of(layer: Any) -> list[str]:
     """Names of the attributes that are 2-D float arrays."""
     return [name for name, v in arrays_of(layer).items() if v.ndim == 2 and v.dtype.kind == "f"]
@@ -213,6 +232,12 @@ def arrays_of(layer: Any) -> dict[str, NDArray[Any]]:
 def read_layer(layer: Any, spec: LayerSpec) -> tuple[NDArray[Any], NDArray[Any] | None]:
     """(W as (out, in), b as (out,) or None)."""
     if not hasattr(layer, spec.weight):
+        if is_estimator(layer):
+            raise ValueError(
+                "trees are not quantized: they multiply by no matrix"
+                if holds_trees(layer)
+                else "the matrices of an estimator are found without layers: omit them, quantize_dynamic(model)"
+            )
         names = matrices_of(layer)
         remedy = f"use LayerSpec(weight={names[0]!r})" if len(names) == 1 else "use LayerSpec(weight=...)"
         raise ValueError(f"no attribute {spec.weight!r}; its 2-D float arrays: {', '.join(names) or 'none'}; {remedy}")
