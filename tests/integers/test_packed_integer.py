@@ -68,6 +68,8 @@ def test_packed_integer_is_a_copy() -> None:
     np.testing.assert_array_equal(np.eye(2, dtype=int) @ packed, np.arange(6).reshape(2, 3))
     with pytest.raises(ValueError, match="read-only"):
         packed.values[0, 0] = 1
+    with pytest.raises(ValueError, match="WRITEABLE"):
+        packed.values.flags.writeable = True
 
 
 def test_packed_integer_pickles_and_copies() -> None:

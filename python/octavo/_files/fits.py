@@ -199,7 +199,7 @@ def _converted(new: NDArray[Any], dtype: np.dtype[Any]) -> Fit:
             if floats:
                 same = not (np.isfinite(new.astype(np.float64)) & ~np.isfinite(made.astype(np.float64))).any()
             else:
-                same = np.array_equal(made, new)
+                same = _same_numbers(made, new)
         except (TypeError, ValueError):
             made, same = new, False
     if same:
@@ -209,6 +209,17 @@ def _converted(new: NDArray[Any], dtype: np.dtype[Any]) -> Fit:
         f"the model has dtype {dtype}, the file {new.dtype} with values that {dtype} does not have; pass "
         'dtypes="file" to load them as they are',
     )
+
+
+def _same_numbers(made: NDArray[Any], new: NDArray[Any]) -> bool:
+    """Whether `made`, cast from `new`, holds its numbers exactly: they come back from there, on the same side of 0."""
+    for floats, ints in ((made, new), (new, made)):
+        # From the end of its range on, a cast to integers gives whatever the machine does.
+        if _is_float(floats.dtype) and ints.dtype.kind in "iu":
+            end = float(np.iinfo(ints.dtype).max) + 1
+            if not (floats.astype(np.float64) < end).all():
+                return False
+    return np.array_equal(made.astype(new.dtype), new) and np.array_equal(made < 0, new < 0)
 
 
 def _is_float(dtype: np.dtype[Any]) -> bool:
