@@ -211,11 +211,8 @@ bool is_empty(const IntegerMatrix& lhs, const IntegerMatrix& rhs, const IntegerR
   return lhs.cols == 0;
 }
 
-}  // namespace
-
-void multiply_integers(const IntegerMatrix& lhs, const IntegerMatrix& rhs, const IntegerResult& dst,
-                       CallReport& report) {
-  const Kernel& kernel = kernel_for(lhs.rows);
+void multiply_by(const Kernel& kernel, const IntegerMatrix& lhs, const IntegerMatrix& rhs, const IntegerResult& dst,
+                 CallReport& report) {
   report.run_by(kernel.name, 1);
   if (is_empty(lhs, rhs, dst)) return;
   if (work_of(lhs, rhs) <= kSmallWork) return multiply_small(*kernel.integer, lhs, rhs, dst);
@@ -226,16 +223,24 @@ void multiply_integers(const IntegerMatrix& lhs, const IntegerMatrix& rhs, const
   }
 }
 
+}  // namespace
+
+void multiply_integers(const IntegerMatrix& lhs, const IntegerMatrix& rhs, const IntegerResult& dst,
+                       CallReport& report) {
+  multiply_by(kernel_for(lhs.rows), lhs, rhs, dst, report);
+}
+
 void multiply_integers_batch(const IntegerMatrix& lhs, const IntegerMatrix& rhs, const IntegerResult& dst,
                              std::int64_t count, const BatchStrides& strides, CallReport& report) {
+  const Kernel& kernel = kernel_for(lhs.rows);
   const auto multiply_one = [&](std::int64_t i, CallReport& its_report) {
     const auto moved = [&](const IntegerMatrix& matrix, std::int64_t bytes) {
       IntegerMatrix copy = matrix;
       copy.view.data += i * bytes;
       return copy;
     };
-    multiply_integers(moved(lhs, strides.lhs), moved(rhs, strides.rhs),
-                      IntegerResult{dst.data + i * strides.dst, dst.stride, dst.elem_bytes}, its_report);
+    multiply_by(kernel, moved(lhs, strides.lhs), moved(rhs, strides.rhs),
+                IntegerResult{dst.data + i * strides.dst, dst.stride, dst.elem_bytes}, its_report);
   };
   const double work = work_of(lhs, rhs);
   if (work > kMiddleWork) {
@@ -245,15 +250,12 @@ void multiply_integers_batch(const IntegerMatrix& lhs, const IntegerMatrix& rhs,
   // Of small ones, a task takes as many as make it worth the handing out.
   const bool small = work <= kSmallWork, alone = small && work * static_cast<double>(count) < 64 * kSmallWork;
   const int threads = alone ? 1 : num_threads();
-  const std::int64_t per_task = !small         ? 1
-                                : threads == 1 ? count
-                                               : std::max<std::int64_t>(1, ceil_div(count, 4 * threads));
-  const std::int64_t tasks = ceil_div(count, per_task);
-  report.run_by(kernel_for(lhs.rows).name, threads);
+  const std::int64_t tasks = alone ? 1 : small ? std::min<std::int64_t>(count, 4 * threads) : count;
+  report.run_by(kernel.name, threads);
   report.split(tasks, "matrices");
   parallel_for(tasks, [&](std::int64_t t) {
     CallReport silent;  // the report is the whole stack's
-    for (std::int64_t i = t * per_task; i < std::min(count, (t + 1) * per_task); ++i) multiply_one(i, silent);
+    for (std::int64_t i = count * t / tasks; i < count * (t + 1) / tasks; ++i) multiply_one(i, silent);
   });
 }
 
