@@ -4,6 +4,8 @@
 #include <cstring>
 #include <new>
 
+#include "base/rounding.h"
+
 #if defined(__has_feature)
 #if __has_feature(address_sanitizer)
 #define OCTAVO_WATCHED_HEAP 1
@@ -24,8 +26,6 @@ namespace octavo {
 namespace {
 
 #if defined(OCTAVO_OWN_PAGES)
-
-std::size_t round_up(std::size_t bytes, std::size_t to) { return (bytes + to - 1) / to * to; }
 
 // Bytes of the mapping for a buffer: whole pages, and whole huge pages where that wastes a twentieth at most.
 std::size_t mapped_bytes(std::size_t bytes) {

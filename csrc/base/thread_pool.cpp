@@ -35,8 +35,12 @@ constexpr int kLooksPerClockReading = 32;
 // How often the caller looks whether the last worker has finished before it yields: that worker may need its core.
 constexpr int kLooksBeforeYielding = 1000;
 
+// Whether this thread is inside an iteration that the pool has handed out.
+thread_local bool t_in_loop = false;
+
 class Pool {
  public:
+  // Not from within a loop: the caller of the loop around it holds the lock.
   void run(std::int64_t count, IndexFunction body, int threads) {
     std::unique_lock<std::mutex> only_caller(caller_mutex_, std::try_to_lock);
     if (!only_caller.owns_lock()) {
@@ -101,6 +105,7 @@ class Pool {
   }
 
   void take_iterations() {
+    t_in_loop = true;
     try {
       for (std::int64_t i = next_.fetch_add(1, std::memory_order_relaxed); i < count_;
            i = next_.fetch_add(1, std::memory_order_relaxed)) {
@@ -111,6 +116,7 @@ class Pool {
       const std::lock_guard<std::mutex> lock(error_mutex_);
       if (error_ == nullptr) error_ = std::current_exception();
     }
+    t_in_loop = false;
   }
 
   bool take_place() {
@@ -198,6 +204,7 @@ int initial_num_threads() {
 }  // namespace
 
 int num_threads() {
+  if (t_in_loop) return 1;
   int n = g_num_threads.load(std::memory_order_relaxed);
   if (n == 0) {
     const int initial = initial_num_threads();

@@ -2,9 +2,9 @@
 //
 // What it does: parallel_for(count, body) runs body(0) .. body(count - 1), each once, on the calling thread and up to
 // num_threads() - 1 workers, and returns when all are done. Iterations are handed out one at a time, so that a slow
-// core takes fewer. What it refuses to do: nest, queue, or wait for another caller. Where the pool is busy, with
-// another thread's loop or with the loop around this one, the second caller runs its iterations itself. Workers start
-// at first use, and again on demand in a child process after fork.
+// core takes fewer. What it refuses to do: nest, queue, or wait for another caller. A loop inside a loop, and one of a
+// caller that finds the pool busy with another's, runs its iterations on its own thread. Workers start at first use,
+// and again on demand in a child process after fork.
 #pragma once
 
 #include <cstdint>
@@ -27,7 +27,7 @@ class IndexFunction {
 inline constexpr int kMaxThreads = 4096;
 
 // Threads that parallel_for uses, the caller included. Starts as OCTAVO_NUM_THREADS (std::invalid_argument where that
-// is not a number from 1 to kMaxThreads), else as available_cpus() of cpus.h.
+// is not a number from 1 to kMaxThreads), else as available_cpus() of cpus.h. Inside a loop of several threads it is 1.
 int num_threads();
 void set_num_threads(int n);  // 1 to kMaxThreads; takes effect with the next parallel_for
 

@@ -105,7 +105,7 @@ PackedLinearGrouped make_linear(const py::array& codes, const py::array& scale, 
   require(std::min(view.k, group_k == 0 ? view.k : group_k) <=
               max_exact_grouped_k(bits, view.is_signed, view.zero_point != nullptr, activations.asymmetric),
           "a group has too many columns for exact int32 sums");
-  const py::gil_scoped_release release;
+  const GilReleased released;
   return PackedLinearGrouped(view, bias ? bias->data() : nullptr, {activations, relu});
 }
 

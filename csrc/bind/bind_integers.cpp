@@ -1,6 +1,5 @@
 // Products of integers of any width: integer_matmul and PackedIntegers.
 #include <cstdint>
-#include <cstdlib>
 #include <memory>
 
 #include "bind/bindings.h"
@@ -56,26 +55,18 @@ void multiply(const Operand& a, const Operand& b, const Operand& out) {
   if (is_empty(out)) return;
   const IntegerMatrix lhs = a.matrix(), rhs = b.matrix();
   const IntegerResult dst = result_of(out);
-  if (out.kind == 'b') {
-    multiply_booleans(lhs, rhs, dst);
-  } else {
-    multiply_integers(lhs, rhs, dst);
-  }
+  CallReport report("matmul", lhs.rows, lhs.cols, rhs.cols);
+  out.kind == 'b' ? multiply_booleans(lhs, rhs, dst, report) : multiply_integers(lhs, rhs, dst, report);
 }
 
-double work_of(const Operand& a, const Operand& b) {
-  return static_cast<double>(a.dim(2)) * static_cast<double>(a.dim(1)) * static_cast<double>(b.dim(1));
-}
-
-// The matrices of a stack, the last stack dimension in one call of the core.
-void multiply_stack(const Operand& a, const Operand& b, const Operand& out) {
+// The `matrices` of a stack, the last stack dimension in one call of the core.
+void multiply_stack(const Operand& a, const Operand& b, const Operand& out, std::int64_t matrices) {
+  CallReport report("matmul stack", matrices * a.dim(2), a.dim(1), b.dim(1));
   const int stack_dims = out.array->nd - 2;
-  std::int64_t count = 1;
-  for (int i = 0; i + 1 < stack_dims; ++i) count *= out.array->dimensions[i];
   const int last = stack_dims - 1;
   const std::int64_t inner = out.array->dimensions[last];
   const BatchStrides strides{a.array->strides[last], b.array->strides[last], out.array->strides[last]};
-  for (std::int64_t i = 0; i < count; ++i) {
+  for (std::int64_t i = 0; i < matrices / inner; ++i) {
     IntegerMatrix lhs = a.matrix(), rhs = b.matrix();
     IntegerResult dst = result_of(out);
     std::int64_t rest = i;
@@ -87,11 +78,11 @@ void multiply_stack(const Operand& a, const Operand& b, const Operand& out) {
       dst.data += at * out.array->strides[d];
     }
     if (out.kind != 'b') {
-      multiply_integers_batch(lhs, rhs, dst, inner, strides);
+      multiply_integers_batch(lhs, rhs, dst, inner, strides, report);
       continue;
     }
     for (std::int64_t j = 0; j < inner; ++j) {
-      multiply_booleans(lhs, rhs, dst);
+      multiply_booleans(lhs, rhs, dst, report);
       lhs.view.data += strides.lhs;
       rhs.view.data += strides.rhs;
       dst.data += strides.dst;
@@ -108,14 +99,15 @@ void integer_matmul(const py::array& a_array, const py::array& b_array, py::arra
   require(a.dim(1) == b.dim(2) && out.dim(2) == a.dim(2) && out.dim(1) == b.dim(1), "shapes of a, b and out differ");
   require(out.kind != 'b' || (a.kind == 'b' && b.kind == 'b'), "a result of bool needs operands of bool");
   if (is_empty(out)) return;
-  double work = work_of(a, b);
+  std::int64_t matrices = 1;
   for (int i = 0; i + 2 < out.array->nd; ++i) {
     const auto length = out.array->dimensions[i];
     require(a.array->dimensions[i] == length && b.array->dimensions[i] == length, "stacks of a, b and out differ");
     if (length == 0) return;
-    work *= static_cast<double>(length);
+    matrices *= length;
   }
-  without_gil(work, [&] { out.array->nd == 2 ? multiply(a, b, out) : multiply_stack(a, b, out); });
+  without_gil(static_cast<double>(matrices) * work_of(a.matrix(), b.matrix()),
+              [&] { out.array->nd == 2 ? multiply(a, b, out) : multiply_stack(a, b, out, matrices); });
 }
 
 // The fast way in: two plain 2-D arrays of one type, aligned and in native byte order, that fit. Anything else gives
@@ -142,17 +134,19 @@ py::object try_integer_matmul(py::handle a_object, py::handle b_object) {
   const Py_intptr_t shape[] = {a_proxy->dimensions[0], b_proxy->dimensions[1]};
   py::object y = new_result(2, shape, dtype);
   const Operand out{py::detail::array_proxy(y.ptr()), descr->kind, elem_bytes};
-  without_gil(work_of(a, b), [&] { multiply(a, b, out); });
+  without_gil(work_of(a.matrix(), b.matrix()), [&] { multiply(a, b, out); });
   return y;
 }
 
 // Holds the array that it refers to.
 class PackedIntegerArray {
  public:
-  explicit PackedIntegerArray(py::array array)
-      : array_(std::move(array)), packed_(std::make_unique<PackedIntegers>(matrix_of(array_))) {}
+  explicit PackedIntegerArray(py::array array) : array_(std::move(array)) {
+    const IntegerMatrix matrix = matrix_of(array_);
+    without_gil(static_cast<double>(matrix.rows) * static_cast<double>(matrix.cols),
+                [&] { packed_ = std::make_unique<PackedIntegers>(matrix); });
+  }
 
-  const py::array& array() const { return array_; }
   std::size_t size_bytes() const { return packed_->size_bytes(); }
   void multiply(const py::array& a_array, py::array& out_array) {
     const Operand a = operand_of(a_array), out = operand_of(out_array);
@@ -162,8 +156,7 @@ class PackedIntegerArray {
     require(lhs.cols == rhs.rows && out.dim(2) == lhs.rows && out.dim(1) == rhs.cols, "shapes of a, b and out differ");
     if (is_empty(out)) return;
     const IntegerResult dst = result_of(out);
-    const py::gil_scoped_release release;  // another thread may hold the packing's lock
-    packed_->multiply(lhs, dst);
+    without_gil(work_of(lhs, rhs), [&] { packed_->multiply(lhs, dst); });
   }
 
  private:

@@ -10,12 +10,21 @@ namespace octavo {
 namespace py = pybind11;
 
 void hand_over_reports() {
-  for (const std::string& line : take_reports()) py::module_::import("octavo.runtime").attr("_log")(line);
+  for (const std::string& line : take_reports()) {
+    try {
+      py::module_::import("octavo.runtime").attr("_log")(line);
+    } catch (py::error_already_set& error) {
+      // The product is done, whatever the caller's log handler raises; but Ctrl-C ends a call as ever.
+      if (!error.matches(PyExc_Exception)) throw;
+      error.discard_as_unraisable("octavo's line about a product");
+    }
+  }
 }
 
 void bind_verbose(py::module_& m) {
   m.def("verbosity", [] { return static_cast<int>(verbosity()); });
-  m.def("set_verbosity", [](int level) { set_verbosity(static_cast<Verbosity>(level)); }, py::arg("level"));
+  m.def(
+      "set_verbosity", [](int level) { set_verbosity(static_cast<Verbosity>(level)); }, py::arg("level"));
 }
 
 }  // namespace octavo

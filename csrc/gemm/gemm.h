@@ -13,12 +13,10 @@
 #include <cstdint>
 
 #include "base/aligned_buffer.h"
+#include "base/rounding.h"
 #include "gemm/verbose.h"
 
 namespace octavo {
-
-inline constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
-inline constexpr std::int64_t round_up(std::int64_t a, std::int64_t b) { return ceil_div(a, b) * b; }
 
 // Packed rows, and the numbers of each row that finishing its sums needs, in memory that a thread keeps for its next
 // call. What it keeps is bounded: the plan lets a block of many rows fill half of the L2 cache, and few rows are at

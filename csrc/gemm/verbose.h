@@ -2,8 +2,8 @@
 //
 //   octavo: linear 512x768x3072, kernel avx512vnni, 2 threads, 4 blocks of rows, 3.512 ms
 //
-// The shape is M x K x N; the time is that of the whole call, packing the operands included. Off, it costs a load and a
-// branch at each of its places.
+// The shape is M x K x N, the rows of all matrices of a stack counted together; the time is that of the whole call,
+// packing the operands included. Off, it costs a load and a branch at each of its places.
 #pragma once
 
 #include <chrono>
@@ -33,6 +33,8 @@ class CallReport {
       : on_(verbose()), operation_(operation), m_(m), k_(k), n_(n) {
     if (on_) start_ = std::chrono::steady_clock::now();
   }
+  // Reports nothing: for a part of a call that has a report of its own.
+  CallReport() : on_(false), operation_(nullptr), m_(0), k_(0), n_(0) {}
   CallReport(const CallReport&) = delete;
   CallReport& operator=(const CallReport&) = delete;
   ~CallReport() {
@@ -43,7 +45,7 @@ class CallReport {
     kernel_ = kernel;
     threads_ = threads;
   }
-  // What the tasks are: that many blocks of "rows" or "columns".
+  // What the tasks are: that many blocks of "rows", "columns" or "matrices".
   void split(std::int64_t blocks, const char* of) {
     blocks_ = blocks;
     of_ = of;

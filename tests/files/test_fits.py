@@ -373,7 +373,39 @@ def test_other_numbers_take_the_dtype_of_the_model_where_they_are_there_exactly(
 
 @pytest.mark.parametrize(
     ("stored", "dtype"),
-    [(np.array([300]), "uint8"), (np.array([0.5]), "int32"), (np.array([1e300]), "float32"), (np.array([-1]), "bool")],
+    [
+        (np.array([2**53, -(2**63), 2**62]), "float64"), (np.array([-(2.0**63), 2.0**62]), "int64"),
+        (np.array([2**63], np.uint64), "float64"), (np.array([2.0**63]), "uint64"),
+        (np.array([65504, -2048]), "float16"),
+    ],
+)  # fmt: skip
+def test_numbers_at_the_end_of_a_range_take_the_dtype_of_the_model(
+    stored: np.ndarray, dtype: str, tmp_path: Path
+) -> None:
+    found = filled({"a": stored}, {"a": np.zeros(stored.shape, dtype)}, tmp_path)["a"]
+    assert found.dtype == dtype
+    assert [int(x) for x in found] == [int(x) for x in stored]
+
+
+@pytest.mark.parametrize(
+    ("stored", "dtype"),
+    [
+        (np.array([300]), "uint8"),
+        (np.array([0.5]), "int32"),
+        (np.array([1e300]), "float32"),
+        (np.array([-1]), "bool"),
+        (np.array([2**53 + 1]), "float64"),
+        (np.array([2**24 + 1]), "float32"),
+        (np.array([2**63 - 1]), "float64"),
+        (np.array([2**64 - 1], np.uint64), "float64"),
+        (np.array([2.0**63]), "int64"),
+        (np.array([2.0**64]), "uint64"),
+        (np.array([-1]), "uint64"),
+        (np.array([2**64 - 1], np.uint64), "int64"),
+        (np.array([-1.0]), "uint64"),
+        (np.array([np.nan]), "int64"),
+        (np.array([70000]), "float16"),
+    ],
 )
 def test_numbers_that_the_models_dtype_lacks_are_refused(stored: np.ndarray, dtype: str, tmp_path: Path) -> None:
     model = {"a": np.zeros(1, dtype)}

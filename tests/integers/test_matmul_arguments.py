@@ -164,3 +164,45 @@ def test_matmul_result_is_an_ordinary_array() -> None:
     y = oc.matmul(np.ones((300, 300), int), np.ones((300, 300), int))
     assert type(y) is np.ndarray
     assert y.flags.carray
+
+
+def test_matmul_out_may_be_a_tuple_of_none() -> None:
+    np.testing.assert_array_equal(oc.matmul(A, B, out=(None,)), A @ B)
+    np.testing.assert_array_equal(oc.matmul(A, oc.PackedInteger(B), out=(None,)), A @ B)
+
+
+def test_products_refuse_a_masked_out_untouched() -> None:
+    out = np.ma.masked_array(np.ones((3, 5), int), np.eye(3, 5) > 0)
+    for product in (oc.matmul, oc.dot):
+        for given in (out, (out,)):
+            with pytest.raises(TypeError, match="out must not be a masked array"):
+                product(A, B, out=given)
+    with pytest.raises(TypeError, match="out must not be a masked array"):
+        oc.dot(np.ones((3, 5), int), 2, out=out)
+    with pytest.raises(TypeError, match="out must not be a masked array"):
+        oc.matmul(A, oc.PackedInteger(B), out=out)
+    assert (out.data == 1).all()
+
+
+def test_matmul_reads_subclasses_as_plain_arrays() -> None:
+    class Named(np.ndarray):
+        pass
+
+    for a in (A.view(Named), A.view(np.matrix)):
+        y = oc.matmul(a, B)
+        assert type(y) is np.ndarray
+        np.testing.assert_array_equal(y, A @ B)
+
+
+def test_matmul_of_what_numpy_cannot_read_names_the_argument() -> None:
+    class Unreadable:
+        def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
+            raise RuntimeError("on another device")
+
+    with pytest.raises(TypeError, match=r"b must be an array, got .*Unreadable.*on another device"):
+        oc.matmul(A, Unreadable())
+    with pytest.raises(ValueError, match="a must be an array, got a ragged list"):
+        oc.matmul([[1, 2], [3]], B)
+    with pytest.raises(TypeError, match="float64"):
+        oc.matmul([], [])
+    assert oc.matmul(np.array([], int), np.array([], int)) == 0

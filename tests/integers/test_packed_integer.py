@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import os
 import pickle
 import threading
 
@@ -12,6 +13,7 @@ import pytest
 
 import octavo as oc
 from integer_values import TYPES, integers, numpy_matmul
+from interpreter import python
 
 
 @pytest.mark.slow
@@ -67,6 +69,8 @@ def test_packed_integer_is_a_copy() -> None:
     np.testing.assert_array_equal(np.eye(2, dtype=int) @ packed, np.arange(6).reshape(2, 3))
     with pytest.raises(ValueError, match="read-only"):
         packed.values[0, 0] = 1
+    with pytest.raises(ValueError, match="WRITEABLE"):
+        packed.values.flags.writeable = True
 
 
 def test_packed_integer_pickles_and_copies() -> None:
@@ -108,6 +112,36 @@ def test_packed_integer_is_shared_by_threads() -> None:
         worker.join()
     for a, y in zip(operands, results, strict=True):
         np.testing.assert_array_equal(y, a @ b)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_packed_integer_works_in_a_child_forked_while_another_thread_packs() -> None:
+    code = """
+import os, signal, threading, time, warnings, numpy as np, octavo as oc
+warnings.simplefilter("ignore")
+oc.set_num_threads(2)
+b = np.random.default_rng(0).integers(-2**62, 2**62, (2000, 2000))
+a = b[:20]
+expected = (oc.matmul(a, b)).tobytes()
+codes = []
+for _ in range(4):
+    packed = oc.PackedInteger(b)
+    begun = threading.Event()
+    other = threading.Thread(target=lambda: (begun.set(), a @ packed))
+    other.start()
+    begun.wait()
+    time.sleep(0.002)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(30)
+        oc.set_num_threads(1)
+        os._exit(0 if (a @ packed).tobytes() == expected and packed.nbytes > b.nbytes else 1)
+    codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    other.join()
+print(codes)
+"""
+    result = python(code)
+    assert (result.stdout, result.stderr) == ("[0, 0, 0, 0]\n", "")
 
 
 def test_packed_integer_refuses_what_it_is_not_for() -> None:

@@ -59,8 +59,47 @@ def test_tensordot_equals_numpy(axes: object) -> None:
 
 
 @pytest.mark.parametrize(
+    "axes",
+    [
+        np.array(2),
+        np.int8(1),
+        np.array([1, 0]),
+        np.array([[1, 2], [0, 1]]),
+        (np.array([1, 2]), [0, 1]),
+    ],
+    ids=repr,
+)
+def test_tensordot_takes_axes_in_arrays(axes: object) -> None:
+    a, b = np.arange(32).reshape(2, 4, 4), np.arange(48).reshape(4, 4, 3)
+    same(oc.tensordot(a, b, axes), np.tensordot(a, b, axes))
+
+
+@pytest.mark.parametrize(
+    ("shapes", "axis", "message"),
+    [(((), (3,)), -1, r"a must have an axis -1, got shape \(\)"),
+     (((2, 3), (3,)), 0, r"of equal length along axis 0, got shapes \(2, 3\) and \(3,\)"),
+     (((2, 3), (3,)), 1, r"b must have an axis 1, got shape \(3,\)"),
+     (((2, 3), (4, 3)), -1, r"broadcastable beside axis -1, got there shapes \(2,\) and \(4,\)")],
+    ids=str,
+)  # fmt: skip
+def test_vecdot_shapes_that_do_not_fit_are_refused(
+    shapes: tuple[tuple[int, ...], ...], axis: int, message: str
+) -> None:
+    a, b = (np.ones(shape, int) for shape in shapes)
+    with pytest.raises(ValueError, match=message):
+        oc.vecdot(a, b, axis=axis)
+
+
+@pytest.mark.parametrize(
     ("axes", "message"),
-    [(4, "0 to 3"), ([[0, 0], [0, 1]], "differ"), (([0], [2]), "equal lengths"), ((5, 0), "-3..2")],
+    [
+        (4, "0 to 3"),
+        ([[0, 0], [0, 1]], "differ"),
+        (([0], [2]), "equal lengths"),
+        ((5, 0), "-3..2"),
+        (([0], [1], [2]), "axes of a and axes of b"),
+        (np.array([5, 0]), "-3..2"),
+    ],
     ids=str,
 )
 def test_tensordot_axes_that_do_not_fit_are_refused(axes: object, message: str) -> None:

@@ -175,8 +175,9 @@ def test_out_may_overlap_x() -> None:
         (np.empty((3, 10), ">f4"), TypeError, "dtype float32.*got >f4"),
         ([[0.0] * 10] * 3, TypeError, "numpy array, got list"),
         (np.broadcast_to(F(0), (3, 10)), ValueError, "read-only"),
+        (np.ma.masked_array(np.zeros((3, 10), F), True), TypeError, "out must not be a masked array"),
     ],
-    ids=["wide", "flat", "float64", "big-endian", "list", "read-only"],
+    ids=["wide", "flat", "float64", "big-endian", "list", "read-only", "masked"],
 )
 def test_out_that_does_not_fit_is_refused(layer: oc.QuantLinear, out, error, words: str) -> None:
     with pytest.raises(error, match=words):

@@ -56,8 +56,18 @@ void check_callers_at_once() {
 void check_nested() {
   set_num_threads(3);
   std::atomic<int> runs{0};
-  parallel_for(5, [&](std::int64_t) { parallel_for(7, [&](std::int64_t) { runs.fetch_add(1); }); });
+  std::atomic<bool> alone{true};
+  parallel_for(5, [&](std::int64_t) {
+    const std::thread::id outer = std::this_thread::get_id();
+    if (num_threads() != 1) alone = false;
+    parallel_for(7, [&](std::int64_t) {
+      runs.fetch_add(1);
+      if (std::this_thread::get_id() != outer) alone = false;
+    });
+  });
   check(runs == 35, "a loop inside a loop");
+  check(alone, "a loop inside a loop is run by its own thread");
+  check(num_threads() == 3, "threads after a loop");
 }
 
 // Whichever thread throws, the caller gets the exception, after every body has ended, and the pool works on.

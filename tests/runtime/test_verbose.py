@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -24,7 +26,7 @@ print("done")
 """
 LINE = re.compile(
     r"octavo: (?P<what>[a-z0-9_ ]+) (?P<shape>\d+x\d+x\d+), kernel (?P<kernel>\w+), (?P<threads>\d+) threads?, "
-    r"(?P<blocks>\d+) blocks? of (?P<of>rows|columns), (?P<ms>\d+\.\d{3}) ms"
+    r"(?P<blocks>\d+) blocks? of (?P<of>rows|columns|matrices), (?P<ms>\d+\.\d{3}) ms"
 )
 
 
@@ -119,3 +121,70 @@ def test_set_verbose_honours_the_level_of_the_logger(caplog: pytest.LogCaptureFi
             layer(x)
     assert [(r.name, r.levelname) for r in caplog.records] == [("octavo", "INFO")]
     assert caplog.records[0].getMessage().startswith("linear 2x4x8, kernel ")
+
+
+INTEGERS = """
+import logging, sys, numpy as np, octavo as oc
+oc.set_num_threads(3)
+logging.basicConfig(stream=sys.stdout, level=logging.INFO, format='%(message)s')
+def ones(*shape): return np.ones(shape, np.int64)
+packed = oc.PackedInteger(ones(60, 70))
+with oc.set_verbose():
+    oc.matmul(ones(3, 4), ones(4, 5))
+    oc.matmul(ones(300, 200), ones(200, 100))
+    oc.matmul(ones(3, 0), ones(0, 5))
+    oc.matmul(ones(9, 8) > 0, ones(8, 7) > 0)
+    oc.matmul(ones(2, 5, 3, 4), ones(2, 5, 4, 6))
+    oc.matmul(ones(50, 40, 30), ones(50, 30, 20))
+    oc.matmul(ones(4, 300, 300), ones(4, 300, 300))
+    oc.matmul(ones(6, 3, 0), ones(6, 0, 6))
+    oc.matmul(ones(6, 3, 4) > 0, ones(6, 4, 5) > 0)
+    ones(2, 60) @ packed
+    ones(200, 60) @ packed
+    ones(3, 0) @ oc.PackedInteger(ones(0, 4))
+    oc.matmul(ones(0, 4), ones(4, 5))
+"""
+
+
+def test_verbose_reports_each_product_of_integers_once() -> None:
+    result = python(INTEGERS)
+    assert result.stderr == ""
+    assert [line.partition(", ")[0] for line in result.stdout.splitlines()] == [
+        "matmul 3x4x5", "matmul 300x200x100", "matmul 3x0x5", "matmul 9x8x7", "matmul stack 30x4x6",
+        "matmul stack 2000x30x20", "matmul stack 1200x300x300", "matmul stack 18x0x6", "matmul stack 18x4x5",
+        "packed matmul 2x60x70", "packed matmul 200x60x70", "packed matmul 3x0x4",
+    ]  # fmt: skip
+    to_stderr = python(INTEGERS.replace("with oc.set_verbose():", "if True:"), OCTAVO_VERBOSE="1").stderr
+    lines = [LINE.fullmatch(line) for line in to_stderr.splitlines()]
+    assert None not in lines, to_stderr
+    assert [f"{m['what']} {m['shape']}" for m in lines if m] == [
+        line.partition(", ")[0] for line in result.stdout.splitlines()
+    ]
+
+
+def test_set_verbose_product_stands_though_the_log_handler_raises() -> None:
+    class Full(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise RuntimeError(f"no room for {record.name}'s line")
+
+    def interrupt(record: logging.LogRecord) -> bool:
+        raise KeyboardInterrupt
+
+    layer, x = oc.QuantLinear(np.ones((8, 4), np.float32)), np.ones((2, 4), np.float32)
+    logger, handler, expected = logging.getLogger("octavo"), Full(), layer(x)
+    unraisable: list[sys.UnraisableHookArgs] = []
+    logger.addHandler(handler)
+    before, sys.unraisablehook = sys.unraisablehook, unraisable.append
+    try:
+        with oc.set_verbose():
+            logger.setLevel("INFO")
+            np.testing.assert_array_equal(layer(x), expected)
+            np.testing.assert_array_equal(oc.matmul([[1, 2]], [[3], [4]]), [[11]])
+            handler.addFilter(interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                layer(x)
+    finally:
+        sys.unraisablehook = before
+        logger.setLevel("NOTSET")
+        logger.removeHandler(handler)
+    assert [str(u.exc_value) for u in unraisable] == ["no room for octavo's line"] * 2

@@ -170,7 +170,8 @@ void multiply_row(const BitRows& rhs, const std::uint8_t* lhs, std::int64_t k, s
 
 }  // namespace
 
-void multiply_booleans(const IntegerMatrix& lhs, const IntegerMatrix& rhs, const IntegerResult& dst) {
+void multiply_booleans(const IntegerMatrix& lhs, const IntegerMatrix& rhs, const IntegerResult& dst,
+                       CallReport& report) {
   const std::int64_t m = lhs.rows, k = lhs.cols, n = rhs.cols;
   if (m == 0 || n == 0) return;
   const Kernel& kernel = kernel_for(m);
@@ -184,7 +185,10 @@ void multiply_booleans(const IntegerMatrix& lhs, const IntegerMatrix& rhs, const
     }
   };
   const std::int64_t tasks = ceil_div(m, kTaskRows);
-  if (static_cast<double>(m) * static_cast<double>(k + n) >= kParallelBytes) {
+  const bool shared = static_cast<double>(m) * static_cast<double>(k + n) >= kParallelBytes;
+  report.run_by(kernel.name, shared ? num_threads() : 1);
+  report.split(tasks, "rows");
+  if (shared) {
     parallel_for(tasks, multiply_some);
   } else {
     for (std::int64_t t = 0; t < tasks; ++t) multiply_some(t);

@@ -10,6 +10,8 @@
 namespace octavo {
 
 // Elements of one byte, true where it is not 0; the result's are 0 or 1. lhs.cols == rhs.rows.
-void multiply_booleans(const IntegerMatrix& lhs, const IntegerMatrix& rhs, const IntegerResult& dst);
+// `report` learns how it was done.
+void multiply_booleans(const IntegerMatrix& lhs, const IntegerMatrix& rhs, const IntegerResult& dst,
+                       CallReport& report);
 
 }  // namespace octavo

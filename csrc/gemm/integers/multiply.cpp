@@ -2,13 +2,13 @@
 
 #include <algorithm>
 #include <cstring>
+#include <memory>
 
 #include "base/aligned_buffer.h"
 #include "base/thread_pool.h"
 #include "gemm/gemm.h"
 #include "gemm/integers/small.h"
 #include "gemm/registry.h"
-#include "gemm/verbose.h"
 
 namespace octavo {
 namespace {
@@ -204,10 +204,6 @@ void clear(const IntegerResult& dst, std::int64_t rows, std::int64_t cols) {
   }
 }
 
-double work(const IntegerMatrix& lhs, const IntegerMatrix& rhs) {
-  return static_cast<double>(lhs.rows) * static_cast<double>(lhs.cols) * static_cast<double>(rhs.cols);
-}
-
 // True where the product was empty, and is done.
 bool is_empty(const IntegerMatrix& lhs, const IntegerMatrix& rhs, const IntegerResult& dst) {
   if (lhs.rows == 0 || rhs.cols == 0) return true;
@@ -215,14 +211,11 @@ bool is_empty(const IntegerMatrix& lhs, const IntegerMatrix& rhs, const IntegerR
   return lhs.cols == 0;
 }
 
-}  // namespace
-
-void multiply_integers(const IntegerMatrix& lhs, const IntegerMatrix& rhs, const IntegerResult& dst) {
-  if (is_empty(lhs, rhs, dst)) return;
-  const Kernel& kernel = kernel_for(lhs.rows);
-  CallReport report("matmul", lhs.rows, lhs.cols, rhs.cols);
+void multiply_by(const Kernel& kernel, const IntegerMatrix& lhs, const IntegerMatrix& rhs, const IntegerResult& dst,
+                 CallReport& report) {
   report.run_by(kernel.name, 1);
-  if (work(lhs, rhs) <= kSmallWork) return multiply_small(*kernel.integer, lhs, rhs, dst);
+  if (is_empty(lhs, rhs, dst)) return;
+  if (work_of(lhs, rhs) <= kSmallWork) return multiply_small(*kernel.integer, lhs, rhs, dst);
   const bool look_at_values = worth_looking(lhs, rhs);
   const Matrices product{lhs, rhs, dst, kernel, row_ranges(*kernel.integer, lhs, look_at_values)};
   for (const Section& section : sections_of(product, column_ranges(*kernel.integer, rhs, look_at_values))) {
@@ -230,35 +223,39 @@ void multiply_integers(const IntegerMatrix& lhs, const IntegerMatrix& rhs, const
   }
 }
 
+}  // namespace
+
+void multiply_integers(const IntegerMatrix& lhs, const IntegerMatrix& rhs, const IntegerResult& dst,
+                       CallReport& report) {
+  multiply_by(kernel_for(lhs.rows), lhs, rhs, dst, report);
+}
+
 void multiply_integers_batch(const IntegerMatrix& lhs, const IntegerMatrix& rhs, const IntegerResult& dst,
-                             std::int64_t count, const BatchStrides& strides) {
-  const auto one = [&](std::int64_t i, const auto& multiply) {
+                             std::int64_t count, const BatchStrides& strides, CallReport& report) {
+  const Kernel& kernel = kernel_for(lhs.rows);
+  const auto multiply_one = [&](std::int64_t i, CallReport& its_report) {
     const auto moved = [&](const IntegerMatrix& matrix, std::int64_t bytes) {
       IntegerMatrix copy = matrix;
       copy.view.data += i * bytes;
       return copy;
     };
-    multiply(moved(lhs, strides.lhs), moved(rhs, strides.rhs),
-             IntegerResult{dst.data + i * strides.dst, dst.stride, dst.elem_bytes});
+    multiply_by(kernel, moved(lhs, strides.lhs), moved(rhs, strides.rhs),
+                IntegerResult{dst.data + i * strides.dst, dst.stride, dst.elem_bytes}, its_report);
   };
-  if (lhs.rows == 0 || rhs.cols == 0) return;
-  if (lhs.cols == 0 || work(lhs, rhs) > kSmallWork) {
-    const auto whole = [&](std::int64_t i) { one(i, multiply_integers); };
-    if (work(lhs, rhs) <= kMiddleWork) return parallel_for(count, whole);
-    for (std::int64_t i = 0; i < count; ++i) whole(i);
+  const double work = work_of(lhs, rhs);
+  if (work > kMiddleWork) {
+    for (std::int64_t i = 0; i < count; ++i) multiply_one(i, report);
     return;
   }
-  // Many small ones: a task takes as many as make it worth the handing out.
-  const Kernel& kernel = kernel_for(lhs.rows);
-  const double all = work(lhs, rhs) * static_cast<double>(count);
-  const int threads = all >= 64 * kSmallWork ? num_threads() : 1;
-  const std::int64_t a_task = threads == 1 ? count : std::max<std::int64_t>(1, ceil_div(count, 4 * threads));
-  parallel_for(ceil_div(count, a_task), [&](std::int64_t t) {
-    for (std::int64_t i = t * a_task; i < std::min(count, (t + 1) * a_task); ++i) {
-      one(i, [&](const IntegerMatrix& a, const IntegerMatrix& b, const IntegerResult& y) {
-        multiply_small(*kernel.integer, a, b, y);
-      });
-    }
+  // Of small ones, a task takes as many as make it worth the handing out.
+  const bool small = work <= kSmallWork, alone = small && work * static_cast<double>(count) < 64 * kSmallWork;
+  const int threads = alone ? 1 : num_threads();
+  const std::int64_t tasks = alone ? 1 : small ? std::min<std::int64_t>(count, 4 * threads) : count;
+  report.run_by(kernel.name, threads);
+  report.split(tasks, "matrices");
+  parallel_for(tasks, [&](std::int64_t t) {
+    CallReport silent;  // the report is the whole stack's
+    for (std::int64_t i = count * t / tasks; i < count * (t + 1) / tasks; ++i) multiply_one(i, silent);
   });
 }
 
@@ -268,34 +265,44 @@ PackedIntegers::PackedIntegers(const IntegerMatrix& matrix) : matrix_(matrix) {
   }
 }
 
-const std::vector<PackedPiece>& PackedIntegers::pieces(Form form) {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  std::vector<PackedPiece>& pieces = pieces_[static_cast<std::size_t>(form)];
-  if (!pieces.empty()) return pieces;
-  std::vector<PackedPiece> packed;
+PackedIntegers::~PackedIntegers() {
+  for (const auto& pieces : pieces_) delete pieces.load();
+}
+
+const PackedIntegers::Pieces& PackedIntegers::pieces(Form form) {
+  std::atomic<const Pieces*>& place = pieces_[static_cast<std::size_t>(form)];
+  const Pieces* found = place.load();
+  if (found != nullptr) return *found;
+  auto packed = std::make_unique<const Pieces>(pack(form));
+  return place.compare_exchange_strong(found, packed.get()) ? *packed.release() : *found;
+}
+
+PackedIntegers::Pieces PackedIntegers::pack(Form form) const {
+  Pieces packed;
   const Digits digits = digits_of(range_);
   const std::int64_t k = matrix_.rows, most_k = piece_k(form);
   const std::int64_t most_cols = piece_cols(form, digits.count, std::min(k, most_k), kPieceBytes);
   for_each_piece(0, matrix_.cols, k, most_cols, most_k, [&](const PackedPiece::Place& place) {
     packed.emplace_back().pack(*active_kernel().integer, matrix_, place, form, digits, true);
   });
-  pieces = std::move(packed);
-  return pieces;
+  return packed;
 }
 
 std::size_t PackedIntegers::size_bytes() const {
-  const std::lock_guard<std::mutex> lock(mutex_);
   std::size_t bytes = sizeof *this;
-  for (const std::vector<PackedPiece>& pieces : pieces_) {
-    for (const PackedPiece& piece : pieces) bytes += piece.size_bytes();
+  for (const auto& place : pieces_) {
+    const Pieces* pieces = place.load();
+    if (pieces == nullptr) continue;
+    for (const PackedPiece& piece : *pieces) bytes += piece.size_bytes();
   }
   return bytes;
 }
 
 void PackedIntegers::multiply(const IntegerMatrix& lhs, const IntegerResult& dst) {
-  if (is_empty(lhs, matrix_, dst)) return;
   const Kernel& kernel = kernel_for(lhs.rows);
   CallReport report("packed matmul", lhs.rows, lhs.cols, matrix_.cols);
+  report.run_by(kernel.name, 1);
+  if (is_empty(lhs, matrix_, dst)) return;
   const Matrices product{lhs, matrix_, dst, kernel, row_ranges(*kernel.integer, lhs, worth_looking(lhs, matrix_))};
   const Choice choice = choose(product, range_);
   for (const PackedPiece& piece : pieces(choice.form)) {

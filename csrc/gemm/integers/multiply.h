@@ -9,45 +9,51 @@
 // rows and of sums (about 1 MiB).
 #pragma once
 
+#include <atomic>
 #include <cstdint>
-#include <mutex>
 #include <vector>
 
 #include "gemm/integers/packed_rhs.h"
 #include "gemm/integers/piece_product.h"
+#include "gemm/verbose.h"
 
 namespace octavo {
 
 inline constexpr std::int64_t kPieceBytes = std::int64_t{16} << 20;
 
-// lhs.cols == rhs.rows. dst overlaps neither.
-void multiply_integers(const IntegerMatrix& lhs, const IntegerMatrix& rhs, const IntegerResult& dst);
+// lhs.cols == rhs.rows. dst overlaps neither. `report` learns how it was done.
+void multiply_integers(const IntegerMatrix& lhs, const IntegerMatrix& rhs, const IntegerResult& dst,
+                       CallReport& report);
 
 // `count` products, each matrix so many bytes after the one before.
 struct BatchStrides {
   std::int64_t lhs, rhs, dst;
 };
 void multiply_integers_batch(const IntegerMatrix& lhs, const IntegerMatrix& rhs, const IntegerResult& dst,
-                             std::int64_t count, const BatchStrides& strides);
+                             std::int64_t count, const BatchStrides& strides, CallReport& report);
 
 // A right-hand side that is packed once for each form that its products take. Any number of threads may use it; it
-// refers to the matrix, which has to stay as it is.
+// refers to the matrix, which has to stay as it is. It has no lock that another thread could hold at a fork: threads
+// that need the same form at once each pack it, and the first copy that is done stays.
 class PackedIntegers {
  public:
   explicit PackedIntegers(const IntegerMatrix& matrix);
+  PackedIntegers(const PackedIntegers&) = delete;
+  PackedIntegers& operator=(const PackedIntegers&) = delete;
+  ~PackedIntegers();
 
   const IntegerMatrix& matrix() const { return matrix_; }
-  ValueRange range() const { return range_; }
   std::size_t size_bytes() const;
   void multiply(const IntegerMatrix& lhs, const IntegerResult& dst);
 
  private:
-  const std::vector<PackedPiece>& pieces(Form form);
+  using Pieces = std::vector<PackedPiece>;
+  const Pieces& pieces(Form form);
+  Pieces pack(Form form) const;
 
   IntegerMatrix matrix_;
   ValueRange range_;
-  mutable std::mutex mutex_;
-  std::vector<PackedPiece> pieces_[4];  // by form; empty until it is asked for, then never changed
+  std::atomic<const Pieces*> pieces_[4]{};  // by form, owned; null until it is asked for, then never changed
 };
 
 }  // namespace octavo

@@ -16,6 +16,11 @@ struct IntegerMatrix {
   std::int64_t rows, cols;
 };
 
+// Multiply-adds of a product.
+inline double work_of(const IntegerMatrix& lhs, const IntegerMatrix& rhs) {
+  return static_cast<double>(lhs.rows) * static_cast<double>(lhs.cols) * static_cast<double>(rhs.cols);
+}
+
 // K of a piece: 8 KiB of an lhs row, and sums of digits' products far from int32's limits.
 constexpr std::int64_t piece_k(Form form) { return 8192 / form_shape(form).elem_bytes; }
 

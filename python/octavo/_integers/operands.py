@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from octavo import _core
+from octavo._util.foreign import as_array, refuse_masked
 
-__all__ = ["as_core_array", "integer_array", "matmul_shape", "result_dtype", "with_result"]
+__all__ = ["Out", "as_core_array", "integer_array", "matmul_shape", "result_dtype", "with_result"]
+
+Out: TypeAlias = NDArray[Any] | tuple[NDArray[Any] | None] | None
+"""An array, or a tuple of one as NumPy's own functions take it."""
 
 _KINDS = "biu"
 
 
 def integer_array(x: ArrayLike, name: str) -> NDArray[Any]:
     """x as a plain array of integers or bool, not copied; TypeError for anything else."""
-    if isinstance(x, np.ma.MaskedArray):
-        raise TypeError(f"{name} must be a plain array, got a masked one; fill it first: {name}.filled(0)")
-    array = np.asarray(x)
+    array = as_array(x, name)
     if array.dtype.kind not in _KINDS:
         raise TypeError(
             f"{name} must be an array of integers or bool, got dtype {array.dtype}; use np.matmul for other types"
@@ -75,7 +77,7 @@ def as_core_array(x: NDArray[Any], result: np.dtype[Any]) -> NDArray[Any]:
 
 
 def with_result(
-    out: NDArray[Any] | tuple[NDArray[Any]] | None,
+    out: Out,
     shape: tuple[int, ...],
     dtype: np.dtype[Any],
     inputs: tuple[NDArray[Any], ...],
@@ -87,11 +89,12 @@ def with_result(
 
     `contiguous`: compute needs a y that is C-contiguous.
     """
-    if out is None:
+    given = out[0] if isinstance(out, tuple) and len(out) == 1 else out
+    if given is None:
         y = _empty(shape, dtype)
         compute(y)
         return y if shape else y[()]
-    target = _checked_out(out, shape, dtype)
+    target = _checked_out(given, shape, dtype)
     usable = (
         target.shape == shape and _writable_in_place(target, dtype) and (target.flags.c_contiguous or not contiguous)
     )
@@ -109,8 +112,8 @@ def _empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     return _core.empty_result(rows, shape[-1] if shape else 1, dtype).reshape(shape)
 
 
-def _checked_out(out: object, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-    target = out[0] if isinstance(out, tuple) and len(out) == 1 else out
+def _checked_out(target: object, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    refuse_masked(target, "out")
     if not isinstance(target, np.ndarray):
         raise TypeError(f"out must be a numpy array, got {type(target).__name__}")
     if not target.flags.writeable:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from octavo import _core
-from octavo._integers.operands import as_core_array, integer_array, matmul_shape, result_dtype, with_result
+from octavo._integers.operands import Out, as_core_array, integer_array, matmul_shape, result_dtype, with_result
 
 __all__ = ["PackedInteger"]
 
@@ -27,7 +27,7 @@ class PackedInteger:
     Products are those of `octavo.matmul`, to the bit: `a @ P`, or `octavo.matmul(a, P)` with its `out` and `dtype`.
     Packing happens at the first product, for the width that the values of both operands ask for, and again only where a
     later product needs another width. `nbytes` counts the copy and what is packed. Products of bool with bool read the
-    copy. Immutable; any number of threads may use it; it pickles.
+    copy. Any number of threads may use it; it pickles.
 
     Example:
         >>> import numpy as np, octavo as oc
@@ -54,7 +54,7 @@ class PackedInteger:
     @property
     def values(self) -> NDArray[Any]:
         """b, read-only."""
-        return self._values
+        return self._values.view()  # which nobody can make writable, as an array can be that owns its memory
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -80,9 +80,7 @@ class PackedInteger:
     def __rmatmul__(self, a: ArrayLike) -> Any:
         return self._left_product(a, None, None)
 
-    def _left_product(
-        self, a: ArrayLike, out: NDArray[Any] | tuple[NDArray[Any]] | None, dtype: DTypeLike | None
-    ) -> Any:
+    def _left_product(self, a: ArrayLike, out: Out, dtype: DTypeLike | None) -> Any:
         lhs = integer_array(a, "a")
         result = result_dtype(lhs.dtype, self.dtype, dtype)
         shape = matmul_shape(lhs.shape, self.shape)

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
-from typing import Any, SupportsIndex
+from collections.abc import Iterable
+from typing import Any, SupportsIndex, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from octavo import _core
-from octavo._integers.operands import as_core_array, integer_array, matmul_shape, result_dtype, with_result
+from octavo._integers.operands import Out, as_core_array, integer_array, matmul_shape, result_dtype, with_result
 from octavo._integers.packed import PackedInteger
 
 __all__ = ["dot", "inner", "matmul", "matrix_power", "tensordot", "vecdot"]
 
-_Out = NDArray[Any] | tuple[NDArray[Any]] | None
 
-
-def matmul(a: ArrayLike, b: ArrayLike | PackedInteger, /, out: _Out = None, *, dtype: DTypeLike | None = None) -> Any:
+def matmul(a: ArrayLike, b: ArrayLike | PackedInteger, /, out: Out = None, *, dtype: DTypeLike | None = None) -> Any:
     """y[..., m, n] = sum over k of a[..., m, k] * b[..., k, n], as `numpy.matmul`, for integers and bool.
 
     Args:
@@ -33,15 +31,20 @@ def matmul(a: ArrayLike, b: ArrayLike | PackedInteger, /, out: _Out = None, *, d
         (..., M, N), without the dimensions that a 1-D operand lacks; a scalar where both are 1-D.
 
     Raises:
-        TypeError: floats, complex numbers or objects (use np.matmul); uint64 with a signed type without ``dtype``, for
-            which NumPy has float64; a dtype or out that the types cannot be cast to.
+        TypeError: floats, complex numbers or objects (use np.matmul), and so the list ``[]``, which NumPy reads as
+            float64 (write ``np.array([], int)``); a masked array, whose mask would be lost; uint64 with a signed type
+            without ``dtype``, for which NumPy has float64; a dtype or out that the types cannot be cast to.
         ValueError: shapes that do not fit, with NumPy's message; out of another shape, or read-only.
 
     Notes:
-        Exactly NumPy's result, on every kernel: sums wrap modulo 2**bits, and those of bool are `or` of `and`. Speed
-        depends on the values, not only on the types: an int64 matrix of small numbers is multiplied as int8. Arrays
-        that are misaligned or in foreign byte order are copied first, and an `out` whose rows are not contiguous gets a
-        copy; beside that a product takes about 16 MB, and 1 MB a thread.
+        Exactly NumPy's numbers, on every kernel: sums wrap modulo 2**bits, and those of bool are `or` of `and`. The
+        result is a plain array where NumPy would keep a subclass, such as np.matrix. Of NumPy's other arguments
+        (casting, order, axes) there are none.
+
+        Speed depends on the values, not only on the types: an int64 matrix of small numbers is multiplied as int8.
+        Arrays that are misaligned or in foreign byte order are copied first, and an `out` whose rows are not contiguous
+        gets a copy; beside that a product takes about 16 MB, and 1 MB a thread, and one of bool a bit for each element
+        of b.
 
     Example:
         >>> import numpy as np, octavo as oc
@@ -75,7 +78,7 @@ def _multiply(lhs: NDArray[Any], rhs: NDArray[Any], result: np.dtype[Any], y: ND
     _core.integer_matmul(lhs, rhs, y)
 
 
-def dot(a: ArrayLike, b: ArrayLike, out: _Out = None, *, dtype: DTypeLike | None = None) -> Any:
+def dot(a: ArrayLike, b: ArrayLike, out: Out = None, *, dtype: DTypeLike | None = None) -> Any:
     """y[i..., j..., n] = sum over k of a[i..., k] * b[j..., k, n], as `numpy.dot`, for integers and bool.
 
     Args:
@@ -97,7 +100,8 @@ def dot(a: ArrayLike, b: ArrayLike, out: _Out = None, *, dtype: DTypeLike | None
     lhs, rhs = integer_array(a, "a"), integer_array(b, "b")
     if lhs.ndim == 0 or rhs.ndim == 0:
         result = result_dtype(lhs.dtype, rhs.dtype, dtype)
-        return np.multiply(lhs, rhs, out=out, dtype=result)
+        shape = lhs.shape or rhs.shape
+        return with_result(out, shape, result, (lhs, rhs), lambda y: np.multiply(lhs, rhs, out=y, dtype=result))
     if rhs.ndim <= 2 and lhs.ndim <= 2:
         return matmul(lhs, rhs, out, dtype=dtype)
     axis = max(rhs.ndim - 2, 0)
@@ -142,24 +146,40 @@ def vecdot(a: ArrayLike, b: ArrayLike, /, *, axis: int = -1, dtype: DTypeLike | 
         The broadcast shape without the axis.
 
     Raises:
-        TypeError, ValueError: as for `octavo.matmul`.
+        TypeError: as for `octavo.matmul`.
+        ValueError: shapes that lack the axis, differ in it, or are not broadcastable beside it.
 
     Example:
         >>> import numpy as np, octavo as oc
         >>> oc.vecdot(np.array([[1, 2], [3, 4]]), np.array([10, 1]))
         array([12, 34])
     """
-    lhs, rhs = np.moveaxis(integer_array(a, "a"), axis, -1), np.moveaxis(integer_array(b, "b"), axis, -1)
+    lhs, rhs = integer_array(a, "a"), integer_array(b, "b")
+    for x, name in ((lhs, "a"), (rhs, "b")):
+        if not -x.ndim <= operator.index(axis) < x.ndim:
+            raise ValueError(f"{name} must have an axis {axis}, got shape {x.shape}")
+    if lhs.shape[axis] != rhs.shape[axis]:
+        raise ValueError(f"a and b must be of equal length along axis {axis}, got shapes {lhs.shape} and {rhs.shape}")
+    lhs, rhs = np.moveaxis(lhs, axis, -1), np.moveaxis(rhs, axis, -1)
+    try:
+        np.broadcast_shapes(lhs.shape, rhs.shape)
+    except ValueError:
+        raise ValueError(
+            f"a and b must be broadcastable beside axis {axis}, got there shapes {lhs.shape[:-1]} and {rhs.shape[:-1]}"
+        ) from None
     y = matmul(lhs[..., None, :], rhs[..., :, None], dtype=dtype)[..., 0, 0]
     return y if y.ndim else y[()]
 
 
-def tensordot(a: ArrayLike, b: ArrayLike, axes: int | Sequence[Any] = 2, *, dtype: DTypeLike | None = None) -> Any:
+def tensordot(
+    a: ArrayLike, b: ArrayLike, axes: SupportsIndex | Iterable[Any] = 2, *, dtype: DTypeLike | None = None
+) -> Any:
     """Sums over pairs of axes, as `numpy.tensordot`, for integers and bool.
 
     Args:
         a, b: arrays.
-        axes: a number n for the last n axes of a and the first n of b; or two axes, or two sequences of them.
+        axes: a number n for the last n axes of a and the first n of b; or two axes, or two sequences of them; any of
+            these may be an array.
         dtype: as for `octavo.matmul`.
 
     Returns:
@@ -174,11 +194,13 @@ def tensordot(a: ArrayLike, b: ArrayLike, axes: int | Sequence[Any] = 2, *, dtyp
         array([12, 12])
     """
     lhs, rhs = integer_array(a, "a"), integer_array(b, "b")
-    if isinstance(axes, Sequence):
-        first, second = axes
-        pairs = (_axes_of(first, lhs.ndim), _axes_of(second, rhs.ndim))
+    given = _listed(axes)
+    if given is not None:
+        if len(given) != 2:
+            raise ValueError(f"axes must be a number, or axes of a and axes of b, got {axes}")
+        pairs = (_axes_of(given[0], lhs.ndim), _axes_of(given[1], rhs.ndim))
     else:
-        count = operator.index(axes)
+        count = operator.index(cast(SupportsIndex, axes))
         if not 0 <= count <= min(lhs.ndim, rhs.ndim):
             raise ValueError(
                 f"axes must be from 0 to {min(lhs.ndim, rhs.ndim)} for shapes {lhs.shape} and {rhs.shape}, got {count}"
@@ -187,9 +209,18 @@ def tensordot(a: ArrayLike, b: ArrayLike, axes: int | Sequence[Any] = 2, *, dtyp
     return _contract(lhs, rhs, pairs, None, dtype)
 
 
-def _axes_of(axes: SupportsIndex | Sequence[SupportsIndex], ndim: int) -> list[int]:
+def _listed(x: Any) -> list[Any] | None:
+    """What x holds; None for a number, be it an array without dimensions."""
+    try:
+        return list(x)
+    except TypeError:
+        return None
+
+
+def _axes_of(axes: Any, ndim: int) -> list[int]:
     """Axes from 0 to ndim - 1, each once."""
-    given = [operator.index(x) for x in (axes if isinstance(axes, Sequence) else [axes])]
+    listed = _listed(axes)
+    given = [operator.index(x) for x in ([axes] if listed is None else listed)]
     if any(not -ndim <= x < ndim for x in given):
         raise ValueError(f"axes must lie in {-ndim}..{ndim - 1} for an array of {ndim} dimensions, got {given}")
     found = [x % ndim for x in given]
@@ -199,7 +230,7 @@ def _axes_of(axes: SupportsIndex | Sequence[SupportsIndex], ndim: int) -> list[i
 
 
 def _contract(
-    lhs: NDArray[Any], rhs: NDArray[Any], axes: tuple[list[int], list[int]], out: _Out, dtype: DTypeLike | None
+    lhs: NDArray[Any], rhs: NDArray[Any], axes: tuple[list[int], list[int]], out: Out, dtype: DTypeLike | None
 ) -> Any:
     """Sums over pairs of axes, by one product of matrices."""
     lengths = [lhs.shape[x] for x in axes[0]]

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from octavo._util.foreign import as_real, is_extended
+from octavo._util.foreign import as_real, is_extended, refuse_masked
 
 __all__ = [
     "as_real_array", "as_rows", "check_out", "contiguous", "first_place", "is_traced", "large_zeros", "read_only",
@@ -137,6 +137,7 @@ def read_only(a: npt.NDArray[_T]) -> npt.NDArray[_T]:
 
 def check_out(out: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
     """Raises TypeError or ValueError where `out` cannot take a result of this shape and dtype."""
+    refuse_masked(out, "out")
     if not isinstance(out, np.ndarray):
         raise TypeError(f"out must be a numpy array, got {type(out).__name__}")
     if out.dtype != dtype:
