@@ -56,7 +56,7 @@ struct PieceProduct::LhsLayout {
   std::int64_t digit(int i) const { return sums_bytes + i * digit_bytes; }
 };
 
-// Scratch of a block of digits.
+// Scratch of a block of digits. Without memory it only knows how many bytes it takes.
 struct PieceProduct::Scratch {
   std::int32_t* kernel;
   std::int32_t* sums;  // rows x width
@@ -68,7 +68,8 @@ struct PieceProduct::Scratch {
   Scratch(const PieceProduct& product, std::int64_t rows, void* memory) : width(product.sums_width(rows)) {
     std::int64_t at = 0;
     const auto take = [&](auto*& part, std::int64_t size) {
-      part = reinterpret_cast<std::remove_reference_t<decltype(part)>>(static_cast<std::byte*>(memory) + at);
+      using Part = std::remove_reference_t<decltype(part)>;
+      part = memory == nullptr ? nullptr : reinterpret_cast<Part>(static_cast<std::byte*>(memory) + at);
       at += round_up(size, kWideLineBytes);
     };
     take(kernel, product.kernel_.scratch_elems(rows, product.depth()) * 4);
