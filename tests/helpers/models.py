@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import namedtuple
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+import octavo as oc
 from octavo._models.walk import walk
 
 F = np.float32
@@ -85,3 +87,9 @@ def identity_of(model: Any) -> list[tuple[str, int]]:
 
 def count(model: Any, cls: type) -> int:
     return sum(type(value) is cls for _, value in walk(model))
+
+
+def filled(stored: Any, model: Any, tmp_path: Path, **options: Any) -> Any:
+    """The model, filled from a file of `stored`."""
+    oc.save(stored, tmp_path / "x")
+    return oc.load(tmp_path / "x", model, **options)
