@@ -15,9 +15,9 @@ import octavo as oc
 x, y = load_digits(return_X_y=True)
 x_train, x_test, y_train, y_test = train_test_split(x / 16, y, random_state=0)
 classifier = MLPClassifier((256, 128), max_iter=100, random_state=0).fit(x_train, y_train)
-quantized = oc.quantize_dynamic(classifier, report=print)
+quantized = oc.quantize_dynamic(classifier, x=x_train, report=print)
 
-# The estimator also keeps what training needs (Adam's moments, twice the size of its weights): that stays in float.
-print(f"{'':12} {'accuracy':>9} {'weights, pickled':>17}")
+# The report lists what only training needs (Adam's moments, twice the size of the weights): the quantized copy drops it.
+print(f"{'':12} {'accuracy':>9} {'bytes, pickled':>15}")
 for name, model in {"float": classifier, "int8": quantized}.items():
-    print(f"{name:12} {model.score(x_test, y_test):9.2%} {len(pickle.dumps(model.coefs_)):17,}")
+    print(f"{name:12} {model.score(x_test, y_test):9.2%} {len(pickle.dumps(model)):15,}")
