@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, TypedDict, TypeVar, Unpack, overload
 
-import numpy as np
 from numpy.typing import NDArray
 
 from octavo._layers.embedding import QuantEmbedding
+from octavo._layers.hollow import empty
 from octavo._layers.linear import Layout, QuantLinear, Rounding
 from octavo._layers.matrix import QuantMatrix
 from octavo._layers.recurrent import QuantGRU, QuantLSTM
 from octavo._layers.weights import ActivationScheme
 from octavo._models import walk as tree
-from octavo._models.containers import attributes, memory_of
 from octavo._models.estimators import refuse_training, training_state
 from octavo._models.paths import joined
 from octavo._numerics.int4 import GroupedWeight, ScaleDtype
 from octavo._numerics.params import QType, qint4
 from octavo._quantize.batches import Forward, run_model
+from octavo._quantize.building import Builder
 from octavo._quantize.calibrated import RoundingErrors, rounded_weights
 from octavo._quantize.checking import check_functions
 from octavo._quantize.measure import measured, random_rows, signal_to_noise
 from octavo._quantize.options import Calibration, Dtypes, Measuring, WeightOptions, as_dtypes
-from octavo._quantize.report import QuantizationReport, report_of
+from octavo._quantize.report import Outcome, QuantizationReport, report_of
 from octavo._quantize.scales import warn_of_losses, warn_of_spread
 from octavo._quantize.select import Arrays, unwrapped
-from octavo._quantize.spec import LayerChoice, Layers, as_choice, read_layer
+from octavo._quantize.spec import LayerChoice, Layers, as_choice
 from octavo._quantize.targets import Target, Targets, find_targets
 from octavo._quantize.watching import first_rows
 from octavo.nn import GRU, LSTM, Embedding, Linear
@@ -155,8 +154,11 @@ def quantize_dynamic(
             ways.
         activation: how `QuantLinear` quantizes its input: "symmetric", "asymmetric" or, for layers and arrays that are
             not recurrent, "int16".
-        inplace: change the model itself, after every replacement has been built. Otherwise the model is copied with
-            copy.deepcopy; the layers' float weights are not copied.
+        inplace: change the model itself. Every replacement is built on trial first, so an error leaves the model as it
+            was; then the layers are quantized one by one, each giving up its float weights before the next. At most
+            one layer is in memory twice. Where memory runs out all the same, or Ctrl-C comes, the layers that are not
+            done yet stay in float, and you can call it again. Otherwise the model is copied with copy.deepcopy; the
+            layers' float weights are not copied.
         check: send a random row and its negative through each float layer and compare with activation(x W^T + b). The
             row has shape (1, K), or (1, 1, K) for a layer that does not take that. Attributes that the layer sets on
             the way are put back. Functions in the model that would still reach a float layer through their closure or
@@ -205,21 +207,22 @@ def quantize_dynamic(
     types, why = _weight_types(found, options)
     targets = [target for target in found.chosen if id(target.original) in types]
     rounded = {} if batches is None else _calibrated(model, targets, types, options, batches, check)
-    made: dict[Any, Any] = {}
-    replacements = {
-        id(target.original): _built_once(target, options.arguments(types[id(target.original)]), rounded, check, made)
-        for target in targets
-    }
-    why |= _too_slow(targets, replacements, measuring)
-    targets = [target for target in targets if id(target.original) in replacements]
-    sqnr = _accuracy(model, targets, replacements, x, forward)
+    rows = None if x is None else first_rows(model, [target for target in targets if target.is_linear], x, forward)
+    builder = Builder(targets, types, options, rounded, check=check)
+    outcomes, slow = _outcomes(builder, targets, measuring, rows, inplace)
+    targets = [target for target in targets if id(target.original) in outcomes]
+    _warn(targets, outcomes, rows)
+    replacements = {held: outcome.new for held, outcome in outcomes.items()}
     dropped = _training_state(model, replacements)
     if report is not None:
-        report(report_of(model, targets, replacements, why=why, dropped=dropped, sqnr=sqnr))
+        report(report_of(model, outcomes, why=why | slow, dropped=dropped))
     if check:
         check_functions(model, replacements, inplace)
     quantized = _replaced(model, replacements, dropped, inplace)
-    if choice is not None and not inplace:
+    if inplace:
+        del found, rounded, rows  # they hold float weights, which `fill` frees one by one
+        builder.fill(quantized, targets, replacements)
+    elif choice is not None:
         _check_copied(model, quantized, choice, replacements)
     return quantized
 
@@ -259,101 +262,47 @@ def _calibrated(
     return rounded_weights(model, linear, options, calibration, check=check)
 
 
-def _built_once(
-    target: Target, arguments: dict[str, Any], rounded: Mapping[int, GroupedWeight], check: bool, made: dict[Any, Any]
-) -> Any:
-    """What takes the place of a layer or array. Layers that hold the same arrays share their integers.
+def _outcomes(
+    builder: Builder,
+    targets: list[Target],
+    measuring: Measuring,
+    rows: Mapping[str, NDArray[Any]] | None,
+    inplace: bool,
+) -> tuple[dict[int, Outcome], dict[int, str]]:
+    """What became of each target that is fast enough, and why the others stay in float, by their ids.
 
-    Args:
-        target, arguments, rounded, check: as for `_built`.
-        made: what was built before, by what it was built from.
+    In place, each is built on trial, so that whatever is wrong with one is found before any is replaced.
     """
-    arrays = _held_arrays(target) if target.is_linear and id(target.original) not in rounded else None
-    if arrays is None:
-        return _built(target, arguments, rounded, check)
-    key = type(target.original), target.spec, arrays, tuple(arguments.items())
-    if key not in made:
-        made[key] = _built(target, arguments, rounded, check)
-        return made[key]
-    if check:
-        target.check()
-    return copy.deepcopy(made[key])  # another layer with the same integers, which never change
+    outcomes, slow = {}, {}
+    for target in targets:
+        new = builder.trial(target, exact=rows is not None) if inplace else builder.build(target)
+        speedup = _speedup(target, new, measuring)
+        if speedup is not None and not speedup >= (measuring.min_speedup or 0.0):
+            held = target.original if target.spec is None else getattr(target.original, target.spec.weight)
+            slow[id(held)] = f"{speedup:.2f} times as fast with {measuring.batch_size} rows"
+            continue
+        x = None if rows is None else rows.get(target.path)
+        sqnr = None if x is None else signal_to_noise(target.original, new, target.spec, x)
+        outcomes[id(target.original)] = Outcome.of(target.original, new, builder.key(target), sqnr)
+        if inplace:
+            empty(new)
+    return outcomes, slow
 
 
-def _held_arrays(target: Target) -> tuple[Any, ...] | None:
-    """What tells the weight and bias of a layer from all others while it lives.
-
-    None where they are not arrays that the layer holds itself: what a property or a list gives may be made anew at each
-    call, and an address in memory says nothing of it.
-    """
-    if target.spec is None:
+def _speedup(target: Target, new: Any, measuring: Measuring) -> float | None:
+    """How many times as fast it is, where that is asked and can be measured."""
+    if measuring.min_speedup is None or not isinstance(new, (QuantLinear, QuantMatrix)):
         return None
-    held = attributes(target.original)
-    found: list[tuple[Any, ...] | None] = []
-    for name in (target.spec.weight, target.spec.bias or ""):
-        array = getattr(target.original, name, None)
-        if array is not None and (array is not held.get(name) or type(array) not in (np.ndarray, np.memmap)):
-            return None
-        found.append(None if array is None else memory_of(array))
-    return tuple(found)
+    return measured(target.original, new, target.spec, random_rows(new, measuring.batch_size)).speedup
 
 
-def _built(target: Target, arguments: dict[str, Any], rounded: Mapping[int, GroupedWeight], check: bool) -> Any:
-    """What takes the place of a layer or array."""
-    try:
-        if target.counterpart is not None:  # octavo's own class, by exact type: what it computes is known
-            return target.counterpart.from_float(target.original, **arguments)
-        grouped, activation = rounded.get(id(target.original)), arguments["activation"]
-        if target.spec is None:
-            if grouped is not None:
-                return QuantMatrix.from_grouped(grouped, axis=target.axis or 0, activation=activation)
-            return QuantMatrix(target.original, axis=target.axis or 0, **arguments)
-        spec = target.spec
-        weight, bias = read_layer(target.original, spec)
-        own: dict[str, Any] = {
-            "relu": spec.activation == "relu", "call": "forward" if spec.call == "__call__" else spec.call,
-        }  # fmt: skip
-        if grouped is not None:
-            new = QuantLinear.from_grouped(grouped, bias, activation=activation, **own)
-        else:
-            new = QuantLinear(weight, bias, **own, **arguments)
-    except (TypeError, ValueError) as error:
-        raise target.refused(error, hint=check) from error
-    if check:
-        target.check()
-    return new
-
-
-def _too_slow(targets: list[Target], replacements: dict[int, Any], measuring: Measuring) -> dict[int, str]:
-    """Takes what is not fast enough out of the replacements, and says why, by its id."""
-    why: dict[int, str] = {}
-    for target in targets if measuring.min_speedup is not None else []:
-        new, rows = replacements[id(target.original)], measuring.batch_size
-        if isinstance(new, (QuantLinear, QuantMatrix)):
-            speedup = measured(target.original, new, target.spec, random_rows(new, rows)).speedup
-            if not speedup >= (measuring.min_speedup or 0.0):
-                del replacements[id(target.original)]
-                held = target.original if target.spec is None else getattr(target.original, target.spec.weight)
-                why[id(held)] = f"{speedup:.2f} times as fast with {rows} rows"
-    return why
-
-
-def _accuracy(
-    model: Any, targets: list[Target], replacements: Mapping[int, Any], x: Any, forward: Forward
-) -> dict[int, float]:
-    """SQNR on x by id, with a warning of low ones; without x, a warning of weights that make it likely."""
-    linear = [target for target in targets if target.is_linear]
-    if x is None:
-        warn_of_spread(linear)
-        return {}
-    rows = first_rows(model, linear, x, forward)
-    sqnr = {
-        id(t.original): signal_to_noise(t.original, replacements[id(t.original)], t.spec, rows[t.path])
-        for t in linear
-        if t.path in rows
-    }
-    warn_of_losses((target, sqnr[id(target.original)]) for target in linear if id(target.original) in sqnr)
-    return sqnr
+def _warn(targets: list[Target], outcomes: Mapping[int, Outcome], rows: Mapping[str, NDArray[Any]] | None) -> None:
+    """Warns of low SQNR on x; without x, of weights that make it likely."""
+    if rows is None:
+        warn_of_spread([target for target in targets if target.is_linear])
+    else:
+        measured_ones = ((target, outcomes[id(target.original)].sqnr_db) for target in targets)
+        warn_of_losses((target, sqnr) for target, sqnr in measured_ones if sqnr is not None)
 
 
 def _training_state(model: Any, replacements: Mapping[int, Any]) -> dict[int, str]:

@@ -15,12 +15,11 @@ from octavo._layers.matrix import QuantMatrix
 from octavo._models import walk as tree
 from octavo._numerics.params import qint8
 from octavo._quantize.measure import ENOUGH_DB
-from octavo._quantize.targets import Target
 from octavo._util.pickling import pickled
 from octavo._util.plots import BAD, GOOD, Panel, bar_panels
 from octavo._util.tables import Tabular
 
-__all__ = ["Entry", "QuantizationReport", "report_of"]
+__all__ = ["Entry", "Outcome", "QuantizationReport", "report_of"]
 
 
 @pickled
@@ -119,9 +118,9 @@ class _Sizes:
     """Bytes of arrays, each memory counted once."""
 
     def __init__(self) -> None:
-        self._counted: set[tuple[int, int]] = set()
+        self._counted: set[tuple[Any, int]] = set()
 
-    def of(self, *parts: tuple[int, int]) -> int:
+    def of(self, *parts: tuple[Any, int]) -> int:
         """The bytes of those (identity, bytes) that were not counted before."""
         new = [part for part in dict.fromkeys(parts) if part not in self._counted]
         self._counted.update(new)
@@ -136,35 +135,47 @@ def _arrays(value: Any) -> list[NDArray[Any]]:
     return [a for _, a in tree.walk(value) if isinstance(a, np.ndarray) and a.dtype != object]
 
 
-def _packed(new: Any) -> tuple[int, int]:
-    layer = new._layer if isinstance(new, QuantMatrix) else new
-    return id(getattr(layer, "_packed", new)), new.nbytes
+@dataclass(frozen=True)
+class Outcome:
+    """What takes the place of a float layer or array, and what is said of it."""
+
+    new: Any
+    shape: tuple[int, ...]
+    became: str
+    memory: tuple[Any, int]  # what tells it from other weights, and its bytes
+    sqnr_db: float | None
+
+    @classmethod
+    def of(cls, original: Any, new: Any, key: Any, sqnr_db: float | None) -> Outcome:
+        """Says it of a replacement that has its weights.
+
+        Args:
+            original: what is replaced.
+            new: what takes its place.
+            key: equal for replacements that share their weights.
+            sqnr_db: 10 log10(sum y^2 / sum (y' - y)^2), where it was measured.
+        """
+        if isinstance(new, QuantMatrix):
+            return cls(new, original.shape, new.qtype.name[1:], (key, new.nbytes), sqnr_db)
+        shape = (new.out_features, new.in_features) if isinstance(new, QuantLinear) else ()
+        return cls(new, shape, getattr(new, "dtype", qint8).name[1:], (key, new.nbytes), sqnr_db)
 
 
 def report_of(
-    model: Any,
-    targets: list[Target],
-    replacements: Mapping[int, Any],
-    *,
-    why: Mapping[int, str],
-    dropped: Mapping[int, str],
-    sqnr: Mapping[int, float],
+    model: Any, outcomes: Mapping[int, Outcome], *, why: Mapping[int, str], dropped: Mapping[int, str]
 ) -> QuantizationReport:
     """An entry for every array of the model and every layer that is replaced: the latter first, in the model's order.
 
     Args:
         model: before anything is replaced.
-        targets: what was to be quantized.
-        replacements: what takes the place of a target, by the target's id; some targets may stay.
+        outcomes: of what is replaced, by its id.
         why: arrays or layers stay, by their id.
         dropped: paths of what goes without replacement, by its id.
-        sqnr: of targets, by their id.
     """
-    by_id = {id(target.original): target for target in targets if id(target.original) in replacements}
     before, after = _Sizes(), _Sizes()
     taken, left = [], []
     seen: set[int] = set()
-    for path, value in tree.references(model, lambda value: id(value) in by_id or id(value) in dropped):
+    for path, value in tree.references(model, lambda value: id(value) in outcomes or id(value) in dropped):
         if id(value) in seen:
             continue
         seen.add(id(value))
@@ -173,25 +184,17 @@ def report_of(
             size = before.of(*map(_memory, _arrays(value)))
             note = "needed for training alone, which the quantized estimator refuses"
             left.append(Entry(dropped[id(value)], (), "dropped", note, size, 0))
-        elif id(value) in by_id:
-            new, arrays = replacements[id(value)], _arrays(value)
+        elif id(value) in outcomes:
+            outcome, arrays = outcomes[id(value)], _arrays(value)
             size, all_sizes = before.of(*map(_memory, arrays)), sum(a.nbytes for a in arrays)
             shared = "holds an array of an entry above, counted there" if size < all_sizes else ""
-            shape, became = _kind(value, new)
-            taken.append(Entry(name, shape, became, shared, size, after.of(_packed(new)), sqnr.get(id(value))))
+            size_after = after.of(outcome.memory)
+            taken.append(Entry(name, outcome.shape, outcome.became, shared, size, size_after, outcome.sqnr_db))
         elif isinstance(value, np.ndarray) and value.dtype != object:
             size = before.of(_memory(value))
             became = "float" if value.dtype.kind == "f" else str(value.dtype)
             left.append(Entry(name, value.shape, became, why.get(id(value), _unnamed(value)), size, size))
     return QuantizationReport(tuple(taken + left))
-
-
-def _kind(value: Any, new: Any) -> tuple[tuple[int, ...], str]:
-    """(shape, what it became) of a target."""
-    if isinstance(new, QuantMatrix):
-        return value.shape, new.qtype.name[1:]
-    shape = (new.out_features, new.in_features) if isinstance(new, QuantLinear) else ()
-    return shape, getattr(new, "dtype", qint8).name[1:]
 
 
 def _unnamed(value: NDArray[Any]) -> str:
