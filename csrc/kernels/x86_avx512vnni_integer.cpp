@@ -51,20 +51,6 @@ struct Wide64Narrow : Wide64 {
 }  // namespace
 
 extern const IntegerKernel integer_avx512vnni;
-const IntegerKernel integer_avx512vnni = {
-    .mr16 = Wide16::kMr,
-    .mr32 = Wide32::kMr,
-    .mr64 = Wide64::kMr,
-    .load = load_any,
-    .spread = spread_any,
-    .row_sum = row_sum,
-    .pack_digits = pack_digits,
-    .pack_pairs = pack_pairs,
-    .combine = combine,
-    .multiply16 = multiply_wide<Wide16>,
-    .multiply32 = multiply_wide<Wide32>,
-    .multiply64 = multiply_wide<Wide64>,
-    .multiply64_narrow = multiply_wide<Wide64Narrow>,
-};
+const IntegerKernel integer_avx512vnni = kWideKernel<Wide16, Wide32, Wide64, Wide64Narrow>;
 
 }  // namespace octavo

@@ -106,5 +106,23 @@ void multiply_wide(const WideBlock& block) {
   }
 }
 
+// The table's row of an instruction set with these forms.
+template <class Form16, class Form32, class Form64, class Form64Narrow>
+constexpr IntegerKernel kWideKernel = {
+    .mr16 = Form16::kMr,
+    .mr32 = Form32::kMr,
+    .mr64 = Form64::kMr,
+    .load = load_any,
+    .spread = spread_any,
+    .row_sum = row_sum,
+    .pack_digits = pack_digits,
+    .pack_pairs = pack_pairs,
+    .combine = combine,
+    .multiply16 = multiply_wide<Form16>,
+    .multiply32 = multiply_wide<Form32>,
+    .multiply64 = multiply_wide<Form64>,
+    .multiply64_narrow = multiply_wide<Form64Narrow>,
+};
+
 }  // namespace
 }  // namespace octavo

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from os import PathLike
-from typing import Any
 
 from octavo._layers.linear import Layout
 from octavo._quantize.measure import ENOUGH_DB
 from octavo._util.pickling import pickled
-from octavo._util.plots import BAD, GOOD, Panel, bar_panels
-from octavo._util.tables import Tabular
+from octavo._util.plots import BAD, GOOD, Panel, Plotted
 from octavo._util.timing import duration
 
 __all__ = ["Advice", "Comparison", "LayerAdvice", "LayerComparison"]
@@ -40,7 +37,7 @@ class LayerComparison:
 
 @pickled
 @dataclass(frozen=True, slots=True, repr=False)
-class Comparison(Tabular):
+class Comparison(Plotted):
     """What `compare` found: a table of `rows`, one a layer in the order of calls, then the model's result."""
 
     rows: tuple[LayerComparison, ...]
@@ -52,21 +49,7 @@ class Comparison(Tabular):
         ]
         return ("layer", "SQNR, dB", "cosine", "largest error", "clipped"), cells
 
-    def plot(self, path: str | PathLike[str] | None = None, axes: Any = None) -> tuple[Any, ...]:
-        """Draws SQNR, largest error and clipped share of each layer, side by side.
-
-        Args:
-            path: of a picture to write; its ending gives the format.
-            axes: three matplotlib axes to draw into; by default those of a new figure, which a notebook shows where
-                there is no path.
-
-        Returns:
-            The three axes.
-
-        Raises:
-            ImportError: matplotlib is missing; the message has the command that installs it.
-            ValueError: the number of axes is not three.
-        """
+    def _panels(self) -> tuple[Sequence[str], Sequence[Panel]]:
         panels = [
             Panel(
                 "SQNR, dB",
@@ -78,7 +61,7 @@ class Comparison(Tabular):
             Panel("Largest error", [row.largest_error for row in self.rows]),
             Panel("Clipped, %", [100 * row.clipped for row in self.rows]),
         ]
-        return bar_panels([row.path for row in self.rows], panels, path=path, axes=axes)
+        return [row.path for row in self.rows], panels
 
 
 @pickled
@@ -114,7 +97,7 @@ class LayerAdvice:
 
 @pickled
 @dataclass(frozen=True, slots=True, repr=False)
-class Advice(Tabular):
+class Advice(Plotted):
     """What `advise` measured: a table of `rows`, one for each layer and batch size."""
 
     rows: tuple[LayerAdvice, ...]
@@ -150,23 +133,7 @@ class Advice(Tabular):
             return ""
         return "On speed alone: the error depends on your data. Pass x, an input of the model, to have it measured."
 
-    def plot(self, path: str | PathLike[str] | None = None, axes: Any = None) -> tuple[Any, ...]:
-        """Draws the speedup and, where there was data, the SQNR of each layer at each batch size.
-
-        What is better left in float has another colour; the lines are at speedup 1 and 20 dB.
-
-        Args:
-            path: of a picture to write; its ending gives the format.
-            axes: two matplotlib axes to draw into (one, where there was no data); by default those of a new figure,
-                which a notebook shows where there is no path.
-
-        Returns:
-            The axes.
-
-        Raises:
-            ImportError: matplotlib is missing; the message has the command that installs it.
-            ValueError: the number of axes does not fit.
-        """
+    def _panels(self) -> tuple[Sequence[str], Sequence[Panel]]:
         names = [f"{row.path}, {row.batch_size} row{'s' * (row.batch_size > 1)}" for row in self.rows]
         colours = [BAD if row.recommendation == "float" else GOOD for row in self.rows]
         speedups = [row.speedup for row in self.rows]
@@ -174,7 +141,7 @@ class Advice(Tabular):
         if self._with_errors:
             errors = [float("nan") if row.sqnr_db is None else row.sqnr_db for row in self.rows]
             panels.append(Panel("SQNR, dB", errors, [_decibels(row) for row in self.rows], colours, limit=ENOUGH_DB))
-        return bar_panels(names, panels, path=path, axes=axes)
+        return names, panels
 
 
 def _decibels(row: LayerAdvice) -> str:

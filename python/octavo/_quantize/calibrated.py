@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -23,8 +22,7 @@ from octavo._quantize.spec import Layers, as_choice
 from octavo._quantize.targets import Target, find_targets
 from octavo._quantize.watching import input_statistics, shown
 from octavo._util.caller import warn_caller
-from octavo._util.plots import Panel, bar_panels
-from octavo._util.tables import Tabular
+from octavo._util.plots import Panel, Plotted
 
 __all__ = ["RoundingComparison", "RoundingErrors", "compare_rounding", "rounded_weights", "rounding_error"]
 
@@ -107,7 +105,7 @@ class RoundingErrors:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class RoundingComparison(Tabular):
+class RoundingComparison(Plotted):
     """Ways of rounding side by side: a table of `rows`."""
 
     rows: tuple[RoundingErrors, ...]
@@ -116,26 +114,12 @@ class RoundingComparison(Tabular):
         cells = [(row.layer, row.rounding, _percent(row.weight_error), _percent(row.output_error)) for row in self.rows]
         return ("layer", "rounding", "weight error", "output error"), cells
 
-    def plot(self, path: str | PathLike[str] | None = None, axes: Any = None) -> tuple[Any, ...]:
-        """Draws the errors of the weights and of the results, side by side, a bar for each layer and way.
-
-        Args:
-            path: of a picture to write; its ending gives the format.
-            axes: two matplotlib axes to draw into; by default those of a new figure, which a notebook shows unless
-                there is a path.
-
-        Returns:
-            The two axes.
-
-        Raises:
-            ImportError: matplotlib is missing; the message has the command that installs it.
-            ValueError: the number of axes is not two.
-        """
+    def _panels(self) -> tuple[Sequence[str], Sequence[Panel]]:
         panels = [
             Panel("Weight error, %", [100 * row.weight_error for row in self.rows]),
             Panel("Output error, %", [100 * row.output_error for row in self.rows]),
         ]
-        return bar_panels([f"{row.layer}, {row.rounding}" for row in self.rows], panels, path=path, axes=axes)
+        return [f"{row.layer}, {row.rounding}" for row in self.rows], panels
 
 
 def _percent(share: float) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,7 @@ from octavo._models import walk as tree
 from octavo._numerics.params import qint8
 from octavo._quantize.measure import ENOUGH_DB
 from octavo._util.pickling import pickled
-from octavo._util.plots import BAD, GOOD, Panel, bar_panels
-from octavo._util.tables import Tabular
+from octavo._util.plots import BAD, GOOD, Panel, Plotted
 
 __all__ = ["Entry", "Outcome", "QuantizationReport", "report_of"]
 
@@ -53,7 +51,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class QuantizationReport(Tabular):
+class QuantizationReport(Plotted):
     """What was quantized, what was left in float, and why: a table of `entries`."""
 
     entries: tuple[Entry, ...]
@@ -81,23 +79,7 @@ class QuantizationReport(Tabular):
         kept = [i for i, name in enumerate(header) if name != "SQNR, dB" or self._with_errors]
         return [header[i] for i in kept], [[row[i] for i in kept] for row in rows]
 
-    def plot(self, path: str | PathLike[str] | None = None, axes: Any = None) -> tuple[Any, ...]:
-        """Draws the size of each entry before and after and, where there was data, its SQNR, side by side.
-
-        What stays in float, and what loses more than a tenth of its result, has another colour; the line is at 20 dB.
-
-        Args:
-            path: of a picture to write; its ending gives the format.
-            axes: three matplotlib axes to draw into (two, where there was no data); by default those of a new figure,
-                which a notebook shows where there is no path.
-
-        Returns:
-            The axes.
-
-        Raises:
-            ImportError: matplotlib is missing; the message has the command that installs it.
-            ValueError: the number of axes does not fit.
-        """
+    def _panels(self) -> tuple[Sequence[str], Sequence[Panel]]:
         colours = [BAD if e.became == "float" else GOOD for e in self.entries]
         panels = [
             Panel("KB before", [e.bytes_before / 1e3 for e in self.entries], colours=colours),
@@ -107,7 +89,7 @@ class QuantizationReport(Tabular):
             errors = [float("nan") if e.sqnr_db is None else e.sqnr_db for e in self.entries]
             poor = [GOOD if not error < ENOUGH_DB else BAD for error in errors]
             panels.append(Panel("SQNR, dB", errors, [_decibels(e) for e in self.entries], poor, limit=ENOUGH_DB))
-        return bar_panels([e.path for e in self.entries], panels, path=path, axes=axes)
+        return [e.path for e in self.entries], panels
 
 
 def _decibels(entry: Entry) -> str:

@@ -9,8 +9,9 @@ from os import PathLike
 from typing import Any
 
 from octavo._util.extras import import_extra
+from octavo._util.tables import Tabular
 
-__all__ = ["BAD", "GOOD", "GRID", "TEXT", "Panel", "bar_panels", "one_axes", "save", "short", "style"]
+__all__ = ["BAD", "GOOD", "GRID", "TEXT", "Panel", "Plotted", "bar_panels", "one_axes", "save", "short", "style"]
 
 # Of middle lightness, so that they show on white and on black.
 GOOD, BAD, TEXT, GRID = "#1f6feb", "#c27a00", "#6e7781", "#818b96"
@@ -35,6 +36,37 @@ class Panel:
     labels: Sequence[str] | None = None
     colours: Sequence[str] | None = None
     limit: float | None = None
+
+
+class Plotted(Tabular):
+    """A table that draws itself, too. Subclasses write `_panels`."""
+
+    __slots__ = ()
+
+    def _panels(self) -> tuple[Sequence[str], Sequence[Panel]]:
+        """The names of the rows, and the columns of bars."""
+        raise NotImplementedError
+
+    def plot(self, path: str | PathLike[str] | None = None, axes: Any = None) -> tuple[Any, ...]:
+        """Draws the table's figures as bars, a row each: their columns side by side.
+
+        What is better left in float, or loses more than a tenth of its result, has another colour. Lines are at 20 dB
+        and at speedup 1.
+
+        Args:
+            path: of a picture to write; its ending gives the format.
+            axes: matplotlib axes to draw into, one a column; by default those of a new figure, which a notebook shows
+                where there is no path.
+
+        Returns:
+            The axes.
+
+        Raises:
+            ImportError: matplotlib is missing; the message has the command that installs it.
+            ValueError: the number of axes does not fit.
+        """
+        names, panels = self._panels()
+        return bar_panels(names, panels, path=path, axes=axes)
 
 
 def bar_panels(

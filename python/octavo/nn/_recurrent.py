@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -22,19 +22,43 @@ class _FloatRecurrent(RecurrentLayer):
         self.weights = weights
 
     @classmethod
-    def _init(
-        cls, sizes: dict[str, int], bias: bool, batch_first: bool, bidirectional: bool, rng: np.random.Generator | None
-    ) -> Any:
+    def init(
+        cls,
+        input_size: int,
+        hidden_size: int,
+        *,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        bidirectional: bool = False,
+        rng: np.random.Generator | None = None,
+    ) -> Self:
+        """A float32 layer with weights and biases drawn from U(-1/sqrt(hidden), 1/sqrt(hidden)), as torch's are.
+
+        Args:
+            input_size: at least 0.
+            hidden_size, num_layers: at least 1.
+            bias, batch_first, bidirectional: as torch's.
+            rng: where the numbers come from; None: a generator of its own, different each time.
+
+        Raises:
+            ValueError: a size is too small.
+
+        Example:
+            >>> import octavo as oc
+            >>> oc.nn.LSTM.init(3, 5, bidirectional=True), oc.nn.GRU.init(3, 5, num_layers=2)
+            (LSTM(3 -> 5, bidirectional), GRU(3 -> 5, num_layers=2))
+        """
+        sizes = {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers}
         for name, value in sizes.items():
             if value < (0 if name == "input_size" else 1):
                 raise ValueError(f"{name} must be at least {0 if name == 'input_size' else 1}, got {value}")
         rng = np.random.default_rng() if rng is None else rng
-        inputs, hidden, layers = sizes.values()
-        bound, rows = 1 / np.sqrt(hidden), cls.gates * hidden
+        bound, rows = 1 / np.sqrt(hidden_size), cls.gates * hidden_size
         arrays = {}
-        for d in direction_names(layers, bidirectional):
-            width = inputs if d.startswith("l0") else hidden * (2 if bidirectional else 1)
-            shapes: list[tuple[int, ...]] = [(rows, width), (rows, hidden), (rows,), (rows,)]
+        for d in direction_names(num_layers, bidirectional):
+            width = input_size if d.startswith("l0") else hidden_size * (2 if bidirectional else 1)
+            shapes: list[tuple[int, ...]] = [(rows, width), (rows, hidden_size), (rows,), (rows,)]
             for kind, shape in list(zip(KINDS, shapes, strict=True))[: 4 if bias else 2]:
                 arrays[f"{kind}_{d}"] = rng.uniform(-bound, bound, shape).astype(np.float32)
         return cls(arrays, batch_first=batch_first)
@@ -89,38 +113,6 @@ class LSTM(_FloatRecurrent):
     gates = 4
     states = 2
 
-    @classmethod
-    def init(
-        cls,
-        input_size: int,
-        hidden_size: int,
-        *,
-        num_layers: int = 1,
-        bias: bool = True,
-        batch_first: bool = False,
-        bidirectional: bool = False,
-        rng: np.random.Generator | None = None,
-    ) -> LSTM:
-        """A float32 layer with weights and biases drawn from U(-1/sqrt(hidden), 1/sqrt(hidden)), as torch.nn.LSTM's.
-
-        Args:
-            input_size: at least 0.
-            hidden_size, num_layers: at least 1.
-            bias, batch_first, bidirectional: as torch's.
-            rng: where the numbers come from; None: a generator of its own, different each time.
-
-        Raises:
-            ValueError: a size is too small.
-
-        Example:
-            >>> import octavo as oc
-            >>> oc.nn.LSTM.init(3, 5, bidirectional=True)
-            LSTM(3 -> 5, bidirectional)
-        """
-        sizes = {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers}
-        layer: LSTM = cls._init(sizes, bias, batch_first, bidirectional, rng)
-        return layer
-
     def _step(self, a: Array, b: Array, states: list[Array]) -> None:
         ai, af, ag, ao = np.split(a + b, 4, axis=-1)
         h, c = states
@@ -150,35 +142,6 @@ class GRU(_FloatRecurrent):
 
     gates = 3
     states = 1
-
-    @classmethod
-    def init(
-        cls,
-        input_size: int,
-        hidden_size: int,
-        *,
-        num_layers: int = 1,
-        bias: bool = True,
-        batch_first: bool = False,
-        bidirectional: bool = False,
-        rng: np.random.Generator | None = None,
-    ) -> GRU:
-        """A float32 layer with weights and biases drawn from U(-1/sqrt(hidden), 1/sqrt(hidden)), as torch.nn.GRU's.
-
-        Args:
-            input_size, hidden_size, num_layers, bias, batch_first, bidirectional, rng: as for `LSTM.init`.
-
-        Raises:
-            ValueError: a size is too small.
-
-        Example:
-            >>> import octavo as oc
-            >>> oc.nn.GRU.init(3, 5, num_layers=2)
-            GRU(3 -> 5, num_layers=2)
-        """
-        sizes = {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers}
-        layer: GRU = cls._init(sizes, bias, batch_first, bidirectional, rng)
-        return layer
 
     def _step(self, a: Array, b: Array, states: list[Array]) -> None:
         ar, az, an = np.split(a, 3, axis=-1)
