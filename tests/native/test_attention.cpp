@@ -32,7 +32,7 @@ struct Case {
     std::mt19937 random(17);
     const auto numbers = [&](std::int64_t count) {
       std::vector<float> x(static_cast<std::size_t>(count));
-      for (float& v : x) v = static_cast<float>(static_cast<int>(random() % 4001) - 2000) / 1000.0F;
+      for (float& number : x) number = static_cast<float>(static_cast<int>(random() % 4001) - 2000) / 1000.0F;
       return x;
     };
     q = numbers(s.queries * s.heads * s.dim);

@@ -127,18 +127,18 @@ class KVCache:
             ValueError: another number of counts than sequences, a negative one, or a sequence that would exceed the
                 capacity. The cache is then as before.
         """
-        new = self._per_sequence(counts, "counts")
-        after = self._lengths + new
-        if (after > self.capacity).any():
-            b = int(np.argmax(after > self.capacity))
+        new, before = self._per_sequence(counts, "counts"), self._lengths.tolist()
+        after = [length + count for length, count in zip(before, new, strict=True)]
+        if max(after) > self.capacity:
+            b = next(b for b, length in enumerate(after) if length > self.capacity)
             raise ValueError(
-                f"sequence {b} has {self._lengths[b]} positions, and {new[b]} more exceed the capacity of "
-                f"{self.capacity}; make the cache larger, or truncate it"
+                f"sequence {b} has {before[b]} positions, and {new[b]} more exceed the capacity of {self.capacity}; "
+                "make the cache larger, or truncate it"
             )
-        starts = self._lengths - (np.cumsum(new) - new)
-        self._before, self._lengths, self._counts, self._rows = self._lengths, after, new, int(new.sum())
-        positions: Lengths = np.arange(self._rows) + np.repeat(starts, new)
-        return positions
+        positions = [np.arange(*bounds, dtype=np.int64) for bounds in zip(before, after, strict=True)]
+        self._before, self._lengths = self._lengths, np.array(after, np.int64)
+        self._counts, self._rows = np.array(new, np.int64), sum(new)
+        return positions[0] if len(positions) == 1 else np.concatenate(positions)
 
     def truncate(self, lengths: int | Sequence[int] | Lengths) -> None:
         """Keep only the first positions of each sequence: `lengths`, (batch,) or one number for all; 0 clears it.
@@ -150,25 +150,25 @@ class KVCache:
             ValueError: another number of lengths than sequences, or one beyond what the sequence has.
         """
         keep = self._per_sequence(lengths, "lengths")
-        if (keep > self._lengths).any():
-            b = int(np.argmax(keep > self._lengths))
-            raise ValueError(
-                f"lengths must be at most those there are, got {keep[b]} for sequence {b} of {self._lengths[b]}"
-            )
+        for b, (new, old) in enumerate(zip(keep, self._lengths.tolist(), strict=True)):
+            if new > old:
+                raise ValueError(f"lengths must be at most those there are, got {new} for sequence {b} of {old}")
+        kept = np.array(keep, np.int64)
         for layer in self._layers:
-            layer._truncate(keep)
-        self._lengths = self._before = keep
+            layer._truncate(kept)
+        self._lengths = self._before = kept
         self._counts, self._rows = np.zeros(self.batch, np.int64), 0
 
-    def _per_sequence(self, numbers: int | Sequence[int] | Lengths, name: str) -> Lengths:
+    def _per_sequence(self, numbers: int | Sequence[int] | Lengths, name: str) -> list[int]:
         a = np.asarray(numbers)
         if a.dtype.kind not in "iu":
             raise TypeError(f"{name} must be whole numbers, got {type(numbers).__name__} of dtype {a.dtype}")
         if a.shape not in ((), (self.batch,)):
             raise ValueError(f"{name} must have shape ({self.batch},), one for each sequence, got {a.shape}")
-        if (a < 0).any():
+        each: list[int] = a.tolist() if a.ndim else [int(a)] * self.batch
+        if min(each) < 0:
             raise ValueError(f"{name} must not be negative, got {a.tolist()}")
-        return np.array(np.broadcast_to(a, self.batch), np.int64)
+        return each
 
 
 class KVLayer:
