@@ -33,6 +33,7 @@ ROOMS = (
 )
 MAY_IMPORT_CORE = {
     "functional._elementwise",
+    "functional._loss",
     "functional._rows",
     "_integers.operands",
     "_integers.packed",

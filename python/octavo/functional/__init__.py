@@ -1,11 +1,15 @@
-"""Functions of neural networks on float32 arrays, with the same bits on every CPU, number of threads and batch."""
+"""Functions of neural networks on float32 arrays, with the same bits on every CPU, number of threads and batch.
+
+Row i of a batch equals row i alone, to the bit. Each function has its NumPy definition in octavo._numerics.functions.
+"""
 
 from octavo.functional._elementwise import cos, erf, exp, gelu, log, sigmoid, silu, sin, swiglu, tanh
+from octavo.functional._loss import cross_entropy
 from octavo.functional._rows import layer_norm, log_softmax, rms_norm, softmax
 
 __all__ = [
     "exp", "log", "erf", "tanh", "sin", "cos",
     "sigmoid", "silu", "gelu", "swiglu",
-    "softmax", "log_softmax",
+    "softmax", "log_softmax", "cross_entropy",
     "rms_norm", "layer_norm",
 ]  # fmt: skip
