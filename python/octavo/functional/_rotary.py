@@ -51,8 +51,8 @@ def rope_tables(
     Example:
         >>> from octavo.functional import rope_tables
         >>> cos, sin = rope_tables(2048, 64)
-        >>> cos.shape, cos[0, 0], sin[1, 0]
-        ((2048, 32), np.float32(1.0), np.float32(0.84147096))
+        >>> cos.shape, cos[0, :2], sin[1, :2]
+        ((2048, 32), array([1., 1.], dtype=float32), array([0.841471 , 0.6815614], dtype=float32))
     """
     if isinstance(dim, bool) or not isinstance(dim, (int, np.integer)):
         raise TypeError(f"dim must be a whole number, got {dim!r}")
@@ -127,7 +127,7 @@ def rope(x: npt.ArrayLike, cos: Floats, sin: Floats, *, interleaved: bool = True
         >>> from octavo.functional import rope, rope_tables
         >>> q = np.ones((3, 1, 4), np.float32)  # 3 positions, 1 head of 4
         >>> rope(q, *rope_tables(3, 4))[1, 0]
-        array([-0.30116868,  1.3817732 ,  0.9899502 ,  1.0099498 ], dtype=float32)
+        array([-0.30116874,  1.3817732 ,  0.9899502 ,  1.0099498 ], dtype=float32)
     """
     a = x if type(x) is np.ndarray else as_real_array(x, "x")
     if type(cos) is not np.ndarray or type(sin) is not np.ndarray or not _fit(a.shape, cos.shape, sin.shape):
