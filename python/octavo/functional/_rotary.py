@@ -52,7 +52,7 @@ def rope_tables(
         >>> from octavo.functional import rope_tables
         >>> cos, sin = rope_tables(2048, 64)
         >>> cos.shape, cos[0, :2], sin[1, :2]
-        ((2048, 32), array([1., 1.], dtype=float32), array([0.841471 , 0.6815614], dtype=float32))
+        ((2048, 32), array([1., 1.], dtype=float32), array([0.841471  , 0.68156135], dtype=float32))
     """
     if isinstance(dim, bool) or not isinstance(dim, (int, np.integer)):
         raise TypeError(f"dim must be a whole number, got {dim!r}")
