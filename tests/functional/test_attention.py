@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -148,6 +150,8 @@ def test_shapes_that_do_not_fit(change: dict[str, Any], message: str) -> None:
 
 def test_types_that_do_not_fit() -> None:
     q, k, v = inputs(5, 6, 4, 2, 8)
+    with pytest.raises(TypeError, match=r"mask must be bool, or floats .* got int64; use mask != 0"):
+        attention(q, k, v, mask=np.ones((5, 6), np.int64))
     with pytest.raises(TypeError, match="q must hold real numbers"):
         attention(q + 1j, k, v)
     with pytest.raises(TypeError, match="out must have dtype float32"):
@@ -256,6 +260,20 @@ def test_cache_truncates_reuses_and_recovers_from_an_interrupted_pass() -> None:
         cache[0].write(k[3:4], v[3:4])
     cache.truncate(0)
     assert cache.lengths.tolist() == [0]
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda cache: pickle.loads(pickle.dumps(cache))])
+def test_copies_of_a_cache_go_their_own_ways(copied: Callable[[KVCache], KVCache]) -> None:
+    q, k, v = inputs(4, 4, 2, 1, 8)
+    cache = KVCache(2, 9, 1, 8)
+    cache.extend(3)
+    cache[1].write(k[:3], v[:3])
+    other = copied(cache)
+    for one, sign in ((cache, 1), (other, -1)):
+        one.extend(1)
+        one[1].write(sign * k[3:], sign * v[3:])
+    assert same(attention(q, cache[1], causal=True), attention(q, k, v, causal=True))
+    assert same(attention(q[:3], other[1])[:1], attention(q[:1], *(np.append(a[:3], -a[3:], axis=0) for a in (k, v))))
 
 
 @pytest.mark.parametrize(

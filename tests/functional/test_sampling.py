@@ -23,7 +23,7 @@ def test_top_k_is_a_stable_sort(k: int) -> None:
 
 def drawn(row: Any, u: float, heat: float, k: int | None, p: float | None) -> int:
     """The definition, with whole sorts."""
-    z = row / np.float32(heat)
+    z = (row - row.max()) / np.float32(heat)
     order = np.argsort(-z, kind="stable")
     kept = np.sort(order[:k])
     weights = softmax(z[kept])
@@ -57,6 +57,7 @@ def test_sample_gives_recorded_indices() -> None:
     got = [[int(sample(logits, top_p=0.9, generator=g)) for _ in range(6)] for g in generators]
     assert got == RECORDED
     assert sample(logits, temperature=0) == argmax(logits)
+    assert sample(logits * np.float32(1e37), temperature=1e-30, generator=generators[0]) == argmax(logits)
 
 
 RECORDED = [[134, 182, 12, 263, 1, 108], [197, 152, 60, 152, 108, 160], [31, 278, 156, 223, 175, 56]]

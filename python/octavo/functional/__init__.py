@@ -6,7 +6,7 @@ attention_definition or rotary_definition.
 
 from octavo._util.pickling import as_of
 from octavo.functional._attention import attention
-from octavo.functional._cache import KVCache
+from octavo.functional._cache import KVCache, KVLayer
 from octavo.functional._elementwise import cos, erf, exp, gelu, log, sigmoid, silu, sin, swiglu, tanh
 from octavo.functional._loss import cross_entropy
 from octavo.functional._rotary import rope, rope_tables
@@ -18,9 +18,9 @@ __all__ = [
     "sigmoid", "silu", "gelu", "swiglu",
     "softmax", "log_softmax", "cross_entropy",
     "rms_norm", "layer_norm",
-    "attention", "KVCache", "rope", "rope_tables",
+    "attention", "KVCache", "KVLayer", "rope", "rope_tables",
     "argmax", "top_k", "sample",
 ]  # fmt: skip
 
-for _name in ("attention", "KVCache", "rope", "rope_tables", "argmax", "top_k", "sample"):
+for _name in ("attention", "KVCache", "KVLayer", "rope", "rope_tables", "argmax", "top_k", "sample"):
     as_of(globals()[_name], "octavo.functional")

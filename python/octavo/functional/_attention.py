@@ -156,6 +156,8 @@ def _queries_of_cache(q: tuple[int, ...], layer: KVLayer, *, causal: bool) -> Le
 def _as_mask(mask: npt.ArrayLike, shape: tuple[int, ...]) -> npt.NDArray[Any]:
     """The mask as bool or float32 of shape (batch, H, T, S), without repeating what it repeats where that can be."""
     a = as_real_array(mask, "mask")
+    if a.dtype.kind in "iu":
+        raise TypeError(f"mask must be bool, or floats that are added to the products, got {a.dtype}; use mask != 0")
     a = a if a.dtype == np.bool_ else contiguous(a)
     try:
         whole = np.broadcast_to(a, shape)

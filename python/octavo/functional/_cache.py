@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -78,8 +79,8 @@ class KVCache:
         self.capacity, self.kv_heads, self.head_dim, self.batch = map(int, (capacity, kv_heads, head_dim, batch))
         blocks, panels = -(-self.capacity // LANES), -(-self.head_dim // LANES)
         heads = (int(layers), self.batch, self.kv_heads)
-        self._keys = np.zeros((*heads, blocks, self.head_dim, LANES), np.float32)
-        self._values = np.zeros((*heads, panels, blocks * LANES, LANES), np.float32)
+        self._keys = _aligned_zeros((*heads, blocks, self.head_dim, LANES))
+        self._values = _aligned_zeros((*heads, panels, blocks * LANES, LANES))
         self._lengths: Lengths = np.zeros(self.batch, np.int64)
         self._before, self._counts, self._rows = self._lengths, np.zeros(self.batch, np.int64), 0
         self._layers = [KVLayer(self, i) for i in range(int(layers))]
@@ -169,6 +170,14 @@ class KVCache:
         if min(each) < 0:
             raise ValueError(f"{name} must not be negative, got {a.tolist()}")
         return each
+
+
+def _aligned_zeros(shape: tuple[int, ...]) -> Floats:
+    """np.zeros, whose pages are provided as they are written, at the start of a cache line: no register spans two."""
+    size = math.prod(shape)
+    whole = np.zeros(size + LANES, np.float32)
+    first = -whole.ctypes.data % (4 * LANES) // 4
+    return whole[first : first + size].reshape(shape)
 
 
 class KVLayer:

@@ -108,8 +108,8 @@ def sample(
 
     Notes:
         The same seed gives the same indices on every machine: NumPy promises the streams of its bit generators, and
-        u = (random_raw() >> 11) * 2^-53. Logits are divided in float32, and p is the `softmax` of those that top_k
-        leaves, in their own order. With top_p they are sorted, the largest first, of equal ones the lowest index
+        u = (random_raw() >> 11) * 2^-53. p is the `softmax` of (logits - max) / temperature, in float32, of those that
+        top_k leaves, in their own order. With top_p they are sorted, the largest first, of equal ones the lowest index
         first. The first index is drawn whose cumulative sum, in float64, exceeds u times the whole sum.
         Source of top_p: Holtzman et al. 2020.
 
@@ -140,13 +140,15 @@ def sample(
     raw = [source.random_raw for source in _sources(generator, len(rows))]
     index = np.empty(len(rows), np.int64)
     for i, row in enumerate(rows):
-        index[i] = _draw(row, heat, top_k, top_p, (raw[i]() >> 11) * 2.0**-53)
+        index[i] = _draw(row, largest[i], heat, top_k, top_p, (raw[i]() >> 11) * 2.0**-53)
     return index.reshape(a.shape[:-1])[()]
 
 
-def _draw(row: npt.NDArray[np.float32], heat: np.float32, k: int | None, top_p: float | None, u: float) -> int:
+def _draw(
+    row: npt.NDArray[np.float32], largest: np.float32, heat: np.float32, k: int | None, top_p: float | None, u: float
+) -> int:
     with np.errstate(all="ignore"):
-        z = row / heat
+        z = (row - largest) / heat
     kept = np.arange(len(z)) if k is None or k >= len(z) else np.sort(_top_of_row(z, k))
     z = z[kept]
     p = softmax(z)
