@@ -216,6 +216,27 @@ def test_cache_of_even_batches_takes_a_batch_axis() -> None:
         attention(np.zeros((2, 6, 4, 8), np.float32), cache[0], causal=True)
 
 
+def test_views_of_one_product_are_taken_as_they_are() -> None:
+    joined = np.concatenate(inputs(6, 6, 4, 2, 8), axis=1)
+    q, k, v = (joined[:, part] for part in (slice(0, 4), slice(4, 6), slice(6, 8)))
+    expected = attention(q.copy(), k.copy(), v.copy(), causal=True)
+    cache = KVCache(1, 16, 2, 8)
+    cache.extend(6)
+    cache[0].write(k, v)
+    assert same(attention(q, cache[0], causal=True), expected)
+    assert same(attention(q, k, v, causal=True), expected)
+    wide = np.full((6, 9, 10), 7, np.float32)
+    assert same(attention(q, cache[0], causal=True, out=wide[:, 2:6, 1:9]), expected)
+    assert same(wide[:, 2:6, 1:9], expected)
+    wide[:, 2:6, 1:9] = 7
+    assert (wide == 7).all()
+    reversed_heads = joined[:, 3::-1]
+    assert same(attention(reversed_heads[:, ::-1], cache[0], causal=True), expected)
+    tangled = joined.copy()
+    y = attention(tangled[:, :4], cache[0], causal=True, out=tangled[:, 1:5])
+    assert same(y, expected)
+
+
 def test_cache_refuses_what_exceeds_it_and_stays_as_it_was() -> None:
     cache = KVCache(layers=2, capacity=4, kv_heads=1, head_dim=3, batch=2)
     assert (len(cache), cache.nbytes) == (2, 2 * 2 * (16 * 3 + 16 * 16) * 4)

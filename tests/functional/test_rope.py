@@ -29,6 +29,21 @@ def test_rope_is_its_definition(threads: int, dim: int, pairs: int, interleaved:
     assert (x == y).all()
 
 
+def test_heads_of_a_wider_array_are_turned_in_place() -> None:
+    joined = np.random.default_rng(1).standard_normal((5, 7, 8), np.float32)
+    before, (cos, sin) = joined.copy(), rope_tables(5, 6)
+    expected = rope(joined[:, 1:4].copy(), cos, sin)
+    assert (rope(joined[:, 1:4], cos, sin) == expected).all()
+    rope(joined[:, 1:4], cos, sin, out=joined[:, 1:4])
+    assert (joined[:, 1:4] == expected).all()
+    assert (np.delete(joined, [1, 2, 3], axis=1) == np.delete(before, [1, 2, 3], axis=1)).all()
+    shifted = before.copy()
+    assert (rope(shifted[:, 1:4], cos, sin, out=shifted[:, 2:5]) == expected).all()
+    unchanged = rope(before, cos[:, :0], sin[:, :0])
+    assert (unchanged == before).all()
+    assert unchanged is not before
+
+
 def test_tables_are_the_functions_of_the_rounded_angle() -> None:
     positions = np.array([[0, 1, 2], [77, 4095, 1 << 24]])
     cos, sin = rope_tables(positions, 64, base=1e5)
@@ -58,6 +73,7 @@ def test_powers_are_correctly_rounded() -> None:
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
+        ((-1, 4), ValueError, "positions must not be negative, got -1"),
         ((4, 3), ValueError, "dim must be even and positive"),
         ((4, 2.0), TypeError, "dim must be a whole number, got 2.0"),
         (([0.5], 4), TypeError, "positions must be whole numbers, got list of dtype float64"),

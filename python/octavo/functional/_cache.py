@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -65,7 +64,7 @@ class KVCache:
     """
 
     __slots__ = (
-        "_before", "_counts", "_keys", "_layers", "_lengths", "_rows", "_values",
+        "_before", "_counts", "_keys", "_layers", "_lengths", "_rows", "_scale", "_values",
         "batch", "capacity", "head_dim", "kv_heads",
     )  # fmt: skip
 
@@ -77,6 +76,7 @@ class KVCache:
             if size < 1:
                 raise ValueError(f"{name} must be at least 1, got {size}")
         self.capacity, self.kv_heads, self.head_dim, self.batch = map(int, (capacity, kv_heads, head_dim, batch))
+        self._scale = 1 / math.sqrt(self.head_dim)
         blocks, panels = -(-self.capacity // LANES), -(-self.head_dim // LANES)
         heads = (int(layers), self.batch, self.kv_heads)
         self._keys = _aligned_zeros((*heads, blocks, self.head_dim, LANES))
@@ -214,10 +214,10 @@ class KVLayer:
                 f"layer {self._index} lacks positions of an earlier extend(): write to every layer after each, or "
                 "truncate() to the lengths before"
             )
-        k, v = self._rows(k, "k"), self._rows(v, "v")
         place = (cache._keys, cache._values, self._index, cache._lengths, cache._counts)
         if not _core.write_cache(*place, k, v):
-            _core.write_cache(*place, contiguous(k), contiguous(v))
+            written = _core.write_cache(*place, self._rows(k, "k"), self._rows(v, "v"))
+            assert written, "plain rows that fit are always taken"
         self._lengths = cache._lengths
 
     def keys(self, sequence: int = 0) -> Floats:
@@ -233,17 +233,16 @@ class KVLayer:
         values: Floats = rows[..., : self._cache.head_dim].copy()
         return values
 
-    def _rows(self, x: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
-        cache, a = self._cache, x if type(x) is np.ndarray and x.dtype == np.float32 else as_real_array(x, name)
-        if a.shape == (cache._rows, cache.kv_heads, cache.head_dim):
-            return a
-        even = a.ndim == 4 and a.shape[0] == cache.batch and (cache._counts == a.shape[1]).all()
-        if not (even and a.shape[2:] == (cache.kv_heads, cache.head_dim)):
+    def _rows(self, x: npt.ArrayLike, name: str) -> Floats:
+        cache, a = self._cache, as_real_array(x, name)
+        shape = (cache._rows, cache.kv_heads, cache.head_dim)
+        even = a.ndim == 4 and a.shape[0] == cache.batch and bool((cache._counts == a.shape[1]).all())
+        if a.shape != shape and not (even and a.shape[2:] == shape[1:]):
             raise ValueError(
-                f"{name} must have shape {(cache._rows, cache.kv_heads, cache.head_dim)}, a row for each position that "
-                f"extend() added ({cache._counts.tolist()}), got {a.shape}"
+                f"{name} must have shape {shape}, a row for each position that extend() added "
+                f"({cache._counts.tolist()}), got {a.shape}"
             )
-        return a
+        return contiguous(a).reshape(shape)
 
     def _truncate(self, lengths: Lengths) -> None:
         if (self._lengths >= lengths).all():

@@ -64,6 +64,8 @@ def rope_tables(
     if places.dtype.kind not in "iu":
         raise TypeError(f"positions must be whole numbers, got {type(positions).__name__} of dtype {places.dtype}")
     if isinstance(positions, (int, np.integer)):
+        if positions < 0:
+            raise ValueError(f"positions must not be negative, got {positions}")
         places = np.arange(int(positions))
     if places.size and not (places.min() >= 0 and places.max() <= _LARGEST_POSITION):
         raise ValueError(f"positions must lie in 0..{_LARGEST_POSITION}, got {places.min()}..{places.max()}")
@@ -129,19 +131,14 @@ def rope(x: npt.ArrayLike, cos: Floats, sin: Floats, *, interleaved: bool = True
         >>> rope(q, *rope_tables(3, 4))[1, 0]
         array([-0.30116874,  1.3817732 ,  0.9899502 ,  1.0099498 ], dtype=float32)
     """
-    a = x if type(x) is np.ndarray else as_real_array(x, "x")
-    if type(cos) is not np.ndarray or type(sin) is not np.ndarray or not _fit(a.shape, cos.shape, sin.shape):
-        cos, sin = _fitted(a.shape, cos, sin)
-    y = _core.rope(a, cos, sin, interleaved, out)
+    y = _core.rope(x, cos, sin, interleaved, out)
     if y is not None:
         return y
-    (plain, dtype), (c, _), (s, _) = operand(a, "x"), operand(cos, "cos"), operand(sin, "sin")
+    plain, dtype = operand(x, "x")
+    c, s = _fitted(plain.shape, cos, sin)
+    if c.shape[-1] == 0:
+        return computed(plain.copy, plain.shape, dtype, out)
     return computed(lambda: _core.rope(plain, c, s, interleaved, None), plain.shape, dtype, out)
-
-
-def _fit(x: tuple[int, ...], cos: tuple[int, ...], sin: tuple[int, ...]) -> bool:
-    """Whether the tables have a row for each row of x, or for each of its last axis but two."""
-    return len(x) >= 3 and cos == sin and 0 < 2 * cos[-1] <= x[-1] and cos[:-1] in (x[:-2], x[-3:-2])
 
 
 def _fitted(x: tuple[int, ...], cos: npt.ArrayLike, sin: npt.ArrayLike) -> list[Floats]:
