@@ -245,10 +245,11 @@ def lane_sum(x: Floats, *, squares: bool = False) -> Floats:
 
 
 def log_sum(x: Floats) -> tuple[Floats, Floats]:
-    """(m, log(s)), each (rows, 1): m is the maximum of a row, s the sum of exp(x - m)."""
+    """(m, log(s)), each (rows, 1): m is the maximum of a row, s the sum of exp(x - m); NaN where s is."""
     with np.errstate(all="ignore"):
         m = x.max(axis=1, keepdims=True)
-        return m, log(lane_sum(exp(x - m)))
+        s = log(lane_sum(exp(x - m)))
+        return np.where(np.isnan(s), s, m), s
 
 
 def softmax(x: Floats) -> Floats:
