@@ -77,6 +77,7 @@ def test_sample_draws_with_its_probabilities() -> None:
     [
         ({"temperature": -1}, ValueError, "temperature must be finite and at least 0"),
         ({"top_k": 0}, ValueError, "top_k must be at least 1"),
+        ({"top_k": 2.5}, TypeError, "top_k must be a whole number, got 2.5"),
         ({"top_p": 1.5}, ValueError, r"top_p must lie in \(0, 1\]"),
         ({"generator": None}, ValueError, "generator must be given"),
         ({"generator": [np.random.Philox(0)] * 2}, ValueError, "each of the 1 rows of logits, got 2"),

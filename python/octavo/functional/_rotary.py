@@ -71,13 +71,15 @@ def rope_tables(
         raise ValueError(f"positions must lie in 0..{_LARGEST_POSITION}, got {places.min()}..{places.max()}")
     powers = np.asarray(frequencies(int(dim), float(base)), np.float32)
     if factors is not None:
-        divisors = as_real_array(factors, "factors").astype(np.float32)
+        divisors = contiguous(as_real_array(factors, "factors"))
         if divisors.shape != powers.shape:
             raise ValueError(f"factors must have shape {powers.shape}, one for each pair, got {divisors.shape}")
         if not (np.isfinite(divisors) & (divisors > 0)).all():
             raise ValueError("factors must be positive and finite")
-        powers = powers / divisors
-    angles = places.astype(np.float32)[..., None] * powers
+        with np.errstate(all="ignore"):
+            powers = powers / divisors
+    with np.errstate(all="ignore"):
+        angles = places.astype(np.float32)[..., None] * powers
     return cosine(angles), sine(angles)
 
 

@@ -68,8 +68,7 @@ def top_k(x: npt.ArrayLike, k: int) -> tuple[npt.NDArray[Any], Indices]:
         (array([3., 3., 2.]), array([1, 3, 2]))
     """
     a = _rows_of(x, "x")
-    if isinstance(k, bool) or not isinstance(k, (int, np.integer)):
-        raise TypeError(f"k must be a whole number, got {k!r}")
+    _require_whole(k, "k")
     if not 1 <= k <= a.shape[-1]:
         raise ValueError(f"k must be from 1 to {a.shape[-1]}, the length of x's last axis, got {k}")
     _refuse_nan(a, np.max(a, axis=-1), "x")
@@ -121,16 +120,18 @@ def sample(
         [2, 2, 2, 2, 2, 2, 2, 0]
     """
     a = _rows_of(logits, "logits")
-    heat = np.float32(temperature)
+    with np.errstate(all="ignore"):
+        heat = np.float32(temperature)
     if not 0 <= heat < np.inf:
         raise ValueError(f"temperature must be finite and at least 0, got {temperature!r}")
-    if top_k is not None and not top_k >= 1:
+    if top_k is not None and _require_whole(top_k, "top_k") < 1:
         raise ValueError(f"top_k must be at least 1, or None, got {top_k!r}")
     if top_p is not None and not 0 < top_p <= 1:
         raise ValueError(f"top_p must lie in (0, 1], or be None, got {top_p!r}")
     if heat == 0:
         return argmax(a)
-    rows = a.reshape(-1, a.shape[-1]).astype(np.float32, copy=False)
+    with np.errstate(all="ignore"):  # float64 beyond float32 becomes infinite
+        rows = a.reshape(-1, a.shape[-1]).astype(np.float32, copy=False)
     largest = np.max(rows, axis=-1)
     _refuse_nan(rows, largest, "logits")
     if not np.isfinite(largest).all():
@@ -194,6 +195,12 @@ def _sources(generator: Generator | Sequence[Generator] | None, rows: int) -> li
         if type(b).__name__ not in _RAW_64 or not isinstance(b, np.random.BitGenerator):
             raise TypeError(f"generator must be one of numpy.random's {', '.join(_RAW_64)}, got {type(b).__name__}")
     return bits
+
+
+def _require_whole(k: object, name: str) -> int:
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)):
+        raise TypeError(f"{name} must be a whole number, got {k!r}")
+    return int(k)
 
 
 def _rows_of(x: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
