@@ -27,11 +27,17 @@ ROOMS = (
     ("_quantize",),
     ("_layers", "_observers"),
     ("nn",),
-    ("ops", "runtime", "_integers", "_models", "_numerics"),
+    ("ops", "functional", "runtime", "_integers", "_models", "_numerics"),
     ("_util",),
     ("_core",),
 )
 MAY_IMPORT_CORE = {
+    "functional._attention",
+    "functional._cache",
+    "functional._elementwise",
+    "functional._loss",
+    "functional._rotary",
+    "functional._rows",
     "_integers.operands",
     "_integers.packed",
     "_integers.products",
