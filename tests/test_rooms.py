@@ -33,6 +33,8 @@ ROOMS = (
     ("_core",),
 )
 MAY_IMPORT_CORE = {
+    "functional._elementwise",
+    "functional._rows",
     "_integers.operands",
     "_integers.packed",
     "_integers.products",
