@@ -27,8 +27,7 @@ ROOMS = (
     ("_quantize",),
     ("_layers", "_observers"),
     ("nn",),
-    ("functional",),
-    ("ops", "runtime", "_integers", "_models", "_numerics"),
+    ("ops", "functional", "runtime", "_integers", "_models", "_numerics"),
     ("_util",),
     ("_core",),
 )
