@@ -69,12 +69,13 @@ class Llama:
         x, cos, sin, heads = self.embedding[ids], self.cos[at], self.sin[at], self.heads + self.kv_heads
         for layer, seen in zip(self.layers, cache, strict=True):
             qkv = (F.rms_norm(x, layer["attn_norm"], eps=self.eps) @ layer["qkv"]).reshape(len(x), -1, self.size)
-            F.rope(qkv[:, :heads], cos, sin, out=qkv[:, :heads])
+            F.rope(qkv[:, :heads], cos, sin, out=qkv[:, :heads])  # queries and keys
             seen.write(qkv[:, self.heads : heads], qkv[:, heads:])
             mixed = F.attention(qkv[:, : self.heads], seen, causal=True)
             x += mixed.reshape(x.shape) @ layer["attn_output"]
-            gate, up = np.split(F.rms_norm(x, layer["ffn_norm"], eps=self.eps) @ layer["gate_up"], 2, axis=1)
-            x += F.swiglu(gate, up) @ layer["ffn_down"]
+            gate_up = F.rms_norm(x, layer["ffn_norm"], eps=self.eps) @ layer["gate_up"]
+            half = gate_up.shape[1] // 2
+            x += F.swiglu(gate_up[:, :half], gate_up[:, half:]) @ layer["ffn_down"]
         if last:
             x = x[np.cumsum([len(tokens) for tokens in batch if tokens]) - 1]
         return F.rms_norm(x, self.norm, eps=self.eps) @ self.head

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
 import time
@@ -41,6 +42,9 @@ class Contender(ABC):
     def start(self, length: int) -> None:
         """Forgets the sequence; the next one has at most that many tokens."""
 
+    def begin(self) -> None:  # noqa: B027 - most have nothing to do
+        """Time counts from here on."""
+
     @abstractmethod
     def extend(self, tokens: Sequence[int]) -> Array:
         """The logits behind the last of these tokens."""
@@ -52,12 +56,15 @@ class Contender(ABC):
 
 class Octavo(Contender):
     def __init__(self, path: str, threads: int, **options: Any) -> None:
-        self.model = Llama(path, **options)
+        self.model, self.clock = Llama(path, **options), Clock()
         arrays = [self.model.embedding, self.model.norm, *(w for layer in self.model.layers for w in layer.values())]
         self.weights = sum(a.nbytes for a in arrays)
 
     def start(self, length: int) -> None:
         self.cache = self.model.cache(length)
+
+    def begin(self) -> None:
+        self.clock.seconds = 0.0
 
     def extend(self, tokens: Sequence[int]) -> Array:
         return self.model([tokens], self.cache, last=True)
@@ -65,18 +72,16 @@ class Octavo(Contender):
     def logits(self, tokens: Sequence[int]) -> Array:
         return self.model([tokens], self.cache)
 
-    def split(self) -> Products:
-        """From here on, time spent in products is counted."""
-        products = Products()
+    def split(self) -> Clock:
+        """The clock of the products, which is set to 0 whenever time begins to count."""
+        self.clock = Clock()
         for layer in self.model.layers:
-            layer |= {name: Timed(w, products) for name, w in layer.items() if w.ndim == 2}
-        self.model.head = Timed(self.model.head, products)
-        return products
+            layer |= {name: Timed(w, self.clock) for name, w in layer.items() if w.ndim == 2}
+        self.model.head = Timed(self.model.head, self.clock)
+        return self.clock
 
 
-class Products:
-    """Seconds that products took."""
-
+class Clock:
     seconds = 0.0
 
 
@@ -85,13 +90,13 @@ class Timed:
 
     __array_ufunc__ = None
 
-    def __init__(self, matrix: Any, products: Products) -> None:
-        self.matrix, self.products = matrix, products
+    def __init__(self, matrix: Any, clock: Clock) -> None:
+        self.matrix, self.clock = matrix, clock
 
     def __rmatmul__(self, x: Array) -> Array:
         start = time.perf_counter()
         y: Array = x @ self.matrix
-        self.products.seconds += time.perf_counter() - start
+        self.clock.seconds += time.perf_counter() - start
         return y
 
 
@@ -190,16 +195,24 @@ class Torch(Contender):
         return self.torch.nn.functional.linear(self._hidden(tokens), self.embedding).numpy()
 
 
+LIBRARIES = {LLAMA_CPP: "llama_cpp", TORCH: "torch"}
+
+
 def available(names: Sequence[str]) -> dict[str, Callable[[str, int], Contender]]:
     """Those whose library is here; of the others a line says that they are left out."""
     found: dict[str, Callable[[str, int], Contender]] = {}
     for name in names:
-        needs = {LLAMA_CPP: "llama_cpp", TORCH: "torch"}.get(name)
-        if needs is not None and importlib.util.find_spec(needs) is None:
-            print(f"{name} is left out: {needs} is not installed")
-            continue
-        found[name] = maker(name)
+        if name in LIBRARIES and importlib.util.find_spec(LIBRARIES[name]) is None:
+            print(f"{name} is left out: {LIBRARIES[name]} is not installed")
+        else:
+            found[name] = maker(name)
     return found
+
+
+def import_library(name: str) -> None:
+    """What the contender needs, without the model."""
+    if name in LIBRARIES:
+        importlib.import_module(LIBRARIES[name])
 
 
 def maker(name: str) -> Callable[[str, int], Contender]:

@@ -39,70 +39,67 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "lowest": min(values), "highest": max(values)}
 
 
-def decode_burst(contender: contenders.Contender, tokens: np.ndarray) -> float:
-    """Tokens a second behind a prompt of 128, which is not timed."""
+def decode_seconds(contender: contenders.Contender, tokens: np.ndarray) -> float:
+    """Of a burst behind a prompt of 128, which is not timed."""
     contender.start(128 + BURST)
     contender.extend(tokens[:128].tolist())
+    contender.begin()
     after = [[token] for token in tokens[128 : 128 + BURST].tolist()]
-    return BURST / seconds(lambda: [contender.extend(token) for token in after])
+    return seconds(lambda: [contender.extend(token) for token in after])
 
 
-def prefill(contender: contenders.Contender, tokens: np.ndarray, count: int) -> float:
+def prefill_seconds(contender: contenders.Contender, tokens: np.ndarray, count: int) -> float:
     contender.start(count)
+    contender.begin()
     prompt = tokens[:count].tolist()
-    return count / seconds(lambda: contender.extend(prompt))
+    return seconds(lambda: contender.extend(prompt))
+
+
+def qualities(path: str, threads: int, names: list[str], rounds: int, tokens: np.ndarray) -> dict[str, Any]:
+    reference = contenders.maker(contenders.NUMPY)(path, threads)
+    made = contenders.available(names)
+    return {name: quality(reference, make(path, threads), tokens)._asdict() for name, make in made.items()}
 
 
 def speed(path: str, threads: int, names: list[str], rounds: int, tokens: np.ndarray) -> dict[str, Any]:
-    """Tokens a second, all contenders in turn, round after round; the first round warms up and does not count."""
+    """Tokens a second, all contenders in turn, round after round; before the first each one decodes to warm up."""
     made = {name: make(path, threads) for name, make in contenders.available(names).items()}
-    found: dict[str, dict[str, list[float]]] = {name: {} for name in made}
-    for turn in range(rounds + 1):
+    found: dict[str, dict[str, list[float]]] = {}
+    for name, contender in made.items():
+        found[name] = {"decode": [], **{f"prefill {n}": [] for n in PROMPTS}}
+        decode_seconds(contender, tokens)
+    for _ in range(rounds):
         for name, contender in made.items():
             time.sleep(SETTLE_SECONDS)
-            rates = {"decode": decode_burst(contender, tokens)}
-            if turn or rounds == 1:
-                rates |= {f"prefill {n}": prefill(contender, tokens, n) for n in PROMPTS}
-            for what, rate in rates.items() if turn else ():
-                found[name].setdefault(what, []).append(rate)
+            found[name]["decode"].append(BURST / decode_seconds(contender, tokens))
+            for n in PROMPTS:
+                found[name][f"prefill {n}"].append(n / prefill_seconds(contender, tokens, n))
     return {name: {what: spread(rates) for what, rates in row.items()} for name, row in found.items()}
 
 
 def outside(path: str, threads: int, names: list[str], rounds: int, tokens: np.ndarray) -> dict[str, Any]:
-    """Seconds that octavo's model takes outside its products: for one token behind 128, and for a prompt of 512."""
+    """Seconds that octavo's model takes outside its products: for a token behind 128, and for a prompt of 512."""
     found = {}
-    for name in names:
-        if name not in contenders.ACTIVATIONS:
-            continue
+    for name in [name for name in names if name in contenders.ACTIVATIONS]:
         contender = contenders.Octavo(path, threads, **contenders.ACTIVATIONS[name])
-        products = contender.split()
-
-        def rest(run: Callable[[], Any], products: contenders.Products = products) -> float:
-            products.seconds = 0.0
-            return seconds(run) - products.seconds
-
-        def prompt(n: int, contender: contenders.Contender = contender) -> None:
-            contender.start(n + 1)
-            contender.extend(tokens[:n].tolist())
-
+        clock = contender.split()
         ones, prompts = [], []
-        for turn in range(rounds + 1):
-            prompt(128)
-            ones.append(rest(lambda contender=contender: contender.extend(tokens[128:129].tolist())))
-            if turn:
-                prompts.append(rest(lambda prompt=prompt: prompt(512)))
-        found[name] = {"decode": spread(ones[1:]), "prefill 512": spread(prompts)}
+        for _ in range(rounds + 1):
+            ones.append((decode_seconds(contender, tokens) - clock.seconds) / BURST)
+            prompts.append(prefill_seconds(contender, tokens, 512) - clock.seconds)
+        found[name] = {"decode": spread(ones[1:]), "prefill 512": spread(prompts[1:])}
     return found
 
 
-def memory(path: str, threads: int, names: list[str], tokens: np.ndarray) -> dict[str, Any]:
-    """Of the only name: what the process grew by from before loading until it has decoded behind 512 tokens."""
-    before = resident_bytes()
+def memory(path: str, threads: int, names: list[str]) -> dict[str, Any]:
+    """Of the only name: what the process grows by until it has loaded the model and decoded behind 512 tokens."""
     (make,) = contenders.available(names).values()
+    contenders.import_library(names[0])
+    before = resident_bytes()
     contender = make(path, threads)
     contender.start(512 + 1)
-    contender.extend(tokens[:512].tolist())
-    contender.extend(tokens[512:513].tolist())
+    contender.extend([1] * 512)
+    contender.extend([1])
     return {names[0]: {"resident": resident_bytes() - before, "weights": contender.weights}}
 
 
@@ -117,18 +114,13 @@ def main() -> None:
     args = parser.parse_args()
     oc.set_num_threads(args.threads)
     with contextlib.redirect_stdout(sys.stderr):
-        tokens = docstrings(oc.gguf.load(args.path).metadata, max(args.tokens, 513))
-        if args.step == "quality":
-            reference = contenders.maker(contenders.NUMPY)(args.path, args.threads)
-            made = contenders.available(args.only)
-            result = {
-                n: quality(reference, make(args.path, args.threads), tokens)._asdict() for n, make in made.items()
-            }
-        elif args.step == "memory":
-            result = memory(args.path, args.threads, args.only, tokens)
+        if args.step == "memory":
+            result = memory(args.path, args.threads, args.only)
         else:
-            step = speed if args.step == "speed" else outside
-            result = step(args.path, args.threads, args.only, args.rounds, tokens)
+            tokens = docstrings(oc.gguf.load(args.path).metadata, max(args.tokens, 513))
+            result = {"quality": qualities, "speed": speed, "outside": outside}[args.step](
+                args.path, args.threads, args.only, args.rounds, tokens
+            )
     info = oc.cpu_info()
     print(json.dumps({"cpu": info.brand, "kernel": next(k.name for k in oc.kernels() if k.active), "result": result}))
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-import json
 import math
 import os
 import subprocess
@@ -22,11 +20,11 @@ from llama import RECORDED, Llama, digest, generate
 from llama_text import tokenizer_of
 
 import tiny_llama
+from llama_ways import DIGESTS, WAYS
 from octavo import functional
 
 TOP = Path(__file__).resolve().parents[2]
 EXAMPLE = TOP / "examples" / "llama.py"
-DIGESTS: dict[str, str] = json.loads((TOP / "tests" / "data" / "llama_digests.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -37,39 +35,6 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def model(path: Path) -> Llama:
     return Llama(path)
-
-
-def hashed(logits: Sequence[np.ndarray]) -> str:
-    return hashlib.sha256(np.concatenate(logits).astype("<f4").tobytes()).hexdigest()
-
-
-def one_by_one(model: Llama) -> str:
-    """Each sequence alone."""
-    return hashed([model([tokens], model.cache(len(tokens))) for tokens in RECORDED])
-
-
-def token_by_token(model: Llama) -> str:
-    """One token of every sequence at a time, until each has ended."""
-    cache = model.cache(max(map(len, RECORDED)), len(RECORDED))
-    rows: list[list[np.ndarray]] = [[] for _ in RECORDED]
-    for at in range(cache.capacity):
-        batch = [tokens[at : at + 1] for tokens in RECORDED]
-        logits = iter(model(batch, cache))
-        for own, tokens in zip(rows, batch, strict=True):
-            own += [next(logits)[None] for _ in tokens]
-    return hashed([np.concatenate(own) for own in rows])
-
-
-def in_pieces(model: Llama) -> str:
-    """A prompt, then two tokens, then the rest, of one sequence after the other."""
-    logits = []
-    for tokens in RECORDED:
-        cache = model.cache(len(tokens))
-        logits += [model([piece], cache) for piece in (tokens[:3], tokens[3:5], tokens[5:]) if piece]
-    return hashed(logits)
-
-
-WAYS = [digest, one_by_one, token_by_token, in_pieces]
 
 
 @pytest.mark.parametrize("activation", ["symmetric", "int16"])
