@@ -32,7 +32,10 @@ ROOMS = (
     ("_core",),
 )
 MAY_IMPORT_CORE = {
+    "functional._attention",
+    "functional._cache",
     "functional._elementwise",
+    "functional._rotary",
     "functional._rows",
     "_integers.operands",
     "_integers.packed",

@@ -5,6 +5,7 @@
 
 namespace octavo {
 
+void bind_attention(pybind11::module_& m);   // attention, its cache and rope
 void bind_fake_quant(pybind11::module_& m);  // fake quantization and its gradients
 void bind_functional(pybind11::module_& m);  // functions of elements and of rows
 void bind_grouped(pybind11::module_& m);     // PackedGrouped

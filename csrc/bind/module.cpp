@@ -182,6 +182,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
            py::arg("x_qmin"), py::arg("x_qmax"), py::arg("out"), py::arg("out_scale"), py::arg("out_zero_point"),
            py::arg("out_qmin"), py::arg("out_qmax"));
 
+  bind_attention(m);
   bind_fake_quant(m);
   bind_functional(m);
   bind_grouped(m);

@@ -22,6 +22,8 @@
 
 #include <cstdint>
 
+#include "kernels/panel_product.h"
+
 namespace octavo {
 
 enum class Elementwise : std::uint8_t { kExp, kLog, kErf, kTanh, kSigmoid, kSin, kCos, kSilu, kGelu, kGeluTanh };
@@ -46,6 +48,7 @@ struct FunctionKernel {
   void (*elementwise[kElementwiseCount])(const float* x, float* y, std::int64_t count);
   void (*swiglu)(const float* gate, const float* up, float* y, std::int64_t count);  // silu(gate) * up
   void (*rowwise[kRowwiseCount])(const RowsTask& task);
+  void (*panel_product)(const PanelProduct& task);  // of attention
 };
 
 }  // namespace octavo

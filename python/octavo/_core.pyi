@@ -207,3 +207,36 @@ def rowwise(function: int, x: object, out: object, /) -> NDArray[np.float32] | N
 def log_sum(x: object, /) -> NDArray[np.float32]: ...
 def rms_norm(x: object, weight: object, eps: float, out: object, /) -> NDArray[np.float32] | None: ...
 def layer_norm(x: object, weight: object, bias: object, eps: float, out: object, /) -> NDArray[np.float32] | None: ...
+def rope(x: object, cos: object, sin: object, interleaved: bool, out: object, /) -> NDArray[np.float32] | None: ...
+def attend(
+    q: object,
+    k: object,
+    v: object,
+    scale: float,
+    causal: bool,
+    mask: NDArray[np.float32] | NDArray[np.bool_] | None,
+    out: object,
+    /,
+) -> NDArray[np.float32] | None: ...
+def attend_to_cache(
+    keys: NDArray[np.float32],
+    values: NDArray[np.float32],
+    layer: int,
+    lengths: NDArray[np.int64],
+    counts: NDArray[np.int64],
+    q: object,
+    scale: float,
+    causal: bool,
+    out: object,
+    /,
+) -> NDArray[np.float32] | None: ...
+def write_cache(
+    keys: NDArray[np.float32],
+    values: NDArray[np.float32],
+    layer: int,
+    lengths: NDArray[np.int64],
+    counts: NDArray[np.int64],
+    k: object,
+    v: object,
+    /,
+) -> bool: ...

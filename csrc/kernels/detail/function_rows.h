@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "kernels/detail/float_functions.h"
+#include "kernels/detail/panel_product.h"
 #include "kernels/functions.h"
 
 namespace octavo {
@@ -181,6 +182,7 @@ constexpr FunctionKernel function_kernel() {
       swiglu<V>,
       {rows<softmax_row<V>>, rows<log_softmax_row<V>>, rows<log_sum_row<V>>, rows<rms_norm_row<V>>,
        rows<layer_norm_row<V>>},
+      panel_product<V>,
   };
 }
 

@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from octavo._numerics import attention_definition as definition
-from octavo._util.arrays import as_real_array, check_out, contiguous, real_dtype
-from octavo.functional.cache import KVLayer
+from octavo import _core
+from octavo._util.arrays import as_real_array, contiguous
+from octavo.functional._arrays import Array, computed, operand
+from octavo.functional._cache import KVLayer, Lengths
 
 __all__ = ["attention"]
-
-Floats = npt.NDArray[np.float32]
 
 
 def attention(
@@ -25,8 +24,8 @@ def attention(
     causal: bool = False,
     scale: float | None = None,
     mask: npt.ArrayLike | None = None,
-    out: Floats | None = None,
-) -> npt.NDArray[np.floating[Any]]:
+    out: Array | None = None,
+) -> Array:
     """o = softmax(q k^T * scale + mask) v, for each head.
 
     Args:
@@ -39,7 +38,7 @@ def attention(
         scale: what the products are multiplied by; 1 / sqrt(D) by default.
         mask: (..., H, T, S), or what broadcasts to it: bool, True where the query sees the key, or numbers that are
             added to the products, -inf where it does not. Not with a cache.
-        out: a float32 array of the result's shape.
+        out: an array of the result's shape and dtype to write to; q itself, too.
 
     Returns:
         The shape of q; float16 and float64 for q of that type, else float32.
@@ -63,79 +62,63 @@ def attention(
         >>> attention(x, x, x, causal=True)[1]
         array([[0.33023846, 0.66976154]], dtype=float32)
     """
-    queries = as_real_array(q, "q")
-    if queries.ndim < 3 or queries.shape[-1] == 0:
-        raise ValueError(f"q must have shape (..., T, H, D) with D >= 1, got {queries.shape}")
-    if out is not None:
-        check_out(out, queries.shape, np.dtype(np.float32))
-    factor = 1 / math.sqrt(queries.shape[-1]) if scale is None else float(scale)
     if isinstance(k, KVLayer):
-        y = _attend_to_cache(contiguous(queries), k, v, causal=causal, scale=factor, mask=mask)
-    else:
-        y = _attend(contiguous(queries), k, v, causal=causal, scale=factor, mask=mask)
-    if out is None:
-        return y.astype(real_dtype(queries), copy=False)
-    out[...] = y
-    return out
-
-
-def _attend(
-    q: Floats, k: npt.ArrayLike, v: npt.ArrayLike | None, *, causal: bool, scale: float, mask: npt.ArrayLike | None
-) -> Floats:
+        return _attend_to_cache(q, k, v, causal=causal, scale=scale, mask=mask, out=out)
     if v is None:
         raise ValueError("v must be given, unless k is a layer of a KVCache")
-    keys, values = as_real_array(k, "k"), as_real_array(v, "v")
-    batch, (t, heads, dim) = q.shape[:-3], q.shape[-3:]
-    if keys.ndim != q.ndim or keys.shape[:-3] != batch or keys.shape[-1] != dim:
-        raise ValueError(f"k must have shape (..., S, Hkv, D) to fit q {q.shape}, got {keys.shape}")
-    if values.shape != keys.shape:
-        raise ValueError(f"v must have the shape of k, {keys.shape}, got {values.shape}")
-    s, kv_heads = keys.shape[-3:-1]
-    _check_heads(heads, kv_heads)
-    if causal and t > s:
-        raise ValueError(f"causal queries are the last of the positions: got {t} queries and {s} keys")
-    masks = None if mask is None else _as_mask(mask, (*batch, heads, t, s)).reshape(-1, heads, t, s)
-    rows = (q.reshape(-1, t, heads, dim), contiguous(keys).reshape(-1, s, kv_heads, dim))
-    y = np.empty_like(rows[0])
-    for i, value in enumerate(contiguous(values).reshape(rows[1].shape)):
-        one = None if masks is None else masks[i]
-        y[i] = definition.attention(rows[0][i], rows[1][i], value, scale=scale, causal=causal, mask=one)
-    return y.reshape(q.shape)
+    (queries, dtype), (keys, _), (values, _) = operand(q, "q"), operand(k, "k"), operand(v, "v")
+    _check_shapes(queries.shape, keys.shape, values.shape, causal=causal)
+    factor = _default_scale(queries.shape[-1]) if scale is None else float(scale)
+    if mask is None:
+        y = _core.attend(queries, keys, values, factor, causal, None, out)
+        if y is not None and dtype == np.float32:
+            return y
+    seen = None if mask is None else _as_mask(mask, (*queries.shape[:-3], *_scores_shape(queries, keys)))
+    return computed(lambda: _core.attend(queries, keys, values, factor, causal, seen, None), queries.shape, dtype, out)
 
 
 def _attend_to_cache(
-    q: Floats, layer: KVLayer, v: object, *, causal: bool, scale: float, mask: npt.ArrayLike | None
-) -> Floats:
-    cache = layer.cache
+    q: npt.ArrayLike,
+    layer: KVLayer,
+    v: object,
+    *,
+    causal: bool,
+    scale: float | None,
+    mask: object,
+    out: Array | None,
+) -> Array:
     if v is not None or mask is not None:
         raise ValueError("v and mask must be omitted where k is a layer of a KVCache")
-    heads, dim = q.shape[-2:]
-    if dim != cache.head_dim:
-        raise ValueError(f"q must have heads of {cache.head_dim} dimensions, as the cache has, got {q.shape}")
-    _check_heads(heads, cache.kv_heads)
-    if layer._lengths is not cache._lengths:
-        raise ValueError(f"layer {layer._index} lacks the positions of the last extend(): write(k, v) to it first")
-    counts = cache._counts
-    if q.ndim == 4 and q.shape[0] == cache.batch:
-        counts = np.full(cache.batch, q.shape[1])
-    elif q.ndim == 3 and cache.batch == 1:
-        counts = np.array([q.shape[0]])
-    elif q.ndim != 3 or q.shape[0] != counts.sum():
-        raise ValueError(
-            f"q must have shape ({counts.sum()}, H, D), a row for each position that extend() added "
-            f"({counts.tolist()}), or ({cache.batch}, T, H, D), got {q.shape}"
-        )
-    if causal and (counts > cache._lengths).any():
-        raise ValueError(
-            f"causal queries are the last of the positions: got {counts.tolist()} queries and "
-            f"{cache._lengths.tolist()} keys"
-        )
-    rows, y, first = q.reshape(-1, heads, dim), np.empty((q.size // (heads * dim), heads, dim), np.float32), 0
-    for b, count in enumerate(counts):
-        part = slice(first, first + int(count))
-        y[part] = definition.attention(rows[part], layer.keys(b), layer.values(b), scale=scale, causal=causal)
-        first += int(count)
-    return y.reshape(q.shape)
+    cache = layer.cache
+    a = q if type(q) is np.ndarray else as_real_array(q, "q")
+    counts = _queries_of_cache(a.shape, layer, causal=causal)
+    factor = _default_scale(cache.head_dim) if scale is None else float(scale)
+    place = (cache._keys, cache._values, layer._index, cache._lengths, counts)
+    y = _core.attend_to_cache(*place, a, factor, causal, out)
+    if y is not None:
+        return y
+    queries, dtype = operand(a, "q")
+    return computed(lambda: _core.attend_to_cache(*place, queries, factor, causal, None), queries.shape, dtype, out)
+
+
+def _default_scale(dim: int) -> float:
+    return 1 / math.sqrt(dim)
+
+
+def _scores_shape(q: npt.NDArray[Any], k: npt.NDArray[Any]) -> tuple[int, int, int]:
+    return q.shape[-2], q.shape[-3], k.shape[-3]
+
+
+def _check_shapes(q: tuple[int, ...], k: tuple[int, ...], v: tuple[int, ...], *, causal: bool) -> None:
+    if len(q) < 3 or q[-1] == 0:
+        raise ValueError(f"q must have shape (..., T, H, D) with D >= 1, got {q}")
+    if len(k) != len(q) or k[:-3] != q[:-3] or k[-1] != q[-1]:
+        raise ValueError(f"k must have shape (..., S, Hkv, D) to fit q {q}, got {k}")
+    if v != k:
+        raise ValueError(f"v must have the shape of k, {k}, got {v}")
+    _check_heads(q[-2], k[-2])
+    if causal and q[-3] > k[-3]:
+        raise ValueError(f"causal queries are the last of the positions: got {q[-3]} queries and {k[-3]} keys")
 
 
 def _check_heads(heads: int, kv_heads: int) -> None:
@@ -143,10 +126,42 @@ def _check_heads(heads: int, kv_heads: int) -> None:
         raise ValueError(f"q's heads must be a multiple of those of k and v, got {heads} and {kv_heads}")
 
 
+def _queries_of_cache(q: tuple[int, ...], layer: KVLayer, *, causal: bool) -> Lengths:
+    """How many queries each sequence has."""
+    cache = layer.cache
+    if len(q) < 3 or q[-1] != cache.head_dim:
+        raise ValueError(f"q must have shape (..., H, {cache.head_dim}), with the cache's head_dim, got {q}")
+    _check_heads(q[-2], cache.kv_heads)
+    if layer._lengths is not cache._lengths:
+        raise ValueError(f"layer {layer._index} lacks the positions of the last extend(): write(k, v) to it first")
+    if len(q) == 3 and q[0] == cache._rows:
+        return cache._counts
+    if len(q) == 4 and q[0] == cache.batch:
+        counts = np.full(cache.batch, q[1], np.int64)
+    elif len(q) == 3 and cache.batch == 1:
+        counts = np.array([q[0]], np.int64)
+    else:
+        raise ValueError(
+            f"q must have shape ({cache._rows}, H, D), a row for each position that extend() added "
+            f"({cache._counts.tolist()}), or ({cache.batch}, T, H, D), got {q}"
+        )
+    if causal and (counts > cache._lengths).any():
+        raise ValueError(
+            f"causal queries are the last of the positions: got {counts.tolist()} queries and "
+            f"{cache._lengths.tolist()} positions"
+        )
+    return counts
+
+
 def _as_mask(mask: npt.ArrayLike, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    """The mask as bool or float32 of shape (batch, H, T, S), without repeating what it repeats where that can be."""
     a = as_real_array(mask, "mask")
     a = a if a.dtype == np.bool_ else contiguous(a)
     try:
-        return np.broadcast_to(a, shape)
+        whole = np.broadcast_to(a, shape)
     except ValueError:
         raise ValueError(f"mask must broadcast to (..., H, T, S) = {shape}, got {a.shape}") from None
+    last = shape[-3:]
+    if a.ndim <= 3:
+        return np.broadcast_to(a, (math.prod(shape[:-3]), *last))
+    return whole.reshape(-1, *last)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from octavo import _core
 from octavo._util.arrays import as_real_array, contiguous
 
 __all__ = ["KVCache", "KVLayer"]
@@ -62,7 +64,8 @@ class KVCache:
     """
 
     __slots__ = (
-        "_before", "_counts", "_keys", "_layers", "_lengths", "_values", "batch", "capacity", "head_dim", "kv_heads",
+        "_before", "_counts", "_keys", "_layers", "_lengths", "_rows", "_values",
+        "batch", "capacity", "head_dim", "kv_heads",
     )  # fmt: skip
 
     def __init__(self, layers: int, capacity: int, kv_heads: int, head_dim: int, batch: int = 1) -> None:
@@ -78,7 +81,7 @@ class KVCache:
         self._keys = np.zeros((*heads, blocks, self.head_dim, LANES), np.float32)
         self._values = np.zeros((*heads, panels, blocks * LANES, LANES), np.float32)
         self._lengths: Lengths = np.zeros(self.batch, np.int64)
-        self._before, self._counts = self._lengths, np.zeros(self.batch, np.int64)
+        self._before, self._counts, self._rows = self._lengths, np.zeros(self.batch, np.int64), 0
         self._layers = [KVLayer(self, i) for i in range(int(layers))]
 
     def __len__(self) -> int:
@@ -133,8 +136,8 @@ class KVCache:
                 f"{self.capacity}; make the cache larger, or truncate it"
             )
         starts = self._lengths - (np.cumsum(new) - new)
-        self._before, self._lengths, self._counts = self._lengths, after, new
-        positions: Lengths = np.arange(int(new.sum())) + np.repeat(starts, new)
+        self._before, self._lengths, self._counts, self._rows = self._lengths, after, new, int(new.sum())
+        positions: Lengths = np.arange(self._rows) + np.repeat(starts, new)
         return positions
 
     def truncate(self, lengths: int | Sequence[int] | Lengths) -> None:
@@ -155,7 +158,7 @@ class KVCache:
         for layer in self._layers:
             layer._truncate(keep)
         self._lengths = self._before = keep
-        self._counts = np.zeros(self.batch, np.int64)
+        self._counts, self._rows = np.zeros(self.batch, np.int64), 0
 
     def _per_sequence(self, numbers: int | Sequence[int] | Lengths, name: str) -> Lengths:
         a = np.asarray(numbers)
@@ -202,19 +205,10 @@ class KVLayer:
                 f"layer {self._index} lacks positions of an earlier extend(): write to every layer after each, or "
                 "truncate() to the lengths before"
             )
-        rows = [self._rows(a, name) for a, name in ((k, "k"), (v, "v"))]
-        first = 0
-        for b, (length, count) in enumerate(zip(cache._lengths.tolist(), cache._counts.tolist(), strict=True)):
-            start = length - count
-            t = np.arange(start, start + count)
-            keys, values = (a[first : first + count] for a in rows)
-            cache._keys[self._index, b, :, t // LANES, :, t % LANES] = keys
-            for panel in range(cache._values.shape[3]):
-                part = values[:, :, panel * LANES : (panel + 1) * LANES]
-                cache._values[self._index, b, :, panel, start : start + count, : part.shape[-1]] = part.transpose(
-                    1, 0, 2
-                )
-            first += count
+        k, v = self._rows(k, "k"), self._rows(v, "v")
+        place = (cache._keys, cache._values, self._index, cache._lengths, cache._counts)
+        if not _core.write_cache(*place, k, v):
+            _core.write_cache(*place, contiguous(k), contiguous(v))
         self._lengths = cache._lengths
 
     def keys(self, sequence: int = 0) -> Floats:
@@ -230,17 +224,17 @@ class KVLayer:
         values: Floats = rows[..., : self._cache.head_dim].copy()
         return values
 
-    def _rows(self, x: npt.ArrayLike, name: str) -> Floats:
-        cache, a = self._cache, as_real_array(x, name)
-        rows = int(cache._counts.sum())
-        tail = (cache.kv_heads, cache.head_dim)
-        uniform = a.ndim == 4 and a.shape[0] == cache.batch and (cache._counts == a.shape[1]).all()
-        if a.shape != (rows, *tail) and not (uniform and a.shape[2:] == tail):
+    def _rows(self, x: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
+        cache, a = self._cache, x if type(x) is np.ndarray and x.dtype == np.float32 else as_real_array(x, name)
+        if a.shape == (cache._rows, cache.kv_heads, cache.head_dim):
+            return a
+        even = a.ndim == 4 and a.shape[0] == cache.batch and (cache._counts == a.shape[1]).all()
+        if not (even and a.shape[2:] == (cache.kv_heads, cache.head_dim)):
             raise ValueError(
-                f"{name} must have shape {(rows, *tail)}, a row for each position that extend() added "
-                f"({cache._counts.tolist()}), got {a.shape}"
+                f"{name} must have shape {(cache._rows, cache.kv_heads, cache.head_dim)}, a row for each position that "
+                f"extend() added ({cache._counts.tolist()}), got {a.shape}"
             )
-        return contiguous(a).reshape(rows, *tail)
+        return a
 
     def _truncate(self, lengths: Lengths) -> None:
         if (self._lengths >= lengths).all():

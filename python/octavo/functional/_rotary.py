@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import decimal
+import functools
+
 import numpy as np
 import numpy.typing as npt
 
-from octavo._numerics import rotary_definition as definition
-from octavo._util.arrays import as_real_array, check_out, contiguous, real_dtype
+from octavo import _core
+from octavo._util.arrays import as_real_array, contiguous
 from octavo._util.foreign import as_array
+from octavo.functional._arrays import Array, computed, operand
+from octavo.functional._elementwise import cos as cosine
+from octavo.functional._elementwise import sin as sine
 
-__all__ = ["rope", "rope_tables"]
+__all__ = ["frequencies", "rope", "rope_tables"]
 
 Floats = npt.NDArray[np.float32]
 
@@ -61,7 +67,7 @@ def rope_tables(
         places = np.arange(int(positions))
     if places.size and not (places.min() >= 0 and places.max() <= _LARGEST_POSITION):
         raise ValueError(f"positions must lie in 0..{_LARGEST_POSITION}, got {places.min()}..{places.max()}")
-    powers = np.asarray(definition.frequencies(int(dim), float(base)), np.float32)
+    powers = np.asarray(frequencies(int(dim), float(base)), np.float32)
     if factors is not None:
         divisors = as_real_array(factors, "factors").astype(np.float32)
         if divisors.shape != powers.shape:
@@ -69,12 +75,32 @@ def rope_tables(
         if not (np.isfinite(divisors) & (divisors > 0)).all():
             raise ValueError("factors must be positive and finite")
         powers = powers / divisors
-    return definition.cos_sin(places.astype(np.float32)[..., None] * powers)
+    angles = places.astype(np.float32)[..., None] * powers
+    return cosine(angles), sine(angles)
 
 
-def rope(
-    x: npt.ArrayLike, cos: Floats, sin: Floats, *, interleaved: bool = True, out: Floats | None = None
-) -> npt.NDArray[np.floating]:
+@functools.lru_cache(64)
+def frequencies(dim: int, base: float) -> tuple[float, ...]:
+    """base^(-2i / dim) for i in 0..dim/2 - 1, each a float32 number: the real power, correctly rounded.
+
+    It is computed to 40 decimal digits by `decimal`, which gives the same on every machine.
+
+    Example:
+        >>> frequencies(4, 10000.0)
+        (1.0, 0.009999999776482582)
+    """
+    with decimal.localcontext(decimal.Context(prec=40)):
+        log_base = decimal.Decimal(base).ln()
+        return tuple(_nearest_float32((-log_base * (2 * i) / dim).exp()) for i in range(dim // 2))
+
+
+def _nearest_float32(x: decimal.Decimal) -> float:
+    near = np.float32(float(x))  # rounded twice, so that it may be a neighbour
+    candidates = (near, np.nextafter(near, np.float32(0)), np.nextafter(near, np.float32(np.inf)))
+    return float(min(candidates, key=lambda c: abs(decimal.Decimal(float(c)) - x)))
+
+
+def rope(x: npt.ArrayLike, cos: Floats, sin: Floats, *, interleaved: bool = True, out: Array | None = None) -> Array:
     """Turn pairs of dimensions by their position's angles: (x0, x1) -> (x0 cos - x1 sin, x1 cos + x0 sin).
 
     Args:
@@ -83,7 +109,7 @@ def rope(
             of x. Dimensions from 2 n on are left as they are.
         interleaved: pairs are (0, 1), (2, 3), ..., as in GGUF files of `llama` and in the paper. False: (0, n),
             (1, n + 1), ..., as in Hugging Face's files of Llama, and in GGUF files of most other architectures.
-        out: a float32 array of the result's shape; x itself, too.
+        out: an array of the result's shape and dtype to write to; x itself, too.
 
     Returns:
         The shape of x; float16 and float64 for x of that type, else float32.
@@ -103,27 +129,34 @@ def rope(
         >>> rope(q, *rope_tables(3, 4))[1, 0]
         array([-0.30116868,  1.3817732 ,  0.9899502 ,  1.0099498 ], dtype=float32)
     """
-    a = as_real_array(x, "x")
+    a = x if type(x) is np.ndarray else as_real_array(x, "x")
+    if type(cos) is not np.ndarray or type(sin) is not np.ndarray or not _fit(a.shape, cos.shape, sin.shape):
+        cos, sin = _fitted(a.shape, cos, sin)
+    y = _core.rope(a, cos, sin, interleaved, out)
+    if y is not None:
+        return y
+    (plain, dtype), (c, _), (s, _) = operand(a, "x"), operand(cos, "cos"), operand(sin, "sin")
+    return computed(lambda: _core.rope(plain, c, s, interleaved, None), plain.shape, dtype, out)
+
+
+def _fit(x: tuple[int, ...], cos: tuple[int, ...], sin: tuple[int, ...]) -> bool:
+    """Whether the tables have a row for each row of x, or for each of its last axis but two."""
+    return len(x) >= 3 and cos == sin and 0 < 2 * cos[-1] <= x[-1] and cos[:-1] in (x[:-2], x[-3:-2])
+
+
+def _fitted(x: tuple[int, ...], cos: npt.ArrayLike, sin: npt.ArrayLike) -> list[Floats]:
+    """The tables with a row for each row of x, where they broadcast to that."""
     tables = [contiguous(as_real_array(table, name)) for table, name in ((cos, "cos"), (sin, "sin"))]
-    n = tables[0].shape[-1] if tables[0].ndim else 0
-    if tables[0].shape != tables[1].shape:
-        raise ValueError(f"cos and sin must have one shape, got {tables[0].shape} and {tables[1].shape}")
-    if a.ndim < 3 or 2 * n > a.shape[-1]:
-        raise ValueError(
-            f"x must have shape (..., T, heads, dim) with dim >= {2 * n}, twice cos's last axis, got {a.shape}"
-        )
-    rows = (*a.shape[:-2], n)
+    if tables[0].shape != tables[1].shape or tables[0].ndim < 2:
+        raise ValueError(f"cos and sin must have one shape, (..., T, n), got {tables[0].shape} and {tables[1].shape}")
+    n = tables[0].shape[-1]
+    if len(x) < 3 or 2 * n > x[-1]:
+        raise ValueError(f"x must have shape (..., T, heads, dim) with dim >= {2 * n}, twice cos's last axis, got {x}")
+    rows = (*x[:-2], n)
     try:
-        c, s = (np.broadcast_to(table, rows) for table in tables)
+        return [contiguous(np.broadcast_to(table, rows)) for table in tables]
     except ValueError:
         raise ValueError(
-            f"cos and sin must have shape {rows[-2:]}, or {rows}, to fit x {a.shape}, got {tables[0].shape}; "
+            f"cos and sin must have shape {rows[-2:]}, or {rows}, to fit x {x}, got {tables[0].shape}; "
             "take the rows of x's positions: cos[positions]"
         ) from None
-    if out is not None:
-        check_out(out, a.shape, np.dtype(np.float32))
-    y = definition.rope(contiguous(a), c, s, interleaved=interleaved)
-    if out is None:
-        return y.astype(real_dtype(a), copy=False)
-    out[...] = y
-    return out

@@ -8,8 +8,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from octavo._numerics.attention_definition import _softmax
 from octavo._util.arrays import as_real_array, first_place
+from octavo.functional._rows import softmax
 
 __all__ = ["argmax", "sample", "top_k"]
 
@@ -149,7 +149,7 @@ def _draw(row: npt.NDArray[np.float32], heat: np.float32, k: int | None, top_p: 
         z = row / heat
     kept = np.arange(len(z)) if k is None or k >= len(z) else np.sort(_top_of_row(z, k))
     z = z[kept]
-    p = _softmax(z)
+    p = softmax(z)
     if top_p is None:
         return int(kept[_first_beyond(np.cumsum(p, dtype=np.float64), u)])
     # Sorting a whole vocabulary takes longer than a layer of a model, so only the likeliest are sorted.
