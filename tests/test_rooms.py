@@ -27,11 +27,13 @@ ROOMS = (
     ("_quantize",),
     ("_layers", "_observers"),
     ("nn",),
-    ("ops", "runtime", "_integers", "_models", "_numerics"),
+    ("ops", "functional", "runtime", "_integers", "_models", "_numerics"),
     ("_util",),
     ("_core",),
 )
 MAY_IMPORT_CORE = {
+    "functional._elementwise",
+    "functional._rows",
     "_integers.operands",
     "_integers.packed",
     "_integers.products",

@@ -6,6 +6,7 @@
 namespace octavo {
 
 void bind_fake_quant(pybind11::module_& m);  // fake quantization and its gradients
+void bind_functional(pybind11::module_& m);  // functions of elements and of rows
 void bind_grouped(pybind11::module_& m);     // PackedGrouped
 void bind_int4(pybind11::module_& m);        // PackedLinearInt4
 void bind_integers(pybind11::module_& m);    // products of integers of any width

@@ -183,6 +183,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
            py::arg("out_qmin"), py::arg("out_qmax"));
 
   bind_fake_quant(m);
+  bind_functional(m);
   bind_grouped(m);
   bind_int4(m);
   bind_integers(m);

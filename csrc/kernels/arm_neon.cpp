@@ -77,8 +77,10 @@ constexpr Int4Kernel int4_neon = arm_int4_kernel<Neon>();
 
 extern const GroupedKernel grouped_neon;
 extern const IntegerKernel integer_scalar;
+extern const FunctionKernel functions_neon;
 extern const Kernel kernel_neon;
 constexpr Kernel kernel_neon =
-    arm_kernel<Neon>("neon", kFeatureNeon, &int4_neon, &integer_scalar, {2, 3, 8, 8, 15}, &grouped_neon);
+    arm_kernel<Neon>("neon", kFeatureNeon, &int4_neon, &integer_scalar, {2, 3, 8, 8, 15}, &grouped_neon,
+                     &functions_neon);
 
 }  // namespace octavo

@@ -110,6 +110,7 @@ struct GemmBlock {
 struct Int4Kernel;     // four-bit weights: kernels/int4.h
 struct GroupedKernel;  // grouped codes: kernels/grouped.h
 struct IntegerKernel;  // integers of any width: kernels/integer.h
+struct FunctionKernel;  // float32 functions of elements and rows: kernels/functions.h
 
 // How long a multiply-add of elements of 16, 32 or 64 bits takes, as a multiple of one of int8 by this kernel;
 // of64_narrow is that of 64 bits where both operands fit in 32. A pass over a block of sums takes as long as pass_k
@@ -143,6 +144,7 @@ struct Kernel {
   IntegerCosts integer_costs;
   // Products of fewer rows go to the next kernel of the table that runs here, which is faster for them.
   std::int64_t min_rows = 1;
+  const FunctionKernel* functions = nullptr;  // as int4: null leaves them to the next kernel that has them
 };
 
 }  // namespace octavo

@@ -110,6 +110,7 @@ void gemm(const GemmBlock& block) {
 extern const Int4Kernel int4_scalar;
 extern const GroupedKernel grouped_scalar;
 extern const IntegerKernel integer_scalar;
+extern const FunctionKernel functions_scalar;
 extern const Kernel kernel_scalar;
 const Kernel kernel_scalar = {
     .name = "scalar",
@@ -131,6 +132,7 @@ const Kernel kernel_scalar = {
     .grouped = &grouped_scalar,
     .integer = &integer_scalar,
     .integer_costs = {1, 1.5, 3.2, 3.2, 10},
+    .functions = &functions_scalar,
 };
 
 }  // namespace octavo

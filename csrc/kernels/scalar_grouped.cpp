@@ -1,11 +1,8 @@
 // The portable kernel for grouped codes: standard C++, a column at a time in the loops that all kernels share.
-//
-// A fused multiply-add is computed in float64: the product of two float32 numbers is exact there, TwoSum gives the
-// error of the addition, and where there is one the sum is made odd before it is rounded to float32, which then cannot
-// tie falsely. std::fma would be right too where the library has it right; not all have.
 #include <cstdint>
 #include <cstring>
 
+#include "kernels/detail/exact_fma.h"
 #include "kernels/detail/grouped_frame.h"
 #include "kernels/detail/half.h"
 #include "kernels/grouped.h"
@@ -40,19 +37,7 @@ struct ScalarGrouped {
   static Float join(Int h, Int l) {
     return static_cast<float>(256.0 * static_cast<std::int32_t>(h) + static_cast<std::int32_t>(l));
   }
-  static Float fma(Float a, Float b, Float c) {
-    const double product = static_cast<double>(a) * b, sum = product + c;
-    const double part = sum - product, error = (product - (sum - part)) + (c - part);
-    std::int64_t bits;
-    std::memcpy(&bits, &sum, sizeof bits);
-    constexpr std::int64_t kExponent = 0x7ff0000000000000;
-    if (error != 0.0 && (bits & 1) == 0 && (bits & kExponent) != kExponent) {
-      bits += (error > 0.0) == (sum > 0.0) ? 1 : -1;
-    }
-    double odd;
-    std::memcpy(&odd, &bits, sizeof odd);
-    return static_cast<float>(odd);
-  }
+  static Float fma(Float a, Float b, Float c) { return exact_fma(a, b, c); }
   static Float fnma(Float a, Float b, Float c) { return fma(-a, b, c); }
   static Float mul(Float a, Float b) { return a * b; }
   static Float addf(Float a, Float b) { return a + b; }

@@ -308,6 +308,7 @@ void gemv(const GemmBlock& block) {
 extern const Int4Kernel int4_avx2;
 extern const GroupedKernel grouped_avx2;
 extern const IntegerKernel integer_avx2;
+extern const FunctionKernel functions_avx2;
 extern const Kernel kernel_avx2;
 const Kernel kernel_avx2 = {
     .name = "avx2",
@@ -329,6 +330,7 @@ const Kernel kernel_avx2 = {
     .grouped = &grouped_avx2,
     .integer = &integer_avx2,
     .integer_costs = {1, 2, 8.5, 4.5, 40},
+    .functions = &functions_avx2,
 };
 
 }  // namespace octavo

@@ -26,9 +26,10 @@ struct Avx512Vnni : Avx512 {
 extern const Int4Kernel int4_avx512vnni;
 extern const GroupedKernel grouped_avx512vnni;
 extern const IntegerKernel integer_avx512vnni;
+extern const FunctionKernel functions_avx512vnni;
 extern const Kernel kernel_avx512vnni;
 constexpr Kernel kernel_avx512vnni =
     vnni_kernel<Avx512Vnni>("avx512vnni", kFeatureAvx512Vnni, 2e5, &integer_avx512vnni, {1.8, 4.1, 8.5, 8.5, 100},
-                            &int4_avx512vnni, &grouped_avx512vnni);
+                            &int4_avx512vnni, &grouped_avx512vnni, &functions_avx512vnni);
 
 }  // namespace octavo

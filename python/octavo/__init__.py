@@ -6,7 +6,7 @@ model.
 
 from typing import TYPE_CHECKING, Any
 
-from octavo import _pickles, nn, ops
+from octavo import _pickles, functional, nn, ops
 from octavo._integers.packed import PackedInteger
 from octavo._integers.products import dot, inner, matmul, matrix_power, tensordot, vecdot
 from octavo._layers.arrays.quantized import QuantizedArray
@@ -96,7 +96,7 @@ __all__ = [
     "round_nearest", "round_search", "round_gptq", "InputStatistics",
     "compare_rounding", "rounding_error", "RoundingComparison", "RoundingErrors",
     # operators
-    "ops", "matmul", "dot", "inner", "vecdot", "tensordot", "matrix_power", "PackedInteger",
+    "ops", "functional", "matmul", "dot", "inner", "vecdot", "tensordot", "matrix_power", "PackedInteger",
     # what runs
     "CpuInfo", "KernelInfo", "kernels", "cpu_info", "show_config", "use_kernel", "set_min_rows",
     "set_num_threads", "get_num_threads", "ResultPoolInfo", "result_pool", "set_result_pool", "clear_result_pool",

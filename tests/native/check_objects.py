@@ -10,7 +10,7 @@ without AVX2 would crash in code that is meant to be portable. So, for the build
 3. tile instructions stand in x86_amxint8 alone, and it holds them all: configuring, loading, zeroing, multiplying,
    storing, releasing;
 4. each row of kernels.inc has an object named after it, and each kernel object a row (or, for four-bit weights and for
-   wide integers and grouped codes, the row of its name without _int4, _integer or _grouped);
+   wide integers, grouped codes and functions, the row of its name without _int4, _integer, _grouped or _functions);
 5. each linked program or module holds exactly as many of them as the kernel objects, or none where it uses no kernel.
 """
 
@@ -27,6 +27,7 @@ PROGRAMS = {
     "test_integers",
     "test_grouped",
     "test_fake_quant",
+    "test_functions",
     "test_fixture",
     "test_thread_pool",
 }
@@ -71,7 +72,7 @@ def symbol_faults(file: Path) -> Iterable[str]:
         if kind in "WwVvu":
             yield f"{file.name}: weak or shared symbol {name}"
         elif kind.isupper() and not name.startswith(
-            ("octavo::kernel_", "octavo::int4_", "octavo::integer_", "octavo::grouped_")
+            ("octavo::kernel_", "octavo::int4_", "octavo::integer_", "octavo::grouped_", "octavo::functions_")
         ):
             yield f"{file.name}: exports {name}"
         elif "_GLOBAL__sub_I" in name or "static_initialization" in name:
@@ -88,7 +89,7 @@ def table_faults(kernels: list[Path]) -> Iterable[str]:
         if not {f"x86_{name}", f"arm_{name}", name} & sources:
             yield f"kernels.inc: row {name} has no file"
     for name in sorted(built):
-        if re.sub(r"^(x86|arm)_|_(int4|integer|grouped)$", "", name) not in rows:
+        if re.sub(r"^(x86|arm)_|_(int4|integer|grouped|functions)$", "", name) not in rows:
             yield f"{name}: no row in kernels.inc"
     architecture = {name.partition("_")[0] for name in built if name.startswith(("x86_", "arm_"))}
     for name in sorted(sources - built):

@@ -222,7 +222,7 @@ void gemv(const GemmBlock& block) {
 template <class Isa>
 constexpr Kernel arm_kernel(const char* name, std::uint32_t features, const Int4Kernel* int4,
                             const IntegerKernel* integer, IntegerCosts integer_costs,
-                            const GroupedKernel* grouped = nullptr) {
+                            const GroupedKernel* grouped = nullptr, const FunctionKernel* functions = nullptr) {
   return {
       .name = name,
       .features = features,
@@ -243,6 +243,7 @@ constexpr Kernel arm_kernel(const char* name, std::uint32_t features, const Int4
       .grouped = grouped,
       .integer = integer,
       .integer_costs = integer_costs,
+      .functions = functions,
   };
 }
 

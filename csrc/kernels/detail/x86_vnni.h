@@ -207,7 +207,7 @@ void pack_lhs(const PackLhs& task) {
 template <class Isa>
 constexpr Kernel vnni_kernel(const char* name, std::uint32_t features, double multiply_adds_per_us,
                              const IntegerKernel* integer, IntegerCosts integer_costs, const Int4Kernel* int4 = nullptr,
-                             const GroupedKernel* grouped = nullptr) {
+                             const GroupedKernel* grouped = nullptr, const FunctionKernel* functions = nullptr) {
   return {
       .name = name,
       .features = features,
@@ -228,6 +228,7 @@ constexpr Kernel vnni_kernel(const char* name, std::uint32_t features, double mu
       .grouped = grouped,
       .integer = integer,
       .integer_costs = integer_costs,
+      .functions = functions,
   };
 }
 

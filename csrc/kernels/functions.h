@@ -1,0 +1,51 @@
+// The contract of octavo.functional: float32 functions of elements and of rows, the same bits on every kernel.
+//
+// Elements: y[i] = f(x[i]), with f as kernels/detail/float_functions.h writes it. An element's result depends on that
+// element alone, not on its place.
+//
+// Rows: sums over a row have 16 lanes. Lane j adds the elements j, j + 16, j + 32, ... of the row in this order, from
+// +0; elements that the last, shorter block lacks are left out. The lanes are then added as a fixed tree: lane j and
+// lane j + 8, of these 8 lane j and lane j + 4, then j + 2, then j + 1.
+//
+//   softmax       m = max x, e = exp(x - m), s = sum e, y = e * (1 / s)
+//   log_softmax   m and s likewise, y = (x - m) - log(s)
+//   log_sum       m and s likewise; y[0] = m and y[1] = log(s), so that -log_softmax = log(s) - (x - m)
+//   rms_norm      s = sum of fma(x, x, s), r = 1 / sqrt(s / cols + eps), y = (x * r) * weight
+//   layer_norm    a = (sum x) / cols, d = x - a, s = sum of fma(d, d, s), r = 1 / sqrt(s / cols + eps),
+//                 y = d * r without weight and bias, (d * r) * weight, (d * r) + bias or fma(d * r, weight, bias)
+//
+// cols as float32 (rounded to it above 2^24). A NaN anywhere makes its row NaN, and so does a maximum that is infinite.
+//
+// y may be x, element for element; otherwise they must not overlap. Kernel files define no symbol that another object
+// could share (kernels/kernel.h); what they share stands in kernels/detail.
+#pragma once
+
+#include <cstdint>
+
+namespace octavo {
+
+enum class Elementwise : std::uint8_t { kExp, kLog, kErf, kTanh, kSigmoid, kSin, kCos, kSilu, kGelu, kGeluTanh };
+inline constexpr int kElementwiseCount = 10;
+
+enum class Rowwise : std::uint8_t { kSoftmax, kLogSoftmax, kLogSum, kRmsNorm, kLayerNorm };
+inline constexpr int kRowwiseCount = 5;
+
+// Rows of contiguous elements, some distance apart (in elements).
+struct RowsTask {
+  const float* x;
+  std::int64_t x_stride;
+  float* y;
+  std::int64_t y_stride;
+  std::int64_t rows, cols;  // cols >= 1
+  const float* weight;      // cols elements, or null: norms alone
+  const float* bias;        // cols elements, or null: layer_norm alone
+  float eps;
+};
+
+struct FunctionKernel {
+  void (*elementwise[kElementwiseCount])(const float* x, float* y, std::int64_t count);
+  void (*swiglu)(const float* gate, const float* up, float* y, std::int64_t count);  // silu(gate) * up
+  void (*rowwise[kRowwiseCount])(const RowsTask& task);
+};
+
+}  // namespace octavo

@@ -1,0 +1,11 @@
+// AVX2 and FMA: the functions of kernels/functions.h.
+#include "kernels/detail/function_rows.h"
+#include "kernels/detail/x86_vectors_avx2.h"
+#include "kernels/functions.h"
+
+namespace octavo {
+
+extern const FunctionKernel functions_avx2;
+constexpr FunctionKernel functions_avx2 = function_kernel<Avx2Vectors>();
+
+}  // namespace octavo
