@@ -35,6 +35,7 @@ MAY_IMPORT_CORE = {
     "functional._attention",
     "functional._cache",
     "functional._elementwise",
+    "functional._loss",
     "functional._rotary",
     "functional._rows",
     "_integers.operands",

@@ -3,9 +3,9 @@
     export OPENBLAS_NUM_THREADS=1 OCTAVO_NUM_THREADS=1 OMP_NUM_THREADS=1
     python -m bench.layers.attention
 
-Heads are those of SmolLM2-135M: 9, and 3 of keys and values, of 64 dimensions. Microseconds, medians; GFLOP/s count the products
-alone, of a prompt only those with positions that a query sees. PyTorch gets keys and values that are repeated and
-transposed beforehand, and NumPy too.
+Heads are those of SmolLM2-135M: 9, and 3 of keys and values, of 64 dimensions. Microseconds, medians; GFLOP/s count the
+products alone, of a prompt only those with positions that a query sees. PyTorch gets keys and values that are repeated
+and transposed beforehand, and NumPy too.
 """
 
 import argparse

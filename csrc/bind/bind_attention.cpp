@@ -1,7 +1,8 @@
-// attention over arrays and over caches, writing to a cache, and rope. As in bind_functional.cpp, what is not plain gives
-// None; shapes have been checked by the Python layer, and are checked here for memory safety.
+// attention over arrays and over caches, writing to a cache, and rope. As in bind_functional.cpp, what is not plain
+// gives None; shapes have been checked by the Python layer, and are checked here for memory safety.
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <numeric>
 #include <optional>
@@ -9,6 +10,7 @@
 
 #include "bind/bindings.h"
 #include "bind/gil.h"
+#include "bind/head_rows.h"
 #include "bind/layer_call.h"
 #include "bind/plain_floats.h"
 #include "functional/attention.h"
@@ -56,42 +58,45 @@ struct Cache {
 bool write_cache(py::handle keys, py::handle values, std::int64_t layer, const Lengths& lengths, const Lengths& counts,
                  py::handle k, py::handle v) {
   const Cache cache(keys, values, layer, lengths, counts);
-  const PlainFloats from_k(k), from_v(v);
-  if (!from_k.ok() || !from_v.ok()) return false;
-  const std::int64_t width = cache.heads * cache.dim, elems = cache.rows() * width;
-  require(from_k.size() == elems && from_v.size() == elems, "k and v must have a row for each new position");
-  without_gil(static_cast<double>(2 * elems), [&] {
-    const float *key_rows = from_k.data(), *value_rows = from_v.data();
+  for (std::int64_t i = 0; i < cache.batch; ++i)
+    require(cache.counts[i] <= cache.lengths[i], "more new positions than there are");
+  const HeadRows from_k(k), from_v(v);
+  for (const HeadRows* rows : {&from_k, &from_v}) {
+    if (!rows->is_3d() || rows->rows != cache.rows() || rows->heads != cache.heads || rows->dim != cache.dim)
+      return false;
+  }
+  without_gil(static_cast<double>(2 * from_k.size()), [&] {
+    std::int64_t row = 0;
     for (std::int64_t i = 0; i < cache.batch; ++i) {
       const std::int64_t count = cache.counts[i], start = cache.lengths[i] - count;
-      if (start < 0) continue;
       for (std::int64_t h = 0; h < cache.heads; ++h) {
-        write_keys(key_rows + h * cache.dim, width, count, cache.dim, start,
-                   cache.keys + (i * cache.heads + h) * cache.key_head_stride);
-        write_values(value_rows + h * cache.dim, width, count, cache.dim, start,
-                     cache.values + (i * cache.heads + h) * cache.value_head_stride, cache.value_panel_stride);
+        const std::int64_t head = i * cache.heads + h;
+        write_keys(from_k.data + row * from_k.stride + h * from_k.head_stride, from_k.stride, count, cache.dim, start,
+                   cache.keys + head * cache.key_head_stride);
+        write_values(from_v.data + row * from_v.stride + h * from_v.head_stride, from_v.stride, count, cache.dim, start,
+                     cache.values + head * cache.value_head_stride, cache.value_panel_stride);
       }
-      key_rows += count * width;
-      value_rows += count * width;
+      row += count;
     }
   });
   return true;
 }
 
-// q is (..., heads, dim), the queries of all sequences one after the other: counts[i] of sequence i.
+// q is (rows, heads, dim), the queries of all sequences one after the other: counts[i] of sequence i.
 py::object attend_to_cache(py::handle keys, py::handle values, std::int64_t layer, const Lengths& lengths,
                            const Lengths& counts, py::handle q, double scale, bool causal, py::handle out) {
   const Cache cache(keys, values, layer, lengths, counts);
-  const PlainFloats from(q);
-  if (!from.ok() || from.ndim() < 3) return py::none();
-  PlainResult to(from, out);
-  if (!to.ok()) return py::none();
+  const HeadRows from(q);
+  if (!from.is_3d() || from.rows != cache.rows() || from.dim != cache.dim || from.heads % cache.heads != 0) {
+    return py::none();
+  }
+  py::object result = result_like(from, out);
+  if (!result) return py::none();
+  const HeadRows to(result);
   Attention a{};
-  a.heads = from.shape()[from.ndim() - 2], a.kv_heads = cache.heads, a.dim = cache.dim;
-  require(from.cols() == a.dim && a.heads % a.kv_heads == 0, "q does not fit the cache");
-  require(from.size() == cache.rows() * a.heads * a.dim, "q must have the rows that counts tell of");
-  a.q_stride = a.out_stride = a.heads * a.dim;
-  a.q_head_stride = a.out_head_stride = a.dim;
+  a.heads = from.heads, a.kv_heads = cache.heads, a.dim = cache.dim;
+  a.q_stride = from.stride, a.q_head_stride = from.head_stride;
+  a.out_stride = to.stride, a.out_head_stride = to.head_stride;
   a.key_head_stride = cache.key_head_stride;
   a.value_head_stride = cache.value_head_stride;
   a.value_panel_stride = cache.value_panel_stride;
@@ -101,13 +106,13 @@ py::object attend_to_cache(py::handle keys, py::handle values, std::int64_t laye
   std::int64_t row = 0;
   for (std::int64_t i = 0; i < cache.batch; ++i) {
     require(!causal || cache.counts[i] <= cache.lengths[i], "more causal queries than positions");
-    a.sequences.push_back({from.data() + row * a.q_stride, to.data() + row * a.q_stride, cache.counts[i],
+    a.sequences.push_back({from.data + row * a.q_stride, to.data + row * a.out_stride, cache.counts[i],
                            cache.lengths[i], cache.keys + i * a.kv_heads * a.key_head_stride,
                            cache.values + i * a.kv_heads * a.value_head_stride});
     row += cache.counts[i];
   }
   without_gil(attention_work(a), [&] { attend(a); });
-  return to.array();
+  return result;
 }
 
 AttentionMask mask_of(const py::array& array, const std::int64_t (&shape)[4]) {
@@ -160,22 +165,30 @@ py::object attend_over(py::handle q, py::handle k, py::handle v, double scale, b
   return to.array();
 }
 
-// x (..., heads, dim); cos and sin (..., pairs), whose rows serve those of x in turn.
+// Whether the tables (..., pairs) have a row for each row of x (..., heads, dim), or for each of its last axis but two.
+bool tables_fit(const HeadRows& x, const PlainFloats& table) {
+  if (table.ndim() < 2 || table.cols() == 0 || 2 * table.cols() > x.dim) return false;
+  const int nd = x.array->nd;
+  if (table.ndim() == 2 && table.shape()[0] == x.array->dimensions[nd - 3]) return true;
+  return table.ndim() == nd - 1 && std::equal(table.shape(), table.shape() + nd - 2, x.array->dimensions);
+}
+
 py::object turn_pairs(py::handle x, py::handle cos, py::handle sin, bool interleaved, py::handle out) {
-  const PlainFloats from(x), c(cos), s(sin);
-  if (!from.ok() || !c.ok() || !s.ok() || from.ndim() < 3) return py::none();
-  require(c.ndim() >= 2 && c.has_shape_of(s), "shapes of cos and sin differ");
-  PlainResult to(from, out);
-  if (!to.ok() || !to.is_apart_from(c) || !to.is_apart_from(s)) return py::none();
-  const std::int64_t heads = from.shape()[from.ndim() - 2], dim = from.cols(), pairs = c.cols();
-  require(2 * pairs <= dim, "x has too few dimensions for cos");
-  if (from.size() == 0) return to.array();
-  const std::int64_t rows = from.size() / (heads * dim), table_rows = pairs == 0 ? 1 : c.size() / pairs;
-  require(table_rows > 0 && rows % table_rows == 0, "rows of cos do not fit x");
+  const HeadRows from(x);
+  const PlainFloats c(cos), s(sin);
+  if (!from.ok() || !c.ok() || !s.ok() || !c.has_shape_of(s) || !tables_fit(from, c)) return py::none();
+  py::object result = result_like(from, out);
+  if (!result) return py::none();
+  const HeadRows to(result);
+  if (!to.is_apart_from(c.data(), c.size()) || !to.is_apart_from(s.data(), s.size())) return py::none();
+  const std::int64_t pairs = c.cols();
+  if (from.size() == 0) return result;
+  const std::int64_t table_rows = c.size() / pairs;
   without_gil(static_cast<double>(from.size()), [&] {
-    run_rope({from.data(), to.data(), rows, heads, dim, c.data(), s.data(), table_rows, pairs, interleaved});
+    run_rope({from.data, from.stride, from.head_stride, to.data, to.stride, to.head_stride, from.rows, from.heads,
+              from.dim, c.data(), s.data(), table_rows, pairs, interleaved});
   });
-  return to.array();
+  return result;
 }
 
 }  // namespace
@@ -189,8 +202,7 @@ void bind_attention(py::module_& m) {
         py::arg("causal"), out, py::pos_only());
   m.def("attend", &attend_over, q, k, v, py::arg("scale"), py::arg("causal"), py::arg("mask").none(true), out,
         py::pos_only());
-  m.def("rope", &turn_pairs, py::arg("x"), py::arg("cos"), py::arg("sin"), py::arg("interleaved"), out,
-        py::pos_only());
+  m.def("rope", &turn_pairs, py::arg("x"), py::arg("cos"), py::arg("sin"), py::arg("interleaved"), out, py::pos_only());
 }
 
 }  // namespace octavo

@@ -90,8 +90,8 @@ class Block {
     }
   }
 
-  // Adds the values of positions from .. to - 1 to rows first .. last - 1, as far as each of them sees. Rows see no less
-  // than the row before: what the first one sees is added to all together, and the rest by halves.
+  // Adds the values of positions from .. to - 1 to rows first .. last - 1, as far as each of them sees. Rows see no
+  // less than the row before: what the first one sees is added to all together, and the rest by halves.
   void add_values(std::int64_t first, std::int64_t last, std::int64_t from, std::int64_t to) {
     const std::int64_t common = std::min(limit_[first], to);
     const float* const values = s_.values + kv_head_ * a_.value_head_stride;
@@ -232,8 +232,10 @@ void attend_to_arrays(Attention a, const float* k, const float* v, std::int64_t 
     float* const keys = const_cast<float*>(a.sequences[i].keys) + head * a.key_head_stride;
     float* const values = const_cast<float*>(a.sequences[i].values) + head * a.value_head_stride;
     // What the products read beyond the last position and dimension is not used, but should be numbers.
-    if (positions % kPanelColumns != 0) std::fill_n(keys + a.key_head_stride - kPanelColumns * a.dim, kPanelColumns * a.dim, 0.0F);
-    if (a.dim % kPanelColumns != 0) std::fill_n(values + a.value_head_stride - a.value_panel_stride, a.value_panel_stride, 0.0F);
+    if (positions % kPanelColumns != 0)
+      std::fill_n(keys + a.key_head_stride - kPanelColumns * a.dim, kPanelColumns * a.dim, 0.0F);
+    if (a.dim % kPanelColumns != 0)
+      std::fill_n(values + a.value_head_stride - a.value_panel_stride, a.value_panel_stride, 0.0F);
     write_keys(k + from, row, positions, a.dim, 0, keys);
     write_values(v + from, row, positions, a.dim, 0, values, a.value_panel_stride);
   };

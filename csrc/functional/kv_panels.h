@@ -3,8 +3,8 @@
 //   keys      [position / 16][dimension][position % 16]     a block of 16 positions is one panel
 //   values    [dimension / 16][position][dimension % 16]    panels of value_panel_stride elements
 //
-// A query's products with 16 keys, and a query's weights with 16 dimensions of the values, then read memory from one end
-// to the other. Both grow at their end.
+// A query's products with 16 keys, and a query's weights with 16 dimensions of the values, then read memory from one
+// end to the other. Both grow at their end.
 #pragma once
 
 #include <cstdint>

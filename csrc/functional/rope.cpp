@@ -43,8 +43,8 @@ void run_rope(const Rope& task) {
       const float* const c = task.cos + r % task.table_rows * task.pairs;
       const float* const s = task.sin + r % task.table_rows * task.pairs;
       for (std::int64_t h = 0; h < task.heads; ++h) {
-        const float* const x = task.x + r * width + h * task.dim;
-        float* const y = task.y + r * width + h * task.dim;
+        const float* const x = task.x + r * task.x_stride + h * task.x_head_stride;
+        float* const y = task.y + r * task.y_stride + h * task.y_head_stride;
         one(x, y, c, s, task.pairs);
         if (x != y) std::copy(x + 2 * task.pairs, x + task.dim, y + 2 * task.pairs);
       }

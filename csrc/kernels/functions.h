@@ -9,7 +9,8 @@
 //
 //   softmax       m = max x, e = exp(x - m), s = sum e, y = e * (1 / s)
 //   log_softmax   m and s likewise, y = (x - m) - log(s)
-//   log_sum       m and s likewise; y[0] = m and y[1] = log(s), so that -log_softmax = log(s) - (x - m)
+//   log_sum       m and s likewise; y[0] = m and y[1] = log(s), so that -log_softmax = log(s) - (x - m); both NaN
+//                 where s is
 //   rms_norm      s = sum of fma(x, x, s), r = 1 / sqrt(s / cols + eps), y = (x * r) * weight
 //   layer_norm    a = (sum x) / cols, d = x - a, s = sum of fma(d, d, s), r = 1 / sqrt(s / cols + eps),
 //                 y = d * r without weight and bias, (d * r) * weight, (d * r) + bias or fma(d * r, weight, bias)

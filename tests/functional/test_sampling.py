@@ -23,7 +23,7 @@ def test_top_k_is_a_stable_sort(k: int) -> None:
 
 def drawn(row: Any, u: float, heat: float, k: int | None, p: float | None) -> int:
     """The definition, with whole sorts."""
-    z = row / np.float32(heat)
+    z = (row - row.max()) / np.float32(heat)
     order = np.argsort(-z, kind="stable")
     kept = np.sort(order[:k])
     weights = softmax(z[kept])
@@ -57,6 +57,7 @@ def test_sample_gives_recorded_indices() -> None:
     got = [[int(sample(logits, top_p=0.9, generator=g)) for _ in range(6)] for g in generators]
     assert got == RECORDED
     assert sample(logits, temperature=0) == argmax(logits)
+    assert sample(logits * np.float32(1e37), temperature=1e-30, generator=generators[0]) == argmax(logits)
 
 
 RECORDED = [[134, 182, 12, 263, 1, 108], [197, 152, 60, 152, 108, 160], [31, 278, 156, 223, 175, 56]]
@@ -76,6 +77,7 @@ def test_sample_draws_with_its_probabilities() -> None:
     [
         ({"temperature": -1}, ValueError, "temperature must be finite and at least 0"),
         ({"top_k": 0}, ValueError, "top_k must be at least 1"),
+        ({"top_k": 2.5}, TypeError, "top_k must be a whole number, got 2.5"),
         ({"top_p": 1.5}, ValueError, r"top_p must lie in \(0, 1\]"),
         ({"generator": None}, ValueError, "generator must be given"),
         ({"generator": [np.random.Philox(0)] * 2}, ValueError, "each of the 1 rows of logits, got 2"),

@@ -22,6 +22,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 PROGRAMS = {
+    "test_attention",
     "test_kernels",
     "test_int4",
     "test_integers",

@@ -113,8 +113,9 @@ void log_softmax_row(const RowsTask& task, const float* x, float* y) {
 template <class V>
 void log_sum_row(const RowsTask& task, const float* x, float* y) {
   const float most = row_max<V>(x, task.cols);
-  y[1] = log_of<V>(exp_sum<V, false>(x, nullptr, task.cols, most));
-  y[0] = most;
+  const float log_sum = log_of<V>(exp_sum<V, false>(x, nullptr, task.cols, most));
+  y[0] = log_sum == log_sum ? most : log_sum;  // which number is the largest beside a NaN depends on the kernel
+  y[1] = log_sum;
 }
 
 // 1 / sqrt(sum of (x - mean)^2 / cols + eps).

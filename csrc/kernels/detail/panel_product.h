@@ -33,7 +33,8 @@ void product_tile(const PanelProduct& task, std::int64_t row, std::int64_t panel
   float* const dst = task.dst + row * task.dst_stride + panel * kPanelColumns;
   const auto each = [](const auto& body) {
     unrolled<R>([&](auto r) {
-      unrolled<P>([&](auto p) { unrolled<V::kVecs>([&](auto v) { body(r, p, v, p * kPanelColumns + v * V::kLanes); }); });
+      unrolled<P>(
+          [&](auto p) { unrolled<V::kVecs>([&](auto v) { body(r, p, v, p * kPanelColumns + v * V::kLanes); }); });
     });
   };
   if (task.add) {
@@ -70,8 +71,8 @@ void product_panels(const PanelProduct& task, std::int64_t row, std::int64_t pan
 template <class V>
 void panel_product(const PanelProduct& task) {
   constexpr int kRows = V::kLanes == 1 ? 1 : kProductRows;
-  // Tiles of about the same number of rows: 8 rows are 4 and 4. The panels of a step, about 16 KiB, stay in the L1 cache
-  // for all rows.
+  // Tiles of about the same number of rows: 8 rows are 4 and 4. The panels of a step, about 16 KiB, stay in the L1
+  // cache for all rows.
   const std::int64_t tiles = (task.rows + kRows - 1) / kRows;
   const std::int64_t fit = 256 / (task.depth + 1), step = fit < 4 ? 4 : fit;
   for (std::int64_t panel = 0; panel < task.panels; panel += step) {

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from octavo._numerics.gates import _exp_negative
+from octavo._numerics.functions import softmax
 from octavo._numerics.grouped_definition import fma
 
 __all__ = ["attention"]
@@ -53,24 +53,9 @@ def attention(
             scores, seen = scores + mask, seen & (mask != -np.inf)
     if causal:
         seen = seen & (np.arange(keys) <= np.arange(keys - queries, keys)[:, None])
-    p = _softmax(np.where(seen, scores, _F(-np.inf)))
+    p = softmax(np.where(seen, scores, _F(-np.inf)).reshape(-1, keys)).reshape(scores.shape)
     o = np.zeros((heads, queries, dim), _F)
     for t in range(keys):
         here = seen[:, :, t, None]
         o = np.where(here, fma(p[:, :, t, None], v[t, :, None, :], o), o)
     return np.ascontiguousarray(o.transpose(1, 0, 2))
-
-
-def _softmax(x: Floats) -> Floats:
-    """exp(x - max) / sum over the last axis: 16 lanes, then halves."""
-    lanes = np.zeros((*x.shape[:-1], 16), _F)
-    with np.errstate(all="ignore"):
-        e = _exp_negative(np.max(x, axis=-1, keepdims=True) - x)
-        e[(x == -np.inf) & ~np.isnan(e)] = 0
-        for start in range(0, x.shape[-1], 16):
-            part = e[..., start : start + 16]
-            lanes[..., : part.shape[-1]] += part
-        for width in (8, 4, 2, 1):
-            lanes = lanes[..., :width] + lanes[..., width : 2 * width]
-        e /= lanes
-    return e

@@ -63,15 +63,20 @@ def attention(
         array([[0.33023846, 0.66976154]], dtype=float32)
     """
     if isinstance(k, KVLayer):
+        if k._lengths is (cache := k._cache)._lengths and scale is None and mask is None and v is None:
+            place = (cache._keys, cache._values, k._index, cache._lengths, cache._counts)
+            y = _core.attend_to_cache(*place, q, cache._scale, causal, out)
+            if y is not None:
+                return y
         return _attend_to_cache(q, k, v, causal=causal, scale=scale, mask=mask, out=out)
     if v is None:
         raise ValueError("v must be given, unless k is a layer of a KVCache")
     (queries, dtype), (keys, _), (values, _) = operand(q, "q"), operand(k, "k"), operand(v, "v")
     _check_shapes(queries.shape, keys.shape, values.shape, causal=causal)
     factor = _default_scale(queries.shape[-1]) if scale is None else float(scale)
-    if mask is None:
+    if mask is None and dtype == np.float32:
         y = _core.attend(queries, keys, values, factor, causal, None, out)
-        if y is not None and dtype == np.float32:
+        if y is not None:
             return y
     seen = None if mask is None else _as_mask(mask, (*queries.shape[:-3], *_scores_shape(queries, keys)))
     return computed(lambda: _core.attend(queries, keys, values, factor, causal, seen, None), queries.shape, dtype, out)
@@ -90,15 +95,17 @@ def _attend_to_cache(
     if v is not None or mask is not None:
         raise ValueError("v and mask must be omitted where k is a layer of a KVCache")
     cache = layer.cache
-    a = q if type(q) is np.ndarray else as_real_array(q, "q")
-    counts = _queries_of_cache(a.shape, layer, causal=causal)
-    factor = _default_scale(cache.head_dim) if scale is None else float(scale)
+    queries, dtype = operand(q, "q")
+    counts = _queries_of_cache(queries.shape, layer, causal=causal)
+    factor = cache._scale if scale is None else float(scale)
     place = (cache._keys, cache._values, layer._index, cache._lengths, counts)
-    y = _core.attend_to_cache(*place, a, factor, causal, out)
-    if y is not None:
-        return y
-    queries, dtype = operand(a, "q")
-    return computed(lambda: _core.attend_to_cache(*place, queries, factor, causal, None), queries.shape, dtype, out)
+    rows = queries.reshape(int(counts.sum()), *queries.shape[-2:])
+
+    def compute() -> npt.NDArray[np.float32] | None:
+        y = _core.attend_to_cache(*place, rows, factor, causal, None)
+        return None if y is None else y.reshape(queries.shape)
+
+    return computed(compute, queries.shape, dtype, out)
 
 
 def _default_scale(dim: int) -> float:
@@ -156,6 +163,8 @@ def _queries_of_cache(q: tuple[int, ...], layer: KVLayer, *, causal: bool) -> Le
 def _as_mask(mask: npt.ArrayLike, shape: tuple[int, ...]) -> npt.NDArray[Any]:
     """The mask as bool or float32 of shape (batch, H, T, S), without repeating what it repeats where that can be."""
     a = as_real_array(mask, "mask")
+    if a.dtype.kind in "iu":
+        raise TypeError(f"mask must be bool, or floats that are added to the products, got {a.dtype}; use mask != 0")
     a = a if a.dtype == np.bool_ else contiguous(a)
     try:
         whole = np.broadcast_to(a, shape)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -64,7 +64,7 @@ class KVCache:
     """
 
     __slots__ = (
-        "_before", "_counts", "_keys", "_layers", "_lengths", "_rows", "_values",
+        "_before", "_counts", "_keys", "_layers", "_lengths", "_rows", "_scale", "_values",
         "batch", "capacity", "head_dim", "kv_heads",
     )  # fmt: skip
 
@@ -76,10 +76,11 @@ class KVCache:
             if size < 1:
                 raise ValueError(f"{name} must be at least 1, got {size}")
         self.capacity, self.kv_heads, self.head_dim, self.batch = map(int, (capacity, kv_heads, head_dim, batch))
+        self._scale = 1 / math.sqrt(self.head_dim)
         blocks, panels = -(-self.capacity // LANES), -(-self.head_dim // LANES)
         heads = (int(layers), self.batch, self.kv_heads)
-        self._keys = np.zeros((*heads, blocks, self.head_dim, LANES), np.float32)
-        self._values = np.zeros((*heads, panels, blocks * LANES, LANES), np.float32)
+        self._keys = _aligned_zeros((*heads, blocks, self.head_dim, LANES))
+        self._values = _aligned_zeros((*heads, panels, blocks * LANES, LANES))
         self._lengths: Lengths = np.zeros(self.batch, np.int64)
         self._before, self._counts, self._rows = self._lengths, np.zeros(self.batch, np.int64), 0
         self._layers = [KVLayer(self, i) for i in range(int(layers))]
@@ -127,18 +128,18 @@ class KVCache:
             ValueError: another number of counts than sequences, a negative one, or a sequence that would exceed the
                 capacity. The cache is then as before.
         """
-        new = self._per_sequence(counts, "counts")
-        after = self._lengths + new
-        if (after > self.capacity).any():
-            b = int(np.argmax(after > self.capacity))
+        new, before = self._per_sequence(counts, "counts"), self._lengths.tolist()
+        after = [length + count for length, count in zip(before, new, strict=True)]
+        if max(after) > self.capacity:
+            b = next(b for b, length in enumerate(after) if length > self.capacity)
             raise ValueError(
-                f"sequence {b} has {self._lengths[b]} positions, and {new[b]} more exceed the capacity of "
-                f"{self.capacity}; make the cache larger, or truncate it"
+                f"sequence {b} has {before[b]} positions, and {new[b]} more exceed the capacity of {self.capacity}; "
+                "make the cache larger, or truncate it"
             )
-        starts = self._lengths - (np.cumsum(new) - new)
-        self._before, self._lengths, self._counts, self._rows = self._lengths, after, new, int(new.sum())
-        positions: Lengths = np.arange(self._rows) + np.repeat(starts, new)
-        return positions
+        positions = [np.arange(*bounds, dtype=np.int64) for bounds in zip(before, after, strict=True)]
+        self._before, self._lengths = self._lengths, np.array(after, np.int64)
+        self._counts, self._rows = np.array(new, np.int64), sum(new)
+        return positions[0] if len(positions) == 1 else np.concatenate(positions)
 
     def truncate(self, lengths: int | Sequence[int] | Lengths) -> None:
         """Keep only the first positions of each sequence: `lengths`, (batch,) or one number for all; 0 clears it.
@@ -150,25 +151,33 @@ class KVCache:
             ValueError: another number of lengths than sequences, or one beyond what the sequence has.
         """
         keep = self._per_sequence(lengths, "lengths")
-        if (keep > self._lengths).any():
-            b = int(np.argmax(keep > self._lengths))
-            raise ValueError(
-                f"lengths must be at most those there are, got {keep[b]} for sequence {b} of {self._lengths[b]}"
-            )
+        for b, (new, old) in enumerate(zip(keep, self._lengths.tolist(), strict=True)):
+            if new > old:
+                raise ValueError(f"lengths must be at most those there are, got {new} for sequence {b} of {old}")
+        kept = np.array(keep, np.int64)
         for layer in self._layers:
-            layer._truncate(keep)
-        self._lengths = self._before = keep
+            layer._truncate(kept)
+        self._lengths = self._before = kept
         self._counts, self._rows = np.zeros(self.batch, np.int64), 0
 
-    def _per_sequence(self, numbers: int | Sequence[int] | Lengths, name: str) -> Lengths:
+    def _per_sequence(self, numbers: int | Sequence[int] | Lengths, name: str) -> list[int]:
         a = np.asarray(numbers)
         if a.dtype.kind not in "iu":
             raise TypeError(f"{name} must be whole numbers, got {type(numbers).__name__} of dtype {a.dtype}")
         if a.shape not in ((), (self.batch,)):
             raise ValueError(f"{name} must have shape ({self.batch},), one for each sequence, got {a.shape}")
-        if (a < 0).any():
+        each: list[int] = a.tolist() if a.ndim else [int(a)] * self.batch
+        if min(each) < 0:
             raise ValueError(f"{name} must not be negative, got {a.tolist()}")
-        return np.array(np.broadcast_to(a, self.batch), np.int64)
+        return each
+
+
+def _aligned_zeros(shape: tuple[int, ...]) -> Floats:
+    """np.zeros, whose pages are provided as they are written, at the start of a cache line: no register spans two."""
+    size = math.prod(shape)
+    whole = np.zeros(size + LANES, np.float32)
+    first = -whole.ctypes.data % (4 * LANES) // 4
+    return whole[first : first + size].reshape(shape)
 
 
 class KVLayer:
@@ -205,10 +214,10 @@ class KVLayer:
                 f"layer {self._index} lacks positions of an earlier extend(): write to every layer after each, or "
                 "truncate() to the lengths before"
             )
-        k, v = self._rows(k, "k"), self._rows(v, "v")
         place = (cache._keys, cache._values, self._index, cache._lengths, cache._counts)
         if not _core.write_cache(*place, k, v):
-            _core.write_cache(*place, contiguous(k), contiguous(v))
+            written = _core.write_cache(*place, self._rows(k, "k"), self._rows(v, "v"))
+            assert written, "plain rows that fit are always taken"
         self._lengths = cache._lengths
 
     def keys(self, sequence: int = 0) -> Floats:
@@ -224,17 +233,16 @@ class KVLayer:
         values: Floats = rows[..., : self._cache.head_dim].copy()
         return values
 
-    def _rows(self, x: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
-        cache, a = self._cache, x if type(x) is np.ndarray and x.dtype == np.float32 else as_real_array(x, name)
-        if a.shape == (cache._rows, cache.kv_heads, cache.head_dim):
-            return a
-        even = a.ndim == 4 and a.shape[0] == cache.batch and (cache._counts == a.shape[1]).all()
-        if not (even and a.shape[2:] == (cache.kv_heads, cache.head_dim)):
+    def _rows(self, x: npt.ArrayLike, name: str) -> Floats:
+        cache, a = self._cache, as_real_array(x, name)
+        shape = (cache._rows, cache.kv_heads, cache.head_dim)
+        even = a.ndim == 4 and a.shape[0] == cache.batch and bool((cache._counts == a.shape[1]).all())
+        if a.shape != shape and not (even and a.shape[2:] == shape[1:]):
             raise ValueError(
-                f"{name} must have shape {(cache._rows, cache.kv_heads, cache.head_dim)}, a row for each position that "
-                f"extend() added ({cache._counts.tolist()}), got {a.shape}"
+                f"{name} must have shape {shape}, a row for each position that extend() added "
+                f"({cache._counts.tolist()}), got {a.shape}"
             )
-        return a
+        return contiguous(a).reshape(shape)
 
     def _truncate(self, lengths: Lengths) -> None:
         if (self._lengths >= lengths).all():

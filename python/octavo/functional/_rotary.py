@@ -51,8 +51,8 @@ def rope_tables(
     Example:
         >>> from octavo.functional import rope_tables
         >>> cos, sin = rope_tables(2048, 64)
-        >>> cos.shape, cos[0, 0], sin[1, 0]
-        ((2048, 32), np.float32(1.0), np.float32(0.84147096))
+        >>> cos.shape, cos[0, :2], sin[1, :2]
+        ((2048, 32), array([1., 1.], dtype=float32), array([0.841471  , 0.68156135], dtype=float32))
     """
     if isinstance(dim, bool) or not isinstance(dim, (int, np.integer)):
         raise TypeError(f"dim must be a whole number, got {dim!r}")
@@ -64,18 +64,22 @@ def rope_tables(
     if places.dtype.kind not in "iu":
         raise TypeError(f"positions must be whole numbers, got {type(positions).__name__} of dtype {places.dtype}")
     if isinstance(positions, (int, np.integer)):
+        if positions < 0:
+            raise ValueError(f"positions must not be negative, got {positions}")
         places = np.arange(int(positions))
     if places.size and not (places.min() >= 0 and places.max() <= _LARGEST_POSITION):
         raise ValueError(f"positions must lie in 0..{_LARGEST_POSITION}, got {places.min()}..{places.max()}")
     powers = np.asarray(frequencies(int(dim), float(base)), np.float32)
     if factors is not None:
-        divisors = as_real_array(factors, "factors").astype(np.float32)
+        divisors = contiguous(as_real_array(factors, "factors"))
         if divisors.shape != powers.shape:
             raise ValueError(f"factors must have shape {powers.shape}, one for each pair, got {divisors.shape}")
         if not (np.isfinite(divisors) & (divisors > 0)).all():
             raise ValueError("factors must be positive and finite")
-        powers = powers / divisors
-    angles = places.astype(np.float32)[..., None] * powers
+        with np.errstate(all="ignore"):
+            powers = powers / divisors
+    with np.errstate(all="ignore"):
+        angles = places.astype(np.float32)[..., None] * powers
     return cosine(angles), sine(angles)
 
 
@@ -127,21 +131,16 @@ def rope(x: npt.ArrayLike, cos: Floats, sin: Floats, *, interleaved: bool = True
         >>> from octavo.functional import rope, rope_tables
         >>> q = np.ones((3, 1, 4), np.float32)  # 3 positions, 1 head of 4
         >>> rope(q, *rope_tables(3, 4))[1, 0]
-        array([-0.30116868,  1.3817732 ,  0.9899502 ,  1.0099498 ], dtype=float32)
+        array([-0.30116874,  1.3817732 ,  0.9899502 ,  1.0099498 ], dtype=float32)
     """
-    a = x if type(x) is np.ndarray else as_real_array(x, "x")
-    if type(cos) is not np.ndarray or type(sin) is not np.ndarray or not _fit(a.shape, cos.shape, sin.shape):
-        cos, sin = _fitted(a.shape, cos, sin)
-    y = _core.rope(a, cos, sin, interleaved, out)
+    y = _core.rope(x, cos, sin, interleaved, out)
     if y is not None:
         return y
-    (plain, dtype), (c, _), (s, _) = operand(a, "x"), operand(cos, "cos"), operand(sin, "sin")
+    plain, dtype = operand(x, "x")
+    c, s = _fitted(plain.shape, cos, sin)
+    if c.shape[-1] == 0:
+        return computed(plain.copy, plain.shape, dtype, out)
     return computed(lambda: _core.rope(plain, c, s, interleaved, None), plain.shape, dtype, out)
-
-
-def _fit(x: tuple[int, ...], cos: tuple[int, ...], sin: tuple[int, ...]) -> bool:
-    """Whether the tables have a row for each row of x, or for each of its last axis but two."""
-    return len(x) >= 3 and cos == sin and 0 < 2 * cos[-1] <= x[-1] and cos[:-1] in (x[:-2], x[-3:-2])
 
 
 def _fitted(x: tuple[int, ...], cos: npt.ArrayLike, sin: npt.ArrayLike) -> list[Floats]:

@@ -68,8 +68,7 @@ def top_k(x: npt.ArrayLike, k: int) -> tuple[npt.NDArray[Any], Indices]:
         (array([3., 3., 2.]), array([1, 3, 2]))
     """
     a = _rows_of(x, "x")
-    if isinstance(k, bool) or not isinstance(k, (int, np.integer)):
-        raise TypeError(f"k must be a whole number, got {k!r}")
+    _require_whole(k, "k")
     if not 1 <= k <= a.shape[-1]:
         raise ValueError(f"k must be from 1 to {a.shape[-1]}, the length of x's last axis, got {k}")
     _refuse_nan(a, np.max(a, axis=-1), "x")
@@ -108,8 +107,8 @@ def sample(
 
     Notes:
         The same seed gives the same indices on every machine: NumPy promises the streams of its bit generators, and
-        u = (random_raw() >> 11) * 2^-53. Logits are divided in float32, and p is the `softmax` of those that top_k
-        leaves, in their own order. With top_p they are sorted, the largest first, of equal ones the lowest index
+        u = (random_raw() >> 11) * 2^-53. p is the `softmax` of (logits - max) / temperature, in float32, of those that
+        top_k leaves, in their own order. With top_p they are sorted, the largest first, of equal ones the lowest index
         first. The first index is drawn whose cumulative sum, in float64, exceeds u times the whole sum.
         Source of top_p: Holtzman et al. 2020.
 
@@ -121,16 +120,18 @@ def sample(
         [2, 2, 2, 2, 2, 2, 2, 0]
     """
     a = _rows_of(logits, "logits")
-    heat = np.float32(temperature)
+    with np.errstate(all="ignore"):
+        heat = np.float32(temperature)
     if not 0 <= heat < np.inf:
         raise ValueError(f"temperature must be finite and at least 0, got {temperature!r}")
-    if top_k is not None and not top_k >= 1:
+    if top_k is not None and _require_whole(top_k, "top_k") < 1:
         raise ValueError(f"top_k must be at least 1, or None, got {top_k!r}")
     if top_p is not None and not 0 < top_p <= 1:
         raise ValueError(f"top_p must lie in (0, 1], or be None, got {top_p!r}")
     if heat == 0:
         return argmax(a)
-    rows = a.reshape(-1, a.shape[-1]).astype(np.float32, copy=False)
+    with np.errstate(all="ignore"):  # float64 beyond float32 becomes infinite
+        rows = a.reshape(-1, a.shape[-1]).astype(np.float32, copy=False)
     largest = np.max(rows, axis=-1)
     _refuse_nan(rows, largest, "logits")
     if not np.isfinite(largest).all():
@@ -140,13 +141,15 @@ def sample(
     raw = [source.random_raw for source in _sources(generator, len(rows))]
     index = np.empty(len(rows), np.int64)
     for i, row in enumerate(rows):
-        index[i] = _draw(row, heat, top_k, top_p, (raw[i]() >> 11) * 2.0**-53)
+        index[i] = _draw(row, largest[i], heat, top_k, top_p, (raw[i]() >> 11) * 2.0**-53)
     return index.reshape(a.shape[:-1])[()]
 
 
-def _draw(row: npt.NDArray[np.float32], heat: np.float32, k: int | None, top_p: float | None, u: float) -> int:
+def _draw(
+    row: npt.NDArray[np.float32], largest: np.float32, heat: np.float32, k: int | None, top_p: float | None, u: float
+) -> int:
     with np.errstate(all="ignore"):
-        z = row / heat
+        z = (row - largest) / heat
     kept = np.arange(len(z)) if k is None or k >= len(z) else np.sort(_top_of_row(z, k))
     z = z[kept]
     p = softmax(z)
@@ -192,6 +195,12 @@ def _sources(generator: Generator | Sequence[Generator] | None, rows: int) -> li
         if type(b).__name__ not in _RAW_64 or not isinstance(b, np.random.BitGenerator):
             raise TypeError(f"generator must be one of numpy.random's {', '.join(_RAW_64)}, got {type(b).__name__}")
     return bits
+
+
+def _require_whole(k: object, name: str) -> int:
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)):
+        raise TypeError(f"{name} must be a whole number, got {k!r}")
+    return int(k)
 
 
 def _rows_of(x: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
