@@ -15,7 +15,8 @@
 
 #include <cstdint>
 
-#include "kernels/detail/grouped_frame.h"
+#include "kernels/detail/grouped_fused.h"
+#include "kernels/detail/x86_stream.h"
 #include "kernels/grouped.h"
 
 namespace octavo {
@@ -25,12 +26,17 @@ struct Avx2Grouped {
   using Int = __m256i;
   using Float = __m256;
   static constexpr int kVecs = 2;
-  static constexpr int kMr = 3;
+  static constexpr int kMr = 3, kFusedRows = 4;
   static constexpr int kPanels = 1;
   static constexpr int kStreamRows = 0;
-  static constexpr std::int64_t kAheadBytes = 4096;
+  static constexpr std::int64_t kAheadBytes = octavo::kAheadBytes;
   static constexpr std::uint32_t kByteBias = 0;
 
+  // Keeps additions in the order written: GCC otherwise multiplies all rows first, and spills.
+  static Int in_order(Int a) {
+    __asm__ volatile("" : "+x"(a));
+    return a;
+  }
   static __m128i load16(const void* at) { return _mm_loadu_si128(static_cast<const __m128i*>(at)); }
   static Int zero() { return _mm256_setzero_si256(); }
   static Int set1(std::int32_t v) { return _mm256_set1_epi32(v); }
@@ -78,28 +84,35 @@ struct Avx2Grouped {
     }
   }
 
+  // The products of 4 * kQuads lines, of their low or high nibbles, in pairs of k.
+  template <bool kHigh, int kQuads, int R>
+  static void multiply_nibbles(Int (&shorts)[R][2], const std::int8_t* const (&rows)[R], std::int64_t k,
+                               const std::uint8_t* lines) {
+    const __m256i mask = _mm256_set1_epi8(15);
+    unrolled<4 * kQuads>([&](auto i) {
+      __m256i b[2];
+      unrolled<2>([&](auto v) {
+        const std::uint8_t* at = lines + i * kGroupedLineBytes + 32 * v;
+        const __m256i both = _mm256_load_si256(reinterpret_cast<const __m256i*>(at));
+        b[v] = _mm256_and_si256(kHigh ? _mm256_srli_epi16(both, 4) : both, mask);
+      });
+      unrolled<R>([&](auto r) {
+        const __m256i row = _mm256_set1_epi32(read_as<std::int32_t>(rows[r] + k + 4 * i));
+        unrolled<2>([&](auto v) {
+          const __m256i pairs = _mm256_maddubs_epi16(b[v], row);
+          shorts[r][v] = in_order(i == 0 ? pairs : _mm256_add_epi16(shorts[r][v], pairs));
+        });
+      });
+    });
+  }
+
   // Adds kWeight times the products of 4 * kQuads lines, of their low or high nibbles.
   template <bool kHigh, int kWeight, int kQuads, int R, int P>
   static void add_nibbles(Int (&sums)[R][P][2], const std::int8_t* const (&rows)[R], std::int64_t k,
                           const std::uint8_t* lines, std::int64_t panel_bytes) {
-    const __m256i mask = _mm256_set1_epi8(15);
     unrolled<P>([&](auto p) {
-      __m256i shorts[R][2];
-      unrolled<4 * kQuads>([&](auto i) {
-        __m256i b[2];
-        unrolled<2>([&](auto v) {
-          const std::uint8_t* at = lines + p * panel_bytes + i * kGroupedLineBytes + 32 * v;
-          const __m256i both = _mm256_load_si256(reinterpret_cast<const __m256i*>(at));
-          b[v] = _mm256_and_si256(kHigh ? _mm256_srli_epi16(both, 4) : both, mask);
-        });
-        unrolled<R>([&](auto r) {
-          const __m256i row = _mm256_set1_epi32(read_as<std::int32_t>(rows[r] + k + 4 * i));
-          unrolled<2>([&](auto v) {
-            const __m256i pairs = _mm256_maddubs_epi16(b[v], row);
-            shorts[r][v] = i == 0 ? pairs : _mm256_add_epi16(shorts[r][v], pairs);
-          });
-        });
-      });
+      Int shorts[R][2];
+      multiply_nibbles<kHigh, kQuads>(shorts, rows, k, lines + p * panel_bytes);
       unrolled<R>([&](auto r) {
         unrolled<2>([&](auto v) {
           const __m256i wide = _mm256_madd_epi16(shorts[r][v], _mm256_set1_epi16(kWeight));
@@ -133,11 +146,60 @@ struct Avx2Grouped {
     }
     if (quads == 1) add_quads<kCodes, 1>(sums, rows, k, lines, panel_bytes);
   }
+
+  // Sets the sums to kWeight times the products of 32 k, or adds them.
+  template <bool kAdd, bool kHigh, int kWeight, int R>
+  static void put_half(Int (&sums)[R][2], const GroupedRows<R>& rows, std::int64_t k, const std::uint8_t* lines) {
+    Int shorts[R][2];
+    multiply_nibbles<kHigh, 2>(shorts, rows.q, k, lines);
+    unrolled<R>([&](auto r) {
+      unrolled<2>([&](auto v) {
+        const __m256i wide = _mm256_madd_epi16(shorts[r][v], _mm256_set1_epi16(kWeight));
+        sums[r][v] = kAdd ? add(sums[r][v], wide) : wide;
+      });
+    });
+  }
+
+  template <int kBits, bool kAdd, int R>
+  static void put_chunk(Int (&sums)[R][2], const GroupedRows<R>& rows, std::int64_t k, const std::uint8_t* panel) {
+    if constexpr (kBits == 8) {
+      const std::uint8_t* lines = panel + k * kGroupedNr;
+      prefetch_lines(lines);
+      put_half<kAdd, false, 1>(sums, rows, k, lines);
+      put_half<true, true, 16>(sums, rows, k, lines);
+    } else {
+      const std::uint8_t* lines = panel + (k & ~std::int64_t{63}) * (kGroupedNr / 2);
+      if ((k & 32) == 0) {
+        prefetch_lines(lines);
+        put_half<kAdd, false, 1>(sums, rows, k, lines);
+      } else {
+        put_half<kAdd, true, 1>(sums, rows, k, lines);
+      }
+    }
+  }
+
+  static void prefetch_lines(const std::uint8_t* lines) {
+    unrolled<4>([&](auto i) { prefetch_to_l2(lines + 2 * i * kGroupedLineBytes + kAheadBytes); });
+  }
+
+  template <int kBits, bool kStarts, int R>
+  static void group_sums(Int (&sums)[R][2], const GroupedRows<R>& rows, std::int64_t group, std::int64_t size,
+                         const std::uint8_t* panel) {
+    std::int64_t k = group * size;
+    put_chunk<kBits, false>(sums, rows, k, panel);
+    for (const std::int64_t end = k + size; (k += 32) < end;) put_chunk<kBits, true>(sums, rows, k, panel);
+    if constexpr (kStarts) {
+      unrolled<R>([&](auto r) {
+        const Int start = set1(read_as<std::int32_t>(rows.starts[r], group));
+        unrolled<2>([&](auto v) { sums[r][v] = add(sums[r][v], start); });
+      });
+    }
+  }
 };
 
 }  // namespace
 
 extern const GroupedKernel grouped_avx2;
-constexpr GroupedKernel grouped_avx2 = grouped_kernel<Avx2Grouped>(5e4);
+constexpr GroupedKernel grouped_avx2 = fused_kernel<Avx2Grouped>(1e5);
 
 }  // namespace octavo

@@ -362,38 +362,54 @@ void stream_rows(const GroupedBlock& block, GroupedTile tile, std::int64_t panel
 }
 
 // Many rows: for each chunk of panels: for each tile of rows: the chunk's panels, so that a row of the result is
-// written in long runs.
-template <class Isa>
-void gemm_grouped(const GroupedBlock& block) {
-  const GroupedLhs lhs(block.form, block.activations);
+// written in long runs. multiply(rows left, panels, tile) returns the rows that it did.
+template <int kPanels, class Multiply>
+void for_each_tile(const GroupedBlock& block, const GroupedLhs& lhs, std::int64_t ahead, const Multiply& multiply) {
   const std::int64_t panel_bytes = block.form.panel_bytes();
   const std::int64_t record_bytes = block.form.records() * block.form.record_bytes();
   const std::int64_t panels = (block.cols + kGroupedNr - 1) / kGroupedNr;
   GroupedTile tile{lhs.row(block.lhs, 0), 0, block.rhs, block.records, 0, panel_bytes, record_bytes, 0};
-  if constexpr (Isa::kStreamRows > 0) {
-    if (block.rows * block.activations.parts() <= Isa::kStreamRows) {
-      if (!block.activations.int16) return stream_rows<Isa, Isa::kStreamRows, 1>(block, tile, panels);
-      return stream_rows<Isa, Isa::kStreamRows / 2, 2>(block, tile, panels);
-    }
-  }
-  const std::int64_t fitting = kGroupedChunkBytes / (panel_bytes + record_bytes) / Isa::kPanels * Isa::kPanels;
-  const std::int64_t chunk = fitting < Isa::kPanels ? Isa::kPanels : fitting > 64 ? 64 : fitting;
+  const std::int64_t fitting = kGroupedChunkBytes / (panel_bytes + record_bytes) / kPanels * kPanels;
+  const std::int64_t chunk = fitting < kPanels ? kPanels : fitting > 64 ? 64 : fitting;
   for (std::int64_t c0 = 0; c0 < panels; c0 += chunk) {
     const std::int64_t c1 = c0 + chunk < panels ? c0 + chunk : panels;
     for (std::int64_t m = 0, done = 0; m < block.rows; m += done) {
       tile.lhs = lhs.row(block.lhs, m);
       tile.row0 = m;
-      tile.ahead = m == 0 ? Isa::kAheadBytes : 0;  // the first tile's lines may come from beyond the L2 cache
-      for (std::int64_t p = c0; p < c1; p += Isa::kPanels) {
+      tile.ahead = m == 0 ? ahead : 0;  // the first tile's lines may come from beyond the L2 cache
+      for (std::int64_t p = c0; p < c1; p += kPanels) {
         tile.lines = block.rhs + p * panel_bytes;
         tile.records = block.records + p * record_bytes;
         tile.panel = p;
-        const std::int64_t width = c1 - p < Isa::kPanels ? c1 - p : Isa::kPanels;
-        done = block.activations.int16 ? multiply_tile<Isa, 2>(block.rows - m, width, block, tile)
-                                       : multiply_tile<Isa, 1>(block.rows - m, width, block, tile);
+        done = multiply(block.rows - m, c1 - p < kPanels ? c1 - p : kPanels, tile);
       }
     }
   }
+}
+
+template <class Isa>
+void gemm_grouped(const GroupedBlock& block) {
+  const GroupedLhs lhs(block.form, block.activations);
+  if constexpr (Isa::kStreamRows > 0) {
+    if (block.rows * block.activations.parts() <= Isa::kStreamRows) {
+      const GroupedTile tile{lhs.row(block.lhs, 0),
+                             0,
+                             block.rhs,
+                             block.records,
+                             0,
+                             block.form.panel_bytes(),
+                             block.form.records() * block.form.record_bytes(),
+                             0};
+      const std::int64_t panels = (block.cols + kGroupedNr - 1) / kGroupedNr;
+      if (!block.activations.int16) return stream_rows<Isa, Isa::kStreamRows, 1>(block, tile, panels);
+      return stream_rows<Isa, Isa::kStreamRows / 2, 2>(block, tile, panels);
+    }
+  }
+  for_each_tile<Isa::kPanels>(block, lhs, Isa::kAheadBytes,
+                              [&](std::int64_t rows, std::int64_t panels, const GroupedTile& tile) {
+                                return block.activations.int16 ? multiply_tile<Isa, 2>(rows, panels, block, tile)
+                                                               : multiply_tile<Isa, 1>(rows, panels, block, tile);
+                              });
 }
 
 // What a kernel's object defines.

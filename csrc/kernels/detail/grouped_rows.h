@@ -42,11 +42,12 @@ struct GroupedLhs {
   const char* row(const void* lhs, std::int64_t m) const { return static_cast<const char*>(lhs) + m * row_bytes; }
 };
 
+constexpr std::int64_t kShortRun = 32;
 constexpr float kInt16Steps = 32639.0f;  // 127 * 256 + 127: h and l both reach 127
 
 // Integers of a run of k with one scale. Multiplying by the inverse cannot leave the range of the symmetric forms; the
 // asymmetric one is clamped as integers, which agrees with clamping before rounding.
-inline float quantize_run(const float* x, std::int64_t n, const GroupedActivations& activations, std::int8_t* q,
+[[gnu::always_inline]] inline float quantize_run(const float* x, std::int64_t n, const GroupedActivations& activations, std::int8_t* q,
                           std::int64_t part_bytes, std::int32_t* zero_point) {
   if (n <= 0) return 1.0f;  // never; it lets GCC 12 know that the sizes below are not negative
   std::uint32_t max_abs_bits = 0;
@@ -97,6 +98,12 @@ inline void put(char* at, std::int64_t i, T value) {
   std::memcpy(at + i * static_cast<std::int64_t>(sizeof(T)), &value, sizeof value);
 }
 
+[[gnu::always_inline]] inline std::int32_t sum_of(const std::int8_t* q, std::int64_t n) {
+  std::int32_t total = 0;
+  for (std::int64_t i = 0; i < n; ++i) total += q[i];
+  return total;
+}
+
 // Sums of one group, from the row's integers.
 template <std::uint32_t kByteBias>
 void put_group_sums(const QuantizeGroupedLhs& task, const GroupedLhs& lhs, char* row, std::int64_t g) {
@@ -107,8 +114,7 @@ void put_group_sums(const QuantizeGroupedLhs& task, const GroupedLhs& lhs, char*
   std::int32_t joined[2] = {0, 0};
   for (int part = 0; part < task.activations.parts(); ++part) {
     const std::int8_t* q = reinterpret_cast<const std::int8_t*>(row) + part * lhs.part_bytes;
-    std::int32_t total = 0;
-    for (std::int64_t k = k0; k < k1; ++k) total += q[k];
+    const std::int32_t total = k1 - k0 == kShortRun ? sum_of(q + k0, kShortRun) : sum_of(q + k0, k1 - k0);
     const std::int32_t sum = total - static_cast<std::int32_t>(k1 - k0) * zero_point;
     joined[part] = sum;
     const std::int64_t at = part * lhs.groups + g;
@@ -140,7 +146,11 @@ void quantize_grouped_rows(const QuantizeGroupedLhs& task) {
     std::int32_t zero_point = 0;
     for (std::int64_t k0 = 0, a = 0; k0 < k; k0 += run, ++a) {
       const std::int64_t n = k - k0 < run ? k - k0 : run;
-      put(row + lhs.scale_at, a, quantize_run(x + k0, n, task.activations, q + k0, lhs.part_bytes, &zero_point));
+      // The most frequent length as a constant: loops of it become a few vector instructions.
+      const float scale =
+          n == kShortRun ? quantize_run(x + k0, kShortRun, task.activations, q + k0, lhs.part_bytes, &zero_point)
+                         : quantize_run(x + k0, n, task.activations, q + k0, lhs.part_bytes, &zero_point);
+      put(row + lhs.scale_at, a, scale);
     }
     put(row + lhs.zero_at, 0, zero_point);
     for (int part = 0; part < task.activations.parts(); ++part) {
