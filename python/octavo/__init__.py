@@ -23,6 +23,7 @@ from octavo._numerics.grouped import GroupedCodes
 from octavo._numerics.int4 import GroupedWeight, pack_int4, unpack_int4
 from octavo._numerics.params import QParams, QType, as_qtype, choose_qparams, qint4, qint8, quint4, quint8
 from octavo._numerics.rounding import round_nearest, round_search
+from octavo._numerics.smoothing import InputSample, smoothing_scale
 from octavo._observers.base import (
     Observer,
     per_channel_affine,
@@ -41,6 +42,7 @@ from octavo._quantize.calibrated import RoundingComparison, RoundingErrors, comp
 from octavo._quantize.dynamic import quantize_dynamic
 from octavo._quantize.qconfig import QConfig, QConfigMapping, as_mapping, default_qconfig
 from octavo._quantize.report import QuantizationReport
+from octavo._quantize.smoothing import SmoothedLayer, Smoothing, find_smoothing
 from octavo._quantize.spec import LayerSpec
 from octavo._quantize.static.calibration import calibrate
 from octavo._quantize.static.conversion import convert
@@ -94,6 +96,7 @@ __all__ = [
     "QParams", "QType", "as_qtype", "choose_qparams", "quantize", "dequantize", "fake_quantize",
     "qint8", "quint8", "qint4", "quint4", "GroupedWeight", "GroupedCodes", "pack_int4", "unpack_int4",
     "round_nearest", "round_search", "round_gptq", "InputStatistics",
+    "smoothing_scale", "InputSample", "find_smoothing", "Smoothing", "SmoothedLayer",
     "compare_rounding", "rounding_error", "RoundingComparison", "RoundingErrors",
     # operators
     "ops", "matmul", "dot", "inner", "vecdot", "tensordot", "matrix_power", "PackedInteger",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, TypedDict, TypeVar, Unpack, overload
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from octavo._layers.embedding import QuantEmbedding
 from octavo._layers.linear import Layout, QuantLinear, Rounding
@@ -23,6 +23,7 @@ from octavo._numerics.params import QType, qint4
 from octavo._quantize.batches import Forward, run_model
 from octavo._quantize.calibrated import RoundingErrors, rounded_weights
 from octavo._quantize.checking import check_functions
+from octavo._quantize.input_scales import scales_of_inputs
 from octavo._quantize.measure import measured, random_rows, signal_to_noise
 from octavo._quantize.options import Calibration, Dtypes, Measuring, WeightOptions, as_dtypes
 from octavo._quantize.report import QuantizationReport, report_of
@@ -57,6 +58,7 @@ class _Options(TypedDict, total=False):
     progress: bool
     rounding_report: Callable[[RoundingErrors], object] | None
     activation: ActivationScheme
+    pre_quant_scale: Mapping[str, ArrayLike] | None
     inplace: bool
     check: bool
 
@@ -108,6 +110,7 @@ def quantize_dynamic(
     progress: bool = False,
     rounding_report: Callable[[RoundingErrors], object] | None = None,
     activation: ActivationScheme = "symmetric",
+    pre_quant_scale: Mapping[str, ArrayLike] | None = None,
     inplace: bool = False,
     check: bool = True,
 ) -> Any:
@@ -155,6 +158,8 @@ def quantize_dynamic(
             ways.
         activation: how `QuantLinear` quantizes its input: "symmetric", "asymmetric" or, for layers and arrays that are
             not recurrent, "int16".
+        pre_quant_scale: a scale of the inputs of each linear layer or array that has one, by path: `find_smoothing`
+            finds them, or a checkpoint has them. See `QuantLinear`.
         inplace: change the model itself, after every replacement has been built. Otherwise the model is copied with
             copy.deepcopy; the layers' float weights are not copied.
         check: send a random row and its negative through each float layer and compare with activation(x W^T + b). The
@@ -204,12 +209,15 @@ def quantize_dynamic(
     found = find_targets(model, choice, arrays, layout=layout, min_size=min_size, check_shape=options.check_shape)
     types, why = _weight_types(found, options)
     targets = [target for target in found.chosen if id(target.original) in types]
-    rounded = {} if batches is None else _calibrated(model, targets, types, options, batches, check)
+    scales = scales_of_inputs(pre_quant_scale, targets)
+    rounded = {} if batches is None else _calibrated(model, targets, types, options, batches, scales, check)
     made: dict[Any, Any] = {}
-    replacements = {
-        id(target.original): _built_once(target, options.arguments(types[id(target.original)]), rounded, check, made)
-        for target in targets
-    }
+    replacements = {}
+    for target in targets:
+        arguments = options.arguments(types[id(target.original)])
+        if id(target.original) in scales:
+            arguments["pre_quant_scale"] = scales[id(target.original)]
+        replacements[id(target.original)] = _built_once(target, arguments, rounded, check, made)
     why |= _too_slow(targets, replacements, measuring)
     targets = [target for target in targets if id(target.original) in replacements]
     sqnr = _accuracy(model, targets, replacements, x, forward)
@@ -250,13 +258,14 @@ def _calibrated(
     types: Mapping[int, QType],
     options: WeightOptions,
     calibration: Calibration,
+    scales: Mapping[int, NDArray[np.float32]],
     check: bool,
 ) -> dict[int, GroupedWeight]:
     """The four-bit weights of linear layers and arrays that calibration rounds, by the targets' ids."""
     linear = [t for t in targets if t.is_linear and types[id(t.original)] == qint4]
     if not linear:
         raise ValueError("calibration is for linear layers and arrays, and neither is named; others need none")
-    return rounded_weights(model, linear, options, calibration, check=check)
+    return rounded_weights(model, linear, options, calibration, scales=scales, check=check)
 
 
 def _built_once(
@@ -268,7 +277,8 @@ def _built_once(
         target, arguments, rounded, check: as for `_built`.
         made: what was built before, by what it was built from.
     """
-    arrays = _held_arrays(target) if target.is_linear and id(target.original) not in rounded else None
+    own = id(target.original) in rounded or "pre_quant_scale" in arguments
+    arrays = _held_arrays(target) if target.is_linear and not own else None
     if arrays is None:
         return _built(target, arguments, rounded, check)
     key = type(target.original), target.spec, arrays, tuple(arguments.items())
@@ -303,10 +313,11 @@ def _built(target: Target, arguments: dict[str, Any], rounded: Mapping[int, Grou
     try:
         if target.counterpart is not None:  # octavo's own class, by exact type: what it computes is known
             return target.counterpart.from_float(target.original, **arguments)
-        grouped, activation = rounded.get(id(target.original)), arguments["activation"]
+        grouped = rounded.get(id(target.original))
+        inputs = {name: arguments[name] for name in ("activation", "pre_quant_scale") if name in arguments}
         if target.spec is None:
             if grouped is not None:
-                return QuantMatrix.from_grouped(grouped, axis=target.axis or 0, activation=activation)
+                return QuantMatrix.from_grouped(grouped, axis=target.axis or 0, **inputs)
             return QuantMatrix(target.original, axis=target.axis or 0, **arguments)
         spec = target.spec
         weight, bias = read_layer(target.original, spec)
@@ -314,7 +325,7 @@ def _built(target: Target, arguments: dict[str, Any], rounded: Mapping[int, Grou
             "relu": spec.activation == "relu", "call": "forward" if spec.call == "__call__" else spec.call,
         }  # fmt: skip
         if grouped is not None:
-            new = QuantLinear.from_grouped(grouped, bias, activation=activation, **own)
+            new = QuantLinear.from_grouped(grouped, bias, **inputs, **own)
         else:
             new = QuantLinear(weight, bias, **own, **arguments)
     except (TypeError, ValueError) as error:
