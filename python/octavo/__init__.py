@@ -71,7 +71,11 @@ if TYPE_CHECKING:
     from octavo import gguf as gguf
     from octavo import qat as qat
     from octavo._analysis.advice import advise
+    from octavo._analysis.candidates import Candidate
     from octavo._analysis.comparison import compare
+    from octavo._analysis.control import quantize_with_accuracy_control
+    from octavo._analysis.control_report import AccuracyReport, Evaluation
+    from octavo._analysis.layer_losses import LayerSensitivity, Sensitivity, sensitivity
     from octavo._analysis.results import Advice, Comparison, LayerAdvice, LayerComparison
     from octavo._files.save_load import load, save
 
@@ -87,6 +91,8 @@ __all__ = [
     "QuantStub", "DeQuantStub", "StaticQuantLinear", "Quantize", "QuantizedArray",
     # quantization-aware training; octavo.qat itself is imported at its first use, because it needs autograd
     "prepare_qat", "FakeQuantize", "default_qat_qconfig",
+    "sensitivity", "Sensitivity", "LayerSensitivity", "quantize_with_accuracy_control", "AccuracyReport", "Evaluation",
+    "Candidate",
     # comparison, observers
     "compare", "Comparison", "LayerComparison",
     "Observer", "MinMaxObserver", "MovingAverageMinMaxObserver", "PerChannelMinMaxObserver",
@@ -109,13 +115,20 @@ __all__ = [
 
 # Imported at their first use, to keep importing octavo light.
 _LAZY = {
+    "AccuracyReport": "_analysis.control_report",
     "Advice": "_analysis.results",
+    "Candidate": "_analysis.candidates",
     "Comparison": "_analysis.results",
+    "Evaluation": "_analysis.control_report",
     "LayerAdvice": "_analysis.results",
     "LayerComparison": "_analysis.results",
+    "LayerSensitivity": "_analysis.layer_losses",
+    "Sensitivity": "_analysis.layer_losses",
     "advise": "_analysis.advice",
     "compare": "_analysis.comparison",
     "load": "_files.save_load",
+    "quantize_with_accuracy_control": "_analysis.control",
+    "sensitivity": "_analysis.layer_losses",
     "save": "_files.save_load",
 }
 
