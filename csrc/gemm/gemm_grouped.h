@@ -6,7 +6,6 @@
 
 #include "base/aligned_buffer.h"
 #include "gemm/layer.h"
-#include "gemm/layer.h"
 #include "gemm/pack_grouped.h"
 
 namespace octavo {
@@ -31,7 +30,9 @@ class PackedLinearGrouped {
   const float* bias() const { return has_bias_ ? bias_.as<const float>() : nullptr; }
   const float* factors() const { return factors_.data(); }  // of the inputs; or null
   const Options& options() const { return options_; }
-  std::size_t size_bytes() const { return weight_.size_bytes() + bias_.size_bytes() + factors_.size_bytes() + sizeof *this; }
+  std::size_t size_bytes() const {
+    return weight_.size_bytes() + bias_.size_bytes() + factors_.size_bytes() + sizeof *this;
+  }
 
   // As PackedLinear: m rows of k floats to m rows of n floats.
   void operator()(const float* x, std::int64_t m, std::int64_t x_stride, float* y, std::int64_t y_stride) const;

@@ -187,9 +187,10 @@ void PackedLinear::operator()(const float* x, std::int64_t m, std::int64_t x_str
   if (m == 0 || n == 0) return;
   CallReport report("linear", m, k, n);
   if (k == 0) return put_empty_sums(bias(), options_.relu, m, n, y, y_stride);
-  multiply_int8(m, Operands{weight_, y, y_stride, sizeof(float), layer_epilogue(*this, DstKind::kFloat32)},
-                FloatRows{.data = x, .stride = x_stride, .k = k, .asymmetric = options_.asymmetric(), .factor = factors()},
-                report);
+  multiply_int8(
+      m, Operands{weight_, y, y_stride, sizeof(float), layer_epilogue(*this, DstKind::kFloat32)},
+      FloatRows{.data = x, .stride = x_stride, .k = k, .asymmetric = options_.asymmetric(), .factor = factors()},
+      report);
 }
 
 bool PackedLinear::forward_static(const StaticRows& x, const StaticRows& y) const {

@@ -58,7 +58,7 @@ struct QuantizeLhs {
   float* scale;              // rows
   std::int32_t* zero_point;  // rows
   const FixedQuant* fixed = nullptr;
-  bool* saw_nan = nullptr;  // not null where fixed is not
+  bool* saw_nan = nullptr;        // not null where fixed is not
   const float* factor = nullptr;  // k, and zeros behind
 };
 

@@ -98,9 +98,7 @@ struct Avx2 {
   static __m256 load_row(const float* x, std::int64_t n) {
     return n >= 8 ? _mm256_loadu_ps(x) : _mm256_maskload_ps(x, first_lanes(n));
   }
-  static __m256 load_row(const ScaledRow& row) {
-    return _mm256_mul_ps(load_row(row.x), _mm256_loadu_ps(row.factor));
-  }
+  static __m256 load_row(const ScaledRow& row) { return _mm256_mul_ps(load_row(row.x), _mm256_loadu_ps(row.factor)); }
   static __m256 load_row(const ScaledRow& row, std::int64_t n) {
     return _mm256_mul_ps(load_row(row.x, n), _mm256_loadu_ps(row.factor));
   }

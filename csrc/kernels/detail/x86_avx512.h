@@ -74,9 +74,7 @@ struct Avx512 {
   // Sixteen floats of a row, all of which are there, or n; the others are zero.
   static __m512 load_row(const float* x) { return _mm512_loadu_ps(x); }
   static __m512 load_row(const float* x, std::int64_t n) { return _mm512_maskz_loadu_ps(first_lanes(n), x); }
-  static __m512 load_row(const ScaledRow& row) {
-    return _mm512_mul_ps(load_row(row.x), _mm512_loadu_ps(row.factor));
-  }
+  static __m512 load_row(const ScaledRow& row) { return _mm512_mul_ps(load_row(row.x), _mm512_loadu_ps(row.factor)); }
   static __m512 load_row(const ScaledRow& row, std::int64_t n) {
     return _mm512_mul_ps(load_row(row.x, n), _mm512_loadu_ps(row.factor));
   }
