@@ -24,7 +24,7 @@ from octavo._analysis.control_report import AccuracyReport, Evaluation
 from octavo._analysis.control_state import State
 from octavo._analysis.layer_losses import float_bytes, linear_targets
 from octavo._analysis.scores import Metric, read_again, score
-from octavo._analysis.tradeoff import FLOAT, Choice, Step, assignment, steps
+from octavo._analysis.tradeoff import FLOAT, Choice, assignment, steps
 from octavo._layers.linear import Layout
 from octavo._layers.matrix import QuantMatrix
 from octavo._models import walk as tree
@@ -101,6 +101,7 @@ def quantize_with_accuracy_control(
     Notes:
         The terms are NNCF's. With "bytes" the result is the same each time; times differ from run to run. The metric
         need not fall evenly along the path, so that the assignment found meets the budget, and a smaller one might too.
+        While it runs, each layer is held in float and as each candidate, and 1024 rows or fewer of its inputs.
 
     Example:
         >>> import numpy as np, octavo as oc
@@ -130,9 +131,9 @@ def quantize_with_accuracy_control(
     kept = State(state, _fingerprint(targets, ways, minimize, baseline))
     inputs = seen_inputs(whole, targets, seen, forward, ways, progress=progress)
     targets = _reached(targets, inputs)
-    choices = _choices(targets, ways, inputs, minimize, kept, progress)
+    search = _Search(whole, targets, ways, inputs, held_out, metric, forward, kept)
+    choices = _choices(targets, ways, inputs, minimize, search, kept, progress)
     path = steps(choices)
-    search = _Search(whole, targets, ways, inputs, path, held_out, metric, forward, kept)
 
     def evaluate(count: int) -> Evaluation:
         chosen = assignment(path, count, [target.path for target in targets])
@@ -221,6 +222,7 @@ def _choices(
     ways: Sequence[Candidate],
     inputs: Mapping[str, Inputs],
     minimize: str,
+    search: _Search,
     kept: State,
     progress: bool,
 ) -> dict[str, list[Choice]]:
@@ -229,13 +231,15 @@ def _choices(
     for target in shown(targets, "ranking", "layer", progress):
         known = kept.ranking(target.path)
         if known is None:
-            known = _ranked(target, ways, inputs[target.path], minimize)
+            known = _ranked(target, ways, inputs[target.path], minimize, search)
             kept.put_ranking(target.path, known)
         found[target.path] = [Choice(name, cost, loss) for name, cost, loss in known]
     return found
 
 
-def _ranked(target: Target, ways: Sequence[Candidate], inputs: Inputs, minimize: str) -> list[tuple[str, float, float]]:
+def _ranked(
+    target: Target, ways: Sequence[Candidate], inputs: Inputs, minimize: str, search: _Search
+) -> list[tuple[str, float, float]]:
     """(name, cost, loss): the squared relative error of the output, or without rows of the weights."""
     x, exact = inputs.sample.rows, np.asarray(target.weight(), np.float32)
     if len(x):
@@ -248,7 +252,7 @@ def _ranked(target: Target, ways: Sequence[Candidate], inputs: Inputs, minimize:
     rows: list[tuple[str, float, float]] = []
     float_cost = float(float_bytes(target))
     for way in ways:
-        new = built(target, way, inputs)
+        new = search.built(target, way.name)
         layer = new._layer if isinstance(new, QuantMatrix) else new
         wrong = float(np.square((layer(x) if len(x) else layer.weight) - exact, dtype=np.float64).sum())
         loss = wrong / power if power > 0 else 0.0 if wrong == 0 else math.inf
@@ -261,7 +265,7 @@ def _ranked(target: Target, ways: Sequence[Candidate], inputs: Inputs, minimize:
 
 
 class _Search:
-    """Scores of assignments: each once."""
+    """What was built and scored: each once. All candidates of all layers are held while it lasts."""
 
     def __init__(
         self,
@@ -269,7 +273,6 @@ class _Search:
         targets: Sequence[Target],
         ways: Sequence[Candidate],
         inputs: Mapping[str, Inputs],
-        path: Sequence[Step],
         validation: list[Any],
         metric: Metric,
         forward: Forward,
@@ -283,12 +286,13 @@ class _Search:
     def replacements(self, chosen: Mapping[str, str]) -> dict[int, Any]:
         """What takes the place of each layer that is not in float, by its id."""
         return {
-            id(target.original): self._built(target, chosen[target.path])
+            id(target.original): self.built(target, chosen[target.path])
             for target in self._targets
             if chosen[target.path] != FLOAT
         }
 
-    def _built(self, target: Target, name: str) -> Any:
+    def built(self, target: Target, name: str) -> Any:
+        """What takes the place of a layer as that candidate, made once."""
         key = target.path, name
         if key not in self._made:
             self._made[key] = built(target, self._ways[name], self._inputs[target.path])
@@ -296,7 +300,7 @@ class _Search:
 
     def nbytes(self, target: Target, name: str) -> int:
         """Of one layer as that."""
-        return float_bytes(target) if name == FLOAT else int(self._built(target, name).nbytes)
+        return float_bytes(target) if name == FLOAT else int(self.built(target, name).nbytes)
 
     def float_costs(self, choices: Mapping[str, Sequence[Choice]]) -> tuple[float, int]:
         """The cost of all float, and its bytes."""
