@@ -96,7 +96,8 @@ PackedLinearGrouped make_linear(const py::array& codes, const py::array& scale, 
                                 std::optional<py::array> minimum, std::optional<py::array> group_scale,
                                 std::optional<py::array> group_minimum, const std::optional<CArray<float>>& bias,
                                 std::int64_t group_k, std::int32_t bits, const std::string& activation,
-                                std::int64_t activation_group, bool relu) {
+                                std::int64_t activation_group, bool relu,
+                                const std::optional<CArray<float>>& input_factor) {
   const Arrays arrays{
       codes, scale, std::move(zero_point), std::move(minimum), std::move(group_scale), std::move(group_minimum)};
   const GroupedView view = view_of(arrays, group_k, bits);
@@ -105,8 +106,9 @@ PackedLinearGrouped make_linear(const py::array& codes, const py::array& scale, 
   require(std::min(view.k, group_k == 0 ? view.k : group_k) <=
               max_exact_grouped_k(bits, view.is_signed, view.zero_point != nullptr, activations.asymmetric),
           "a group has too many columns for exact int32 sums");
+  const float* factors = checked_factors(input_factor, view.k);
   const GilReleased released;
-  return PackedLinearGrouped(view, bias ? bias->data() : nullptr, {activations, relu});
+  return PackedLinearGrouped(view, bias ? bias->data() : nullptr, {activations, relu}, factors);
 }
 
 py::array empty_codes(const PackedLinearGrouped& self, std::int64_t rows, std::int64_t cols) {
@@ -168,7 +170,7 @@ void bind_grouped(py::module_& m) {
       .def(py::init(&make_linear), py::arg("codes"), py::arg("scale"), py::kw_only(), py::arg("zero_point").none(true),
            py::arg("minimum").none(true), py::arg("group_scale").none(true), py::arg("group_minimum").none(true),
            py::arg("bias").none(true), py::arg("group_k"), py::arg("bits"), py::arg("activation"),
-           py::arg("activation_group"), py::arg("relu"))
+           py::arg("activation_group"), py::arg("relu"), py::arg("input_factor").none(true) = py::none())
       .def_property_readonly("in_features", &Layer::k)
       .def_property_readonly("out_features", &Layer::n)
       .def_property_readonly("nbytes", &Layer::size_bytes)
@@ -191,6 +193,7 @@ void bind_grouped(py::module_& m) {
              if (self.bias() == nullptr) return std::nullopt;
              return array_from(self.bias(), self.n());
            })
+      .def("input_factor", &factors_of<Layer>)
       .def("try_call", &try_call<Layer>, py::arg("x"), py::pos_only())
       .def("forward", &forward<Layer>, py::arg("x").noconvert(), py::arg("out").noconvert());
   m.def("max_exact_grouped_k", &max_exact_grouped_k, py::arg("bits"), py::arg("is_signed"), py::arg("has_zero_point"),

@@ -6,6 +6,7 @@
 #include <pybind11/pybind11.h>
 
 #include <cstdint>
+#include <optional>
 #include <stdexcept>
 
 #include "bind/gil.h"
@@ -25,6 +26,19 @@ using CArray = py::array_t<T, py::array::c_style>;
 template <class T>
 py::array_t<T> array_from(const T* data, std::int64_t n) {
   return py::array_t<T>(static_cast<py::ssize_t>(n), data);
+}
+
+// What each of k inputs is multiplied by: null where there is none.
+inline const float* checked_factors(const std::optional<CArray<float>>& factors, std::int64_t k) {
+  if (!factors) return nullptr;
+  require(factors->ndim() == 1 && factors->size() == k, "input_factor must have one element a column of weight");
+  return factors->data();
+}
+
+template <class Layer>
+std::optional<py::array_t<float>> factors_of(const Layer& self) {
+  if (self.factors() == nullptr) return std::nullopt;
+  return array_from(self.factors(), self.k());
 }
 
 // The indices themselves, each of which is below `length`.

@@ -29,7 +29,8 @@ bool is_byte_array(const py::array& a) {
 // ---- PackedLinear --------------------------------------------------------------------------------------------------
 
 PackedLinear make_linear(const CArray<std::int8_t>& weight, const CArray<float>& scale,
-                         const std::optional<CArray<float>>& bias, bool asymmetric, bool relu) {
+                         const std::optional<CArray<float>>& bias, bool asymmetric, bool relu,
+                         const std::optional<CArray<float>>& input_factor) {
   require(weight.ndim() == 2, "weight must be 2-D");
   const std::int64_t n = weight.shape(0), k = weight.shape(1);
   require(scale.size() == n, "scale must have one element a row of weight");
@@ -37,8 +38,9 @@ PackedLinear make_linear(const CArray<std::int8_t>& weight, const CArray<float>&
   require(k <= max_exact_k(asymmetric, false), "weight has too many columns for exact int32 sums");
   const RhsView view{reinterpret_cast<const std::uint8_t*>(weight.data()), n, k, k, 1, false};
   const auto scheme = asymmetric ? ActivationScheme::kAsymmetric : ActivationScheme::kSymmetric;
+  const float* factors = checked_factors(input_factor, k);
   const GilReleased released;
-  return PackedLinear(view, scale.data(), bias ? bias->data() : nullptr, {scheme, relu});
+  return PackedLinear(view, scale.data(), bias ? bias->data() : nullptr, {scheme, relu}, factors);
 }
 
 py::array_t<std::int8_t> int_repr(const PackedLinear& self) {
@@ -72,6 +74,7 @@ bool forward_static(const PackedLinear& self, const py::array& x, double x_scale
   require(k > 0, "a layer with fixed parameters has at least one input");
   require(x_scale > 0 && out_scale > 0, "scales must be positive");
   require(k <= max_exact_k(true, false), "weight has too many columns for exact int32 sums of asymmetric inputs");
+  require(self.factors() == nullptr || py::isinstance<py::array_t<float>>(x), "factors are of float32 inputs");
   const auto from = static_rows(x, k, x_scale, x_zero_point, x_qmin, x_qmax);
   const auto to = static_rows(out, n, out_scale, out_zero_point, out_qmin, out_qmax);
   bool ok = true;
@@ -163,7 +166,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   const auto metaclass = py::metaclass(reinterpret_cast<PyObject*>(&PyType_Type));
   py::class_<PackedLinear>(m, "PackedLinear", metaclass, py::is_final())
       .def(py::init(&make_linear), py::arg("weight"), py::arg("scale"), py::arg("bias").none(true), py::kw_only(),
-           py::arg("asymmetric"), py::arg("relu"))
+           py::arg("asymmetric"), py::arg("relu"), py::arg("input_factor").none(true) = py::none())
       .def_property_readonly("in_features", [](const PackedLinear& self) { return self.weight().k(); })
       .def_property_readonly("out_features", [](const PackedLinear& self) { return self.weight().n(); })
       .def_property_readonly("nbytes", &PackedLinear::size_bytes)
@@ -176,6 +179,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
              if (self.bias() == nullptr) return std::nullopt;
              return array_from(self.bias(), self.weight().n());
            })
+      .def("input_factor", &factors_of<PackedLinear>)
       .def("try_call", &try_call<PackedLinear>, py::arg("x"), py::pos_only())
       .def("forward", &forward<PackedLinear>, py::arg("x").noconvert(), py::arg("out").noconvert())
       .def("forward_static", &forward_static, py::arg("x"), py::arg("x_scale"), py::arg("x_zero_point"),

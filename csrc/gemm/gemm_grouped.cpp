@@ -39,7 +39,8 @@ class GroupedProduct final : public Product {
                           .rows = rows,
                           .form = layer_.weight().form(),
                           .activations = activations(),
-                          .dst = to.packed()});
+                          .dst = to.packed(),
+                          .factor = layer_.factors()});
   }
 
   void multiply_block(const Block& block, const RowBuffers& lhs, void*) const override {
@@ -73,8 +74,12 @@ std::int64_t max_exact_grouped_k(std::int32_t bits, bool is_signed, bool has_zer
   return std::numeric_limits<std::int32_t>::max() / ((asymmetric ? 255 : 128) * largest);
 }
 
-PackedLinearGrouped::PackedLinearGrouped(const GroupedView& weight, const float* bias_or_null, Options options)
-    : weight_(weight, options.activations.asymmetric), has_bias_(bias_or_null != nullptr), options_(options) {
+PackedLinearGrouped::PackedLinearGrouped(const GroupedView& weight, const float* bias_or_null, Options options,
+                                         const float* factors_or_null)
+    : weight_(weight, options.activations.asymmetric),
+      has_bias_(bias_or_null != nullptr),
+      options_(options),
+      factors_(factors_or_null, weight_.k()) {
   if (has_bias_) bias_ = padded_columns(bias_or_null, weight_.n(), weight_.padded_n());
 }
 

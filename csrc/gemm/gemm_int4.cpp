@@ -35,7 +35,8 @@ class Int4Product final : public Product {
                           .asymmetric = layer_.options().asymmetric(),
                           .dst = to.packed(),
                           .scale = to.scale(),
-                          .zero_point = to.zero_point()},
+                          .zero_point = to.zero_point(),
+                          .factor = layer_.factors()},
                          layer_.weight().groups());
   }
 
@@ -70,8 +71,12 @@ std::int64_t max_exact_group_k(bool lhs_wide, bool rhs_wide) {
   return std::numeric_limits<std::int32_t>::max() / largest_product;
 }
 
-PackedLinearInt4::PackedLinearInt4(const Int4View& weight, const float* bias_or_null, Options options)
-    : weight_(weight, options.asymmetric()), has_bias_(bias_or_null != nullptr), options_(options) {
+PackedLinearInt4::PackedLinearInt4(const Int4View& weight, const float* bias_or_null, Options options,
+                                   const float* factors_or_null)
+    : weight_(weight, options.asymmetric()),
+      has_bias_(bias_or_null != nullptr),
+      options_(options),
+      factors_(factors_or_null, weight_.k()) {
   if (has_bias_) bias_ = padded_columns(bias_or_null, weight_.n(), weight_.padded_n());
 }
 

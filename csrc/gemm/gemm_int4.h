@@ -18,14 +18,18 @@ class PackedLinearInt4 {
  public:
   using Options = LayerOptions;
 
-  PackedLinearInt4(const Int4View& weight, const float* bias_or_null, Options options);
+  PackedLinearInt4(const Int4View& weight, const float* bias_or_null, Options options,
+                   const float* factors_or_null = nullptr);
 
   std::int64_t n() const { return weight_.n(); }
   std::int64_t k() const { return weight_.k(); }
   const PackedInt4& weight() const { return weight_; }
   const float* bias() const { return has_bias_ ? bias_.as<const float>() : nullptr; }
+  const float* factors() const { return factors_.data(); }  // of the inputs; or null
   const Options& options() const { return options_; }
-  std::size_t size_bytes() const { return weight_.size_bytes() + bias_.size_bytes() + sizeof *this; }
+  std::size_t size_bytes() const {
+    return weight_.size_bytes() + bias_.size_bytes() + factors_.size_bytes() + sizeof *this;
+  }
 
   // As PackedLinear: m rows of k floats to m rows of n floats.
   void operator()(const float* x, std::int64_t m, std::int64_t x_stride, float* y, std::int64_t y_stride) const;
@@ -35,6 +39,7 @@ class PackedLinearInt4 {
   AlignedBuffer bias_;
   bool has_bias_;
   Options options_;
+  InputFactors factors_;
 };
 
 }  // namespace octavo

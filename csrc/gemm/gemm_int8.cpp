@@ -30,6 +30,7 @@ struct FloatRows {
   bool asymmetric;
   const FixedQuant* fixed = nullptr;
   std::atomic<bool>* saw_nan = nullptr;
+  const float* factor = nullptr;
 
   void load(const Kernel& kernel, std::int64_t row0, std::int64_t rows, const RowBuffers& to) const {
     bool nan_here = false;
@@ -42,7 +43,8 @@ struct FloatRows {
                          .scale = to.scale(),
                          .zero_point = to.zero_point(),
                          .fixed = fixed,
-                         .saw_nan = &nan_here});
+                         .saw_nan = &nan_here,
+                         .factor = factor});
     if (nan_here) saw_nan->store(true, std::memory_order_relaxed);
   }
   bool has_scale() const { return true; }
@@ -168,14 +170,15 @@ std::int64_t max_exact_k(bool lhs_wide, bool rhs_wide) {
   return 2147483647 / largest_product;
 }
 
-PackedLinear::PackedLinear(const RhsView& weight, const float* scale, const float* bias_or_null, Options options)
-    : weight_(weight), has_bias_(bias_or_null != nullptr), options_(options) {
+PackedLinear::PackedLinear(const RhsView& weight, const float* scale, const float* bias_or_null, Options options,
+                           const float* factors_or_null)
+    : weight_(weight), has_bias_(bias_or_null != nullptr), options_(options), factors_(factors_or_null, weight_.k()) {
   scale_ = padded_columns(scale, weight_.n(), weight_.padded_n());
   if (has_bias_) bias_ = padded_columns(bias_or_null, weight_.n(), weight_.padded_n());
 }
 
 std::size_t PackedLinear::size_bytes() const {
-  return weight_.size_bytes() + scale_.size_bytes() + bias_.size_bytes() + sizeof *this;
+  return weight_.size_bytes() + scale_.size_bytes() + bias_.size_bytes() + factors_.size_bytes() + sizeof *this;
 }
 
 void PackedLinear::operator()(const float* x, std::int64_t m, std::int64_t x_stride, float* y,
@@ -184,8 +187,10 @@ void PackedLinear::operator()(const float* x, std::int64_t m, std::int64_t x_str
   if (m == 0 || n == 0) return;
   CallReport report("linear", m, k, n);
   if (k == 0) return put_empty_sums(bias(), options_.relu, m, n, y, y_stride);
-  multiply_int8(m, Operands{weight_, y, y_stride, sizeof(float), layer_epilogue(*this, DstKind::kFloat32)},
-                FloatRows{x, x_stride, k, options_.asymmetric()}, report);
+  multiply_int8(
+      m, Operands{weight_, y, y_stride, sizeof(float), layer_epilogue(*this, DstKind::kFloat32)},
+      FloatRows{.data = x, .stride = x_stride, .k = k, .asymmetric = options_.asymmetric(), .factor = factors()},
+      report);
 }
 
 bool PackedLinear::forward_static(const StaticRows& x, const StaticRows& y) const {
@@ -209,7 +214,7 @@ bool PackedLinear::forward_static(const StaticRows& x, const StaticRows& y) cons
                            .lo = static_cast<float>(x.qmin - x.zero_point),
                            .hi = static_cast<float>(x.qmax - x.zero_point)};
     std::atomic<bool> saw_nan{false};
-    const FloatRows rows{static_cast<const float*>(x.data), x.stride, k, false, &fixed, &saw_nan};
+    const FloatRows rows{static_cast<const float*>(x.data), x.stride, k, false, &fixed, &saw_nan, factors()};
     multiply_int8(x.m, operands, rows, report);
     return !saw_nan.load();
   }

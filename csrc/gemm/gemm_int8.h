@@ -28,13 +28,15 @@ class PackedLinear {
  public:
   using Options = LayerOptions;
 
-  PackedLinear(const RhsView& weight, const float* scale, const float* bias_or_null, Options options);
+  PackedLinear(const RhsView& weight, const float* scale, const float* bias_or_null, Options options,
+               const float* factors_or_null = nullptr);
 
   std::int64_t n() const { return weight_.n(); }
   std::int64_t k() const { return weight_.k(); }
   const PackedRhs& weight() const { return weight_; }
   const float* scale() const { return scale_.as<const float>(); }
   const float* bias() const { return has_bias_ ? bias_.as<const float>() : nullptr; }
+  const float* factors() const { return factors_.data(); }  // of the inputs; or null
   const Options& options() const { return options_; }
   std::size_t size_bytes() const;
 
@@ -58,6 +60,7 @@ class PackedLinear {
   AlignedBuffer scale_, bias_;
   bool has_bias_;
   Options options_;
+  InputFactors factors_;
 };
 
 // An operand's zero points: one for all, or one for each row of a or column of b.

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "base/arch.h"
+#include "kernels/kernel.h"
 
 namespace octavo {
 
@@ -10,6 +11,10 @@ AlignedBuffer padded_columns(const float* values, std::int64_t n, std::int64_t p
   AlignedBuffer buffer = AlignedBuffer::zeros(static_cast<std::size_t>(padded_n) * sizeof(float));
   if (n > 0) std::memcpy(buffer.as<float>(), values, static_cast<std::size_t>(n) * sizeof(float));
   return buffer;
+}
+
+InputFactors::InputFactors(const float* values_or_null, std::int64_t k) : is_there_(values_or_null != nullptr) {
+  if (is_there_) values_ = padded_columns(values_or_null, k, k + kFactorPad);
 }
 
 void put_empty_sums(const float* bias_or_null, bool relu, std::int64_t m, std::int64_t n, float* y,

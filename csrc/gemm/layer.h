@@ -1,6 +1,7 @@
 // What layers share, whatever the format of their weights.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "base/aligned_buffer.h"
@@ -18,6 +19,20 @@ struct LayerOptions {
 
 // The values of n columns with zeros behind them.
 AlignedBuffer padded_columns(const float* values, std::int64_t n, std::int64_t padded_n);
+
+// What each of a layer's k inputs is multiplied by as it is quantized, with the zeros that kernels read behind them; or
+// nothing.
+class InputFactors {
+ public:
+  InputFactors(const float* values_or_null, std::int64_t k);
+
+  const float* data() const { return is_there_ ? values_.as<const float>() : nullptr; }
+  std::size_t size_bytes() const { return values_.size_bytes(); }
+
+ private:
+  AlignedBuffer values_;
+  bool is_there_;
+};
 
 // y of a layer without inputs: the bias, or zero.
 void put_empty_sums(const float* bias_or_null, bool relu, std::int64_t m, std::int64_t n, float* y,

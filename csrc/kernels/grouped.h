@@ -93,7 +93,8 @@ struct QuantizeGroupedLhs {
   std::int64_t rows;
   GroupedForm form;
   GroupedActivations activations;
-  void* dst;  // lhs_bytes(...) bytes, 64-byte aligned
+  void* dst;                      // lhs_bytes(...) bytes, 64-byte aligned
+  const float* factor = nullptr;  // as in QuantizeLhs
 };
 
 // One macro-block: some rows by some panels. Pointers start at its first row and first panel.

@@ -31,6 +31,8 @@ inline constexpr std::int64_t kRhsSlackBytes = 1024;
 // Rows whose range is below this count as zeros: 255 / range and range / 255 stay normal float32 numbers above it.
 inline constexpr float kSmallestRange = 0x1p-100f;
 
+inline constexpr std::int64_t kFactorPad = 64;
+
 // float32 rows to packed int8 rows, and each row's scale and zero point. See docs/design.md, "Numeric contract".
 //   symmetric:   a = max|x|,  scale = a / 127,  q = rint(x * (127 / a)),  zero_point = 0
 //   asymmetric:  lo = min(x, 0), hi = max(x, 0), scale = (hi - lo) / 255,
@@ -39,6 +41,7 @@ inline constexpr float kSmallestRange = 0x1p-100f;
 // A range below kSmallestRange: scale 1, q = z. NaN, infinity or an overflowing range: scale NaN (and any q).
 //   fixed:       q = int(clamp(rint(x * inverse), lo, hi)) + zero_point with the given parameters; infinity
 //                saturates, and NaN sets *saw_nan (and gives any q)
+// With a factor x is src[k] * factor[k], rounded once. Factors of kFactorPad more k behind the last may be read: zeros.
 struct FixedQuant {
   float scale;
   float inverse;
@@ -55,7 +58,8 @@ struct QuantizeLhs {
   float* scale;              // rows
   std::int32_t* zero_point;  // rows
   const FixedQuant* fixed = nullptr;
-  bool* saw_nan = nullptr;  // not null where fixed is not
+  bool* saw_nan = nullptr;        // not null where fixed is not
+  const float* factor = nullptr;  // k, and zeros behind
 };
 
 // int8 rows to packed rows. `flip` is 0x80 for uint8 data, else 0; every byte is XORed with it.

@@ -86,8 +86,8 @@ void put_row(std::int8_t* q, std::int64_t k, const BytesAt& bytes_at) {
 }
 
 void quantize_lhs(const QuantizeLhs& task) {
-  const auto choose = [&](const float* x) { return Avx512::choose_row_quant(x, task); };
-  for_each_row(task, choose, [&](std::int64_t m, const float* x, const RowQuant& rq) {
+  const auto choose = [&](const auto& x) { return Avx512::choose_row_quant(x, task); };
+  for_each_row(task, choose, [&](std::int64_t m, const auto& x, const RowQuant& rq) {
     std::int8_t* q = packed_row(task.dst, m, task.k);
     if (rq.inverse == 0.0f) {
       const __m128i zero_points = _mm_set1_epi8(static_cast<char>(rq.zero_point));

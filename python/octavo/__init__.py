@@ -23,6 +23,7 @@ from octavo._numerics.grouped import GroupedCodes
 from octavo._numerics.int4 import GroupedWeight, pack_int4, unpack_int4
 from octavo._numerics.params import QParams, QType, as_qtype, choose_qparams, qint4, qint8, quint4, quint8
 from octavo._numerics.rounding import round_nearest, round_search
+from octavo._numerics.smoothing import InputSample, smoothing_scale
 from octavo._observers.base import (
     Observer,
     per_channel_affine,
@@ -41,6 +42,7 @@ from octavo._quantize.calibrated import RoundingComparison, RoundingErrors, comp
 from octavo._quantize.dynamic import quantize_dynamic
 from octavo._quantize.qconfig import QConfig, QConfigMapping, as_mapping, default_qconfig
 from octavo._quantize.report import QuantizationReport
+from octavo._quantize.smoothing import SmoothedLayer, Smoothing, find_smoothing
 from octavo._quantize.spec import LayerSpec
 from octavo._quantize.static.calibration import calibrate
 from octavo._quantize.static.conversion import convert
@@ -69,7 +71,11 @@ if TYPE_CHECKING:
     from octavo import gguf as gguf
     from octavo import qat as qat
     from octavo._analysis.advice import advise
+    from octavo._analysis.candidates import Candidate
     from octavo._analysis.comparison import compare
+    from octavo._analysis.control import quantize_with_accuracy_control
+    from octavo._analysis.control_report import AccuracyReport, Evaluation
+    from octavo._analysis.layer_losses import LayerSensitivity, Sensitivity, sensitivity
     from octavo._analysis.results import Advice, Comparison, LayerAdvice, LayerComparison
     from octavo._files.save_load import load, save
 
@@ -85,6 +91,8 @@ __all__ = [
     "QuantStub", "DeQuantStub", "StaticQuantLinear", "Quantize", "QuantizedArray",
     # quantization-aware training; octavo.qat itself is imported at its first use, because it needs autograd
     "prepare_qat", "FakeQuantize", "default_qat_qconfig",
+    "sensitivity", "Sensitivity", "LayerSensitivity", "quantize_with_accuracy_control", "AccuracyReport", "Evaluation",
+    "Candidate",
     # comparison, observers
     "compare", "Comparison", "LayerComparison",
     "Observer", "MinMaxObserver", "MovingAverageMinMaxObserver", "PerChannelMinMaxObserver",
@@ -94,6 +102,7 @@ __all__ = [
     "QParams", "QType", "as_qtype", "choose_qparams", "quantize", "dequantize", "fake_quantize",
     "qint8", "quint8", "qint4", "quint4", "GroupedWeight", "GroupedCodes", "pack_int4", "unpack_int4",
     "round_nearest", "round_search", "round_gptq", "InputStatistics",
+    "smoothing_scale", "InputSample", "find_smoothing", "Smoothing", "SmoothedLayer",
     "compare_rounding", "rounding_error", "RoundingComparison", "RoundingErrors",
     # operators
     "ops", "functional", "matmul", "dot", "inner", "vecdot", "tensordot", "matrix_power", "PackedInteger",
@@ -106,13 +115,20 @@ __all__ = [
 
 # Imported at their first use, to keep importing octavo light.
 _LAZY = {
+    "AccuracyReport": "_analysis.control_report",
     "Advice": "_analysis.results",
+    "Candidate": "_analysis.candidates",
     "Comparison": "_analysis.results",
+    "Evaluation": "_analysis.control_report",
     "LayerAdvice": "_analysis.results",
     "LayerComparison": "_analysis.results",
+    "LayerSensitivity": "_analysis.layer_losses",
+    "Sensitivity": "_analysis.layer_losses",
     "advise": "_analysis.advice",
     "compare": "_analysis.comparison",
     "load": "_files.save_load",
+    "quantize_with_accuracy_control": "_analysis.control",
+    "sensitivity": "_analysis.layer_losses",
     "save": "_files.save_load",
 }
 

@@ -122,6 +122,20 @@ def test_static_matrix_file_loads_to_known_values() -> None:
     assert type(dynamic._layer) is oc.QuantLinear
 
 
+def test_pre_quant_scale_file_loads_to_known_values() -> None:
+    found = oc.load(file("pre_quant_scale", 2))
+    scales = {name: value.pre_quant_scale for name, value in found.items() if name != "matrix"}
+    assert {name: s.tolist() for name, s in scales.items()} == {
+        "eight": powers(6).tolist(), "four": powers(64).tolist(), "static": powers(5).tolist(),
+    }  # fmt: skip
+    # Powers of two: dividing x and multiplying by the weight's scale are exact.
+    x = rows(6) * powers(6)
+    weight = integers(4, 6).astype(np.int64)
+    assert (found["eight"](x) == rows(6).astype(np.int64) @ weight.T * powers(4).astype(float) + np.arange(4)).all()
+    assert (found["static"](np.zeros((1, 5))) == 0).all()
+    assert (found["matrix"].dequantize() == np.eye(5)).all()
+
+
 EVERY = [(1, name, make) for name, make in MODELS.items()] + [(2, name, make) for name, make in MODELS_V2.items()]
 IDS = [f"{name}_v{version}" for version, name, _ in EVERY]
 

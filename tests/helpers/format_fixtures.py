@@ -109,7 +109,25 @@ def static_matrix_model() -> dict[str, Any]:
     return {"w": oc.QuantMatrix._made(layers[0], 1), "t": oc.QuantMatrix._made(layers[1], 0), "dynamic": dynamic}
 
 
-MODELS_V2 = {"grouped": grouped_model, "text": text_model, "static_matrix": static_matrix_model}
+def pre_quant_scale_model() -> dict[str, Any]:
+    """Layers and a matrix that scale their inputs."""
+    four = oc.GroupedWeight(integers(3, 64, -8, 7), powers(6).reshape(3, 2), None, 32)
+    eight = oc.QuantLinear.from_quantized(integers(4, 6), powers(4), np.arange(4, dtype=F), pre_quant_scale=powers(6))
+    static = oc.StaticQuantLinear(
+        integers(3, 5), powers(3), input=oc.QParams(0.5, 3, "uint8"), pre_quant_scale=powers(5), name="static"
+    )
+    return {
+        "eight": eight,
+        "four": oc.QuantLinear.from_grouped(four, activation="asymmetric", pre_quant_scale=powers(64)),
+        "static": static,
+        "matrix": oc.QuantMatrix(np.eye(5, dtype=F), pre_quant_scale=powers(5)),
+    }
+
+
+MODELS_V2 = {
+    "grouped": grouped_model, "text": text_model, "static_matrix": static_matrix_model,
+    "pre_quant_scale": pre_quant_scale_model,
+}  # fmt: skip
 MODELS = {"int8": int8_model, "static": static_model, "int4": int4_model}
 
 

@@ -121,22 +121,23 @@ template <class Isa, class Quantizer>
 void quantize_rows(const QuantizeLhs& task) {
   const std::int64_t whole_steps = task.k / kStepK, rest = task.k % kStepK;
   pack_rows<Isa>(task.rows, task.k, task.dst, [&](std::int64_t m, const auto& put) {
-    const float* x = task.src + m * task.src_stride;
-    const RowQuant rq = choose_row_quant(x, task);
-    task.scale[m] = rq.scale;
-    task.zero_point[m] = rq.zero_point;
-    float tail[kStepK] = {};
-    std::memcpy(tail, x + whole_steps * kStepK, static_cast<std::size_t>(rest) * sizeof(float));
-    const int8x16_t tail_mask = vreinterpretq_s8_u8(first_bytes(rest));
-    if (rq.inverse == 0.0f) {  // the values do not matter, NaN included
-      const int8x16_t z = vdupq_n_s8(static_cast<std::int8_t>(rq.zero_point));
-      for (std::int64_t step = 0; step < whole_steps; ++step) put(step, z);
-      if (rest != 0) put(whole_steps, vandq_s8(z, tail_mask));
-      return;
-    }
-    const Quantizer quantized(rq);
-    for (std::int64_t step = 0; step < whole_steps; ++step) put(step, quantized(x + step * kStepK));
-    if (rest != 0) put(whole_steps, vandq_s8(quantized(tail), tail_mask));
+    with_row(task, m, [&](const auto& x) {
+      const RowQuant rq = choose_row_quant(x, task);
+      task.scale[m] = rq.scale;
+      task.zero_point[m] = rq.zero_point;
+      float tail[kStepK] = {};
+      for (std::int64_t i = 0; i < rest; ++i) tail[i] = x[whole_steps * kStepK + i];
+      const int8x16_t tail_mask = vreinterpretq_s8_u8(first_bytes(rest));
+      if (rq.inverse == 0.0f) {  // the values do not matter, NaN included
+        const int8x16_t z = vdupq_n_s8(static_cast<std::int8_t>(rq.zero_point));
+        for (std::int64_t step = 0; step < whole_steps; ++step) put(step, z);
+        if (rest != 0) put(whole_steps, vandq_s8(z, tail_mask));
+        return;
+      }
+      const Quantizer quantized(rq);
+      for (std::int64_t step = 0; step < whole_steps; ++step) put(step, quantized(x + step * kStepK));
+      if (rest != 0) put(whole_steps, vandq_s8(quantized(static_cast<const float*>(tail)), tail_mask));
+    });
   });
 }
 

@@ -26,10 +26,15 @@ inline Vector in_order(Vector v) {
   return v;
 }
 
+// Four floats of a row.
+inline float32x4_t load_row(const float* x) { return vld1q_f32(x); }
+inline float32x4_t load_row(const ScaledRow& row) { return vmulq_f32(vld1q_f32(row.x), vld1q_f32(row.factor)); }
+
 // The parameters of a row, from min(x, 0) and max(x, 0). FMIN and FMAX return NaN where either operand is NaN, which
 // MINPS and MAXPS do not, so NaN or infinity anywhere in the row shows in the result. Hence no separate maximum of |x|
 // is needed, and both schemes read the row in the same way.
-inline RowQuant choose_row_quant(const float* x, const QuantizeLhs& task) {
+template <class Row>
+RowQuant choose_row_quant(const Row& x, const QuantizeLhs& task) {
   const std::int64_t k = task.k;
   constexpr int kChains = 8;  // independent chains hide the latency
   float32x4_t lo[kChains], hi[kChains];
@@ -40,9 +45,9 @@ inline RowQuant choose_row_quant(const float* x, const QuantizeLhs& task) {
   };
   std::int64_t i = 0;
   for (; i + 4 * kChains <= k; i += 4 * kChains) {
-    unrolled<kChains>([&](auto c) { take(c, vld1q_f32(x + i + 4 * c)); });
+    unrolled<kChains>([&](auto c) { take(c, load_row(x + (i + 4 * c))); });
   }
-  for (; i + 4 <= k; i += 4) take(Index<0>{}, vld1q_f32(x + i));
+  for (; i + 4 <= k; i += 4) take(Index<0>{}, load_row(x + i));
   for (; i < k; ++i) take(Index<0>{}, vdupq_n_f32(x[i]));
   unrolled<kChains - 1>([&](auto c) {
     lo[0] = vminq_f32(lo[0], lo[c + 1]);
@@ -85,8 +90,9 @@ struct FixedQuantizer {
 
   explicit FixedQuantizer(const RowQuant& rq) : requantized(rq.inverse, rq.lo, rq.hi, rq.zero_point) {}
 
-  int8x16_t operator()(const float* x) const {
-    return requantized(vld1q_f32(x), vld1q_f32(x + 4), vld1q_f32(x + 8), vld1q_f32(x + 12));
+  template <class Row>
+  int8x16_t operator()(const Row& x) const {
+    return requantized(load_row(x), load_row(x + 4), load_row(x + 8), load_row(x + 12));
   }
 };
 
@@ -100,14 +106,18 @@ struct DynamicQuantizer {
   explicit DynamicQuantizer(const RowQuant& rq)
       : inverse(vdupq_n_f32(rq.inverse)), zero_point(vdupq_n_s16(static_cast<std::int16_t>(rq.zero_point))) {}
 
-  int16x8_t eight(const float* x) const {
-    const int32x4_t first = vcvtnq_s32_f32(vmulq_f32(vld1q_f32(x), inverse));
-    const int32x4_t last = vcvtnq_s32_f32(vmulq_f32(vld1q_f32(x + 4), inverse));
+  template <class Row>
+  int16x8_t eight(const Row& x) const {
+    const int32x4_t first = vcvtnq_s32_f32(vmulq_f32(load_row(x), inverse));
+    const int32x4_t last = vcvtnq_s32_f32(vmulq_f32(load_row(x + 4), inverse));
     const int16x8_t low_halves = vuzp1q_s16(vreinterpretq_s16_s32(first), vreinterpretq_s16_s32(last));
     return vaddq_s16(low_halves, zero_point);
   }
 
-  int8x16_t operator()(const float* x) const { return vqmovn_high_s16(vqmovn_s16(eight(x)), eight(x + 8)); }
+  template <class Row>
+  int8x16_t operator()(const Row& x) const {
+    return vqmovn_high_s16(vqmovn_s16(eight(x)), eight(x + 8));
+  }
 };
 
 // All ones in the first n of 16 bytes, 0 <= n <= 16.

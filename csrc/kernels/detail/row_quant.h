@@ -79,15 +79,37 @@ inline RowQuant choose_from_range(const QuantizeLhs& task, std::uint32_t max_abs
   return task.asymmetric ? row_quant_asymmetric(max_abs_bits, lo, hi) : row_quant_symmetric(max_abs_bits);
 }
 
+// A row whose elements are multiplied as they are read. Code that takes a row of either kind is a template; each
+// instruction set loads vectors of both, and `+` and `[]` are those of a pointer.
+struct ScaledRow {
+  const float* x;
+  const float* factor;
+
+  float operator[](std::int64_t i) const { return x[i] * factor[i]; }
+  friend ScaledRow operator+(const ScaledRow& row, std::int64_t i) { return {row.x + i, row.factor + i}; }
+};
+
+// use(row) with row m of a task: a pointer to floats, or a ScaledRow. Both tasks have src, src_stride and factor.
+template <class Task, class Use>
+void with_row(const Task& task, std::int64_t m, const Use& use) {
+  const float* x = task.src + m * task.src_stride;
+  if (task.factor == nullptr) {
+    use(x);
+  } else {
+    use(ScaledRow{x, task.factor});
+  }
+}
+
 // Records each row's parameters, which are choose(x), and has put(m, x, parameters) quantize it.
 template <class Choose, class Put>
 void for_each_row(const QuantizeLhs& task, const Choose& choose, const Put& put) {
   for (std::int64_t m = 0; m < task.rows; ++m) {
-    const float* x = task.src + m * task.src_stride;
-    const RowQuant rq = choose(x);
-    task.scale[m] = rq.scale;
-    task.zero_point[m] = rq.zero_point;
-    put(m, x, rq);
+    with_row(task, m, [&](const auto& x) {
+      const RowQuant rq = choose(x);
+      task.scale[m] = rq.scale;
+      task.zero_point[m] = rq.zero_point;
+      put(m, x, rq);
+    });
   }
 }
 

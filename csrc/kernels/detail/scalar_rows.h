@@ -11,19 +11,22 @@
 namespace octavo {
 namespace {
 
-inline RowQuant choose_row_quant(const float* x, const QuantizeLhs& task) {
+template <class Row>
+RowQuant choose_row_quant(const Row& x, const QuantizeLhs& task) {
   std::uint32_t max_abs_bits = 0;
   float lo = 0.0f, hi = 0.0f;
   for (std::int64_t i = 0; i < task.k; ++i) {
-    const std::uint32_t bits = bits_from_float(x[i]) & 0x7fffffffu;
+    const float v = x[i];
+    const std::uint32_t bits = bits_from_float(v) & 0x7fffffffu;
     max_abs_bits = bits > max_abs_bits ? bits : max_abs_bits;
-    lo = x[i] < lo ? x[i] : lo;
-    hi = x[i] > hi ? x[i] : hi;
+    lo = v < lo ? v : lo;
+    hi = v > hi ? v : hi;
   }
   return choose_from_range(task, max_abs_bits, lo, hi);
 }
 
-inline void quantize_row(const float* x, std::int64_t k, const RowQuant& rq, std::int8_t* q) {
+template <class Row>
+void quantize_row(const Row& x, std::int64_t k, const RowQuant& rq, std::int8_t* q) {
   if (rq.inverse == 0.0f) {
     std::memset(q, rq.zero_point, static_cast<std::size_t>(k));
     return;
@@ -37,8 +40,8 @@ inline void quantize_row(const float* x, std::int64_t k, const RowQuant& rq, std
 
 // All rows of a task, `stride` bytes apart, with zeros behind k.
 inline void quantize_rows(const QuantizeLhs& task, std::int64_t stride) {
-  const auto choose = [&](const float* x) { return choose_row_quant(x, task); };
-  for_each_row(task, choose, [&](std::int64_t m, const float* x, const RowQuant& rq) {
+  const auto choose = [&](const auto& x) { return choose_row_quant(x, task); };
+  for_each_row(task, choose, [&](std::int64_t m, const auto& x, const RowQuant& rq) {
     std::int8_t* q = static_cast<std::int8_t*>(task.dst) + m * stride;
     quantize_row(x, task.k, rq, q);
     std::memset(q + task.k, 0, static_cast<std::size_t>(stride - task.k));

@@ -93,9 +93,20 @@ struct Avx2 {
     return _mm_load_si128(reinterpret_cast<const __m128i*>(tail));
   }
 
+  // Eight floats of a row, all of which are there, or n; the others are zero.
+  static __m256 load_row(const float* x) { return _mm256_loadu_ps(x); }
+  static __m256 load_row(const float* x, std::int64_t n) {
+    return n >= 8 ? _mm256_loadu_ps(x) : _mm256_maskload_ps(x, first_lanes(n));
+  }
+  static __m256 load_row(const ScaledRow& row) { return _mm256_mul_ps(load_row(row.x), _mm256_loadu_ps(row.factor)); }
+  static __m256 load_row(const ScaledRow& row, std::int64_t n) {
+    return _mm256_mul_ps(load_row(row.x, n), _mm256_loadu_ps(row.factor));
+  }
+
   // NaN shows in the bit patterns alone: MINPS and MAXPS return their second operand beside one, which is the running
   // value here.
-  static RowQuant choose_row_quant(const float* x, const QuantizeLhs& task) {
+  template <class Row>
+  static RowQuant choose_row_quant(const Row& x, const QuantizeLhs& task) {
     constexpr int kChains = 4;  // independent chains hide the latency
     const __m256i abs_mask = _mm256_set1_epi32(0x7fffffff);
     __m256i top[kChains];
@@ -114,9 +125,9 @@ struct Avx2 {
     const std::int64_t k = task.k;
     std::int64_t i = 0;
     for (; i + 8 * kChains <= k; i += 8 * kChains) {
-      for (int chain = 0; chain < kChains; ++chain) take(chain, _mm256_loadu_ps(x + i + 8 * chain));
+      for (int chain = 0; chain < kChains; ++chain) take(chain, load_row(x + (i + 8 * chain)));
     }
-    for (; i < k; i += 8) take(0, _mm256_maskload_ps(x + i, first_lanes(k - i < 8 ? k - i : 8)));
+    for (; i < k; i += 8) take(0, load_row(x + i, k - i));
     for (int chain = 1; chain < kChains; ++chain) {
       top[0] = _mm256_max_epi32(top[0], top[chain]);
       lo[0] = _mm256_min_ps(lo[0], lo[chain]);
@@ -147,15 +158,13 @@ struct Avx2 {
           flip_(_mm_set1_epi8(static_cast<char>(offset ^ 128))) {}
 
     // Of the floats at x n are there; the others count as zeros.
-    __m128i operator()(const float* x, std::int64_t n) const {
-      const __m128i bytes = bytes_of(words(load_first(x, n)), words(n > 8 ? load_first(x + 8, n - 8) : zero_floats()));
+    template <class Row>
+    __m128i operator()(const Row& x, std::int64_t n) const {
+      const __m128i bytes = bytes_of(words(load_row(x, n)), words(n > 8 ? load_row(x + 8, n - 8) : zero_floats()));
       return _mm_xor_si128(bytes, flip_);  // of q + 128
     }
 
    private:
-    static __m256 load_first(const float* x, std::int64_t n) {
-      return n >= 8 ? _mm256_loadu_ps(x) : _mm256_maskload_ps(x, first_lanes(n));
-    }
     __m256i words(__m256 x) const {
       const __m256 clamped = _mm256_min_ps(_mm256_max_ps(_mm256_mul_ps(x, inverse_), lo_), hi_);
       return _mm256_add_epi32(_mm256_cvtps_epi32(clamped), offset_);

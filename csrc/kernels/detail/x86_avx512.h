@@ -71,9 +71,18 @@ struct Avx512 {
   // Sixteen bytes at x, of which n are there; the others are zero.
   static __m128i load_16(const std::uint8_t* x, std::int64_t n) { return _mm_maskz_loadu_epi8(first_lanes(n), x); }
 
+  // Sixteen floats of a row, all of which are there, or n; the others are zero.
+  static __m512 load_row(const float* x) { return _mm512_loadu_ps(x); }
+  static __m512 load_row(const float* x, std::int64_t n) { return _mm512_maskz_loadu_ps(first_lanes(n), x); }
+  static __m512 load_row(const ScaledRow& row) { return _mm512_mul_ps(load_row(row.x), _mm512_loadu_ps(row.factor)); }
+  static __m512 load_row(const ScaledRow& row, std::int64_t n) {
+    return _mm512_mul_ps(load_row(row.x, n), _mm512_loadu_ps(row.factor));
+  }
+
   // NaN shows in the bit patterns alone: MINPS and MAXPS return their second operand beside one, which is the running
   // value here.
-  static RowQuant choose_row_quant(const float* x, const QuantizeLhs& task) {
+  template <class Row>
+  static RowQuant choose_row_quant(const Row& x, const QuantizeLhs& task) {
     const __m512i abs_mask = _mm512_set1_epi32(0x7fffffff);
     __m512i top[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
     __m512 lo[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()}, hi[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
@@ -86,10 +95,10 @@ struct Avx512 {
     };
     std::int64_t i = 0;
     for (; i + 32 <= task.k; i += 32) {
-      take(0, _mm512_loadu_ps(x + i));
-      take(1, _mm512_loadu_ps(x + i + 16));
+      take(0, load_row(x + i));
+      take(1, load_row(x + (i + 16)));
     }
-    for (; i < task.k; i += 16) take(0, _mm512_maskz_loadu_ps(first_lanes(task.k - i), x + i));
+    for (; i < task.k; i += 16) take(0, load_row(x + i, task.k - i));
     const std::uint32_t max_abs_bits = _mm512_reduce_max_epu32(_mm512_max_epu32(top[0], top[1]));
     const float least = _mm512_reduce_min_ps(_mm512_min_ps(lo[0], lo[1]));
     const float most = _mm512_reduce_max_ps(_mm512_max_ps(hi[0], hi[1]));
@@ -106,8 +115,9 @@ struct Avx512 {
           offset_(_mm512_set1_epi32(rq.zero_point + added)) {}
 
     // Of the floats at x n are there; the others count as zeros.
-    __m128i operator()(const float* x, std::int64_t n) const {
-      const __m512 scaled = _mm512_mul_ps(_mm512_maskz_loadu_ps(first_lanes(n), x), inverse_);
+    template <class Row>
+    __m128i operator()(const Row& x, std::int64_t n) const {
+      const __m512 scaled = _mm512_mul_ps(load_row(x, n), inverse_);
       const __m512 clamped = _mm512_min_ps(_mm512_max_ps(scaled, lo_), hi_);
       return _mm512_cvtepi32_epi8(_mm512_add_epi32(_mm512_cvtps_epi32(clamped), offset_));
     }

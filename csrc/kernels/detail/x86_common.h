@@ -43,8 +43,8 @@ typename Isa::Ints broadcast_4k(const void* a) {
 // Rows as bytes of q + offset, offset 0 or 128. Behind k the rest of 16 bytes holds anything.
 template <class Isa>
 void quantize_bytes(const QuantizeLhs& task, std::int64_t stride, int offset) {
-  const auto choose = [&](const float* x) { return Isa::choose_row_quant(x, task); };
-  for_each_row(task, choose, [&](std::int64_t m, const float* x, const RowQuant& rq) {
+  const auto choose = [&](const auto& x) { return Isa::choose_row_quant(x, task); };
+  for_each_row(task, choose, [&](std::int64_t m, const auto& x, const RowQuant& rq) {
     std::uint8_t* q = static_cast<std::uint8_t*>(task.dst) + m * stride;
     if (rq.inverse == 0.0f) {
       std::memset(q, rq.zero_point + offset, static_cast<std::size_t>(stride));

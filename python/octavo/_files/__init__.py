@@ -3,6 +3,7 @@
 octavo.save, load     save_load     `save`, `load` and the octavo header
                       codecs        which options and tensors each class is stored as, and back: the table
                       grouped       the same for grouped codes
+                      input_scale   the same for scales of inputs
                       fields        options and tensors of one object, as codecs read and write them
                       fits          whether a stored object may take the place of what a model has
                       renaming      names of a file as names of a model that calls things otherwise

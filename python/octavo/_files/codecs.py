@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from octavo._files.fields import Fields, LazyTensor, LazyTensors, Options, lazy, read_bias, read_shape
 from octavo._files.grouped import read_grouped, write_grouped
+from octavo._files.input_scale import SCALE, read_scale, write_scale
 from octavo._files.safetensors import Tensor, dtype_code
 from octavo._layers.arrays.quantized import QuantizedArray
 from octavo._layers.embedding import QuantEmbedding
@@ -33,7 +34,7 @@ __all__ = [
 ]  # fmt: skip
 
 # What a file may hold beyond version 1 of the format, by the names that its header lists.
-FEATURES = ("grouped", "static_matrix", "text")
+FEATURES = ("grouped", "pre_quant_scale", "static_matrix", "text")
 
 
 class Codec(NamedTuple):
@@ -103,6 +104,7 @@ def features_of(layers: Mapping[str, Options]) -> list[str]:
     def wanted(options: Options) -> set[str]:
         own = {
             "grouped": options.get("dtype") == "grouped",
+            "pre_quant_scale": SCALE in options,
             "static_matrix": options.get("type") == QuantMatrix.__name__ and "input" in options,
             "text": options.get("type") == _TEXT,
         }
@@ -247,8 +249,10 @@ def _linear_parts(layer: QuantLinear) -> LazyTensors:
 
 
 def _write_quant_linear(layer: QuantLinear) -> tuple[Options, LazyTensors]:
+    scale_option, scale_part = write_scale(layer)
     if isinstance(layer._weights, GroupedWeights):
-        return write_grouped(layer, layer._weights.codes())
+        options, parts = write_grouped(layer, layer._weights.codes())
+        return options | scale_option, parts | scale_part
     options = linear_options(
         (layer.out_features, layer.in_features),
         _format_of(layer),
@@ -257,7 +261,7 @@ def _write_quant_linear(layer: QuantLinear) -> tuple[Options, LazyTensors]:
         relu=layer.relu,
         call=layer._call_name,
     )
-    return options, _linear_parts(layer)
+    return options | scale_option, _linear_parts(layer) | scale_part
 
 
 def _read_quant_linear(fields: Fields) -> QuantLinear:
@@ -271,8 +275,10 @@ def _read_quant_linear(fields: Fields) -> QuantLinear:
     }
     if dtype == "int4":
         weight = _read_int4(fields)
+        options[SCALE] = read_scale(fields, weight.q.shape[1])
         return QuantLinear.from_grouped(weight, read_bias(fields, len(weight.q)), **options)
     q, scale = _read_int8(fields)
+    options[SCALE] = read_scale(fields, q.shape[1])
     return QuantLinear.from_quantized(q, scale, read_bias(fields, len(q)), **options)
 
 
@@ -315,7 +321,9 @@ def _write_static(layer: StaticQuantLinear) -> tuple[Options, LazyTensors]:
         "name": layer._name,
         "call": layer._call_name,
     }
-    parts = _linear_parts(layer)
+    scale_option, scale_part = write_scale(layer)
+    options |= scale_option
+    parts = _linear_parts(layer) | scale_part
     for key, params in (("input", layer.input_qparams), ("output", layer.output_qparams)):
         if params is not None:
             options[key], more = _write_qparams(params)
@@ -332,6 +340,7 @@ def _read_static(fields: Fields) -> StaticQuantLinear:
         input=_read_part(fields, "input"),
         output=_read_part(fields, "output") if "output" in fields.options else None,
         relu=fields.option("relu", bool),
+        pre_quant_scale=read_scale(fields, weight.shape[1]),
         folded=fields.option("folded", bool),
         name=fields.option("name", str),
         call=fields.option("call", str),

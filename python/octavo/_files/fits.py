@@ -362,11 +362,12 @@ def _matrix(item: QuantLinear | QuantEmbedding, axis: Literal[0, 1]) -> QuantMat
     state = item._state()
     q, scale, zero_point = item.int_repr(), state["scale"], state.get("zero_point")
     activation = item.activation if isinstance(item, QuantLinear) else "symmetric"
+    s = item.pre_quant_scale if isinstance(item, QuantLinear) else None
     if item.dtype != qint4:
-        layer = QuantLinear.from_quantized(q, scale.reshape(-1), None, activation=activation)
+        layer = QuantLinear.from_quantized(q, scale.reshape(-1), None, activation=activation, pre_quant_scale=s)
         return QuantMatrix._made(layer, axis)
     scale_dtype: ScaleDtype = "float16" if scale.dtype == np.float16 else "float32"
     if isinstance(item, QuantLinear):
         scale_dtype = item.scale_dtype
     weight = GroupedWeight(q, scale, zero_point, item.group_size, scale_dtype)
-    return QuantMatrix.from_grouped(weight, axis=axis, activation=activation)
+    return QuantMatrix.from_grouped(weight, axis=axis, activation=activation, pre_quant_scale=s)

@@ -116,6 +116,7 @@ def _like(layer: QuantLinear, source: _Source, bias: NDArray[np.float32] | None)
         bias,
         activation=layer.activation,
         activation_group=layer.activation_group,
+        pre_quant_scale=layer.pre_quant_scale,
         relu=layer.relu,
         call=layer._call_name,
     )
@@ -139,6 +140,12 @@ def _concatenated(layers: list[QuantLinear]) -> QuantLinear:
     for layer in layers[1:]:
         if _form(layer) != _form(first):
             raise ValueError(f"parts must be of one form, got {_form(first)} and {_form(layer)}")
+        s, other = first.pre_quant_scale, layer.pre_quant_scale
+        if s is not None and other is not None and not np.array_equal(s, other):
+            raise ValueError(
+                "parts must have the same pre_quant_scale, because their inputs are quantized once; "
+                "quantize them with one scale, which smooth= finds for layers that are joined beforehand"
+            )
     biases = [layer.bias for layer in layers]
     bias = None if first.bias is None else np.concatenate([b for b in biases if b is not None])
     return _like(first, _joined([_source(layer) for layer in layers]), bias)

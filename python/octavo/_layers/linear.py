@@ -10,10 +10,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from octavo._layers.described import Described
 from octavo._layers.packing import check_weight_shape, empty_result
-from octavo._layers.weights import ActivationScheme, Packed, Weights, from_state, outputs_of, pack
+from octavo._layers.weights import SCALED_VERSION, ActivationScheme, Packed, Weights, from_state, pack, shape_of
 from octavo._numerics.checks import as_activations, as_bias, check_group_size, is_int4
 from octavo._numerics.definition import quantize_weight
 from octavo._numerics.grouped import GroupedCodes
+from octavo._numerics.input_scale import as_input_scale, input_factors, scaled_weight
 from octavo._numerics.int4 import GroupedWeight, ScaleDtype
 from octavo._numerics.params import QParams, QType, QTypeLike, qint8
 from octavo._numerics.rounding import round_nearest, round_search
@@ -61,6 +62,11 @@ class QuantLinear(Described):
         activation_group: with "symmetric": inputs of a row that share a scale, 32, 64, 128 or 256, a multiple of the
             weights' group_size; None: one scale a row. What else these two options ask of the weights is listed under
             `from_grouped`.
+        pre_quant_scale: s (in_features,), positive: x is divided by it as it is quantized, in the same pass, and the
+            weight multiplied by it before it is, which takes outliers out of the inputs (SmoothQuant, AWQ): the layer
+            quantizes x' = x * c[k] and W' = W * s[k], c = fl(1 / s). `octavo.smoothing_scale` finds one, and
+            quantize_dynamic(smooth=...) one for each layer. Checkpoints of NVIDIA's ModelOpt have the name for c, what
+            x is multiplied by: pass 1 / c of these.
         relu: apply ReLU to the result, in the same pass: NaN stays NaN, y > 0 stays, all else is +0.
         call: name of a method that calls the layer, besides ``__call__`` and ``forward``.
 
@@ -88,10 +94,11 @@ class QuantLinear(Described):
         QuantLinear(256 -> 3, int4, group_size=64, activation=symmetric, bias)
     """
 
-    __slots__ = ("__weakref__", "_activation", "_call_name", "_packed", "_relu", "_weights")
+    __slots__ = ("__weakref__", "_activation", "_call_name", "_packed", "_pre_quant_scale", "_relu", "_weights")
 
     _weights: Weights
     _packed: Packed  # that of _weights: one step less for each call
+    _pre_quant_scale: NDArray[np.float32] | None  # s; the packed weights hold fl(1 / s)
 
     def __init__(
         self,
@@ -105,21 +112,26 @@ class QuantLinear(Described):
         rounding: Rounding | None = None,
         activation: ActivationScheme = "symmetric",
         activation_group: int | None = None,
+        pre_quant_scale: ArrayLike | None = None,
         relu: bool = False,
         call: str = "forward",
     ) -> None:
         w = as_real(weight, "weight")
+        own: dict[str, Any] = {
+            "activation": activation, "activation_group": activation_group, "pre_quant_scale": pre_quant_scale,
+            "relu": relu, "call": call,
+        }  # fmt: skip
         if is_int4(dtype, group_size=group_size, symmetric=symmetric, scale_dtype=scale_dtype, rounding=rounding):
             check_group_size(group_size)
             check_weight_shape(w, activation, int4=True, group_size=group_size, symmetric=symmetric)
+            w = scaled_weight(w, as_input_scale(pre_quant_scale, w.shape[1]))
             grouped = _ROUNDERS[rounding or "search"](
                 w, group_size=group_size, symmetric=symmetric, scale_dtype=scale_dtype
             )
-            self._set(grouped, bias, activation=activation, activation_group=activation_group, relu=relu, call=call)
+            self._set(grouped, bias, **own)
             return
         check_weight_shape(w, activation)
-        q = quantize_weight(w)
-        self._set(q, bias, activation=activation, activation_group=activation_group, relu=relu, call=call)
+        self._set(quantize_weight(scaled_weight(w, as_input_scale(pre_quant_scale, w.shape[1]))), bias, **own)
 
     @classmethod
     def from_quantized(
@@ -130,6 +142,7 @@ class QuantLinear(Described):
         *,
         activation: ActivationScheme = "symmetric",
         activation_group: int | None = None,
+        pre_quant_scale: ArrayLike | None = None,
         relu: bool = False,
         call: str = "forward",
     ) -> QuantLinear:
@@ -139,6 +152,7 @@ class QuantLinear(Described):
             weight: int8 (out_features, in_features); every value is exact, -128 included.
             scale: (out_features,) float32, positive and finite, or one number for all.
             bias, activation, activation_group, relu, call: as for ``QuantLinear``.
+            pre_quant_scale: likewise; the integers are those of W * s already.
 
         Raises:
             TypeError: weight is not an int8 array.
@@ -152,7 +166,10 @@ class QuantLinear(Described):
         """
         layer = cls.__new__(cls)
         q, s_w = int8_weight(weight, scale, activation, remedy="QuantLinear(weight) quantizes floats")
-        layer._set((q, s_w), bias, activation=activation, activation_group=activation_group, relu=relu, call=call)
+        layer._set(
+            (q, s_w), bias, activation=activation, activation_group=activation_group, pre_quant_scale=pre_quant_scale,
+            relu=relu, call=call,
+        )  # fmt: skip
         return layer
 
     @classmethod
@@ -163,6 +180,7 @@ class QuantLinear(Described):
         *,
         activation: ActivationScheme = "symmetric",
         activation_group: int | None = None,
+        pre_quant_scale: ArrayLike | None = None,
         relu: bool = False,
         call: str = "forward",
     ) -> QuantLinear:
@@ -172,6 +190,7 @@ class QuantLinear(Described):
             weight: a `GroupedWeight`, as the functions of `octavo.rounding` give it, or `GroupedCodes`, as files hold
                 weights: codes of 4 or 8 bits in groups with scales, minima, zero points or two levels of scales.
             bias, activation, activation_group, relu, call: as for ``QuantLinear``.
+            pre_quant_scale: likewise; the integers are those of W * s already.
 
         Raises:
             TypeError: weight is neither of the two.
@@ -198,7 +217,10 @@ class QuantLinear(Described):
                 'QuantLinear(weight, dtype="int4") quantizes floats'
             )
         layer = cls.__new__(cls)
-        layer._set(weight, bias, activation=activation, activation_group=activation_group, relu=relu, call=call)
+        layer._set(
+            weight, bias, activation=activation, activation_group=activation_group, pre_quant_scale=pre_quant_scale,
+            relu=relu, call=call,
+        )  # fmt: skip
         return layer
 
     @classmethod
@@ -239,19 +261,23 @@ class QuantLinear(Described):
         *,
         activation: ActivationScheme,
         activation_group: int | None = None,
+        pre_quant_scale: ArrayLike | None = None,
         relu: bool,
         call: str,
     ) -> None:
         if not call.isidentifier():
             raise ValueError(f"call must be the name of a method, got {call!r}")
-        outputs = outputs_of(weight)
+        outputs, inputs = shape_of(weight)
+        s = as_input_scale(pre_quant_scale, inputs)
         self._weights = pack(
             weight,
             as_bias(bias, outputs),
             activation=activation,
             activation_group=activation_group,
+            input_factor=None if s is None else input_factors(s),
             relu=bool(relu),
         )
+        self._pre_quant_scale = s
         self._packed = self._weights.packed
         self._activation: ActivationScheme = activation
         self._relu = bool(relu)
@@ -354,12 +380,20 @@ class QuantLinear(Described):
         return self._weights.activation_group
 
     @property
+    def pre_quant_scale(self) -> NDArray[np.float32] | None:
+        """s (in,), by which x is divided as it is quantized; read-only. None: there is none."""
+        return None if self._pre_quant_scale is None else read_only(self._pre_quant_scale.view())
+
+    @property
     def relu(self) -> bool:
         """Whether the result goes through ReLU."""
         return self._relu
 
     def int_repr(self) -> NDArray[Any]:
-        """The integer weights q_w (out, in), unpacked: a new array, uint8 of grouped codes that are unsigned."""
+        """The integer weights q_w (out, in), unpacked: a new array, uint8 of grouped codes that are unsigned.
+
+        With a `pre_quant_scale` they, and `scale`, are those of W * s.
+        """
         return self._packed.int_repr()
 
     @property
@@ -382,9 +416,9 @@ class QuantLinear(Described):
     def weight(self) -> NDArray[np.float32]:
         """The weights as the layer sees them, (out, in) float32, dequantized on demand; read-only.
 
-        (q_w - z_w) * s_w, and with minima what `GroupedCodes` defines.
+        (q_w - z_w) * s_w, and with minima what `GroupedCodes` defines; with a `pre_quant_scale`, that times fl(1 / s).
         """
-        return read_only(self._weights.dequantize())
+        return read_only(self._per_input(self._weights.dequantize()))
 
     def grouped(self) -> GroupedCodes:
         """The weights in their own form, from which `from_grouped` makes an equal layer.
@@ -401,16 +435,23 @@ class QuantLinear(Described):
 
     def _weight_rows(self, outputs: NDArray[np.int64]) -> NDArray[np.float32]:
         """weight[outputs], dequantized alone."""
-        return self._weights.rows(outputs)
+        return self._per_input(self._weights.rows(outputs))
 
     def _weight_columns(self, inputs: NDArray[np.int64]) -> NDArray[np.float32]:
         """weight.T[inputs], dequantized alone."""
-        return self._weights.columns(inputs)
+        columns = self._weights.columns(inputs)
+        return (
+            columns if self._pre_quant_scale is None else columns * input_factors(self._pre_quant_scale)[inputs, None]
+        )
+
+    def _per_input(self, weight: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Dequantized integers (..., in) as weights of x itself."""
+        return weight if self._pre_quant_scale is None else weight * input_factors(self._pre_quant_scale)
 
     @property
     def nbytes(self) -> int:
         """Bytes the layer holds: packed weights with their padding, scales, zero points, column sums and bias."""
-        return self._packed.nbytes
+        return self._packed.nbytes + (0 if self._pre_quant_scale is None else self._pre_quant_scale.nbytes)
 
     def _described(self) -> tuple[str, str, dict[str, Any]]:
         return f"{self.in_features} -> {self.out_features}", self.dtype.name[1:], self._options()
@@ -419,6 +460,7 @@ class QuantLinear(Described):
         return {
             **self._weights.options(),
             "activation": self._activation,
+            "pre_quant_scale": self._pre_quant_scale is not None,
             "bias": self._packed.bias() is not None,
             "relu": self._relu,
         }
@@ -434,11 +476,14 @@ class QuantLinear(Described):
 
     def _state(self) -> dict[str, Any]:
         """All that the layer is, in arrays and plain values: canonical integers, four-bit ones two a byte."""
+        s = self._pre_quant_scale
+        scaled: dict[str, Any] = {} if s is None else {"version": SCALED_VERSION, "pre_quant_scale": s}
         return self._weights.state() | {
             "bias": self._packed.bias(),
             "activation": self._activation,
             "relu": self._relu,
             "call": self._call_name,
+            **scaled,
         }
 
 

@@ -54,7 +54,7 @@ class QuantMatrix(Described, MatrixStandIn):
         dtype: "int8" or "int4".
         axis: 1 or 0: the axis of the products' outputs, which scales run along.
         group_size, symmetric, scale_dtype, rounding: of int4, as for `QuantLinear`; groups lie along the other axis.
-        activation, activation_group: how the other operand's rows are quantized, as for `QuantLinear`.
+        activation, activation_group, pre_quant_scale: how the other operand's rows are quantized, as for `QuantLinear`.
 
     Raises:
         TypeError: w does not hold real floats.
@@ -99,6 +99,7 @@ class QuantMatrix(Described, MatrixStandIn):
         rounding: Rounding | None = None,
         activation: ActivationScheme = "symmetric",
         activation_group: int | None = None,
+        pre_quant_scale: ArrayLike | None = None,
     ) -> None:
         a = as_real(w, "w")
         if a.ndim != 2:
@@ -117,6 +118,7 @@ class QuantMatrix(Described, MatrixStandIn):
             rounding=rounding,
             activation=activation,
             activation_group=activation_group,
+            pre_quant_scale=pre_quant_scale,
         )
         self._hold(layer, 1 if axis else 0)
 
@@ -128,17 +130,20 @@ class QuantMatrix(Described, MatrixStandIn):
         axis: int = 1,
         activation: ActivationScheme = "symmetric",
         activation_group: int | None = None,
+        pre_quant_scale: ArrayLike | None = None,
     ) -> QuantMatrix:
         """A matrix from integers in groups, as `octavo.rounding` or a file gives them for W (outputs, inputs).
 
         Args:
             weight: the matrix itself with axis=0; its transpose with axis=1.
-            axis, activation, activation_group: as for ``QuantMatrix``.
+            axis, activation, activation_group, pre_quant_scale: as for ``QuantMatrix``.
 
         Raises:
             TypeError, ValueError: as for `QuantLinear.from_grouped`.
         """
-        layer = QuantLinear.from_grouped(weight, activation=activation, activation_group=activation_group)
+        layer = QuantLinear.from_grouped(
+            weight, activation=activation, activation_group=activation_group, pre_quant_scale=pre_quant_scale
+        )
         return cls._made(layer, 1 if axis else 0)
 
     @classmethod

@@ -45,13 +45,25 @@ def check_weight_shape(
 
 
 def pack_int8(
-    q: NDArray[np.int8], scale: NDArray[np.float32], bias: NDArray[np.float32] | None, activation: str, *, relu: bool
+    q: NDArray[np.int8],
+    scale: NDArray[np.float32],
+    bias: NDArray[np.float32] | None,
+    activation: str,
+    *,
+    relu: bool,
+    input_factor: NDArray[np.float32] | None = None,
 ) -> _core.PackedLinear:
-    return _core.PackedLinear(q, scale, bias, asymmetric=activation == "asymmetric", relu=relu)
+    asymmetric = activation == "asymmetric"
+    return _core.PackedLinear(q, scale, bias, asymmetric=asymmetric, relu=relu, input_factor=input_factor)
 
 
 def pack_grouped(
-    weight: GroupedWeight, bias: NDArray[np.float32] | None, activation: str, *, relu: bool
+    weight: GroupedWeight,
+    bias: NDArray[np.float32] | None,
+    activation: str,
+    *,
+    relu: bool,
+    input_factor: NDArray[np.float32] | None = None,
 ) -> _core.PackedLinearInt4:
     return _core.PackedLinearInt4(
         weight.q,
@@ -61,6 +73,7 @@ def pack_grouped(
         group_k=weight.group_size or 0,
         asymmetric=activation == "asymmetric",
         relu=relu,
+        input_factor=input_factor,
     )
 
 

@@ -19,6 +19,7 @@ from octavo._util.pickling import pickled
 __all__ = ["StaticQuantLinear"]
 
 _STATE_VERSION = 1
+_SCALED_VERSION = 2  # with a pre_quant_scale
 _ANY_OUTPUT = (1.0, 0, 0, 1)  # not looked at where the result is float32
 
 
@@ -35,6 +36,8 @@ class StaticQuantLinear(QuantLinear):
         input: s_x and z_x, per tensor, int8 or uint8: how a float x is quantized.
         output: the parameters of the result, per tensor, int8 or uint8; None for a float32 result.
         relu: apply ReLU to y.
+        pre_quant_scale: as for `QuantLinear`: the integers are those of W * s, and `input` is of x / s. Such a layer
+            takes floats alone.
         folded: relu stands for a ReLU that the model's code applies to the result: the integers may then be used behind
             np.maximum(q, 0) alone, and every other use of them raises RuntimeError.
         name: the layer's place in the model, for messages.
@@ -69,6 +72,7 @@ class StaticQuantLinear(QuantLinear):
         input: QParams,
         output: QParams | None = None,
         relu: bool = False,
+        pre_quant_scale: ArrayLike | None = None,
         folded: bool = False,
         name: str = "",
         call: str = "forward",
@@ -80,7 +84,7 @@ class StaticQuantLinear(QuantLinear):
         with np.errstate(all="ignore"):
             if not np.isfinite(input.scale * s_w).all():
                 raise ValueError(f"input scale {input.scale} times the largest weight scale {s_w.max()} is infinite")
-        self._set((q, s_w), bias, activation="asymmetric", relu=relu, call=call)
+        self._set((q, s_w), bias, activation="asymmetric", pre_quant_scale=pre_quant_scale, relu=relu, call=call)
         self._input, self._output, self._name = input, output, str(name)
         self._folded = self._label() if folded else None
         self._input_numbers = kernel_numbers(input)
@@ -121,6 +125,11 @@ class StaticQuantLinear(QuantLinear):
     def _rows(self, x: Any) -> tuple[NDArray[Any], tuple[float, int, int, int], tuple[int, ...], np.dtype[Any]]:
         """x as (m, in) contiguous rows, float32 or integers; their parameters; leading shape; the result's dtype."""
         if type(x) is QuantizedArray:
+            if self._pre_quant_scale is not None:
+                raise TypeError(
+                    f"{self._label()} has a pre_quant_scale, which divides floats, and got a QuantizedArray; "
+                    "pass x.dequantize(), or fold the scale into what makes x"
+                )
             try:
                 require_per_tensor_8_bit(x.qparams, "x")
             except TypeError as error:
@@ -205,7 +214,10 @@ class StaticQuantLinear(QuantLinear):
     def _options(self) -> dict[str, Any]:
         output = "float32" if self._output is None else _short(self._output)
         bias, relu = self._packed.bias() is not None, self._relu
-        return {"input": _short(self._input), "output": output, "bias": bias, "relu": relu}
+        scaled = self._pre_quant_scale is not None
+        return {
+            "input": _short(self._input), "output": output, "pre_quant_scale": scaled, "bias": bias, "relu": relu,
+        }  # fmt: skip
 
     def __deepcopy__(self, memo: dict[int, Any]) -> QuantLinear:
         layer = super().__deepcopy__(memo)
@@ -217,6 +229,8 @@ class StaticQuantLinear(QuantLinear):
         return _static_from_state, (self._state(),)
 
     def _state(self) -> dict[str, Any]:
+        s = self._pre_quant_scale
+        scaled: dict[str, Any] = {} if s is None else {"version": _SCALED_VERSION, "pre_quant_scale": s}
         return {
             "version": _STATE_VERSION,
             "weight": self.int_repr(),
@@ -228,6 +242,7 @@ class StaticQuantLinear(QuantLinear):
             "folded": self._folded is not None,
             "name": self._name,
             "call": self._call_name,
+            **scaled,
         }
 
 
@@ -236,9 +251,9 @@ def _static_from_state(state: dict[str, Any]) -> StaticQuantLinear:
     """What a pickle calls. Canonical integers, packed anew for the machine that loads them."""
     state = dict(state)
     version = state.pop("version")
-    if version != _STATE_VERSION:
+    if version not in (_STATE_VERSION, _SCALED_VERSION):
         raise ValueError(
-            f"this StaticQuantLinear was pickled with format {version}, this octavo reads {_STATE_VERSION}"
+            f"this StaticQuantLinear was pickled with format {version}, this octavo reads 1 to {_SCALED_VERSION}"
         )
     return StaticQuantLinear(state.pop("weight"), state.pop("scale"), state.pop("bias"), **state)
 

@@ -4,7 +4,8 @@
     Int4Weights       int4 in groups of any multiple of 32, plain int8 activations
     GroupedWeights    all other: 4- and 8-bit codes with minima or two levels of scales, int16 activations or in groups
 
-The compiled objects share try_call, forward, int_repr, int_rows, int_columns, bias, nbytes, in_features, out_features.
+The compiled objects share try_call, forward, int_repr, int_rows, int_columns, bias, input_factor, nbytes, in_features,
+out_features.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from octavo._numerics.int4 import GroupedWeight, ScaleDtype, pack_int4, unpack_i
 from octavo._numerics.params import QType, qint4, qint8, quint4, quint8
 
 __all__ = [
+    "SCALED_VERSION",
     "ActivationScheme",
     "GroupedWeights",
     "Int4Weights",
@@ -39,11 +41,13 @@ __all__ = [
     "Weights",
     "as_codes",
     "from_state",
-    "outputs_of",
     "pack",
+    "shape_of",
 ]
 
 ActivationScheme = Literal["symmetric", "asymmetric", "int16"]
+
+SCALED_VERSION = 4  # of the state of a layer with a pre_quant_scale, whatever the format of its weights
 
 Floats = NDArray[np.float32]
 
@@ -268,8 +272,8 @@ def from_state(state: dict[str, Any]) -> Any:
         ValueError: the state is of a format that this octavo does not know.
     """
     version, dtype = state.pop("version"), state.pop("dtype", "int8")  # version 1: int8 alone, without saying so
-    if (version, dtype) not in ((1, "int8"), (2, "int8"), (2, "int4"), (3, "grouped")):
-        raise ValueError(f"this QuantLinear was pickled with format {version}, this octavo reads 1 to 3")
+    if (version, dtype) not in ((1, "int8"), (2, "int8"), (2, "int4"), (3, "grouped")) and version != SCALED_VERSION:
+        raise ValueError(f"this QuantLinear was pickled with format {version}, this octavo reads 1 to {SCALED_VERSION}")
     if dtype == "int8":
         return state.pop("weight"), state.pop("scale")
     if dtype == "int4":
@@ -298,11 +302,13 @@ def as_codes(weight: GroupedWeight) -> GroupedCodes:
     return GroupedCodes(weight.q, scale, 4, size, zero_point=weight.zero_point)
 
 
-def outputs_of(weight: tuple[NDArray[np.int8], Floats] | GroupedWeight | GroupedCodes) -> int:
-    """Rows of weights in any form that `pack` takes."""
+def shape_of(weight: tuple[NDArray[np.int8], Floats] | GroupedWeight | GroupedCodes) -> tuple[int, int]:
+    """(outputs, inputs) of weights in any form that `pack` takes."""
     if isinstance(weight, tuple):
-        return len(weight[0])
-    return len(weight.q if isinstance(weight, GroupedWeight) else weight.codes)
+        n, k = weight[0].shape
+    else:
+        n, k = (weight.q if isinstance(weight, GroupedWeight) else weight.codes).shape
+    return n, k
 
 
 def pack(
@@ -311,6 +317,7 @@ def pack(
     *,
     activation: ActivationScheme,
     activation_group: int | None,
+    input_factor: Floats | None = None,
     relu: bool,
 ) -> Weights:
     """Packs weights for the kernels: (q, scale) of int8 weights, int4 groups, or any grouped codes.
@@ -322,17 +329,23 @@ def pack(
     if isinstance(weight, tuple):
         q, scale = weight
         if plain:
-            return Int8Weights(pack_int8(q, scale, bias, activation, relu=relu))
+            return Int8Weights(pack_int8(q, scale, bias, activation, relu=relu, input_factor=input_factor))
         weight = GroupedCodes(np.ascontiguousarray(q), np.ascontiguousarray(scale[:, None], np.float32))
     if isinstance(weight, GroupedWeight):
         if plain:
-            return Int4Weights(pack_grouped(weight, bias, activation, relu=relu), weight.group_size)
+            packed = pack_grouped(weight, bias, activation, relu=relu, input_factor=input_factor)
+            return Int4Weights(packed, weight.group_size)
         weight = as_codes(weight)
-    return _pack_codes(weight, bias, activation, activation_group, relu)
+    return _pack_codes(weight, bias, activation, activation_group, relu, input_factor)
 
 
 def _pack_codes(
-    w: GroupedCodes, bias: Floats | None, activation: ActivationScheme, activation_group: int | None, relu: bool
+    w: GroupedCodes,
+    bias: Floats | None,
+    activation: ActivationScheme,
+    activation_group: int | None,
+    relu: bool,
+    input_factor: Floats | None,
 ) -> GroupedWeights:
     check_combination(w, activation, activation_group)
     signed, size = w.codes.dtype == np.int8, w.group_size or w.shape[1]
@@ -359,5 +372,6 @@ def _pack_codes(
         activation=activation,
         activation_group=activation_group or 0,
         relu=relu,
+        input_factor=input_factor,
     )
     return GroupedWeights(packed, w.bits, w.group_size, activation_group)

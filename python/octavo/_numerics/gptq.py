@@ -19,6 +19,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
+from octavo._numerics.input_scale import input_factors
 from octavo._numerics.int4 import GroupedWeight, ScaleDtype
 from octavo._numerics.rounding import as_weight, power_of_two, round_groups, round_search, zero_weight
 from octavo._util.arrays import as_real_array
@@ -129,6 +130,16 @@ class InputStatistics:
     def importance(self) -> Doubles:
         """The mean of x[k]^2, (K,): `importance` of `octavo.round_search`."""
         return self._squares / max(self.rows, 1)
+
+    @quiet
+    def scaled(self, scale: npt.NDArray[np.float32]) -> InputStatistics:
+        """Those of the inputs x * fl(1 / scale), which a layer with that `pre_quant_scale` quantizes."""
+        c = input_factors(scale).astype(np.float64)
+        other = InputStatistics(self.in_features, products=False)
+        other.rows, other._squares = self.rows, self._squares * c * c
+        if self._products is not None:
+            other._products = self.hessian * c[:, None] * c
+        return other
 
 
 @quiet

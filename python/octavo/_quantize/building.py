@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from octavo._layers.hollow import fill
 from octavo._layers.linear import QuantLinear
@@ -30,6 +31,7 @@ class Builder:
         types: of their weights, by their ids.
         options: of their weights.
         rounded: four-bit weights that calibration has rounded already, by the ids of their targets.
+        scales: of the inputs of targets that have them, by their ids.
         check: whether each layer must compute what its spec says.
     """
 
@@ -39,10 +41,13 @@ class Builder:
         types: Mapping[int, QType],
         options: WeightOptions,
         rounded: Mapping[int, GroupedWeight],
+        scales: Mapping[int, NDArray[np.float32]],
         *,
         check: bool,
     ) -> None:
         self._arguments = {id(t.original): options.arguments(types[id(t.original)]) for t in targets}
+        for held, scale in scales.items():
+            self._arguments[held]["pre_quant_scale"] = scale
         self._rounded = rounded
         self._check = check
         # Taken before any float array is freed, whose address another could get.
@@ -51,8 +56,9 @@ class Builder:
 
     def _key(self, target: Target) -> tuple[Any, ...] | None:
         """Equal for layers that become the same; None for one that becomes its own."""
-        arrays = _held_arrays(target) if target.is_linear and id(target.original) not in self._rounded else None
         arguments = self._arguments[id(target.original)]
+        own = id(target.original) in self._rounded or "pre_quant_scale" in arguments
+        arrays = _held_arrays(target) if target.is_linear and not own else None
         return None if arrays is None else (type(target.original), target.spec, arrays, tuple(arguments.items()))
 
     def key(self, target: Target) -> object:
@@ -123,10 +129,11 @@ class Builder:
         try:
             if target.counterpart is not None:  # octavo's own class, by exact type: what it computes is known
                 return target.counterpart.from_float(target.original, **arguments)
-            grouped, activation = self._rounded.get(id(target.original)), arguments["activation"]
+            grouped = self._rounded.get(id(target.original))
+            inputs = {name: arguments[name] for name in ("activation", "pre_quant_scale") if name in arguments}
             if target.spec is None:
                 if grouped is not None:
-                    return QuantMatrix.from_grouped(grouped, axis=target.axis or 0, activation=activation)
+                    return QuantMatrix.from_grouped(grouped, axis=target.axis or 0, **inputs)
                 return QuantMatrix(target.original, axis=target.axis or 0, **arguments)
             spec = target.spec
             weight, bias = read_layer(target.original, spec)
@@ -134,7 +141,7 @@ class Builder:
                 "relu": spec.activation == "relu", "call": "forward" if spec.call == "__call__" else spec.call,
             }  # fmt: skip
             if grouped is not None:
-                return QuantLinear.from_grouped(grouped, bias, activation=activation, **own)
+                return QuantLinear.from_grouped(grouped, bias, **inputs, **own)
             return QuantLinear(weight, bias, **own, **arguments)
         except (TypeError, ValueError) as error:
             raise target.refused(error, hint=self._check) from error

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy.typing as npt
 from octavo._layers.linear import Layout, QuantLinear
 from octavo._models import walk as tree
 from octavo._numerics.gptq import InputStatistics, as_statistics, round_gptq
+from octavo._numerics.input_scale import scaled_weight
 from octavo._numerics.int4 import GroupedWeight, ScaleDtype
 from octavo._numerics.params import qint4
 from octavo._numerics.rounding import as_weight, round_nearest, round_search
@@ -28,7 +30,13 @@ __all__ = ["RoundingComparison", "RoundingErrors", "compare_rounding", "rounded_
 
 
 def rounded_weights(
-    model: Any, targets: list[Target], options: WeightOptions, calibration: Calibration, *, check: bool
+    model: Any,
+    targets: list[Target],
+    options: WeightOptions,
+    calibration: Calibration,
+    *,
+    scales: Mapping[int, npt.NDArray[np.float32]] = MappingProxyType({}),
+    check: bool,
 ) -> dict[int, GroupedWeight]:
     """The rounded weights, by the id of the layer or array. The model is left as it is.
 
@@ -39,6 +47,7 @@ def rounded_weights(
         model: the model.
         targets: linear layers and arrays whose weights are to have four bits.
         options, calibration: how.
+        scales: of inputs, by the id of the layer or array: what is rounded is the weight times the scale.
         check: whether to check each layer before the model runs.
 
     Raises:
@@ -57,7 +66,10 @@ def rounded_weights(
         progress=calibration.progress,
     )
     for target, statistics in shown(known, "rounding", "weight", calibration.progress, total=len(targets)):
-        weight = target.weight()
+        s = scales.get(id(target.original))
+        weight = scaled_weight(target.weight(), s)
+        if s is not None:
+            statistics = statistics.scaled(s)
         if statistics.rows == 0:
             if target.spec is not None:  # an array may be looked up without any product
                 warn_caller(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, TypedDict, TypeVar, Unpack, overload
 
-from numpy.typing import NDArray
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from octavo._layers.embedding import QuantEmbedding
 from octavo._layers.hollow import empty
@@ -22,6 +23,7 @@ from octavo._quantize.batches import Forward, run_model
 from octavo._quantize.building import Builder
 from octavo._quantize.calibrated import RoundingErrors, rounded_weights
 from octavo._quantize.checking import check_functions
+from octavo._quantize.input_scales import scales_of_inputs
 from octavo._quantize.measure import measured, random_rows, signal_to_noise
 from octavo._quantize.options import Calibration, Dtypes, Measuring, WeightOptions, as_dtypes
 from octavo._quantize.report import Outcome, QuantizationReport, report_of
@@ -56,6 +58,7 @@ class _Options(TypedDict, total=False):
     progress: bool
     rounding_report: Callable[[RoundingErrors], object] | None
     activation: ActivationScheme
+    pre_quant_scale: Mapping[str, ArrayLike] | None
     inplace: bool
     check: bool
 
@@ -107,6 +110,7 @@ def quantize_dynamic(
     progress: bool = False,
     rounding_report: Callable[[RoundingErrors], object] | None = None,
     activation: ActivationScheme = "symmetric",
+    pre_quant_scale: Mapping[str, ArrayLike] | None = None,
     inplace: bool = False,
     check: bool = True,
 ) -> Any:
@@ -154,6 +158,8 @@ def quantize_dynamic(
             ways.
         activation: how `QuantLinear` quantizes its input: "symmetric", "asymmetric" or, for layers and arrays that are
             not recurrent, "int16".
+        pre_quant_scale: a scale of the inputs of each linear layer or array that has one, by path: `find_smoothing`
+            finds them, or a checkpoint has them. See `QuantLinear`.
         inplace: change the model itself. Every replacement is built on trial first, so an error leaves the model as it
             was; then the layers are quantized one by one, each giving up its float weights before the next. At most
             one layer is in memory twice. Where memory runs out all the same, or Ctrl-C comes, the layers that are not
@@ -206,9 +212,10 @@ def quantize_dynamic(
     found = find_targets(model, choice, arrays, layout=layout, min_size=min_size, check_shape=options.check_shape)
     types, why = _weight_types(found, options)
     targets = [target for target in found.chosen if id(target.original) in types]
-    rounded = {} if batches is None else _calibrated(model, targets, types, options, batches, check)
+    scales = scales_of_inputs(pre_quant_scale, targets)
+    rounded = {} if batches is None else _calibrated(model, targets, types, options, batches, scales, check)
     rows = None if x is None else first_rows(model, [target for target in targets if target.is_linear], x, forward)
-    builder = Builder(targets, types, options, rounded, check=check)
+    builder = Builder(targets, types, options, rounded, scales, check=check)
     outcomes, slow = _outcomes(builder, targets, measuring, rows, inplace)
     targets = [target for target in targets if id(target.original) in outcomes]
     _warn(targets, outcomes, rows)
@@ -253,13 +260,14 @@ def _calibrated(
     types: Mapping[int, QType],
     options: WeightOptions,
     calibration: Calibration,
+    scales: Mapping[int, NDArray[np.float32]],
     check: bool,
 ) -> dict[int, GroupedWeight]:
     """The four-bit weights of linear layers and arrays that calibration rounds, by the targets' ids."""
     linear = [t for t in targets if t.is_linear and types[id(t.original)] == qint4]
     if not linear:
         raise ValueError("calibration is for linear layers and arrays, and neither is named; others need none")
-    return rounded_weights(model, linear, options, calibration, check=check)
+    return rounded_weights(model, linear, options, calibration, scales=scales, check=check)
 
 
 def _outcomes(

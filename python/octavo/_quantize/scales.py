@@ -20,8 +20,9 @@ LARGE_SPREAD = 1e3
 _NOTHING = 2.0**-40  # of the largest range: columns below it do nothing
 
 _REMEDY = (
-    "scale the features before training (sklearn.preprocessing.StandardScaler), smooth (divide the large inputs by a "
-    "factor and multiply their weights by it), or leave these in float: dtype={{'': 'int8', {path!r}: None}}"
+    "scale the features before training (sklearn.preprocessing.StandardScaler), smooth them "
+    "(pre_quant_scale=octavo.find_smoothing(model, batches, ...).scales), or leave these in float: "
+    "dtype={{'': 'int8', {path!r}: None}}"
 )
 
 

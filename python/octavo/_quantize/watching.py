@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +19,18 @@ from octavo._quantize.batches import Forward, refuse_several
 from octavo._quantize.targets import Target
 from octavo._util.progress import with_bar
 
-__all__ = ["first_rows", "input_statistics", "shown", "watched"]
+__all__ = ["first_rows", "gather", "input_statistics", "shown", "watched"]
 
 _T = TypeVar("_T")
 
 # Statistics held at a time, 8 K^2 bytes a layer; the model is run again for the layers beyond.
 _MAX_STATISTICS_BYTES = 2 << 30
+
+
+class Gathered(Protocol):
+    """What takes a layer's inputs."""
+
+    def update(self, x: Any) -> None: ...
 
 
 def watched(target: Target, update: Callable[[Any], None]) -> Any:
@@ -88,9 +94,27 @@ def _gathered(
 ) -> list[InputStatistics]:
     """Statistics of the inputs of those in `run`: a copy of the model runs on each batch once."""
     gathered = [InputStatistics(target.weight().shape[1], products=products) for target in run]
+    gather(model, run, gathered, batches, forward, progress=progress)
+    return gathered
+
+
+def gather(
+    model: Any,
+    targets: Sequence[Target],
+    statistics: Sequence[Gathered],
+    batches: Iterable[Any],
+    forward: Forward,
+    *,
+    progress: bool,
+) -> None:
+    """Updates the statistics of each one's inputs: a copy of the model runs on each batch once.
+
+    Raises:
+        TypeError, ValueError: an input does not fit (the layer is named), or there is no batch.
+    """
     replaced = {
-        id(target.original): watched(target, _named(statistics.update, target.path))
-        for target, statistics in zip(run, gathered, strict=True)
+        id(target.original): watched(target, _named(of.update, target.path))
+        for target, of in zip(targets, statistics, strict=True)
     }
     running, count = tree.copy_with(model, replaced), 0
     for count, batch in enumerate(shown(batches, "calibrating", "batch", progress), start=1):
@@ -101,7 +125,6 @@ def _gathered(
             raise
     if count == 0:
         raise ValueError("calibration must hold at least one batch, got none; a generator can be used only once")
-    return gathered
 
 
 def shown(items: Iterable[_T], what: str, unit: str, progress: bool, *, total: int | None = None) -> Iterable[_T]:

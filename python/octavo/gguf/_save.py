@@ -122,6 +122,8 @@ def _tensors(package: Any, name: str, value: Any, patterns: Mapping[str, str]) -
 
 def _blocks(layer: QuantLinear) -> tuple[NDArray[Any], str]:
     """Rows of blocks, and their type."""
+    if layer.pre_quant_scale is not None:
+        raise ValueError("it has a pre_quant_scale, which GGUF has no place for; pass .weight to quantize it anew")
     weights = layer._weights
     w = weights.codes() if isinstance(weights, GroupedWeights) else None
     plain = w is not None and w.group_size == 32 and w.codes.dtype == np.int8 and w.scale.dtype == np.float16

@@ -15,6 +15,7 @@ from octavo._layers.stubs import Quantize
 from octavo._models import walk as tree
 from octavo._models.paths import find
 from octavo._numerics.definition import quantize
+from octavo._numerics.input_scale import scaled_weight
 from octavo._numerics.params import QParams, qint8
 from octavo._quantize.qconfig import QConfig
 from octavo._quantize.static.observed import ObservedMatrix, Prepared, PreparedLinear, observed_layers
@@ -142,7 +143,7 @@ def _static_layer(layer: PreparedLinear, ranges: Ranges) -> StaticQuantLinear:
     name, call = f"layer {layer.name}", layer.spec.call
     assert layer.qconfig is not None
     weight, bias = layer.read_float()
-    q, scale = _quantized_weight(weight, layer.qconfig, ranges, name)
+    q, scale = _quantized_weight(scaled_weight(weight, layer.pre_quant_scale), layer.qconfig, ranges, name)
     try:
         return StaticQuantLinear(
             q,
@@ -150,6 +151,7 @@ def _static_layer(layer: PreparedLinear, ranges: Ranges) -> StaticQuantLinear:
             bias,
             input=in_8_bits(ranges.input),
             output=None if ranges.output is None else in_8_bits(ranges.output),
+            pre_quant_scale=layer.pre_quant_scale,
             relu=ranges.folds_relu or layer.spec.activation == "relu",
             folded=ranges.folds_relu,
             name=layer.name,
@@ -161,9 +163,10 @@ def _static_layer(layer: PreparedLinear, ranges: Ranges) -> StaticQuantLinear:
 
 def _static_matrix(matrix: ObservedMatrix, ranges: Ranges) -> QuantMatrix:
     name = f"array {matrix.name}"
-    q, scale = _quantized_weight(matrix.float_weight(), matrix.qconfig, ranges, name)
+    s = matrix.pre_quant_scale
+    q, scale = _quantized_weight(scaled_weight(matrix.float_weight(), s), matrix.qconfig, ranges, name)
     try:
-        layer = StaticQuantLinear(q, scale, input=in_8_bits(ranges.input), name=matrix.name)
+        layer = StaticQuantLinear(q, scale, input=in_8_bits(ranges.input), pre_quant_scale=s, name=matrix.name)
     except (TypeError, ValueError) as error:
         raise type(error)(f"{name}: {error}") from error
     return QuantMatrix._made(layer, matrix.axis)

@@ -13,6 +13,7 @@ from octavo._layers.arrays.products import MatrixStandIn
 from octavo._layers.arrays.traced import KEPT, Source, Tracer, plain, taken
 from octavo._layers.stubs import QuantStub
 from octavo._models import walk as tree
+from octavo._numerics.input_scale import scaled_inputs
 from octavo._quantize.qconfig import QConfig
 from octavo._quantize.spec import LayerSpec, read_layer
 from octavo._quantize.static.ranges import NOT_NEEDED, Range, Ranges, finite_reals
@@ -28,6 +29,7 @@ class Prepared(ABC):
     """Base of what `prepare` and `prepare_qat` put in place of layers and stubs, for `calibrate` and `convert`."""
 
     is_float = False  # whether it is to become what it was before
+    pre_quant_scale: NDArray[np.float32] | None = None  # of the inputs; the range observed is that of x / scale
 
     def __init__(self, path: str, tracer: Tracer) -> None:
         self.path = path
@@ -95,14 +97,15 @@ class ObservedLinear(PreparedLinear):
     def __call__(self, x: Any, *args: Any, **options: Any) -> Any:
         """The float layer's result, or a stand-in for it. Extra arguments are the float layer's own."""
         self.tracer.calls += 1
-        x = taken(x)
+        scale = self.pre_quant_scale
+        x = taken(x) if scale is None else plain(x, "a layer with a pre_quant_scale, which takes floats")
         values = finite_reals(x, f"layer {self.name}, its input")
         weight, _ = self.read_float()
         if values.ndim == 0 or values.shape[-1] != weight.shape[1]:
             raise ValueError(f"layer {self.name}: x must have shape (..., {weight.shape[1]}), got {values.shape}")
         y = getattr(self.layer, self.spec.call)(x, *plain(args), **plain(options))
         result = finite_reals(y, f"layer {self.name}, its result")
-        self.input.observe(values)
+        self.input.observe(values if scale is None else scaled_inputs(values, scale))
         self.output.observe(result)
         if args or options or type(y) is not np.ndarray or y.ndim == 0:
             self.source.mark("arguments besides x, or a result other than an array")
@@ -211,7 +214,8 @@ class ObservedMatrix(MatrixStandIn, Prepared):
     def _times(self, a: NDArray[Any], out: NDArray[Any] | None) -> NDArray[Any]:
         if self.axis == 1:
             self.tracer.calls += 1
-            self.input.observe(finite_reals(a, f"array {self.name}, what it multiplies"))
+            values = finite_reals(a, f"array {self.name}, what it multiplies")
+            self.input.observe(values if self.pre_quant_scale is None else scaled_inputs(values, self.pre_quant_scale))
         y: NDArray[Any] = np.matmul(a, self.array)
         return y
 

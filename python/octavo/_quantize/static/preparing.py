@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
+
+from numpy.typing import ArrayLike
 
 from octavo._layers.arrays.traced import Tracer
 from octavo._layers.linear import Layout
@@ -11,6 +14,7 @@ from octavo._layers.stubs import QuantStub
 from octavo._models import walk as tree
 from octavo._models.estimators import refuse_training, training_state
 from octavo._quantize.checking import check_functions
+from octavo._quantize.input_scales import scales_of_inputs
 from octavo._quantize.qconfig import QConfig, QConfigLike, QConfigMapping, as_mapping
 from octavo._quantize.scales import warn_of_spread
 from octavo._quantize.select import Arrays, unwrapped
@@ -30,6 +34,7 @@ def prepare(
     layers: Layers | None = None,
     arrays: Arrays | None = None,
     layout: Layout = "in_out",
+    pre_quant_scale: Mapping[str, ArrayLike] | None = None,
     inplace: bool = False,
     check: bool = True,
 ) -> _Model:
@@ -47,6 +52,8 @@ def prepare(
         arrays, layout: arrays that the model's code multiplies by, as for `quantize_dynamic`. Without layers and
             without arrays, every large 2-D float array is observed; of fitted scikit-learn estimators the matrices that
             they multiply by.
+        pre_quant_scale: scales of inputs by path, as for `quantize_dynamic`. Such a layer takes floats, from the layer
+            before it too, and its observer sees x / scale.
         inplace: change the model itself. Otherwise a copy.deepcopy is prepared and the model is left as it is.
         check: send one random row through each layer and compare with activation(x W^T + b); see `quantize_dynamic`.
 
@@ -79,9 +86,12 @@ def prepare(
     """
     selection = Selection(None if layers is None else as_choice(layers), as_mapping(qconfig), arrays, layout)
     model, chosen = choose(model, selection, inplace=inplace, check=check)
+    scales = scales_of_inputs(pre_quant_scale, [c.target for c in chosen if c.qconfig is not None])
     warn_of_spread(choice.target for choice in chosen if choice.target.is_linear)
     tracer = Tracer()
     observed = {id(c.target.original): _observed(c.target, c.qconfig, tracer) for c in chosen if c.qconfig is not None}
+    for original, scale in scales.items():
+        observed[original].pre_quant_scale = scale
     dropped = {id(held): None for _, _, held in training_state(model, observed.keys())}
     prepared: _Model = tree.replace(model, observed | dropped)
     refuse_training(prepared, {id(value) for value in observed.values()})

@@ -1,0 +1,201 @@
+"""Candidates: the ways of quantizing a layer that `sensitivity` and the accuracy control choose from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from octavo._layers.linear import QuantLinear
+from octavo._layers.matrix import QuantMatrix
+from octavo._layers.weights import ActivationScheme
+from octavo._numerics.gptq import InputStatistics, round_gptq
+from octavo._numerics.input_scale import scaled_weight
+from octavo._numerics.int4 import ScaleDtype
+from octavo._numerics.params import as_qtype, qint4, qint8
+from octavo._numerics.smoothing import InputSample, SmoothingMethod
+from octavo._quantize.batches import Forward
+from octavo._quantize.smoothing import searched_scale
+from octavo._quantize.spec import read_layer
+from octavo._quantize.targets import Target
+from octavo._quantize.watching import gather
+
+__all__ = ["Candidate", "Candidates", "Inputs", "as_candidates", "built", "check_candidates", "seen_inputs"]
+
+Candidates = Iterable["str | Mapping[str, Any] | Candidate"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """One way of quantizing a layer or array: options of `QuantLinear`, and what calibration data is used for.
+
+    Args:
+        dtype, group_size, symmetric, scale_dtype, activation, activation_group: as for `QuantLinear`.
+        rounding: of int4 weights: "nearest", "search" or "gptq".
+        smooth: the scale of the inputs: "smoothquant", "awq" or None, as for `find_smoothing`.
+        name: in reports; by default made of the options.
+
+    Example:
+        >>> import octavo as oc
+        >>> oc.Candidate(dtype="int4", group_size=64, rounding="gptq", smooth="awq").name
+        'int4 g64 gptq awq'
+    """
+
+    dtype: str = "int8"
+    group_size: int | None = None
+    symmetric: bool = True
+    scale_dtype: ScaleDtype = "float32"
+    rounding: Literal["nearest", "search", "gptq"] | None = None
+    activation: ActivationScheme = "symmetric"
+    activation_group: int | None = None
+    smooth: SmoothingMethod | None = None
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        qtype = as_qtype(self.dtype)
+        if qtype not in (qint8, qint4):
+            raise ValueError(f'a candidate\'s dtype must be "int8" or "int4", got {self.dtype!r}')
+        if self.smooth not in (None, "smoothquant", "awq"):
+            raise ValueError(f'a candidate\'s smooth must be "smoothquant", "awq" or None, got {self.smooth!r}')
+        if self.rounding not in (None, "nearest", "search", "gptq"):
+            raise ValueError(f'a candidate\'s rounding must be "nearest", "search" or "gptq", got {self.rounding!r}')
+        if qtype == qint8 and (self.rounding is not None or self.group_size is not None):
+            raise ValueError("rounding and group_size are for int4 candidates; int8 weights have one scale an output")
+        object.__setattr__(self, "dtype", qtype.name[1:])
+        object.__setattr__(self, "name", self.name or self._made_name())
+
+    def _made_name(self) -> str:
+        parts = [
+            self.dtype,
+            f"g{self.group_size}" if self.group_size else "",
+            "" if self.symmetric else "zero points",
+            "float16" if self.scale_dtype == "float16" else "",
+            self.rounding if self.rounding not in (None, "search") else "",
+            "" if self.activation == "symmetric" else self.activation,
+            f"activations g{self.activation_group}" if self.activation_group else "",
+            self.smooth or "",
+        ]
+        return " ".join(part for part in parts if part)
+
+    def arguments(self) -> dict[str, Any]:
+        """Of `QuantLinear`."""
+        four = as_qtype(self.dtype) == qint4
+        groups = {"group_size": self.group_size, "symmetric": self.symmetric, "scale_dtype": self.scale_dtype}
+        rounding = {"rounding": "search" if self.rounding in (None, "gptq") else self.rounding}
+        own = {"activation": self.activation, "activation_group": self.activation_group}
+        return {"dtype": self.dtype, **(groups | rounding if four else {}), **own}
+
+
+_SHORT = {"int8": Candidate(), "int4": Candidate(dtype="int4", group_size=64, name="int4")}
+
+
+def as_candidates(candidates: Candidates) -> tuple[Candidate, ...]:
+    """What the argument `candidates` stands for: "int8", "int4" (groups of 64), options, or a `Candidate`.
+
+    Raises:
+        TypeError, ValueError: there is none, one is of another kind, or two have one name.
+
+    Example:
+        >>> [c.name for c in as_candidates(["int8", {"dtype": "int4", "group_size": 32}])]
+        ['int8', 'int4 g32']
+    """
+    if isinstance(candidates, (str, Mapping, Candidate)) or not isinstance(candidates, Iterable):
+        raise TypeError(f'candidates must be several, such as ["int8", "int4"], got {candidates!r}')
+    found: list[Candidate] = []
+    known = {field.name for field in fields(Candidate)}
+    for given in candidates:
+        if isinstance(given, Candidate):
+            found.append(given)
+        elif isinstance(given, str) and given in _SHORT:
+            found.append(_SHORT[given])
+        elif isinstance(given, Mapping):
+            if unknown := sorted(set(given) - known):
+                raise ValueError(f"a candidate has no option {unknown[0]!r}; it has {', '.join(sorted(known))}")
+            found.append(Candidate(**given))
+        else:
+            raise ValueError(f'candidates must hold "int8", "int4", options or octavo.Candidate, got {given!r}')
+    names = [c.name for c in found]
+    if not found or len(set(names)) < len(names):
+        raise ValueError(f"candidates must be one or more of different names, got {names}")
+    if "float" in names:
+        raise ValueError('"float" is always a candidate; leave it out')
+    return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What one layer was given: a sample, and sums for GPTQ where some candidate needs them."""
+
+    sample: InputSample
+    statistics: InputStatistics | None
+
+    def update(self, x: Any) -> None:
+        self.sample.update(x)
+        if self.statistics is not None:
+            self.statistics.update(x)
+
+
+def seen_inputs(
+    model: Any,
+    targets: Sequence[Target],
+    batches: Iterable[Any],
+    forward: Forward,
+    candidates: Sequence[Candidate],
+    *,
+    rows: int = 256,
+    progress: bool = False,
+) -> dict[str, Inputs]:
+    """The inputs of each, by path, from one run of a copy of the model."""
+    gptq = any(c.rounding == "gptq" for c in candidates)
+    found = []
+    for target in targets:
+        k = target.weight().shape[1]
+        found.append(Inputs(InputSample(k, rows=rows), InputStatistics(k) if gptq else None))
+    gather(model, targets, found, batches, forward, progress=progress)
+    return {target.path: inputs for target, inputs in zip(targets, found, strict=True)}
+
+
+def check_candidates(targets: Sequence[Target], candidates: Sequence[Candidate]) -> None:
+    """Raises ValueError where a layer cannot take a candidate, before anything runs; both are named."""
+    for target in targets:
+        width = target.weight().shape[1]
+        for candidate in candidates:
+            try:
+                QuantLinear(np.zeros((1, width), np.float32), **candidate.arguments())
+            except (TypeError, ValueError) as error:
+                named = target.refused(error, hint=False)
+                raise type(named)(f"candidate {candidate.name!r}: {named}") from error
+
+
+def built(target: Target, candidate: Candidate, inputs: Inputs | None) -> QuantLinear | QuantMatrix:
+    """What takes the place of a layer or array. Without rows of inputs, scales and GPTQ do nothing."""
+    arguments, own = candidate.arguments(), _own(target)
+    weight, bias = target.weight(), None
+    if target.spec is not None:
+        weight, bias = read_layer(target.original, target.spec)
+    seen = inputs is not None and inputs.sample.seen > 0
+    scale: NDArray[np.float32] | None = None
+    if seen and candidate.smooth is not None:
+        assert inputs is not None
+        scale = searched_scale(weight, inputs.sample, arguments, candidate.smooth)
+    if seen and candidate.rounding == "gptq":
+        assert inputs is not None
+        assert inputs.statistics is not None
+        statistics = inputs.statistics if scale is None else inputs.statistics.scaled(scale)
+        groups = {name: arguments[name] for name in ("group_size", "symmetric", "scale_dtype")}
+        grouped = round_gptq(scaled_weight(weight, scale), statistics, **groups)
+        of_inputs = {name: arguments[name] for name in ("activation", "activation_group")}
+        layer = QuantLinear.from_grouped(grouped, bias, pre_quant_scale=scale, **of_inputs, **own)
+    else:
+        layer = QuantLinear(weight, bias, pre_quant_scale=scale, **arguments, **own)
+    return layer if target.spec is not None else QuantMatrix._made(layer, target.axis or 0)
+
+
+def _own(target: Target) -> dict[str, Any]:
+    if target.spec is None:
+        return {}
+    call = target.spec.call
+    return {"relu": target.spec.activation == "relu", "call": "forward" if call == "__call__" else call}

@@ -1,0 +1,337 @@
+"""quantize_with_accuracy_control: the smallest or fastest assignment that loses no more than a budget."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from os import PathLike
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+
+from octavo._analysis.candidates import (
+    Candidate,
+    Candidates,
+    Inputs,
+    as_candidates,
+    built,
+    check_candidates,
+    seen_inputs,
+)
+from octavo._analysis.control_report import AccuracyReport, Evaluation
+from octavo._analysis.control_state import State
+from octavo._analysis.layer_losses import float_bytes, linear_targets
+from octavo._analysis.scores import Metric, read_again, score
+from octavo._analysis.tradeoff import FLOAT, Choice, assignment, steps
+from octavo._layers.linear import Layout
+from octavo._layers.matrix import QuantMatrix
+from octavo._models import walk as tree
+from octavo._models.containers import IMMUTABLE
+from octavo._quantize.batches import Forward, check_batches, run_model
+from octavo._quantize.measure import measured
+from octavo._quantize.select import Arrays, unwrapped
+from octavo._quantize.spec import Layers, read_layer
+from octavo._quantize.targets import Target
+from octavo._quantize.watching import shown
+from octavo._util.caller import warn_caller
+
+__all__ = ["quantize_with_accuracy_control"]
+
+_Model = TypeVar("_Model")
+
+
+def quantize_with_accuracy_control(
+    model: _Model,
+    calibration: Iterable[Any],
+    validation: Iterable[Any],
+    metric: Metric,
+    *,
+    max_drop: float = 0.01,
+    drop_type: Literal["absolute", "relative"] = "absolute",
+    candidates: Candidates = ("int8", "int4"),
+    minimize: Literal["bytes", "time"] = "bytes",
+    layers: Layers | None = None,
+    arrays: Arrays | None = None,
+    layout: Layout = "in_out",
+    forward: Forward = run_model,
+    report: Callable[[AccuracyReport], object] | None = None,
+    state: str | PathLike[str] | None = None,
+    progress: bool = False,
+) -> _Model:
+    """Quantizes as much of a model as may be for a metric to drop by no more than max_drop, and returns the model.
+
+    Each layer gets a candidate or stays in float. The layers' own errors on the calibration data rank what to quantize
+    next; how far to go is found by bisection on the whole quantized model, whose metric on the validation data decides.
+
+    Args:
+        model, layers, arrays, layout: as for `octavo.quantize_dynamic`. The model is left as it is.
+        calibration: batches that scales and rounding are fitted to, and layers are ranked by.
+        validation: other batches, that the metric is taken on. No batch may be in both.
+        metric: a function of the list of all validation batches' results that gives a number, higher where they are
+            better (accuracy, agreement, minus the loss).
+        max_drop: how much of the float model's metric may be lost, at most.
+        drop_type: "absolute": metric(float) - metric(quantized); "relative": that, divided by |metric(float)|.
+        candidates: ways of quantizing a layer: "int8", "int4" (groups of 64), options of `Candidate` in a dict, or
+            `Candidate`. Float is always one.
+        minimize: "bytes" that the model's layers and arrays take, or the "time" of a call of each, measured here with
+            at most 256 of its rows.
+        forward: how to run the model on a batch; by default model(batch), or model.predict(batch).
+        report: called with the `AccuracyReport`: the path taken, what each layer became; report=print, or a function
+            that plots it.
+        state: a file (JSON) that scores and errors are kept in as they are found: the same call with it goes on where
+            an interrupted one ended.
+        progress: show bars (needs tqdm).
+
+    Returns:
+        The quantized model: a copy, as from `octavo.quantize_dynamic`. Where no quantization meets the budget, a copy
+        of the float model, with a warning that says what came nearest.
+
+    Raises:
+        TypeError: data is one array, or can be read only once; the metric gives no number.
+        ValueError: nothing matches; there is no batch; calibration and validation share a batch; the metric gives NaN
+            or infinity; a layer cannot take a candidate; the budget is negative, or relative to a metric of zero; the
+            state is of another model, data or candidates.
+
+    Warns:
+        UserWarning: the budget is not met but by the float model; or no calibration batch reaches a layer, which stays
+            in float. An array that is looked up and never multiplied is ranked by the error of its values.
+
+    Notes:
+        The terms are NNCF's. With "bytes" the result is the same each time; times differ from run to run. The metric
+        need not fall evenly along the path, so that the assignment found meets the budget, and a smaller one might too.
+        While it runs, each layer is held in float and as each candidate, and 1024 rows or fewer of its inputs.
+
+    Example:
+        >>> import numpy as np, octavo as oc
+        >>> rng = np.random.default_rng(0)
+        >>> linear = oc.nn.Linear.init
+        >>> model = oc.nn.Sequential(linear(64, 256, rng=rng), oc.nn.ReLU(), linear(256, 10, rng=rng))
+        >>> seen, other = rng.standard_normal((2, 200, 64), dtype=np.float32)
+        >>> right = model(other).argmax(1)
+        >>> def accuracy(results):
+        ...     return float((results[0].argmax(1) == right).mean())
+        >>> small = oc.quantize_with_accuracy_control(
+        ...     model, [seen], [other], accuracy, max_drop=0.05, layers=oc.nn.Linear
+        ... )
+        >>> accuracy([small(other)]) >= 0.95
+        True
+    """
+    _check_budget(max_drop, drop_type, minimize)
+    seen = read_again(check_batches(calibration, "calibration"), "calibration")
+    held_out = read_again(check_batches(validation, "validation"), "validation")
+    _refuse_shared(seen, held_out)
+    whole, ways = unwrapped(model), as_candidates(candidates)
+    targets = linear_targets(whole, layers, arrays, layout, "quantize_with_accuracy_control")
+    check_candidates(targets, ways)
+    baseline = score(metric, [forward(tree.copy_with(whole, {}), batch) for batch in held_out], "the float model")
+    if drop_type == "relative" and baseline == 0:
+        raise ValueError('drop_type="relative" needs a float metric other than 0, got 0; use "absolute"')
+    kept = State(state, _fingerprint(targets, ways, minimize, baseline))
+    inputs = seen_inputs(whole, targets, seen, forward, ways, progress=progress)
+    targets = _reached(targets, inputs)
+    search = _Search(whole, targets, ways, inputs, held_out, metric, forward, kept)
+    choices = _choices(targets, ways, inputs, minimize, search, kept, progress)
+    path = steps(choices)
+
+    def evaluate(count: int) -> Evaluation:
+        chosen = assignment(path, count, [target.path for target in targets])
+        found = search.score(chosen)
+        lost = baseline - found if drop_type == "absolute" else (baseline - found) / abs(baseline)
+        cost = sum(next(c.cost for c in choices[p] if c.name == name) for p, name in chosen.items())
+        nbytes = sum(search.nbytes(target, chosen[target.path]) for target in targets)
+        return Evaluation(count, path[count - 1] if count else None, cost, nbytes, found, lost, lost <= max_drop)
+
+    evaluations = {0: Evaluation(0, None, *search.float_costs(choices), baseline, 0.0, fits=True)}
+    best = _bisected(len(path), evaluate, evaluations, progress)
+    chosen = assignment(path, best, [target.path for target in targets])
+    result = AccuracyReport(
+        evaluations=tuple(evaluations[count] for count in sorted(evaluations)),
+        assignment={target.name: chosen[target.path] for target in targets},
+        steps=len(path),
+        best=best,
+        baseline=baseline,
+        max_drop=max_drop,
+        drop_type=drop_type,
+        minimize=minimize,
+    )
+    if best == 0:
+        warn_caller(result.nearest_text())
+    if report is not None:
+        report(result)
+    quantized: _Model = tree.copy_with(whole, search.replacements(chosen))
+    return quantized
+
+
+def _check_budget(max_drop: float, drop_type: str, minimize: str) -> None:
+    if isinstance(max_drop, bool) or not isinstance(max_drop, (int, float, np.number)):
+        raise TypeError(f"max_drop must be a number, got {max_drop!r}")
+    if not (max_drop >= 0 and math.isfinite(max_drop)):
+        raise ValueError(f"max_drop must be 0 or more, the largest loss of the metric, got {max_drop}")
+    if drop_type not in ("absolute", "relative"):
+        raise ValueError(f'drop_type must be "absolute" or "relative", got {drop_type!r}')
+    if minimize not in ("bytes", "time"):
+        raise ValueError(f'minimize must be "bytes" or "time", got {minimize!r}')
+
+
+def _refuse_shared(calibration: list[Any], validation: list[Any]) -> None:
+    """Raises ValueError where a batch is in both, as the same object or with the same numbers."""
+    known = {_digest(batch): i for i, batch in enumerate(calibration)}
+    for j, batch in enumerate(validation):
+        if (i := known.get(_digest(batch))) is not None:
+            raise ValueError(
+                f"calibration and validation must not share data, and batch {i} of calibration is batch {j} of "
+                "validation: a budget that is checked on what it was fitted to says little; split the data"
+            )
+
+
+def _digest(batch: Any) -> Any:
+    """What is equal of batches with equal numbers."""
+    if isinstance(batch, (tuple, list)):
+        return type(batch).__name__, tuple(map(_digest, batch))
+    if isinstance(batch, Mapping):
+        return tuple((key, _digest(value)) for key, value in batch.items())
+    if isinstance(batch, np.ndarray) and batch.dtype != object:
+        return batch.shape, hashlib.sha256(np.ascontiguousarray(batch).tobytes()).digest()
+    return batch if isinstance(batch, IMMUTABLE) else id(batch)
+
+
+def _fingerprint(targets: Sequence[Target], ways: Sequence[Candidate], minimize: str, baseline: float) -> str:
+    weights = [(t.path, t.weight().shape, zlib.crc32(np.ascontiguousarray(t.weight()).tobytes())) for t in targets]
+    return hashlib.sha256(repr((weights, ways, minimize, baseline)).encode()).hexdigest()
+
+
+def _reached(targets: list[Target], inputs: Mapping[str, Inputs]) -> list[Target]:
+    found = []
+    for target in targets:
+        if target.spec is not None and inputs[target.path].sample.seen == 0:
+            warn_caller(
+                f"{tree.label(target.path)} was given no row by the calibration batches; it stays in float, because "
+                "what quantizing it costs is not known"
+            )
+        else:
+            found.append(target)
+    if not found:
+        raise ValueError("calibration reaches none of the layers; pass batches and a forward that do")
+    return found
+
+
+def _choices(
+    targets: Sequence[Target],
+    ways: Sequence[Candidate],
+    inputs: Mapping[str, Inputs],
+    minimize: str,
+    search: _Search,
+    kept: State,
+    progress: bool,
+) -> dict[str, list[Choice]]:
+    """Float and the candidates of each layer, with cost and local loss."""
+    found: dict[str, list[Choice]] = {}
+    for target in shown(targets, "ranking", "layer", progress):
+        known = kept.ranking(target.path)
+        if known is None:
+            known = _ranked(target, ways, inputs[target.path], minimize, search)
+            kept.put_ranking(target.path, known)
+        found[target.path] = [Choice(name, cost, loss) for name, cost, loss in known]
+    return found
+
+
+def _ranked(
+    target: Target, ways: Sequence[Candidate], inputs: Inputs, minimize: str, search: _Search
+) -> list[tuple[str, float, float]]:
+    """(name, cost, loss): the squared relative error of the output, or without rows of the weights."""
+    x, exact = inputs.sample.rows, np.asarray(target.weight(), np.float32)
+    if len(x):
+        exact = x @ exact.T
+    if len(x) and target.spec is not None:
+        bias = read_layer(target.original, target.spec)[1]
+        exact = exact if bias is None else exact + bias.astype(np.float32)
+        exact = np.maximum(exact, 0) if target.spec.activation == "relu" else exact
+    power = float(np.square(exact, dtype=np.float64).sum())
+    rows: list[tuple[str, float, float]] = []
+    float_cost = float(float_bytes(target))
+    for way in ways:
+        new = search.built(target, way.name)
+        layer = new._layer if isinstance(new, QuantMatrix) else new
+        wrong = float(np.square((layer(x) if len(x) else layer.weight) - exact, dtype=np.float64).sum())
+        loss = wrong / power if power > 0 else 0.0 if wrong == 0 else math.inf
+        cost = float(new.nbytes)
+        if minimize == "time":
+            seconds = measured(target.original, new, target.spec, x) if len(x) else None
+            cost, float_cost = (0.0, 0.0) if seconds is None else (seconds.quantized_seconds, seconds.float_seconds)
+        rows.append((way.name, cost, loss))
+    return [(FLOAT, float_cost, 0.0), *rows]
+
+
+class _Search:
+    """What was built and scored: each once. All candidates of all layers are held while it lasts."""
+
+    def __init__(
+        self,
+        model: Any,
+        targets: Sequence[Target],
+        ways: Sequence[Candidate],
+        inputs: Mapping[str, Inputs],
+        validation: list[Any],
+        metric: Metric,
+        forward: Forward,
+        kept: State,
+    ) -> None:
+        self._model, self._targets, self._inputs = model, targets, inputs
+        self._ways = {way.name: way for way in ways}
+        self._validation, self._metric, self._forward, self._kept = validation, metric, forward, kept
+        self._made: dict[tuple[str, str], Any] = {}
+
+    def replacements(self, chosen: Mapping[str, str]) -> dict[int, Any]:
+        """What takes the place of each layer that is not in float, by its id."""
+        return {
+            id(target.original): self.built(target, chosen[target.path])
+            for target in self._targets
+            if chosen[target.path] != FLOAT
+        }
+
+    def built(self, target: Target, name: str) -> Any:
+        """What takes the place of a layer as that candidate, made once."""
+        key = target.path, name
+        if key not in self._made:
+            self._made[key] = built(target, self._ways[name], self._inputs[target.path])
+        return self._made[key]
+
+    def nbytes(self, target: Target, name: str) -> int:
+        """Of one layer as that."""
+        return float_bytes(target) if name == FLOAT else int(self.built(target, name).nbytes)
+
+    def float_costs(self, choices: Mapping[str, Sequence[Choice]]) -> tuple[float, int]:
+        """The cost of all float, and its bytes."""
+        return sum(ways[0].cost for ways in choices.values()), sum(map(float_bytes, self._targets))
+
+    def score(self, chosen: Mapping[str, str]) -> float:
+        """The metric of the quantized model on the validation data."""
+        key = hashlib.sha256(repr(sorted(chosen.items())).encode()).hexdigest()
+        known = self._kept.score(key)
+        if known is None:
+            quantized = tree.copy_with(self._model, self.replacements(chosen))
+            outputs = [self._forward(quantized, batch) for batch in self._validation]
+            known = score(self._metric, outputs, "a quantized model")
+            self._kept.put_score(key, known)
+        return known
+
+
+def _bisected(
+    last: int, evaluate: Callable[[int], Evaluation], evaluations: dict[int, Evaluation], progress: bool
+) -> int:
+    """The number of steps after which the budget is met, and is not after the next that was tried."""
+    fits, beyond = 0, last + 1
+    tries = [last] if last else []  # the whole path first: often it is good enough
+    total = max(1, last).bit_length() + 1
+    for _ in shown(range(total), "searching", "model", progress):
+        count = tries.pop() if tries else (fits + beyond) // 2
+        if count in (fits, beyond) or beyond - fits <= 1:
+            break
+        evaluations[count] = evaluate(count)
+        if evaluations[count].fits:
+            fits = count
+        else:
+            beyond = count
+    return fits
