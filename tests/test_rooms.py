@@ -21,7 +21,7 @@ PACKAGE = Path(octavo.__file__).parent
 ROOMS = (
     ("__main__",),
     ("_cli",),
-    ("qat", "gguf"),
+    ("qat", "gguf", "checkpoints"),
     ("_analysis",),
     ("_files",),
     ("_quantize",),
