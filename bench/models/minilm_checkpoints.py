@@ -10,6 +10,7 @@ around the 36 matrices is examples/minilm.py in float32, so nothing else differs
 """
 
 import argparse
+import logging
 import sys
 import tempfile
 from pathlib import Path
@@ -37,6 +38,7 @@ parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.R
 parser.add_argument("--limit", type=int, default=200)
 args = parser.parse_args()
 torch.set_num_threads(1)
+logging.disable(logging.WARNING)  # the tools report each matrix
 
 FOLDER = model_folder()
 ARRAYS = load_file(FOLDER / "model.safetensors")
@@ -114,7 +116,8 @@ def compressed(folder: Path, weights: dict, inputs: dict | None, kind: str):
 
     def run(name, x):
         with torch.inference_mode():
-            return model.get_submodule(name)(torch.from_numpy(np.ascontiguousarray(x))).numpy()
+            batch = torch.from_numpy(np.ascontiguousarray(x))[None]  # its scales a token ask for three dimensions
+            return model.get_submodule(name)(batch)[0].numpy()
 
     return run
 

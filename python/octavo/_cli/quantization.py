@@ -84,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=group_size,
         default=_UNSET,
         metavar="N",
-        help="inputs of it that share a scale, 32, 64, 128, 256 or 'row' (default: as the functions that load them choose)",
+        help="inputs of it that share a scale, 32, 64, 128, 256 or 'row' (default: the function's that loads them)",
     )
     own.add_argument(
         "--verify",

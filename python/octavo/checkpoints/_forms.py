@@ -134,7 +134,7 @@ def activation_group_for(form: Form, activation: str, group: ActivationGroup) ->
 
     Example:
         >>> from octavo.checkpoints._forms import Form, activation_group_for
-        >>> activation_group_for(Form("grouped", 4, 8, False, 128), "symmetric", "auto")
+        >>> activation_group_for(Form("grouped", 4, 8, False, True, 128), "symmetric", "auto")
         128
     """
     if group != "auto":

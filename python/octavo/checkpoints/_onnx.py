@@ -81,7 +81,7 @@ def load_nodes(
     Raises:
         ImportError: the package onnx is not installed.
         OSError: the file, or one that it names, cannot be read.
-        ValueError: it is no model, holds no such node, or one is of a form that octavo has not; the node is named.
+        ValueError: it is not a model, has none of these nodes, or one of a form that octavo lacks; the node is named.
     """
     package = import_extra("onnx", purpose="an ONNX model", extra="onnx")
     import_extra("onnx.numpy_helper", purpose="an ONNX model", extra="onnx")
