@@ -21,7 +21,7 @@ PACKAGE = Path(octavo.__file__).parent
 ROOMS = (
     ("__main__",),
     ("_cli",),
-    ("qat", "gguf"),
+    ("qat", "gguf", "checkpoints"),
     ("_analysis",),
     ("_files",),
     ("_quantize",),
@@ -194,7 +194,7 @@ print(*sorted(name for name in set(sys.modules) - before if name.partition(".")[
 
 
 def test_dir_of_the_package_has_public_names_alone() -> None:
-    assert set(dir(octavo)) == {*octavo.__all__, "__version__", "gguf", "qat"}
+    assert set(dir(octavo)) == {*octavo.__all__, "__version__", "checkpoints", "gguf", "qat"}
     for name in octavo.__all__:
         assert getattr(octavo, name) is getattr(octavo, name)  # also those that are imported at their first use
 

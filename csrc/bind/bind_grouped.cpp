@@ -35,10 +35,10 @@ const std::byte* floats_of(const py::array& a, std::int64_t size, bool half) {
   return static_cast<const std::byte*>(a.data());
 }
 
-// Codes of more than four bits would spill into their neighbours.
-void require_nibbles(const std::uint8_t* values, std::int64_t count, bool is_signed) {
+// Codes of more than four bits would spill into their neighbours. Zero points take a byte each.
+void require_nibbles(const std::uint8_t* values, std::int64_t count, bool is_signed, int most) {
   const int raise = is_signed ? 8 : 0;
-  require(std::all_of(values, values + count, [&](int v) { return ((v + raise) & 0xff) < 16; }),
+  require(std::all_of(values, values + count, [&](int v) { return ((v + raise) & 0xff) <= most; }),
           "codes and zero points must be of four bits");
 }
 
@@ -77,8 +77,8 @@ GroupedView view_of(const Arrays& a, std::int64_t group_k, std::int32_t bits) {
   if (a.group_minimum) view.group_minimum = bytes_of(*a.group_minimum, groups, per_group);
   view.signed_scale = a.group_scale && is_type(*a.group_scale, "i1");
   if (bits == 4) {
-    require_nibbles(view.codes, n * k, view.is_signed);
-    if (a.zero_point) require_nibbles(view.zero_point, groups, view.is_signed);
+    require_nibbles(view.codes, n * k, view.is_signed, 15);
+    if (a.zero_point) require_nibbles(view.zero_point, groups, view.is_signed, view.is_signed ? 15 : 16);
   }
   return view;
 }

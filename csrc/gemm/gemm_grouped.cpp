@@ -70,7 +70,8 @@ class GroupedProduct final : public Product {
 
 std::int64_t max_exact_grouped_k(std::int32_t bits, bool is_signed, bool has_zero_point, bool asymmetric) {
   const std::int64_t range = (std::int64_t{1} << bits) - 1;
-  const std::int64_t largest = is_signed && !has_zero_point ? (range + 1) / 2 : range;
+  const std::int64_t reach = bits == 4 && !is_signed ? range + 1 : range;  // unsigned zero points go up to 16
+  const std::int64_t largest = !has_zero_point ? (is_signed ? (range + 1) / 2 : range) : reach;
   return std::numeric_limits<std::int32_t>::max() / ((asymmetric ? 255 : 128) * largest);
 }
 

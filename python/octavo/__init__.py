@@ -14,6 +14,7 @@ from octavo._layers.embedding import QuantEmbedding
 from octavo._layers.joining import concatenate, split
 from octavo._layers.linear import QuantLinear
 from octavo._layers.matrix import QuantMatrix
+from octavo._layers.permuted import PermutedQuantLinear
 from octavo._layers.recurrent import QuantGRU, QuantLSTM
 from octavo._layers.static import StaticQuantLinear
 from octavo._layers.stubs import DeQuantStub, Quantize, QuantStub
@@ -68,6 +69,7 @@ from octavo.runtime import (
 )
 
 if TYPE_CHECKING:
+    from octavo import checkpoints as checkpoints
     from octavo import gguf as gguf
     from octavo import qat as qat
     from octavo._analysis.advice import advise
@@ -84,7 +86,7 @@ __version__ = "0.1.0"
 __all__ = [
     # layers and models
     "QuantLinear", "QuantMatrix", "QuantEmbedding", "QuantLSTM", "QuantGRU", "concatenate", "split", "LayerSpec",
-    "quantize_dynamic", "nn",
+    "quantize_dynamic", "nn", "PermutedQuantLinear",
     "QuantizationReport", "advise", "Advice", "LayerAdvice", "save", "load",
     # static quantization
     "prepare", "calibrate", "convert", "QConfig", "QConfigMapping", "as_mapping", "default_qconfig",
@@ -139,13 +141,13 @@ _pickles.install()
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, "__version__", "gguf", "qat"])
+    return sorted([*__all__, "__version__", "checkpoints", "gguf", "qat"])
 
 
 def __getattr__(name: str) -> Any:
     import importlib
 
-    if name in ("gguf", "qat"):
+    if name in ("checkpoints", "gguf", "qat"):
         return importlib.import_module(f"octavo.{name}")
     if name in _LAZY:
         thing = getattr(importlib.import_module(f"octavo.{_LAZY[name]}"), name)

@@ -36,6 +36,7 @@ PICKLED = {
     "_embedding_from_state": "_layers.embedding",
     "_linear_from_state": "_layers.linear",
     "_matrix_from_state": "_layers.matrix",
+    "_permuted_from_state": "_layers.permuted",
     "_qparams_from_state": "_numerics.params",
     "_recurrent_from_state": "_layers.recurrent",
     "_static_from_state": "_layers.static",

@@ -136,6 +136,14 @@ def test_pre_quant_scale_file_loads_to_known_values() -> None:
     assert (found["matrix"].dequantize() == np.eye(5)).all()
 
 
+def test_permuted_file_loads_to_known_values() -> None:
+    layer = oc.load(file("permuted", 2))["fc"]
+    assert layer.permutation.tolist() == [3, 0, 4, 2, 1]
+    x = rows(5)
+    product = x[:, [3, 0, 4, 2, 1]].astype(np.int64) @ integers(3, 5).T.astype(np.int64)
+    assert (layer(x) == product * powers(3).astype(float) + np.arange(3)).all()
+
+
 EVERY = [(1, name, make) for name, make in MODELS.items()] + [(2, name, make) for name, make in MODELS_V2.items()]
 IDS = [f"{name}_v{version}" for version, name, _ in EVERY]
 

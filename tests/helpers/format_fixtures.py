@@ -124,10 +124,19 @@ def pre_quant_scale_model() -> dict[str, Any]:
     }
 
 
+def permuted_model() -> dict[str, oc.PermutedQuantLinear]:
+    """A layer whose inputs stand in another order."""
+    inner = oc.QuantLinear.from_quantized(integers(3, 5), powers(3), np.arange(3, dtype=F))
+    return {"fc": oc.PermutedQuantLinear(inner, [3, 0, 4, 2, 1])}
+
+
 MODELS_V2 = {
-    "grouped": grouped_model, "text": text_model, "static_matrix": static_matrix_model,
+    "grouped": grouped_model,
+    "permuted": permuted_model,
+    "text": text_model,
+    "static_matrix": static_matrix_model,
     "pre_quant_scale": pre_quant_scale_model,
-}  # fmt: skip
+}
 MODELS = {"int8": int8_model, "static": static_model, "int4": int4_model}
 
 

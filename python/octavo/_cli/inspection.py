@@ -9,6 +9,7 @@ from pathlib import Path
 
 from octavo._cli.arguments import add_layout, require_folder_of
 from octavo._files.inspection import inspect_file
+from octavo.checkpoints import _report as checkpoint_report
 from octavo.gguf import _report as gguf_report
 
 __all__ = ["add_arguments", "command"]
@@ -19,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "file",
         type=Path,
         metavar="FILE",
-        help="a .safetensors file, an index of several, their folder, a .npz file, or a GGUF file",
+        help="a .safetensors file, an index of several, their folder, a .npz file, a GGUF file, or an ONNX model",
     )
     parser.add_argument("--against", type=Path, metavar="ORIGINAL", help="the float checkpoint, to measure errors")
     add_layout(parser)
@@ -27,11 +28,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def command(arguments: argparse.Namespace) -> int:
-    if gguf_report.is_gguf(arguments.file):
+    for kind, is_of_kind, text_of in (
+        ("GGUF files", gguf_report.is_gguf, gguf_report.report),
+        ("quantized checkpoints", checkpoint_report.is_quantized, checkpoint_report.report),
+    ):
+        if not is_of_kind(arguments.file):
+            continue
         for name in ("against", "json"):
             if getattr(arguments, name) is not None:
-                raise ValueError(f"--{name} is not for GGUF files; octavo quantize --verify checks {arguments.file}")
-        print(gguf_report.report(arguments.file))
+                raise ValueError(f"--{name} is not for {kind}; octavo quantize --verify checks {arguments.file}")
+        print(text_of(arguments.file))
         return 0
     to_stdout = arguments.json == Path("-")
     if not to_stdout:

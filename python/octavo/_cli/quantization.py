@@ -1,15 +1,18 @@
 """Converts a float checkpoint into one whose weights are int8 or int4, for octavo.load; a block of rows at a time. The
-weights of a GGUF file keep their integers."""
+weights of a GGUF file, an ONNX model or a quantized checkpoint of another tool keep their integers."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from octavo._cli.arguments import add_layout, group_size, in_options
 from octavo._files.choice import Choice
 from octavo._files.conversion import quantize_checkpoint, summary
 from octavo._files.rows import GROUP_SIZE
+from octavo.checkpoints import _convert as checkpoint_conversion
+from octavo.checkpoints._config import is_quantized
 from octavo.gguf import _convert as gguf_conversion
 from octavo.gguf._report import is_gguf
 
@@ -33,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "source",
         type=Path,
         metavar="IN",
-        help="a .safetensors file, an index of several, their folder, a .npz file, or a GGUF file",
+        help="a .safetensors file, an index of several, their folder, a .npz file, a GGUF file, or an ONNX model",
     )
     parser.add_argument("destination", type=Path, metavar="OUT", help="another .safetensors file, or a folder")
     parser.add_argument("--dtype", choices=["int8", "int4"], default="int8", help="of the weights (default: int8)")
@@ -67,20 +70,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="make a QuantMatrix of each matrix, under its own name, for models that are dicts of arrays",
     )
     parser.add_argument("--batch-first", action="store_true", help="of recurrent layers: x is (batch, steps, inputs)")
-    gguf = parser.add_argument_group("GGUF files", "These options and --no-progress are all that such a file takes.")
-    gguf.add_argument(
+    own = parser.add_argument_group(
+        "GGUF files and quantized checkpoints of other tools",
+        "Their integers are kept. These options and --no-progress are all that they take.",
+    )
+    own.add_argument(
         "--activation",
         choices=["symmetric", "asymmetric", "int16"],
-        help="how what is multiplied with the weights is quantized (default: symmetric)",
+        help="how what is multiplied with the weights is quantized (default: the checkpoint's way, else symmetric)",
     )
-    gguf.add_argument(
+    own.add_argument(
         "--activation-group",
         type=group_size,
         default=_UNSET,
         metavar="N",
-        help="inputs of it that share a scale, 32, 64, 128, 256 or 'row' (default: as octavo.gguf.load chooses)",
+        help="inputs of it that share a scale, 32, 64, 128, 256 or 'row' (default: the function's that loads them)",
     )
-    gguf.add_argument("--verify", action="store_true", help="compare every weight with the gguf package's, to the bit")
+    own.add_argument(
+        "--verify",
+        action="store_true",
+        help="compare every weight with the gguf package's, or with the tool's formula in float32, to the bit",
+    )
     parser.add_argument("--no-progress", action="store_true", help="show no progress bar")
 
 
@@ -97,24 +107,31 @@ def _require_defaults(arguments: argparse.Namespace, gguf: bool, message: str) -
             raise ValueError(f"--{name.replace('_', '-')} {message}")
 
 
-def _convert_gguf(arguments: argparse.Namespace) -> int:
+def _convert(arguments: argparse.Namespace) -> int:
+    """What is quantized already, and keeps its integers."""
     _require_defaults(arguments, False, f"is for float checkpoints; {arguments.source} is quantized already")
-    result = gguf_conversion.convert(
-        arguments.source,
-        arguments.destination,
-        activation=arguments.activation or "symmetric",
-        activation_group="auto" if arguments.activation_group is _UNSET else arguments.activation_group,
-        verify=arguments.verify,
-        progress=not arguments.no_progress,
-    )
-    print(gguf_conversion.summary(result))
+    options: Any = {
+        "activation_group": "auto" if arguments.activation_group is _UNSET else arguments.activation_group,
+        "verify": arguments.verify,
+        "progress": not arguments.no_progress,
+    }
+    source, destination = arguments.source, arguments.destination
+    if is_gguf(source):
+        activation: Any = arguments.activation or "symmetric"
+        text = gguf_conversion.summary(gguf_conversion.convert(source, destination, activation=activation, **options))
+    else:
+        activation = arguments.activation
+        text = checkpoint_conversion.summary(
+            checkpoint_conversion.convert(source, destination, activation=activation, **options)
+        )
+    print(text)
     return 0
 
 
 def command(arguments: argparse.Namespace) -> int:
-    if is_gguf(arguments.source):
-        return _convert_gguf(arguments)
-    _require_defaults(arguments, True, f"is for GGUF files, and {arguments.source} is none")
+    if is_gguf(arguments.source) or is_quantized(arguments.source):
+        return _convert(arguments)
+    _require_defaults(arguments, True, f"is for GGUF files and quantized checkpoints, and {arguments.source} is none")
     patterns = {option: tuple(getattr(arguments, option)) for option, _ in _PATTERNS}
     if arguments.group_size is not _UNSET and arguments.dtype == "int8":
         raise ValueError("--group-size is for int4 weights; add --dtype int4, or omit it")

@@ -21,6 +21,7 @@ from octavo._layers.arrays.quantized import QuantizedArray
 from octavo._layers.embedding import QuantEmbedding
 from octavo._layers.linear import QuantLinear
 from octavo._layers.matrix import QuantMatrix
+from octavo._layers.permuted import PermutedQuantLinear
 from octavo._layers.recurrent import QuantGRU, QuantLSTM
 from octavo._layers.static import StaticQuantLinear
 from octavo._layers.stubs import DeQuantStub, Quantize, QuantStub
@@ -34,7 +35,7 @@ __all__ = [
 ]  # fmt: skip
 
 # What a file may hold beyond version 1 of the format, by the names that its header lists.
-FEATURES = ("grouped", "pre_quant_scale", "static_matrix", "text")
+FEATURES = ("grouped", "permuted", "pre_quant_scale", "static_matrix", "text")
 
 
 class Codec(NamedTuple):
@@ -104,6 +105,7 @@ def features_of(layers: Mapping[str, Options]) -> list[str]:
     def wanted(options: Options) -> set[str]:
         own = {
             "grouped": options.get("dtype") == "grouped",
+            "permuted": options.get("type") == PermutedQuantLinear.__name__,
             "pre_quant_scale": SCALE in options,
             "static_matrix": options.get("type") == QuantMatrix.__name__ and "input" in options,
             "text": options.get("type") == _TEXT,
@@ -280,6 +282,16 @@ def _read_quant_linear(fields: Fields) -> QuantLinear:
     q, scale = _read_int8(fields)
     options[SCALE] = read_scale(fields, q.shape[1])
     return QuantLinear.from_quantized(q, scale, read_bias(fields, len(q)), **options)
+
+
+def _write_permuted(layer: PermutedQuantLinear) -> tuple[Options, LazyTensors]:
+    options, parts = _write_quant_linear(layer.inner())
+    return options, parts | {"permutation": lazy(layer.permutation.astype(np.int32))}
+
+
+def _read_permuted(fields: Fields) -> PermutedQuantLinear:
+    layer = _read_quant_linear(fields)
+    return PermutedQuantLinear(layer, fields.tensor("permutation", "I32", (layer.in_features,)))
 
 
 def _read_int8(fields: Fields) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
@@ -469,6 +481,7 @@ def _codecs() -> Mapping[str, Codec]:
         Codec(QuantLSTM, _write_recurrent, _read_recurrent(QuantLSTM)),
         Codec(QuantGRU, _write_recurrent, _read_recurrent(QuantGRU)),
         Codec(StaticQuantLinear, _write_static, _read_static),
+        Codec(PermutedQuantLinear, _write_permuted, _read_permuted),
         Codec(Quantize, _write_quantize, _read_quantize),
         Codec(QuantStub, _nothing, lambda fields: QuantStub()),
         Codec(DeQuantStub, _nothing, lambda fields: DeQuantStub()),

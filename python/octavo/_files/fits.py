@@ -19,9 +19,11 @@ from octavo._layers.arrays.quantized import QuantizedArray
 from octavo._layers.embedding import QuantEmbedding
 from octavo._layers.linear import QuantLinear
 from octavo._layers.matrix import QuantMatrix
+from octavo._layers.permuted import PermutedQuantLinear
 from octavo._layers.recurrent import QuantGRU, QuantLSTM
 from octavo._layers.static import StaticQuantLinear
 from octavo._layers.stubs import DeQuantStub, Quantize, QuantStub
+from octavo._layers.weights import GroupedWeights
 from octavo._models.containers import attributes, instance_dict, slot_members
 from octavo._models.fill import Fit
 from octavo._models.snapshot import restore, snapshot
@@ -37,12 +39,13 @@ Dtypes = Literal["model", "file"]
 _CONTAINERS = (dict, list, tuple, set, frozenset)
 _RECURRENT = ("input_size", "hidden_size", "num_layers", "bidirectional", "batch_first")
 _STUBS = (QuantStub, DeQuantStub, Quantize)
-_LINEAR = (nn.Linear, QuantLinear, StaticQuantLinear)
+_LINEAR = (nn.Linear, QuantLinear, StaticQuantLinear, PermutedQuantLinear)
 
 # Whose place each may take, by exact type. What derives from one of them is a class of the user's.
 _PLACES: dict[type, tuple[type, ...]] = {
     QuantLinear: _LINEAR,
     StaticQuantLinear: _LINEAR,
+    PermutedQuantLinear: _LINEAR,
     QuantMatrix: (QuantMatrix,),
     QuantEmbedding: (nn.Embedding, QuantEmbedding),
     QuantLSTM: (nn.LSTM, QuantLSTM),
@@ -359,6 +362,10 @@ def _axis_of(item: QuantLinear | QuantEmbedding, shape: tuple[int, ...] | None) 
 
 
 def _matrix(item: QuantLinear | QuantEmbedding, axis: Literal[0, 1]) -> QuantMatrix:
+    if isinstance(item, QuantLinear) and isinstance(item._weights, GroupedWeights):
+        return QuantMatrix.from_grouped(
+            item.grouped(), axis=axis, activation=item.activation, activation_group=item.activation_group
+        )
     state = item._state()
     q, scale, zero_point = item.int_repr(), state["scale"], state.get("zero_point")
     activation = item.activation if isinstance(item, QuantLinear) else "symmetric"

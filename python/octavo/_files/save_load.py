@@ -22,7 +22,7 @@ from octavo._models.estimators import drop_training_state, needed_for_training
 from octavo._models.fill import fill, held_by_name, holds, survey
 from octavo._models.walk import label, places
 
-__all__ = ["header_metadata", "load", "read_header", "save", "stored_items"]
+__all__ = ["header_metadata", "load", "placed", "read_header", "save", "stored_items"]
 
 _Model = TypeVar("_Model")
 
@@ -237,10 +237,36 @@ def load(
     """
     _check_path(path, "load(path, model)")
     items, aliases, foreign = _read(path, strict=strict)
+    return placed(
+        path, items, aliases, foreign, model, strict=strict, prefix=prefix, rename=rename, dtypes=dtypes, check=check
+    )
+
+
+def placed(
+    path: str | os.PathLike[str],
+    items: Mapping[str, Any],
+    aliases: Mapping[str, str],
+    foreign: Mapping[str, Any],
+    model: Any,
+    *,
+    strict: bool,
+    prefix: str,
+    rename: Mapping[str, str],
+    dtypes: Dtypes,
+    check: bool,
+) -> Any:
+    """What `load` returns for things by name, wherever they were read: options, errors and warnings are those of it.
+
+    Example:
+        >>> from octavo._files.save_load import placed
+        >>> options = {"strict": True, "prefix": "model.", "rename": {}, "dtypes": "model", "check": True}
+        >>> placed("a file", {"fc": 1}, {"head": "fc"}, {}, None, **options)
+        {'model.fc': 1, 'model.head': 1}
+    """
     if prefix or rename:
         items, aliases = renamed(items, aliases, rename, prefix)
     if model is None:
-        return items | {alias: items[name] for alias, name in every_alias(items, aliases).items()}
+        return dict(items) | {alias: items[name] for alias, name in every_alias(items, aliases).items()}
     items = as_matrices(fitted(items, model), held_by_name(model, is_stored))
     # What estimators need for training alone is not in the file, and not missed: quantized matrices are not trained.
     matrices = {name for name, item in items.items() if isinstance(item, QuantMatrix)}
@@ -267,7 +293,7 @@ def load(
     if complaints and (strict or result.misfits):
         raise ValueError(f"{os.fspath(path)} does not match the model, which was not changed; {'; '.join(complaints)}")
     if complaints:
-        warnings.warn(f"{os.fspath(path)}: {'; '.join(complaints)}", UserWarning, stacklevel=2)
+        warnings.warn(f"{os.fspath(path)}: {'; '.join(complaints)}", UserWarning, stacklevel=3)
     if matrices:
         drop_training_state(filled, {id(items[name]) for name in matrices})
     return filled

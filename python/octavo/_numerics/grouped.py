@@ -41,7 +41,7 @@ class GroupedCodes:
             scales are fine.
         bits: 4 or 8: what a code takes in memory. Codes of 5 and 6 bits take 8.
         group_size: 16, 32, 64, 128 or 256, which divides K; None: one group a row.
-        zero_point: (N, groups) of the codes' dtype and range.
+        zero_point: (N, groups) of the codes' dtype and range; up to 16 beside unsigned codes of 4 bits, as GPTQ has it.
         minimum: of scale's shape and dtype, finite.
         group_scale: (N, groups) int8 or uint8; K must be a multiple of 256, and group_size at most 128.
         group_minimum: (N, groups) uint8, where there are group_scale and minimum.
@@ -81,7 +81,8 @@ class GroupedCodes:
         if self.zero_point is not None:
             if two_level or self.minimum is not None:
                 raise ValueError("zero_point is not defined beside minimum or group_scale; give one of them")
-            _check_integers(self.zero_point, "zero_point", (n, self.groups), (self.codes.dtype,), self.bits)
+            reach = 1 if self.codes.dtype == np.uint8 else 0
+            _check_integers(self.zero_point, "zero_point", (n, self.groups), (self.codes.dtype,), self.bits, reach)
         floats = (n, k // SUPER_BLOCK if two_level else self.groups)
         _check_floats(self.scale, "scale", floats, (np.dtype(np.float32), np.dtype(np.float16)))
         if self.minimum is not None:
@@ -212,8 +213,9 @@ def _check_codes(codes: Any, bits: int) -> None:
     _check_range(codes, "codes", bits)
 
 
-def _check_range(values: npt.NDArray[Any], name: str, bits: int) -> None:
+def _check_range(values: npt.NDArray[Any], name: str, bits: int, reach: int = 0) -> None:
     low, high = _RANGES[values.dtype.kind, bits]
+    high += reach
     if bits == 4 and values.size and (values.max() > high or (low < 0 and values.min() < low)):
         raise ValueError(f"{name} must hold {low}..{high} with bits=4, got {values.min()}..{values.max()}")
 
@@ -241,13 +243,15 @@ def _check_two_levels(w: GroupedCodes) -> None:
         _check_integers(w.group_minimum, "group_minimum", (n, w.groups), (np.dtype(np.uint8),), 8)
 
 
-def _check_integers(a: Any, name: str, shape: tuple[int, int], dtypes: tuple[np.dtype[Any], ...], bits: int) -> None:
+def _check_integers(
+    a: Any, name: str, shape: tuple[int, int], dtypes: tuple[np.dtype[Any], ...], bits: int, reach: int = 0
+) -> None:
     if not isinstance(a, np.ndarray) or a.dtype not in dtypes:
         wanted = " or ".join(map(str, dtypes))
         raise TypeError(f"{name} must be an array of {wanted}, got {getattr(a, 'dtype', type(a).__name__)}")
     if a.shape != shape:
         raise ValueError(f"{name} must have shape {shape}, one for each group of each row, got {a.shape}")
-    _check_range(a, name, bits)
+    _check_range(a, name, bits, reach)
 
 
 def _check_floats(a: Any, name: str, shape: tuple[int, int], dtypes: tuple[np.dtype[Any], ...]) -> None:

@@ -1,0 +1,375 @@
+"""The quantized matrices of an ONNX model, by the names of the nodes that multiply with them.
+
+    MatMulNBits               com.microsoft   codes (n, blocks, bytes), scales and zero points a block, of k in order
+    DequantizeLinear          ai.onnx         of a tensor, an axis or blocks, where MatMul or Gemm multiplies with it
+    MatMulInteger             ai.onnx         with the scale by which its result is multiplied
+    MatMulIntegerToFloat, DynamicQuantizeMatMul    com.microsoft   the same, fused
+    QLinearMatMul             ai.onnx         fixed scales on both sides: a static layer
+
+Graphs are not run: what stands between these nodes is the user's code.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from octavo._layers.linear import QuantLinear
+from octavo._layers.permuted import PermutedQuantLinear
+from octavo._layers.static import StaticQuantLinear
+from octavo._layers.weights import ActivationScheme
+from octavo._numerics.grouped import GroupedCodes
+from octavo._numerics.params import QParams
+from octavo._util.extras import import_extra
+from octavo.checkpoints._forms import ActivationGroup, Form, Weight, activation_group_for, make_layer, make_weight
+from octavo.checkpoints._packing import unpacked_nibbles
+
+__all__ = ["load_nodes"]
+
+Array = NDArray[Any]
+
+
+class _Graph:
+    """The nodes of a model, its constants, and who takes what."""
+
+    def __init__(self, package: Any, model: Any) -> None:
+        self._package = package
+        self.nodes = list(model.graph.node)
+        self._constants = {tensor.name: tensor for tensor in model.graph.initializer}
+        for node in self.nodes:
+            if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
+                self._constants[node.output[0]] = node.attribute[0].t
+        self.makers = {name: node for node in self.nodes for name in node.output}
+        self.takers: dict[str, list[Any]] = {}
+        for node in self.nodes:
+            for name in node.input:
+                self.takers.setdefault(name, []).append(node)
+
+    def constant(self, node: Any, i: int) -> Array | None:
+        """Input i of a node, where it is a constant; integers of 4 bits as int8 or uint8."""
+        if i >= len(node.input) or node.input[i] not in self._constants:
+            return None
+        found: Array = self._package.numpy_helper.to_array(self._constants[node.input[i]])
+        if found.dtype.name in ("int4", "int2"):
+            return found.astype(np.int8)
+        return found.astype(np.uint8) if found.dtype.name in ("uint4", "uint2") else found
+
+    def bits(self, node: Any, i: int) -> int:
+        """Of a constant's type: 4 or 8."""
+        name = self._package.TensorProto.DataType.Name(self._constants[node.input[i]].data_type)
+        return {"INT4": 4, "UINT4": 4, "INT2": 2, "UINT2": 2}.get(name, 8)
+
+    def need(self, node: Any, i: int, what: str) -> Array:
+        found = self.constant(node, i)
+        if found is None:
+            raise ValueError(f"its {what} must be a constant of the model")
+        return found
+
+    def attributes(self, node: Any) -> dict[str, Any]:
+        return {a.name: self._package.helper.get_attribute_value(a) for a in node.attribute}
+
+
+def load_nodes(
+    path: str | os.PathLike[str], *, activation: ActivationScheme | None, activation_group: ActivationGroup
+) -> dict[str, QuantLinear]:
+    """The layers of a model, by the names of their nodes.
+
+    Raises:
+        ImportError: the package onnx is not installed.
+        OSError: the file, or one that it names, cannot be read.
+        ValueError: it is not a model, has none of these nodes, or one of a form that octavo lacks; the node is named.
+    """
+    package = import_extra("onnx", purpose="an ONNX model", extra="onnx")
+    import_extra("onnx.numpy_helper", purpose="an ONNX model", extra="onnx")
+    where = os.fspath(path)
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"{where} does not exist")
+    try:
+        graph = _Graph(package, package.load(where))
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # of protobuf, or onnx's own for external data
+        if isinstance(error, OSError):
+            raise
+        raise ValueError(f"{where} is not a usable ONNX model: {error}") from None
+    found: dict[str, QuantLinear] = {}
+    for node in graph.nodes:
+        read = _READERS.get(node.op_type)
+        if read is None:
+            continue
+        name = node.name or node.output[0]
+        try:
+            made = read(graph, node, activation, activation_group)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{where}: node {name!r} ({node.op_type}): {error}") from error
+        if made is None:
+            continue
+        if name in found:
+            raise ValueError(f"{where}: two nodes are called {name!r}; give them names of their own")
+        found[name] = made
+    if not found:
+        names = ", ".join(("DequantizeLinear", *(n for n in _READERS if n not in ("MatMul", "Gemm"))))
+        raise ValueError(
+            f"{where} holds no quantized matrix: none of its nodes is {names} of a constant; octavo reads those"
+        )
+    return found
+
+
+def _layer(
+    weight: Weight,
+    form: Form,
+    bias: Array | None,
+    activation: ActivationScheme | None,
+    group: ActivationGroup,
+    own: Any,
+) -> QuantLinear:
+    """The layer; `own` is how the model quantizes activations, None where it does not."""
+    chosen: ActivationScheme = activation or own or "symmetric"
+    size = None if group == "auto" and own is not None else activation_group_for(form, chosen, group)
+    return make_layer(weight, bias, activation=chosen, activation_group=size)
+
+
+def _weight(codes: Array, scale: Array, zero: Array | None, bits: int, group: int) -> tuple[Weight, Form]:
+    """Of codes (n, k), scales and zero points (n, groups)."""
+    k = codes.shape[1]
+    if codes.dtype not in (np.int8, np.uint8):
+        raise ValueError(f"its matrix must hold integers of 4 or 8 bits, got {codes.dtype}")
+    if scale.dtype not in (np.float16, np.float32):
+        scale = scale.astype(np.float32)
+    if not np.isfinite(scale).all():
+        raise ValueError(f"its scales must be finite, got {scale[~np.isfinite(scale)][0]}")
+    signed = codes.dtype == np.int8
+    points = np.zeros(scale.shape, np.int16) if zero is None else zero.astype(np.int16)
+    form = Form.of(k, bits, signed=signed, group=group, zero=points, scale=scale)
+    return make_weight(form, codes, scale, points), form
+
+
+def _spread(values: Array | None, n: int) -> Array | None:
+    """One number, or one an output, as (n, 1)."""
+    if values is None:
+        return None
+    flat = values.reshape(-1)
+    if flat.size not in (1, n):
+        raise ValueError(f"its scales and zero points must be one or {n}, one an output, got {flat.size}")
+    return np.repeat(flat, n // flat.size if flat.size == n else n).reshape(n, 1)
+
+
+def _transposed(matrix: Array) -> Array:
+    """(k, n) of MatMul as (n, k)."""
+    if matrix.ndim != 2 or 0 in matrix.shape:
+        raise ValueError(f"its matrix must have two dimensions, got shape {list(matrix.shape)}")
+    return np.ascontiguousarray(matrix.T)
+
+
+def _nbits(graph: _Graph, node: Any, activation: ActivationScheme | None, group: ActivationGroup) -> QuantLinear:
+    given = {"bits": 4, **graph.attributes(node)}
+    n, k, bits, size = (int(given[name]) for name in ("N", "K", "bits", "block_size"))
+    if bits not in (2, 4, 8) or size < 16 or n < 1 or k < 1:
+        raise ValueError(f"its attributes must be bits of 2, 4 or 8 and a block_size from 16 on, got {bits} and {size}")
+    blocks = -(-k // size)
+    raw = graph.need(node, 1, "matrix")
+    if raw.dtype != np.uint8 or raw.size != n * blocks * size * bits // 8:
+        raise ValueError(
+            f"its matrix must have {[n, blocks, size * bits // 8]} bytes, got {raw.dtype} {list(raw.shape)}"
+        )
+    codes = np.ascontiguousarray(_values(raw.reshape(n, -1), bits)[:, :k])
+    scale = graph.need(node, 2, "scales")
+    if scale.size != n * blocks:
+        raise ValueError(f"its scales must be {n * blocks}, {blocks} an output, got {scale.size}")
+    scale = scale.reshape(n, blocks)
+    bias = graph.constant(node, 5)
+    zero = graph.constant(node, 3) if len(node.input) > 3 and node.input[3] else None
+    ordered = len(node.input) > 4 and bool(node.input[4])
+    if zero is not None and zero.dtype.kind == "f":
+        if ordered:
+            raise ValueError("float zero points beside g_idx are not supported")
+        made, form = _float_zero_points(codes, scale, zero.reshape(n, blocks), bits, size)
+        return _layer(made, form, bias, activation, group, None)
+    points = np.full((n, blocks), 1 << (bits - 1), np.int16)
+    if zero is not None:
+        points = _values(zero.reshape(n, -1), bits)[:, :blocks]
+    if ordered:
+        return _in_order(graph.need(node, 4, "g_idx"), codes, scale, points, bits, size, bias, activation, group)
+    made, form = _weight(codes, scale, points, bits, size)
+    return _layer(made, form, bias, activation, group, None)
+
+
+def _values(packed: Array, bits: int) -> Array:
+    """Bytes to codes, those of low bits first."""
+    if bits == 8:
+        return packed
+    if bits == 4:
+        return unpacked_nibbles(packed)
+    return np.stack([(packed >> np.uint8(2 * i)) & np.uint8(3) for i in range(4)], axis=-1).reshape(len(packed), -1)
+
+
+def _in_order(
+    index: Array, codes: Array, scale: Array, zero: Array, bits: int, size: int, bias: Array | None,
+    activation: ActivationScheme | None, group: ActivationGroup,
+) -> QuantLinear:  # fmt: skip
+    """A layer whose inputs belong to the groups of g_idx."""
+    order = np.argsort(index, kind="stable")
+    if not np.array_equal(index[order], np.arange(codes.shape[1]) // size):
+        raise ValueError(f"its g_idx must have {size} inputs in each group")
+    made, form = _weight(np.ascontiguousarray(codes[:, order]), scale, zero, bits, size)
+    layer = _layer(made, form, bias, activation, group, None)
+    return layer if np.array_equal(order, np.arange(len(order))) else PermutedQuantLinear(layer, order)
+
+
+def _float_zero_points(codes: Array, scale: Array, zero: Array, bits: int, size: int) -> tuple[Weight, Form]:
+    """(c - z) s with z a float: whole numbers stay zero points, all others become minima -z s, rounded once."""
+    if not np.isfinite(zero).all():
+        raise ValueError("its zero points must be finite")
+    whole = np.rint(zero.astype(np.float64))
+    if (whole == zero).all() and whole.min() >= 0 and whole.max() < 1 << bits:
+        return _weight(codes, scale, whole, bits, size)
+    single = scale.astype(np.float32)
+    plain = Form.of(codes.shape[1], bits, signed=False, group=size, zero=None, scale=single)
+    if plain.kind == "short":
+        raise ValueError(f"float zero points need blocks that divide the inputs, got {size} and {codes.shape[1]}")
+    minimum = (-(zero.astype(np.float64) * single)).astype(np.float32)
+    if plain.repeat > 1 and plain.group_size is not None:
+        count = codes.shape[1] // plain.group_size
+        single, minimum = (np.repeat(a, plain.repeat, axis=1)[:, :count] for a in (single, minimum))
+    made = GroupedCodes(codes, np.ascontiguousarray(single), plain.bits, plain.group_size, minimum=minimum)
+    return made, plain
+
+
+def _multiplied(
+    graph: _Graph, node: Any, activation: ActivationScheme | None, group: ActivationGroup
+) -> QuantLinear | None:
+    """MatMul or Gemm with a matrix that DequantizeLinear makes of a constant."""
+    maker = graph.makers.get(node.input[1])
+    turned = node.op_type == "Gemm" and bool(graph.attributes(node).get("transB", 0))
+    if maker is not None and maker.op_type == "Transpose" and graph.attributes(maker).get("perm", [1, 0]) == [1, 0]:
+        maker, turned = graph.makers.get(maker.input[0]), not turned
+    if maker is None or maker.op_type != "DequantizeLinear":
+        return None
+    matrix = graph.constant(maker, 0)
+    if matrix is None or matrix.dtype not in (np.int8, np.uint8):
+        return None  # both operands are made as the model runs, or of floats of 8 bits
+    if matrix.ndim != 2 or 0 in matrix.shape:
+        raise ValueError(f"its matrix must have two dimensions, got shape {list(matrix.shape)}")
+    given = graph.attributes(node)
+    if given.get("transA", 0) or given.get("alpha", 1.0) != 1.0:
+        raise ValueError("transA and alpha other than 1 are not of a layer")
+    codes = np.ascontiguousarray(matrix if turned else matrix.T)
+    n = len(codes)
+    scale, zero, size = _parameters(graph, maker, matrix.shape, turned)
+    made, form = _weight(codes, scale, zero, graph.bits(maker, 0), size)
+    bias = graph.constant(node, 2) if node.op_type == "Gemm" and given.get("beta", 1.0) == 1.0 else None
+    if bias is not None:
+        bias = np.broadcast_to(bias.astype(np.float32).reshape(-1), (n,))
+    return _layer(made, form, bias, activation, group, None)
+
+
+def _parameters(graph: _Graph, maker: Any, shape: tuple[int, ...], turned: bool) -> tuple[Array, Array | None, int]:
+    """Scales and zero points of DequantizeLinear as (n, groups), and the inputs of a group."""
+    given = graph.attributes(maker)
+    scale, zero = graph.need(maker, 1, "scales"), graph.constant(maker, 2)
+    axis, block = int(given.get("axis", 1)) % 2, int(given.get("block_size", 0))
+    outputs = 0 if turned else 1  # the axis of them
+    n, k = shape[outputs], shape[1 - outputs]
+    if not block:
+        if scale.size > 1 and axis != outputs:
+            raise ValueError("its scales run along the axis that is summed; octavo takes scales of outputs or blocks")
+        spread = _spread(scale, n)
+        assert spread is not None
+        return spread, _spread(zero, n), k
+    if axis == outputs:
+        raise ValueError("its blocks run along the outputs; octavo takes blocks along the axis that is summed")
+    arrays = [scale] if zero is None else [scale, zero]
+    wanted = (n, -(-k // block)) if turned else (-(-k // block), n)
+    if any(a.shape != wanted for a in arrays):
+        raise ValueError(f"its scales and zero points must have shape {list(wanted)}, got {list(scale.shape)}")
+    ready = [np.ascontiguousarray(a if turned else a.T) for a in arrays]
+    return ready[0], ready[1] if len(ready) > 1 else None, block
+
+
+def _integers(
+    graph: _Graph, node: Any, scale: Array, zero: Array | None, bias: Array | None,
+    activation: ActivationScheme | None, group: ActivationGroup,
+) -> QuantLinear:  # fmt: skip
+    codes = _transposed(graph.need(node, 1, "matrix"))
+    n, k = codes.shape
+    spread = _spread(scale, n)
+    assert spread is not None
+    made, form = _weight(codes, spread, _spread(zero, n), 8, k)
+    return _layer(made, form, bias, activation, group, "asymmetric")
+
+
+def _dynamic(graph: _Graph, node: Any, activation: ActivationScheme | None, group: ActivationGroup) -> QuantLinear:
+    scale = graph.need(node, 2, "scales")
+    return _integers(graph, node, scale, graph.constant(node, 3), graph.constant(node, 4), activation, group)
+
+
+def _to_float(graph: _Graph, node: Any, activation: ActivationScheme | None, group: ActivationGroup) -> QuantLinear:
+    scale = graph.need(node, 3, "scales of the matrix")
+    return _integers(graph, node, scale, graph.constant(node, 5), graph.constant(node, 6), activation, group)
+
+
+def _matmul_integer(
+    graph: _Graph, node: Any, activation: ActivationScheme | None, group: ActivationGroup
+) -> QuantLinear | None:
+    if graph.constant(node, 1) is None:
+        return None  # of two results, as in attention
+    return _integers(graph, node, _scale_behind(graph, node), graph.constant(node, 3), None, activation, group)
+
+
+def _scale_behind(graph: _Graph, node: Any) -> Array:
+    """The constant by which the result is multiplied: MatMulInteger, Cast, Mul by (x's scale * the matrix' scale)."""
+    for cast in graph.takers.get(node.output[0], []):
+        for mul in graph.takers.get(cast.output[0], []) if cast.op_type == "Cast" else []:
+            if mul.op_type != "Mul":
+                continue
+            other = 1 if mul.input[0] == cast.output[0] else 0
+            maker = graph.makers.get(mul.input[other])
+            places = [(mul, other)] + ([(maker, 0), (maker, 1)] if maker is not None and maker.op_type == "Mul" else [])
+            for place, i in places:
+                found = graph.constant(place, i)
+                if found is not None:
+                    return found
+    raise ValueError("the scale of its matrix is not found: its result is not cast and multiplied by a constant")
+
+
+def _qlinear(graph: _Graph, node: Any, activation: ActivationScheme | None, group: ActivationGroup) -> QuantLinear:
+    names = ("x's scale", "x's zero point", "matrix", "matrix' scale", "matrix' zero point", "scale", "zero point")
+    x_scale, x_zero, matrix, scale, zero, y_scale, y_zero = (
+        graph.need(node, i + 1, name) for i, name in enumerate(names)
+    )
+    codes = _transposed(matrix)
+    n, k = codes.shape
+    spread = _spread(scale, n)
+    assert spread is not None
+    made, form = _weight(codes, spread, _spread(zero, n), 8, k)
+    if activation is not None:
+        return _layer(made, form, None, activation, group, None)
+    if not isinstance(made, tuple):
+        raise ValueError(
+            'its matrix has zero points other than the middle, which no static layer has; pass activation="asymmetric" '
+            "to have x quantized as it is read"
+        )
+    return StaticQuantLinear(*made, input=_qparams(x_scale, x_zero), output=_qparams(y_scale, y_zero), name=node.name)
+
+
+def _qparams(scale: Array, zero: Array) -> QParams:
+    if scale.size != 1 or zero.size != 1:
+        raise ValueError("x and the result must have one scale each")
+    return QParams(float(scale.reshape(-1)[0]), int(zero.reshape(-1)[0]), zero.dtype.name)
+
+
+_Reader = Callable[[_Graph, Any, ActivationScheme | None, ActivationGroup], QuantLinear | None]
+
+_READERS: Mapping[str, _Reader] = {
+    "MatMul": _multiplied,
+    "Gemm": _multiplied,
+    "MatMulNBits": _nbits,
+    "MatMulInteger": _matmul_integer,
+    "MatMulIntegerToFloat": _to_float,
+    "DynamicQuantizeMatMul": _dynamic,
+    "QLinearMatMul": _qlinear,
+}

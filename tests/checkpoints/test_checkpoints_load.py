@@ -1,0 +1,182 @@
+"""`octavo.checkpoints.load`: weights to the bit, products by the definition on every kernel, models filled."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import octavo as oc
+import quantized_checkpoints as made
+from octavo._numerics.grouped_definition import grouped_linear
+from quantized_checkpoints import FORMS, int8
+from reference import assert_same_bits, hard_rows
+from reference import expected_of as plain_of
+
+F = np.float32
+
+
+def expected_of(layer: oc.QuantLinear, x: np.ndarray) -> np.ndarray:
+    """What NumPy's definition gives for a layer."""
+    if isinstance(layer, oc.PermutedQuantLinear):
+        return expected_of(layer.inner(), x[:, layer.permutation])
+    try:
+        codes = layer.grouped()
+    except ValueError:  # one scale an output, or a last group that is shorter
+        return plain_of(layer, x)
+    options = {"activation": layer.activation, "activation_group": layer.activation_group}
+    return grouped_linear(x, codes, layer.bias, **options)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_weights_are_those_of_the_tools_formula(tmp_path: Path, form: str) -> None:
+    write, shown = FORMS[form]
+    tensors, config, weight = write()
+    found = oc.checkpoints.load(made.folder(tmp_path, tensors | {"norm": np.ones(3, F)}, config))
+    assert list(found) == ["fc", "norm"]
+    layer = found["fc"]
+    assert shown in repr(layer)
+    assert isinstance(layer, oc.PermutedQuantLinear) == form.endswith("order")
+    assert_same_bits(layer.weight, weight)
+    assert (layer.bias is not None) == ("fc.bias" in tensors)
+    if layer.bias is not None:
+        np.testing.assert_array_equal(layer.bias, tensors["fc.bias"].astype(F))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_products_are_those_of_the_definition(tmp_path: Path, form: str, kernel: str) -> None:
+    tensors, config, _ = FORMS[form][0]()
+    layer = oc.checkpoints.load(made.folder(tmp_path, tensors, config))["fc"]
+    x = hard_rows(6, layer.in_features)
+    assert_same_bits(layer(x), expected_of(layer, x), kernel)
+
+
+def test_zero_point_16_does_not_overflow(kernel: str) -> None:
+    """The largest sums there are: 127 or -128 times -16, 256 of them."""
+    w = oc.GroupedCodes(
+        np.zeros((17, 512), np.uint8), np.ones((17, 2), F), 4, 256, zero_point=np.full((17, 2), 16, np.uint8)
+    )
+    for activation in ("symmetric", "asymmetric", "int16"):
+        layer = oc.QuantLinear.from_grouped(w, activation=activation)
+        x = np.full((3, 512), -1, F)
+        x[1] = 1
+        x[2, ::2] = 0.3
+        assert_same_bits(layer(x), grouped_linear(x, w, activation=activation))
+    np.testing.assert_array_equal(oc.QuantLinear.from_grouped(w).zero_point, 16)
+    with pytest.raises(ValueError, match=r"zero_point must hold 0\.\.16 with bits=4"):
+        oc.GroupedCodes(w.codes, w.scale, 4, 256, zero_point=np.full((17, 2), 17, np.uint8))
+
+
+def test_bitsandbytes_has_the_same_integers_and_rounds_once(tmp_path: Path) -> None:
+    tensors, config, theirs = made.bitsandbytes(40, 96)
+    layer = oc.checkpoints.load(made.folder(tmp_path, tensors, config))["fc"]
+    np.testing.assert_array_equal(layer.int_repr(), tensors["fc.weight"])
+    np.testing.assert_allclose(layer.weight, theirs, rtol=2.0**-22)
+    differ = (layer.weight != theirs).mean()
+    assert 0.1 < differ < 0.5  # in the last bit
+    assert not layer.weight[1].any()
+
+
+@pytest.mark.parametrize(
+    ("weights", "shape", "shown"),
+    [
+        ({"strategy": "channel"}, (24, 1), "QuantLinear(64 -> 24, int8, activation=asymmetric)"),
+        ({"strategy": "tensor"}, (1,), "QuantLinear(64 -> 24, int8, activation=asymmetric)"),
+        ({"strategy": "group", "group_size": 32}, (24, 2), "QuantLinear(64 -> 24, int8, group_size=32, activ"),
+    ],
+    ids=["channel", "tensor", "group"],
+)
+def test_int_quantized_keeps_integers_and_activations(
+    tmp_path: Path, weights: dict[str, Any], shape: tuple[int, ...], shown: str
+) -> None:
+    tensors = int8(24, 64, *shape)
+    inputs = {"num_bits": 8, "dynamic": True, "symmetric": False, "strategy": "token"}
+    config = made.scheme({"num_bits": 8} | weights, inputs, "int-quantized")
+    layer = oc.checkpoints.load(made.folder(tmp_path, tensors, config))["fc"]
+    assert repr(layer).startswith(shown)
+    scale = np.repeat(tensors["fc.weight_scale"].reshape(-1, shape[-1]), 64 // shape[-1], axis=1)
+    assert_same_bits(layer.weight, tensors["fc.weight"] * np.broadcast_to(scale, (24, 64)))
+    again = oc.checkpoints.load(tmp_path, activation="symmetric", activation_group=None)["fc"]
+    assert again.activation == "symmetric"
+
+
+def test_int_quantized_with_zero_points(tmp_path: Path) -> None:
+    tensors = int8(24, 64, 24, 1) | {"fc.weight_zero_point": (np.arange(24)[:, None] - 12).astype(np.int8)}
+    config = made.scheme({"num_bits": 8, "strategy": "channel", "symmetric": False}, None, "int-quantized")
+    layer = oc.checkpoints.load(made.folder(tmp_path, tensors, config))["fc"]
+    integers = tensors["fc.weight"].astype(F) - tensors["fc.weight_zero_point"]
+    assert_same_bits(layer.weight, integers * tensors["fc.weight_scale"])
+
+
+def test_static_activations_make_static_layers(tmp_path: Path) -> None:
+    tensors = int8(24, 64, 24, 1) | {"fc.input_scale": F([0.25]), "fc.input_zero_point": np.int8([-3])}
+    inputs = {"num_bits": 8, "dynamic": False, "symmetric": False, "strategy": "tensor"}
+    config = made.scheme({"num_bits": 8, "strategy": "channel"}, inputs, "int-quantized")
+    layer = oc.checkpoints.load(made.folder(tmp_path, tensors, config))["fc"]
+    assert isinstance(layer, oc.StaticQuantLinear)
+    x = np.random.default_rng(0).standard_normal((3, 64), dtype=F)
+    twin = oc.StaticQuantLinear(
+        tensors["fc.weight"], tensors["fc.weight_scale"][:, 0], input=oc.QParams(0.25, -3, "int8")
+    )
+    assert_same_bits(layer(x), twin(x))
+    dynamic = oc.checkpoints.load(tmp_path, activation="asymmetric")["fc"]
+    assert type(dynamic) is oc.QuantLinear
+
+
+def test_schemes_of_several_groups_are_told_by_names(tmp_path: Path) -> None:
+    first, config, weight = made.compressed(16, 64, 4, 32)
+    second, other, wide = made.compressed(16, 64, 8, 64, seed=1)
+    tensors = first | {name.replace("fc", "model.down"): a for name, a in second.items()}
+    group = other["config_groups"]["group_0"] | {"targets": [r"re:.*\.down$"]}
+    config["config_groups"]["group_1"] = group
+    found = oc.checkpoints.load(made.folder(tmp_path, tensors, config))
+    assert_same_bits(found["fc"].weight, weight)
+    assert_same_bits(found["model.down"].weight, wide)
+
+
+def test_auto_gives_groups_of_activations_beside_groups_of_weights(tmp_path: Path) -> None:
+    tensors, config, _ = made.gptq(16, 128, 4, 64)
+    made.folder(tmp_path, tensors, config)
+    assert oc.checkpoints.load(tmp_path)["fc"].activation_group == 64
+    assert oc.checkpoints.load(tmp_path, activation_group=128)["fc"].activation_group == 128
+    assert oc.checkpoints.load(tmp_path, activation="int16")["fc"].activation_group is None
+
+
+@pytest.mark.parametrize("file", ["config.json", "quantize_config.json"])
+def test_configs_of_their_own_are_found(tmp_path: Path, file: str) -> None:
+    tensors, config, weight = made.gptq(16, 64, 4, 32)
+    del config["quant_method"]
+    if file == "config.json":
+        config["quant_method"] = "gptq"
+    made.folder(tmp_path, tensors, config, file)
+    for path in (tmp_path, tmp_path / "model.safetensors"):
+        assert_same_bits(oc.checkpoints.load(path)["fc"].weight, weight)
+
+
+class Net:
+    def __init__(self) -> None:
+        self.fc = oc.nn.Linear(np.zeros((40, 128), F), np.zeros(40, F))
+        self.norm = np.zeros(3, F)
+
+
+@pytest.mark.parametrize("order", [False, True], ids=["plain", "order"])
+def test_load_fills_a_model(tmp_path: Path, order: bool) -> None:
+    tensors, config, weight = made.gptq(40, 128, 4, 32, order=order)
+    names = {f"model.{name}": a for name, a in tensors.items()} | {"model.norm": np.ones(3, np.float16)}
+    made.folder(tmp_path, names, config)
+    net = oc.checkpoints.load(tmp_path, Net(), rename={"model.*": "*"}, progress=False)
+    assert_same_bits(net.fc.weight, weight)
+    assert net.norm.dtype == F
+    untouched = Net()
+    with pytest.raises(ValueError, match="does not match the model, which was not changed"):
+        oc.checkpoints.load(tmp_path, untouched)
+    assert type(untouched.fc) is oc.nn.Linear
+
+
+def test_load_fills_a_dict_of_arrays(tmp_path: Path) -> None:
+    tensors, config, weight = made.gptq(40, 128, 4, 32)
+    params = {"fc.weight": np.zeros((40, 128), F), "fc.bias": np.zeros(40, F)}
+    oc.checkpoints.load(made.folder(tmp_path, tensors, config), params)
+    assert_same_bits(params["fc.weight"].dequantize(), weight)
