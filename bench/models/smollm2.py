@@ -114,8 +114,8 @@ class Quality(NamedTuple):
     top1: float
 
 
-def text_tokens(metadata: dict[str, Any], count: int) -> np.ndarray:
-    """The first tokens of docstrings of NumPy, split as the file's vocabulary asks for."""
+def tokenizer_of(metadata: dict[str, Any]) -> Any:
+    """Splits text as the file's vocabulary asks for."""
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     vocabulary = {word: i for i, word in enumerate(metadata["tokenizer.ggml.tokens"])}
@@ -124,6 +124,11 @@ def text_tokens(metadata: dict[str, Any], count: int) -> np.ndarray:
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
+    return tokenizer
+
+
+def text_tokens(metadata: dict[str, Any], count: int) -> np.ndarray:
+    """The first tokens of docstrings of NumPy."""
     names = [
         "linspace",
         "einsum",
@@ -138,7 +143,7 @@ def text_tokens(metadata: dict[str, Any], count: int) -> np.ndarray:
         "meshgrid",
     ]
     text = "\n\n".join(getattr(np, name).__doc__ for name in names)
-    ids = np.array(tokenizer.encode(text).ids)
+    ids = np.array(tokenizer_of(metadata).encode(text).ids)
     if len(ids) < count:
         raise ValueError(f"the text has {len(ids)} tokens, {count} were asked for")
     return ids[:count]
