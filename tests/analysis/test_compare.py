@@ -177,3 +177,14 @@ def test_models_of_matrices_have_a_row_for_the_result() -> None:
     np.testing.assert_allclose(
         (rows[0].sqnr, rows[0].cosine, rows[0].largest_error), measures(x @ params["w"], x @ quantized["w"]), rtol=1e-9
     )
+
+
+def test_clipped_share_is_that_of_scaled_inputs() -> None:
+    x = np.float32([[2, 200, 2], [1, 100, 300]])
+    scale = np.float32([1, 100, 1])
+    model = {"fc": oc.nn.Linear(np.ones((2, 3), np.float32))}
+    layer = oc.StaticQuantLinear(
+        np.ones((2, 3), np.int8), 1.0, input=oc.QParams(1.0, 0, "int8"), pre_quant_scale=scale, name="fc"
+    )
+    found = oc.compare(model, {"fc": layer}, x, forward=lambda m, rows: m["fc"](rows))
+    assert found.rows[0].clipped == pytest.approx(1 / 6)

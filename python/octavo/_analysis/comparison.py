@@ -20,6 +20,7 @@ from octavo._models import walk as tree
 from octavo._models.hooks import Watched
 from octavo._models.paths import matches
 from octavo._numerics.definition import dequantize
+from octavo._numerics.input_scale import scaled_inputs
 from octavo._numerics.params import QParams
 from octavo._quantize.batches import Forward, run_model
 from octavo._util.floating import quiet
@@ -177,7 +178,9 @@ def _compared(
     y = [np.maximum(part, 0) for part in y] if folded else y
     beyond: list[NDArray[np.bool_]] = []
     if isinstance(layer, StaticQuantLinear):
-        beyond += [_beyond(call.x, layer.input_qparams) for call in actual if type(call.x) is not QuantizedArray]
+        scale = layer.pre_quant_scale
+        floats = [call.x for call in actual if type(call.x) is not QuantizedArray]
+        beyond += [_beyond(x if scale is None else scaled_inputs(x, scale), layer.input_qparams) for x in floats]
         if layer.output_qparams is not None:
             beyond += [_beyond(part, layer.output_qparams) for part in y]
     return _measured(path, y, [_as64(call.y) for call in actual], beyond)

@@ -144,7 +144,7 @@ def _concatenated(layers: list[QuantLinear]) -> QuantLinear:
         if s is not None and other is not None and not np.array_equal(s, other):
             raise ValueError(
                 "parts must have the same pre_quant_scale, because their inputs are quantized once; "
-                "quantize them with one scale, which smooth= finds for layers that are joined beforehand"
+                "quantize them with one scale, or join the float layers and find_smoothing for the whole"
             )
     biases = [layer.bias for layer in layers]
     bias = None if first.bias is None else np.concatenate([b for b in biases if b is not None])

@@ -64,8 +64,8 @@ class QuantLinear(Described):
             `from_grouped`.
         pre_quant_scale: s (in_features,), positive: x is divided by it as it is quantized, in the same pass, and the
             weight multiplied by it before it is, which takes outliers out of the inputs (SmoothQuant, AWQ): the layer
-            quantizes x' = x * c[k] and W' = W * s[k], c = fl(1 / s). `octavo.smoothing_scale` finds one, and
-            quantize_dynamic(smooth=...) one for each layer. Checkpoints of NVIDIA's ModelOpt have the name for c, what
+            quantizes x' = x * c[k] and W' = W * s[k], c = fl(1 / s). `octavo.find_smoothing` finds
+            one for each layer of a model. Checkpoints of NVIDIA's ModelOpt have the name for c, what
             x is multiplied by: pass 1 / c of these.
         relu: apply ReLU to the result, in the same pass: NaN stays NaN, y > 0 stays, all else is +0.
         call: name of a method that calls the layer, besides ``__call__`` and ``forward``.

