@@ -45,7 +45,8 @@ def test_convert_writes_int8_and_static_layers(tmp_path: Path, static: bool) -> 
     else:
         tensors, config, _ = made.bitsandbytes(24, 64)
     made.folder(tmp_path, tensors, config)
-    convert(tmp_path, tmp_path / "out.st", verify=True)
+    text = _convert.summary(convert(tmp_path, tmp_path / "out.st", verify=True))
+    assert ("bitsandbytes itself rounds" in text) != static
     loaded, direct = oc.load(tmp_path / "out.st")["fc"], oc.checkpoints.load(tmp_path)["fc"]
     assert repr(loaded) == repr(direct)
     assert_same_bits(loaded.weight, direct.weight)
