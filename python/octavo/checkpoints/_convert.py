@@ -94,8 +94,8 @@ def summary(result: Converted) -> str:
     )
     if result.verified and any(kind.startswith("bitsandbytes") for kind in result.kinds):
         lines.append(
-            "every weight is integer * (SCB / 127) in float32, to the bit; bitsandbytes itself rounds (integer * SCB) / "
-            "127 twice, so about a third of its float32 weights differ from these in the last bit"
+            "every weight is integer * (SCB / 127) in float32, to the bit; bitsandbytes itself rounds (integer * SCB) "
+            "/ 127 twice, so about a third of its float32 weights differ from these in the last bit"
         )
     elif result.verified:
         lines.append("every weight is what the tool's formula gives in float32, to the bit")
