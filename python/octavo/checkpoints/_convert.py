@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from octavo._files.codecs import packed
 from octavo._files.fields import Options, tensor_name
 from octavo._files.grouped import grouped_parts
+from octavo._files.layouts import count
 from octavo._files.safetensors import Tensor, Writer
 from octavo._files.save_load import header_metadata, save
 from octavo._layers.weights import ActivationScheme
@@ -87,9 +88,9 @@ def summary(result: Converted) -> str:
         every weight is what the tool's formula gives in float32, to the bit
     """
     lines = ["converted, not quantized: the integers are the checkpoint's"]
-    lines += [f"{count} {'layer' if count == 1 else 'layers'}: {kind}" for kind, count in result.kinds.items()]
+    lines += [f"{count(n, 'layer', 'layers')}: {kind}" for kind, n in result.kinds.items()]
     lines.append(
-        f"{result.arrays} {'array as it was' if result.arrays == 1 else 'arrays as they were'}; "
+        f"{count(result.arrays, 'array as it was', 'arrays as they were')}; "
         f"{result.source_bytes:,} B in the checkpoint, {result.file_bytes:,} B now"
     )
     if result.verified and any(kind.startswith("bitsandbytes") for kind in result.kinds):
