@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 import octavo as oc
 import quantized_checkpoints as made
@@ -44,7 +45,8 @@ def test_convert_writes_int8_and_static_layers(tmp_path: Path, static: bool) -> 
     else:
         tensors, config, _ = made.bitsandbytes(24, 64)
     made.folder(tmp_path, tensors, config)
-    convert(tmp_path, tmp_path / "out.st", verify=True)
+    text = _convert.summary(convert(tmp_path, tmp_path / "out.st", verify=True))
+    assert ("bitsandbytes itself rounds" in text) != static
     loaded, direct = oc.load(tmp_path / "out.st")["fc"], oc.checkpoints.load(tmp_path)["fc"]
     assert repr(loaded) == repr(direct)
     assert_same_bits(loaded.weight, direct.weight)
@@ -93,6 +95,20 @@ def test_commands_refuse_what_makes_no_sense(
     assert main([*map(named, arguments), *options]) == 1
     assert named(words) in capsys.readouterr().err
     assert (source / "model.safetensors").read_bytes() == before
+
+
+def test_files_beside_a_config_are_told_by_their_tensors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tensors, config, _ = made.awq(8, 64, 32)
+    made.folder(tmp_path, tensors, config)
+    whole, out, plain = (tmp_path / f"{name}.safetensors" for name in ("model", "out", "float"))
+    assert main(["quantize", str(whole), str(out), "--no-progress"]) == 0
+    assert "converted, not quantized" in capsys.readouterr().out
+    assert main(["inspect", str(out)]) == 0  # octavo's own
+    save_file({"fc.weight": np.ones((8, 64), F)}, plain)
+    assert main(["quantize", str(plain), str(out), "--no-progress"]) == 0
+    assert "converted" not in capsys.readouterr().out
+    (tmp_path / "config.json").write_text("[]")
+    assert main(["inspect", str(plain)]) == 0
 
 
 def test_verify_names_a_weight_that_differs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from octavo._files.header import parse_json
+from octavo._files.safetensors import Reader
 
 __all__ = ["METHODS", "Config", "choice", "find_config", "integer", "is_quantized", "read_config", "read_json"]
 
 METHODS = ("compressed-tensors", "gptq", "awq", "bitsandbytes")
+_MARKS = (".qweight", ".SCB", ".weight_packed", ".weight_scale")  # names that quantized layers alone have
 CONFIG_LIMIT = 16 << 20  # bytes; those of the largest models have some 100 KB
 
 # (file, key of the quantization within it; None: the whole file), in the order in which they are asked
@@ -64,15 +66,22 @@ def find_config(path: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]] | N
 def is_quantized(path: str | os.PathLike[str]) -> bool:
     """Whether `path` is a checkpoint whose config says that it is quantized, or an ONNX model.
 
+    The config beside a single file may be of another one: the file must hold a tensor of a quantized layer, too.
+
     Raises:
-        OSError, ValueError: as for `find_config`.
+        OSError, ValueError: as for `find_config`, where `path` is a folder or an index.
     """
     given = Path(path)
-    if given.suffix == ".onnx":
-        return given.is_file()
-    if not given.is_dir() and given.suffix not in (".safetensors", ".json"):
+    if given.is_dir() or given.name.endswith(".index.json"):
+        return find_config(given) is not None
+    if given.suffix != ".safetensors" or not given.is_file():
+        return given.suffix == ".onnx" and given.is_file()
+    try:
+        with Reader(given) as reader:
+            own = any(name.endswith(_MARKS) for name in reader.tensors) and "octavo" not in reader.metadata
+        return own and find_config(given) is not None
+    except ValueError:  # a damaged file, or a config that is none: for others to say
         return False
-    return find_config(given) is not None
 
 
 def read_config(path: str | os.PathLike[str]) -> Config:

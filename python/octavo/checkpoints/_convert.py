@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from octavo._files.codecs import packed
 from octavo._files.fields import Options, tensor_name
 from octavo._files.grouped import grouped_parts
+from octavo._files.layouts import count
 from octavo._files.safetensors import Tensor, Writer
 from octavo._files.save_load import header_metadata, save
 from octavo._layers.weights import ActivationScheme
@@ -87,12 +88,17 @@ def summary(result: Converted) -> str:
         every weight is what the tool's formula gives in float32, to the bit
     """
     lines = ["converted, not quantized: the integers are the checkpoint's"]
-    lines += [f"{count} {'layer' if count == 1 else 'layers'}: {kind}" for kind, count in result.kinds.items()]
+    lines += [f"{count(n, 'layer', 'layers')}: {kind}" for kind, n in result.kinds.items()]
     lines.append(
-        f"{result.arrays} {'array as it was' if result.arrays == 1 else 'arrays as they were'}; "
+        f"{count(result.arrays, 'array as it was', 'arrays as they were')}; "
         f"{result.source_bytes:,} B in the checkpoint, {result.file_bytes:,} B now"
     )
-    if result.verified:
+    if result.verified and any(kind.startswith("bitsandbytes") for kind in result.kinds):
+        lines.append(
+            "every weight is integer * (SCB / 127) in float32, to the bit; bitsandbytes itself rounds (integer * SCB) "
+            "/ 127 twice, so about a third of its float32 weights differ from these in the last bit"
+        )
+    elif result.verified:
         lines.append("every weight is what the tool's formula gives in float32, to the bit")
     return "\n".join(lines)
 

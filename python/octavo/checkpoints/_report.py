@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from pathlib import Path
 
+from octavo._files.layouts import count
 from octavo._util.tables import table
 from octavo.checkpoints import _onnx
 from octavo.checkpoints._config import is_quantized
@@ -51,7 +52,7 @@ def report(path: str | os.PathLike[str]) -> str:
         ]
         if rest:
             lines += [table(["other tensor", "type", "shape"], rest), ""]
-        lines += [f"{count} layers: {kind}" for kind, count in kinds.items()]
+        lines += [f"{count(n, 'layer', 'layers')}: {kind}" for kind, n in kinds.items()]
         lines.append(
             f"{taken:,} B in quantized layers, {source.tensors.checkpoint.nbytes:,} B in all files; `octavo quantize` "
             "converts them without loss"
@@ -63,4 +64,4 @@ def _report_onnx(path: str | os.PathLike[str]) -> str:
     found = _onnx.load_nodes(path, activation=None, activation_group="auto")
     rows = [(name, repr(layer), f"{layer.nbytes:,} B") for name, layer in found.items()]
     lines = [f"ONNX model {Path(path)}", "", table(["node", "in octavo", "bytes"], rows), ""]
-    return "\n".join([*lines, f"{len(rows)} quantized matrices"])
+    return "\n".join([*lines, count(len(rows), "quantized matrix", "quantized matrices")])
