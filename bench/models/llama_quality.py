@@ -45,16 +45,21 @@ def log_softmax(logits: Array) -> Array:
     return x - np.log(np.exp(x).sum(1, keepdims=True))
 
 
-def quality(reference: Contender, contender: Contender, tokens: Array) -> Quality:
+def qualities(reference: Contender, contenders: dict[str, Contender], tokens: Array) -> dict[str, Quality]:
     """Over one sequence, a piece at a time, so that no more than a piece's logits are held."""
-    kl, loss, same = 0.0, 0.0, 0
-    for one in (reference, contender):
+    sums = {name: np.zeros(3) for name in contenders}  # of the loss, KL, and how often both agree
+    for one in {reference, *contenders.values()}:
         one.start(len(tokens))
     for start in range(0, len(tokens), AT_ONCE):
-        piece = tokens[start : start + AT_ONCE].tolist()
-        p, q = (log_softmax(one.logits(piece)) for one in (reference, contender))
-        kl += float((np.exp(p) * (p - q)).sum())
-        same += int((p.argmax(1) == q.argmax(1)).sum())
-        known = tokens[start + 1 : start + AT_ONCE + 1]
-        loss -= float(q[np.arange(len(known)), known].sum())
-    return Quality(float(np.exp(loss / (len(tokens) - 1))), kl / len(tokens), same / len(tokens))
+        piece, known = tokens[start : start + AT_ONCE].tolist(), tokens[start + 1 : start + AT_ONCE + 1]
+        p = log_softmax(reference.logits(piece))
+        probabilities, likeliest = np.exp(p), p.argmax(1)
+        for name, contender in contenders.items():
+            q = p if contender is reference else log_softmax(contender.logits(piece))
+            loss = -q[np.arange(len(known)), known].sum()
+            sums[name] += (loss, (probabilities * (p - q)).sum(), (likeliest == q.argmax(1)).sum())
+    n = len(tokens)
+    return {
+        name: Quality(float(np.exp(loss / (n - 1))), float(kl / n), float(same / n))
+        for name, (loss, kl, same) in sums.items()
+    }

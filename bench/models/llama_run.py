@@ -15,7 +15,7 @@ import numpy as np
 
 import octavo as oc
 from bench.models import llama_contenders as contenders
-from bench.models.llama_quality import docstrings, quality
+from bench.models.llama_quality import docstrings, qualities
 
 PROMPTS = (128, 512)
 BURST = 16  # tokens that one contender decodes before it is the next one's turn
@@ -55,10 +55,11 @@ def prefill_seconds(contender: contenders.Contender, tokens: np.ndarray, count: 
     return seconds(lambda: contender.extend(prompt))
 
 
-def qualities(path: str, threads: int, names: list[str], rounds: int, tokens: np.ndarray) -> dict[str, Any]:
+def exactness(path: str, threads: int, names: list[str], rounds: int, tokens: np.ndarray) -> dict[str, Any]:
     reference = contenders.maker(contenders.NUMPY)(path, threads)
-    made = contenders.available(names)
-    return {name: quality(reference, make(path, threads), tokens)._asdict() for name, make in made.items()}
+    made = {name: make(path, threads) for name, make in contenders.available(names).items() if name != contenders.NUMPY}
+    made[contenders.NUMPY] = reference
+    return {name: quality._asdict() for name, quality in qualities(reference, made, tokens).items()}
 
 
 def speed(path: str, threads: int, names: list[str], rounds: int, tokens: np.ndarray) -> dict[str, Any]:
@@ -118,7 +119,7 @@ def main() -> None:
             result = memory(args.path, args.threads, args.only)
         else:
             tokens = docstrings(oc.gguf.load(args.path).metadata, max(args.tokens, 513))
-            result = {"quality": qualities, "speed": speed, "outside": outside}[args.step](
+            result = {"quality": exactness, "speed": speed, "outside": outside}[args.step](
                 args.path, args.threads, args.only, args.rounds, tokens
             )
     info = oc.cpu_info()

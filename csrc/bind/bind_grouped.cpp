@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <numeric>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -123,41 +125,70 @@ py::array codes_of(const PackedLinearGrouped& self) {
   return codes;
 }
 
+// Outputs that are asked for, checked; all of them where none are named.
+class Outputs {
+ public:
+  Outputs(const PackedLinearGrouped& self, const std::optional<CArray<std::int64_t>>& some) {
+    if (!some) {
+      all_.resize(static_cast<std::size_t>(self.n()));
+      std::iota(all_.begin(), all_.end(), 0);
+      rows_ = all_;
+      return;
+    }
+    require_indices(*some, self.n());
+    rows_ = {some->data(), static_cast<std::size_t>(some->size())};
+  }
+  static void require_indices(const CArray<std::int64_t>& indices, std::int64_t limit) {
+    require(indices.ndim() == 1, "indices must be 1-D");
+    require(std::all_of(indices.data(), indices.data() + indices.size(),
+                        [&](std::int64_t i) { return i >= 0 && i < limit; }),
+            "index out of range");
+  }
+  std::span<const std::int64_t> rows() const { return rows_; }
+  std::int64_t count() const { return static_cast<std::int64_t>(rows_.size()); }
+
+ private:
+  std::vector<std::int64_t> all_;
+  std::span<const std::int64_t> rows_;
+};
+
+using SomeOutputs = std::optional<CArray<std::int64_t>>;
+
 py::array some_codes(const PackedLinearGrouped& self, const CArray<std::int64_t>& indices, bool rows) {
-  require(indices.ndim() == 1, "indices must be 1-D");
-  const std::int64_t *first = indices.data(), limit = rows ? self.n() : self.k();
-  require(std::all_of(first, first + indices.size(), [&](std::int64_t i) { return i >= 0 && i < limit; }),
-          "index out of range");
+  Outputs::require_indices(indices, rows ? self.n() : self.k());
   py::array codes = empty_codes(self, indices.size(), rows ? self.k() : self.n());
   if (rows) {
-    self.weight().unpack_rows(first, indices.size(), bytes_in(codes));
+    self.weight().unpack_rows(indices.data(), indices.size(), bytes_in(codes));
   } else {
-    self.weight().unpack_columns(first, indices.size(), bytes_in(codes));
+    self.weight().unpack_columns(indices.data(), indices.size(), bytes_in(codes));
   }
   return codes;
 }
 
-std::optional<py::array> floats_array(const PackedLinearGrouped& self, bool minimum) {
+std::optional<py::array> floats_array(const PackedLinearGrouped& self, bool minimum, const SomeOutputs& some) {
   const GroupedForm& form = self.weight().form();
   if (minimum && !form.has_minimum) return std::nullopt;
-  py::array floats(py::dtype(form.half ? "e" : "f"), std::vector<std::int64_t>{self.n(), form.records()});
-  self.weight().unpack_floats(minimum, static_cast<std::byte*>(floats.mutable_data()));
+  const Outputs outputs(self, some);
+  py::array floats(py::dtype(form.half ? "e" : "f"), std::vector<std::int64_t>{outputs.count(), form.records()});
+  self.weight().unpack_floats(outputs.rows(), minimum, static_cast<std::byte*>(floats.mutable_data()));
   return floats;
 }
 
-std::optional<py::array> levels_array(const PackedLinearGrouped& self, bool minimum) {
+std::optional<py::array> levels_array(const PackedLinearGrouped& self, bool minimum, const SomeOutputs& some) {
   const GroupedForm& form = self.weight().form();
   if (!form.two_level || (minimum && !form.has_minimum)) return std::nullopt;
+  const Outputs outputs(self, some);
   const char* const type = form.signed_scale && !minimum ? "i1" : "u1";
-  py::array integers(py::dtype(type), std::vector<std::int64_t>{self.n(), form.groups()});
-  self.weight().unpack_levels(minimum, bytes_in(integers));
+  py::array integers(py::dtype(type), std::vector<std::int64_t>{outputs.count(), form.groups()});
+  self.weight().unpack_levels(outputs.rows(), minimum, bytes_in(integers));
   return integers;
 }
 
-std::optional<py::array> zero_point_of(const PackedLinearGrouped& self) {
+std::optional<py::array> zero_point_of(const PackedLinearGrouped& self, const SomeOutputs& some) {
   if (!self.weight().form().has_offsets) return std::nullopt;
-  py::array zero_point = empty_codes(self, self.n(), self.weight().form().groups());
-  self.weight().unpack_zero_point(bytes_in(zero_point));
+  const Outputs outputs(self, some);
+  py::array zero_point = empty_codes(self, outputs.count(), self.weight().form().groups());
+  self.weight().unpack_zero_point(outputs.rows(), bytes_in(zero_point));
   return zero_point;
 }
 
@@ -166,6 +197,7 @@ std::optional<py::array> zero_point_of(const PackedLinearGrouped& self) {
 void bind_grouped(py::module_& m) {
   using Layer = PackedLinearGrouped;
   const auto metaclass = py::metaclass(reinterpret_cast<PyObject*>(&PyType_Type));
+  const auto of_some = py::arg("outputs") = py::none();
   py::class_<Layer>(m, "PackedLinearGrouped", metaclass, py::is_final())
       .def(py::init(&make_linear), py::arg("codes"), py::arg("scale"), py::kw_only(), py::arg("zero_point").none(true),
            py::arg("minimum").none(true), py::arg("group_scale").none(true), py::arg("group_minimum").none(true),
@@ -183,11 +215,17 @@ void bind_grouped(py::module_& m) {
           "int_columns",
           [](const Layer& self, const CArray<std::int64_t>& inputs) { return some_codes(self, inputs, false); },
           py::arg("inputs"))
-      .def("scale", [](const Layer& self) { return *floats_array(self, false); })
-      .def("minimum", [](const Layer& self) { return floats_array(self, true); })
-      .def("group_scale", [](const Layer& self) { return levels_array(self, false); })
-      .def("group_minimum", [](const Layer& self) { return levels_array(self, true); })
-      .def("zero_point", &zero_point_of)
+      .def(
+          "scale", [](const Layer& self, const SomeOutputs& some) { return *floats_array(self, false, some); }, of_some)
+      .def(
+          "minimum", [](const Layer& self, const SomeOutputs& some) { return floats_array(self, true, some); }, of_some)
+      .def(
+          "group_scale", [](const Layer& self, const SomeOutputs& some) { return levels_array(self, false, some); },
+          of_some)
+      .def(
+          "group_minimum", [](const Layer& self, const SomeOutputs& some) { return levels_array(self, true, some); },
+          of_some)
+      .def("zero_point", &zero_point_of, of_some)
       .def("bias",
            [](const Layer& self) -> std::optional<py::array_t<float>> {
              if (self.bias() == nullptr) return std::nullopt;

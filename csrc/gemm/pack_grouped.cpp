@@ -161,24 +161,24 @@ void PackedGrouped::unpack_columns(const std::int64_t* columns, std::int64_t cou
   }
 }
 
-void PackedGrouped::unpack_floats(bool minimum, std::byte* floats) const {
-  for (std::int64_t n = 0; n < n_; ++n) {
+void PackedGrouped::unpack_floats(std::span<const std::int64_t> rows, bool minimum, std::byte* floats) const {
+  for (const std::int64_t n : rows) {
     for (std::int64_t i = 0; i < form_.records(); ++i, floats += float_bytes()) {
       std::memcpy(floats, records_.as<const std::byte>() + float_at(n, i, minimum), size(float_bytes()));
     }
   }
 }
 
-void PackedGrouped::unpack_levels(bool minimum, std::uint8_t* integers) const {
-  for (std::int64_t n = 0; n < n_; ++n) {
+void PackedGrouped::unpack_levels(std::span<const std::int64_t> rows, bool minimum, std::uint8_t* integers) const {
+  for (const std::int64_t n : rows) {
     for (std::int64_t g = 0; g < form_.groups(); ++g) {
       *integers++ = records_.as<const std::uint8_t>()[level_at(n, g, minimum)];
     }
   }
 }
 
-void PackedGrouped::unpack_zero_point(std::uint8_t* zero_point) const {
-  for (std::int64_t n = 0; n < n_; ++n) {
+void PackedGrouped::unpack_zero_point(std::span<const std::int64_t> rows, std::uint8_t* zero_point) const {
+  for (const std::int64_t n : rows) {
     for (std::int64_t g = 0; g < form_.groups(); ++g) {
       *zero_point++ = static_cast<std::uint8_t>(offsets_.as<const std::uint8_t>()[group_at(n, g)] - form_.offset);
     }

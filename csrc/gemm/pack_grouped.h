@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 #include "base/aligned_buffer.h"
 #include "kernels/grouped.h"
@@ -47,9 +48,10 @@ class PackedGrouped {
   // Of some n all k, (count, k), or of some k all n, (count, n).
   void unpack_rows(const std::int64_t* rows, std::int64_t count, std::uint8_t* codes) const;
   void unpack_columns(const std::int64_t* columns, std::int64_t count, std::uint8_t* codes) const;
-  void unpack_floats(bool minimum, std::byte* floats) const;       // (n, records)
-  void unpack_levels(bool minimum, std::uint8_t* integers) const;  // (n, G), of two levels
-  void unpack_zero_point(std::uint8_t* zero_point) const;          // (n, G)
+  // Of some outputs: (rows, records), (rows, G) where there are two levels, (rows, G).
+  void unpack_floats(std::span<const std::int64_t> rows, bool minimum, std::byte* floats) const;
+  void unpack_levels(std::span<const std::int64_t> rows, bool minimum, std::uint8_t* integers) const;
+  void unpack_zero_point(std::span<const std::int64_t> rows, std::uint8_t* zero_point) const;
 
  private:
   std::int64_t float_bytes() const { return form_.half ? 2 : 4; }

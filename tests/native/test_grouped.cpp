@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -130,21 +131,23 @@ void check_unpacked(const PackedGrouped& packed, const Weights& w, const Options
   std::vector<std::uint8_t> codes(w.codes.size()), integers(w.zero_point.size());
   packed.unpack(codes.data());
   check(codes == w.codes, what + ": unpacked codes");
+  std::vector<std::int64_t> all(static_cast<std::size_t>(packed.n()));
+  std::iota(all.begin(), all.end(), 0);
   if (o.term == Term::kZeroPoint) {
-    packed.unpack_zero_point(integers.data());
+    packed.unpack_zero_point(all, integers.data());
     check(integers == w.zero_point, what + ": unpacked zero points");
   }
   if (o.two_level()) {
-    packed.unpack_levels(false, integers.data());
+    packed.unpack_levels(all, false, integers.data());
     check(integers == w.group_scale, what + ": unpacked scales of groups");
   }
   if (o.half) {
     std::vector<std::uint16_t> scale(w.scale.size());
-    packed.unpack_floats(false, reinterpret_cast<std::byte*>(scale.data()));
+    packed.unpack_floats(all, false, reinterpret_cast<std::byte*>(scale.data()));
     check(scale == w.half_scale, what + ": unpacked scales");
   } else {
     std::vector<float> scale(w.scale.size());
-    packed.unpack_floats(false, reinterpret_cast<std::byte*>(scale.data()));
+    packed.unpack_floats(all, false, reinterpret_cast<std::byte*>(scale.data()));
     check(scale == w.scale, what + ": unpacked scales");
   }
 }

@@ -216,9 +216,10 @@ class GroupedWeights:
             self.packed.int_repr(), self.packed.scale(), self.bits, self.group_size, *self._parameters()
         )
 
-    def _parameters(self) -> tuple[Any, ...]:
+    def _parameters(self, outputs: NDArray[np.int64] | None = None) -> tuple[Any, ...]:
+        """Of some outputs, or of all."""
         p = self.packed
-        return p.zero_point(), p.minimum(), p.group_scale(), p.group_minimum()
+        return p.zero_point(outputs), p.minimum(outputs), p.group_scale(outputs), p.group_minimum(outputs)
 
     def scale(self) -> Floats:
         return self.codes().group_scales()
@@ -232,9 +233,8 @@ class GroupedWeights:
         return self.codes().dequantize()
 
     def rows(self, outputs: NDArray[np.int64]) -> Floats:
-        some = [None if a is None else a[outputs] for a in self._parameters()]
-        codes, scale = self.packed.int_rows(outputs), self.packed.scale()[outputs]
-        return GroupedCodes(codes, scale, self.bits, self.group_size, *some).dequantize()
+        codes, scale = self.packed.int_rows(outputs), self.packed.scale(outputs)
+        return GroupedCodes(codes, scale, self.bits, self.group_size, *self._parameters(outputs)).dequantize()
 
     def columns(self, inputs: NDArray[np.int64]) -> Floats:
         codes = self.packed.int_columns(inputs).T
