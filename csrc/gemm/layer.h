@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "base/aligned_buffer.h"
+#include "gemm/image.h"
 
 namespace octavo {
 
@@ -16,8 +16,10 @@ struct LayerOptions {
   bool asymmetric() const { return activation == ActivationScheme::kAsymmetric; }
 };
 
-// The values of n columns with zeros behind them.
-AlignedBuffer padded_columns(const float* values, std::int64_t n, std::int64_t padded_n);
+// A float for each column, in an image: what they take there, the part of all of them, and the values of the first n.
+std::size_t columns_bytes(std::int64_t padded_n);
+Part take_columns(Image& image, std::int64_t padded_n, bool present);
+void put_columns(const float* values, std::int64_t n, const Part& to);
 
 // y of a layer without inputs: the bias, or zero.
 void put_empty_sums(const float* bias_or_null, bool relu, std::int64_t m, std::int64_t n, float* y,

@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     from octavo._analysis.advice import advise
     from octavo._analysis.comparison import compare
     from octavo._analysis.results import Advice, Comparison, LayerAdvice, LayerComparison
+    from octavo._files.origins import pickle_by_reference
     from octavo._files.save_load import load, save
 
 __version__ = "0.1.0"
@@ -79,7 +80,7 @@ __all__ = [
     # layers and models
     "QuantLinear", "QuantMatrix", "QuantEmbedding", "QuantLSTM", "QuantGRU", "concatenate", "split", "LayerSpec",
     "quantize_dynamic", "nn",
-    "QuantizationReport", "advise", "Advice", "LayerAdvice", "save", "load",
+    "QuantizationReport", "advise", "Advice", "LayerAdvice", "save", "load", "pickle_by_reference",
     # static quantization
     "prepare", "calibrate", "convert", "QConfig", "QConfigMapping", "as_mapping", "default_qconfig",
     "QuantStub", "DeQuantStub", "StaticQuantLinear", "Quantize", "QuantizedArray",
@@ -113,6 +114,7 @@ _LAZY = {
     "advise": "_analysis.advice",
     "compare": "_analysis.comparison",
     "load": "_files.save_load",
+    "pickle_by_reference": "_files.origins",
     "save": "_files.save_load",
 }
 

@@ -18,6 +18,21 @@ class PackedLinear:
         asymmetric: bool,
         relu: bool,
     ) -> None: ...
+    @staticmethod
+    def from_image(
+        image: NDArray[np.uint8],
+        *,
+        family: str,
+        out_features: int,
+        in_features: int,
+        bias: bool,
+        asymmetric: bool,
+        relu: bool,
+        borrow: bool,
+    ) -> PackedLinear: ...
+    @property
+    def is_borrowed(self) -> bool: ...
+    def image(self, family: str) -> NDArray[np.uint8]: ...
     @property
     def in_features(self) -> int: ...
     @property
@@ -60,6 +75,24 @@ class PackedLinearInt4:
         asymmetric: bool,
         relu: bool,
     ) -> None: ...
+    @staticmethod
+    def from_image(
+        image: NDArray[np.uint8],
+        *,
+        family: str,
+        out_features: int,
+        in_features: int,
+        group_k: int,
+        half_scale: bool,
+        zero_point: bool,
+        bias: bool,
+        asymmetric: bool,
+        relu: bool,
+        borrow: bool,
+    ) -> PackedLinearInt4: ...
+    @property
+    def is_borrowed(self) -> bool: ...
+    def image(self, family: str) -> NDArray[np.uint8]: ...
     @property
     def in_features(self) -> int: ...
     @property
@@ -110,6 +143,29 @@ class PackedLinearGrouped:
         activation_group: int,
         relu: bool,
     ) -> None: ...
+    @staticmethod
+    def from_image(
+        image: NDArray[np.uint8],
+        *,
+        out_features: int,
+        in_features: int,
+        codes: str,
+        scale: str,
+        zero_point: str,
+        minimum: str,
+        group_scale: str,
+        group_minimum: str,
+        bias: bool,
+        group_k: int,
+        bits: int,
+        activation: str,
+        activation_group: int,
+        relu: bool,
+        borrow: bool,
+    ) -> PackedLinearGrouped: ...
+    @property
+    def is_borrowed(self) -> bool: ...
+    def image(self, family: str) -> NDArray[np.uint8]: ...
     @property
     def in_features(self) -> int: ...
     @property
@@ -155,6 +211,8 @@ def empty_result(rows: int, cols: int, dtype: np.dtype[Any]) -> NDArray[Any]: ..
 def result_pool() -> tuple[int, int, int]: ...
 def set_result_pool_bytes(max_bytes: int) -> None: ...
 def clear_result_pool() -> None: ...
+def own_family() -> str: ...
+def families() -> list[str]: ...
 def kernel_names() -> list[str]: ...
 def missing_features(kernel: str) -> list[str]: ...
 def active_kernel() -> str: ...

@@ -359,6 +359,8 @@ def _axis_of(item: QuantLinear | QuantEmbedding, shape: tuple[int, ...] | None) 
 
 
 def _matrix(item: QuantLinear | QuantEmbedding, axis: Literal[0, 1]) -> QuantMatrix:
+    if type(item) is QuantLinear and item.bias is None and item._origin is not None:
+        return QuantMatrix._made(item, axis)  # of a mapped file: nothing is to be copied
     state = item._state()
     q, scale, zero_point = item.int_repr(), state["scale"], state.get("zero_point")
     activation = item.activation if isinstance(item, QuantLinear) else "symmetric"
