@@ -44,6 +44,7 @@ from octavo._quantize.report import QuantizationReport
 from octavo._quantize.spec import LayerSpec
 from octavo._quantize.static.calibration import calibrate
 from octavo._quantize.static.conversion import convert
+from octavo._quantize.static.merging import merge_calibration
 from octavo._quantize.static.preparing import prepare
 from octavo._quantize.training.fake_layers import prepare_qat
 from octavo._quantize.training.fake_quantizer import FakeQuantize, default_qat_qconfig
@@ -82,7 +83,8 @@ __all__ = [
     "quantize_dynamic", "nn",
     "QuantizationReport", "advise", "Advice", "LayerAdvice", "save", "load", "pickle_by_reference",
     # static quantization
-    "prepare", "calibrate", "convert", "QConfig", "QConfigMapping", "as_mapping", "default_qconfig",
+    "prepare", "calibrate", "merge_calibration", "convert",
+    "QConfig", "QConfigMapping", "as_mapping", "default_qconfig",
     "QuantStub", "DeQuantStub", "StaticQuantLinear", "Quantize", "QuantizedArray",
     # quantization-aware training; octavo.qat itself is imported at its first use, because it needs autograd
     "prepare_qat", "FakeQuantize", "default_qat_qconfig",
