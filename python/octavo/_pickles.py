@@ -34,7 +34,7 @@ PICKLED = {
     "Use": "_quantize.training.fake_layers",
     "_array_from_state": "_layers.arrays.quantized",
     "_embedding_from_state": "_layers.embedding",
-    "_layer_from_file": "_files.origins",
+    "_layer_from_file": "_files.mapped_layers",
     "_linear_from_state": "_layers.linear",
     "_matrix_from_state": "_layers.matrix",
     "_matrix_of": "_layers.matrix",

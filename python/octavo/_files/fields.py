@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from octavo._files.origins import Source
-
+from octavo._files.origins import Source
 from octavo._files.safetensors import Reader, Tensor, dtype_code, widened
 
 __all__ = [

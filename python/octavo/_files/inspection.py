@@ -15,9 +15,10 @@ import numpy as np
 from octavo._files.checkpoint import Checkpoint
 from octavo._files.choice import Choice
 from octavo._files.header import Tensor
+from octavo._files.octavo_header import read_header
 from octavo._files.packed_layout import lies_packed
 from octavo._files.plan import FLOATS, make_plan
-from octavo._files.save_load import read_header, stored_items
+from octavo._files.save_load import stored_items
 from octavo._files.sizes import Shape, memory_sizes, memory_table
 from octavo._files.weight_error import ErrorOf, estimate, measure_against
 from octavo._layers.embedding import QuantEmbedding

@@ -6,26 +6,17 @@ Origin    what a layer of it carries, and gives in its place when it is pickled
 
 from __future__ import annotations
 
-import errno
-import os
-import threading
-import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
-from octavo._files.fields import Fields
-from octavo._files.packed_layout import lies_packed
-from octavo._files.safetensors import Reader
-from octavo._layers.linear import QuantLinear
-from octavo._layers.matrix import QuantMatrix
-from octavo._layers.recurrent import QuantGRU, QuantLSTM
-from octavo._util.pickling import pickled
 from octavo.runtime import _Setting
 
-__all__ = ["Origin", "Source", "pickle_by_reference"]
+__all__ = ["Origin", "Restore", "Source", "pickle_by_reference"]
+
+# (path, checksum, name, part) -> the layer
+Restore = Callable[[str, str, str, str], Any]
 
 _by_reference = True
 
@@ -80,17 +71,19 @@ def _put_back(on: bool) -> None:
 class Origin:
     """The place of a layer: a file, the checksum of its octavo header, which covers all others, and the layer's name.
 
-    `part` is the product of a recurrent layer, such as "ih_l0"; empty for a layer that stands by itself.
+    `part` is the product of a recurrent layer, such as "ih_l0"; empty for a layer that stands by itself. `restore` is
+    what pickles call with all of these.
     """
 
     path: str
     checksum: str
     name: str
-    part: str = ""
+    part: str
+    restore: Restore
 
-    def reduced(self) -> tuple[Callable[..., Any], tuple[str, str, str, str]] | None:
+    def reduced(self) -> tuple[Restore, tuple[str, str, str, str]] | None:
         """What a pickle calls; None where `pickle_by_reference` is switched off."""
-        return (_layer_from_file, (self.path, self.checksum, self.name, self.part)) if _by_reference else None
+        return (self.restore, (self.path, self.checksum, self.name, self.part)) if _by_reference else None
 
 
 @dataclass
@@ -99,72 +92,8 @@ class Source:
 
     path: str
     checksum: str
+    restore: Restore
     copied: dict[str, str] = field(default_factory=dict)
 
-    @classmethod
-    def of(cls, reader: Reader) -> Source:
-        return cls(os.path.abspath(reader.path), reader.metadata["octavo.crc32"])
-
-    def note(self, name: str, layer: Any, options: Mapping[str, Any]) -> None:
-        """Learns of a layer whose weights are canonical integers in the file."""
-        if isinstance(layer, QuantLinear | QuantMatrix | QuantLSTM | QuantGRU) and not lies_packed(options):
-            self.copied[name] = "its weights are canonical integers, which were packed"
-
-    def origin(self, fields: Fields) -> Origin:
-        return Origin(self.path, self.checksum, fields.name, fields.prefix.removesuffix("."))
-
-
-class _Mapped:
-    """A file that pickles refer to, open once for all of them."""
-
-    def __init__(self, path: str) -> None:
-        from octavo._files.save_load import read_header
-
-        self.reader = Reader(path)
-        try:
-            self.options = read_header(self.reader)[0]
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
-        self.source = Source.of(self.reader)
-
-
-_lock = threading.Lock()
-_mapped: weakref.WeakValueDictionary[tuple[Any, ...], _Mapped] = weakref.WeakValueDictionary()
-_latest: list[_Mapped] = []  # keeps the last one between the layers of one pickle
-
-
-def _open_mapped(path: str) -> _Mapped:
-    state = os.stat(path)
-    key = (path, state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns)
-    with _lock:
-        found = _mapped.get(key)
-        if found is None:
-            found = _mapped[key] = _Mapped(path)
-            _latest[:] = [found]
-        return found
-
-
-@pickled
-def _layer_from_file(path: str, checksum: str, name: str, part: str) -> Any:
-    """What a pickle by reference calls. Checksums of tensors are not computed again."""
-    from octavo._files.codecs import unpacked
-
-    remedy = (
-        "copy the file to this path on every machine that loads the pickle, or pickle with "
-        "octavo.pickle_by_reference(False), which embeds the integers"
-    )
-    try:
-        mapped = _open_mapped(path)
-    except OSError as error:
-        kinds = {errno.ENOENT: "does not exist here", errno.EACCES: "must not be read by this process"}
-        why = kinds.get(error.errno or 0, f"cannot be opened ({error.strerror})")
-        raise type(error)(f"{path} {why}, and the pickle of layer {name!r} refers to it; {remedy}") from None
-    if mapped.source.checksum != checksum or name not in mapped.options:
-        raise ValueError(
-            f"{path} is another file than the one that the pickle of layer {name!r} refers to: its checksum is "
-            f"{mapped.source.checksum}, not {checksum}. Pickle the model anew from this file, or put the old one back"
-        )
-    item = unpacked(Fields(name, deepcopy(mapped.options[name]), mapped.reader, source=mapped.source))
-    if part:
-        return item._layers[part]
-    return getattr(item, "_layer", item)
+    def origin(self, name: str, part: str) -> Origin:
+        return Origin(self.path, self.checksum, name, part, self.restore)

@@ -176,5 +176,5 @@ def _check_floats(weights: Weights) -> None:
 def keep_origin(fields: Fields, layer: Any) -> None:
     """Lets a layer know where in a mapped file it lies."""
     if fields.source is not None:
-        origin: Origin = fields.source.origin(fields)
+        origin: Origin = fields.source.origin(fields.name, fields.prefix.removesuffix("."))
         layer._origin = origin

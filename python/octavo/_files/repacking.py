@@ -8,10 +8,11 @@ from typing import Any
 
 from octavo._files.fields import LazyTensor
 from octavo._files.header import Tensor
-from octavo._files.origins import Source
+from octavo._files.mapped_layers import source_of
+from octavo._files.octavo_header import read_header
 from octavo._files.packed_layout import Layout, family_of
 from octavo._files.safetensors import Reader
-from octavo._files.save_load import read_header, stored_items, write_items
+from octavo._files.save_load import stored_items, write_items
 from octavo._files.shards import open_files
 
 __all__ = ["repack"]
@@ -48,7 +49,7 @@ def repack(source: str | os.PathLike[str], destination: str | os.PathLike[str], 
         for reader in readers:
             try:
                 layers, own_aliases, crc32 = read_header(reader)
-                for name, item, _ in stored_items(reader, layers, crc32, Source.of(reader)):
+                for name, item, _ in stored_items(reader, layers, crc32, source_of(reader)):
                     items[name] = item if name in layers else _as_stored(reader, name)
             except ValueError as error:
                 raise ValueError(f"cannot pack {reader.path}: {error}") from error

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import os
 import warnings
-import zlib
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar, overload
 
-from octavo._files.codecs import FEATURES, features_of, is_stored, packed, shared_parts, unpacked
+from octavo._files.codecs import is_stored, packed, shared_parts, unpacked
 from octavo._files.fields import Fields, LazyTensor, LazyTensors, tensor_name
 from octavo._files.fits import Dtypes, Fitter, as_matrices
 from octavo._files.fitting import fitted
+from octavo._files.mapped_layers import source_of
+from octavo._files.octavo_header import header_metadata, read_header
 from octavo._files.origins import Source
-from octavo._files.packed_layout import Layout, family_of, image_names
+from octavo._files.packed_layout import Layout, family_of, image_names, lies_packed
 from octavo._files.renaming import every_alias, renamed
-from octavo._files.safetensors import Reader, Tensor, Writer, parse_json
+from octavo._files.safetensors import Reader, Tensor, Writer
 from octavo._files.shards import open_files
+from octavo._layers.linear import QuantLinear
 from octavo._layers.matrix import QuantMatrix
+from octavo._layers.recurrent import QuantGRU, QuantLSTM
 from octavo._models.estimators import drop_training_state, needed_for_training
 from octavo._models.fill import fill, held_by_name, holds, survey
 from octavo._models.walk import label, places
@@ -28,9 +30,6 @@ from octavo._models.walk import label, places
 __all__ = ["header_metadata", "load", "read_header", "save", "stored_items", "write_items"]
 
 _Model = TypeVar("_Model")
-
-_VERSIONS = (1, 2)
-_KEY, _CRC_KEY = "octavo", "octavo.crc32"
 
 
 def save(model: Any, path: str | os.PathLike[str], *, layout: Layout = "canonical") -> None:
@@ -126,70 +125,6 @@ def _without_twins(found: Mapping[str, Any], aliases: Mapping[str, str]) -> tupl
         **{alias: twins[name] for alias, name in every_alias(twins, aliases).items()},
         **twins,
     }
-
-
-def header_metadata(layers: Mapping[str, Any], aliases: Mapping[str, str], crc32: Mapping[str, int]) -> dict[str, str]:
-    """What makes a safetensors file an octavo file. Its length does not depend on the checksums.
-
-    A file that holds nothing beyond version 1 is of version 1, so that an older octavo loads it.
-
-    Example:
-        >>> from octavo._files.save_load import header_metadata
-        >>> header_metadata({}, {}, {"a": 255})["octavo"]
-        '{"version":1,"layers":{},"aliases":{},"crc32":{"a":"000000ff"}}'
-    """
-    digests = {name: f"{value:08x}" for name, value in crc32.items()}
-    features = features_of(layers)
-    header: dict[str, Any] = {"version": 2, "features": features} if features else {"version": 1}
-    header |= {"layers": layers, "aliases": aliases, "crc32": digests}
-    text = json.dumps(header, ensure_ascii=False, separators=(",", ":"))
-    return {_KEY: text, _CRC_KEY: f"{zlib.crc32(text.encode()):08x}"}
-
-
-def read_header(reader: Reader) -> tuple[dict[str, dict[str, Any]], dict[str, str], dict[str, str]]:
-    """(options by layer, first name by alias, checksum by tensor) of an octavo file, checked to be of that form.
-
-    Raises:
-        ValueError: it is not an octavo file, of another version, or damaged.
-    """
-    text = reader.metadata.get(_KEY)
-    if text is None:
-        raise ValueError(
-            "it was not written by octavo. `octavo quantize` converts a float checkpoint; safetensors.numpy.load_file "
-            "reads one as it is"
-        )
-    header = parse_json(text, "octavo header")
-    version = header.get("version")
-    if version not in _VERSIONS:
-        raise ValueError(
-            f"it has format version {version!r}, this octavo reads 1 to {_VERSIONS[-1]}; use a newer octavo"
-        )
-    if reader.metadata.get(_CRC_KEY) != f"{zlib.crc32(text.encode()):08x}":
-        raise ValueError("the octavo header does not match its checksum: the file was altered")
-    members = ("version", "layers", "aliases", "crc32", *(["features"] if version == 2 else []))
-    if header.keys() != set(members):
-        raise ValueError(f"the octavo header must have {', '.join(members)}, got {sorted(header)}")
-    unknown = [name for name in _features(header.get("features", [])) if name not in FEATURES]
-    if unknown:
-        raise ValueError(f"it needs the feature {unknown[0]!r}, which this octavo does not know; use a newer octavo")
-    layers, aliases, crc32 = header["layers"], header["aliases"], header["crc32"]
-    if not _maps(layers, dict) or not _maps(aliases, str) or not _maps(crc32, str):
-        raise ValueError("layers must map names to objects, aliases and crc32 to text")
-    if crc32.keys() != reader.tensors.keys():
-        name = min(crc32.keys() ^ reader.tensors.keys())
-        kind = "is missing" if name in crc32 else "is not in the octavo header"
-        raise ValueError(f"tensor {name!r} {kind}")
-    return layers, aliases, crc32
-
-
-def _features(names: Any) -> list[str]:
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"features must be a list of names, got {names!r}")
-    return names
-
-
-def _maps(value: Any, kind: type) -> bool:
-    return isinstance(value, dict) and all(type(item) is kind for item in value.values())
 
 
 Mmap = bool | Literal["strict"]
@@ -333,7 +268,7 @@ def _read(
         for reader in readers:
             try:
                 layers, own_aliases, crc32 = read_header(reader)
-                source = Source.of(reader) if mmap else None
+                source = source_of(reader) if mmap else None
                 own = {name: item for name, item, _ in stored_items(reader, layers, crc32, source, verify=verify)}
                 if source is not None and source.copied:
                     _report_copies(source, refuse=mmap == "strict")
@@ -361,6 +296,12 @@ def _report_copies(source: Source, *, refuse: bool) -> None:
     warnings.warn(f"{source.path}: {what}; they were copied into memory of this process", UserWarning, stacklevel=4)
 
 
+def _note_canonical(source: Source, name: str, layer: Any, options: Mapping[str, Any]) -> None:
+    """Lets the source know of a layer whose weights are canonical integers in the file."""
+    if isinstance(layer, QuantLinear | QuantMatrix | QuantLSTM | QuantGRU) and not lies_packed(options):
+        source.copied[name] = "its weights are canonical integers, which were packed"
+
+
 def stored_items(
     reader: Reader,
     layers: Mapping[str, dict[str, Any]],
@@ -385,7 +326,7 @@ def stored_items(
             for tensor in fields.taken:
                 _verify(reader, tensor, crc32)
         if source is not None:
-            source.note(name, layer, options)
+            _note_canonical(source, name, layer, options)
         if fields.taken & taken:
             raise ValueError(f"layer {name!r}: tensor {min(fields.taken & taken)!r} belongs to another layer too")
         taken |= fields.taken
