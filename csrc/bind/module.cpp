@@ -206,6 +206,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   bind_integers(m);
   bind_recurrent(m);
   bind_results(m);
+  bind_threads(m);
   bind_verbose(m);
 
   m.def("matmul_integer", &matmul_integer_of, py::arg("a"), py::arg("b"), py::arg("a_zero_point"),
@@ -238,8 +239,6 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   m.def("feature_refusal", &feature_refusal);
   m.def("cpu_brand", &cpu_brand);
   m.def("cache_bytes", &cache_dict);
-  m.def("set_num_threads", &set_num_threads, py::arg("n"));
-  m.def("get_num_threads", &num_threads);
   m.def("max_exact_k", &max_exact_k, py::arg("lhs_wide"), py::arg("rhs_wide"));
   m.def("build_info", &build_info);
 }

@@ -4,6 +4,7 @@ Exact int8 layers, bit-identical on every CPU. Start with `QuantLinear` for one 
 model.
 """
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from octavo import _pickles, nn, ops
@@ -57,6 +58,7 @@ from octavo.runtime import (
     cpu_info,
     get_num_threads,
     kernels,
+    register_threadpoolctl,
     result_pool,
     set_min_rows,
     set_num_threads,
@@ -102,7 +104,8 @@ __all__ = [
     "ops", "matmul", "dot", "inner", "vecdot", "tensordot", "matrix_power", "PackedInteger",
     # what runs
     "CpuInfo", "KernelInfo", "kernels", "cpu_info", "show_config", "use_kernel", "set_min_rows",
-    "set_num_threads", "get_num_threads", "ResultPoolInfo", "result_pool", "set_result_pool", "clear_result_pool",
+    "set_num_threads", "get_num_threads", "register_threadpoolctl",
+    "ResultPoolInfo", "result_pool", "set_result_pool", "clear_result_pool",
     "set_verbose",
 ]  # fmt: skip
 
@@ -124,6 +127,8 @@ for _name in __all__:
     if _name not in _LAZY and callable(globals()[_name]):
         as_of(globals()[_name], "octavo")
 _pickles.install()
+if "threadpoolctl" in sys.modules:
+    register_threadpoolctl()
 
 
 def __dir__() -> list[str]:
