@@ -41,6 +41,7 @@ MAY_IMPORT_CORE = {
     "_integers.operands",
     "_integers.packed",
     "_integers.products",
+    "_layers.images",
     "_layers.packing",
     "_layers.weights",
     "_layers.recurrent",

@@ -13,23 +13,59 @@
 namespace octavo {
 namespace {
 
-// "max 100000" or "150000 100000" in cgroup v2; two files in v1. Returns 0 where there is no limit.
-int cgroup_cpus() {
-  long long quota = 0, period = 0;
-  std::string first;
-  std::ifstream v2("/sys/fs/cgroup/cpu.max");
-  if (v2 >> first >> period) {
-    quota = first == "max" ? 0 : std::atoll(first.c_str());
-  } else {
-    std::ifstream quota_file("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"),
-        period_file("/sys/fs/cgroup/cpu/cpu.cfs_period_us");
-    if (!(quota_file >> quota) || !(period_file >> period)) return 0;
-  }
-  if (quota <= 0 || period <= 0) return 0;
-  return static_cast<int>((quota + period - 1) / period);
+int rounded_up(long long quota, long long period) {
+  return quota <= 0 || period <= 0 ? 0 : static_cast<int>((quota + period - 1) / period);
 }
 
+// "max 100000" or "150000 100000".
+int quota_v2(const std::string& folder) {
+  long long period = 0;
+  std::string first;
+  std::ifstream file(folder + "/cpu.max");
+  return file >> first >> period && first != "max" ? rounded_up(std::atoll(first.c_str()), period) : 0;
+}
+
+// Two files; a quota of -1 is none.
+int quota_v1(const std::string& folder) {
+  long long quota = 0, period = 0;
+  std::ifstream quota_file(folder + "/cpu.cfs_quota_us"), period_file(folder + "/cpu.cfs_period_us");
+  return quota_file >> quota && period_file >> period ? rounded_up(quota, period) : 0;
+}
+
+// The smallest quota of a group and of those that it is in, up to the mount. In a container the group may be named as
+// the host sees it: what is not there has no quota, and the mount itself is the container's group.
+int smallest_quota(const std::string& mount, std::string group, int (*quota)(const std::string&)) {
+  int smallest = 0;
+  for (;;) {
+    const int here = quota(mount + group);
+    if (here > 0) smallest = smallest == 0 ? here : std::min(smallest, here);
+    const std::size_t slash = group.rfind('/');
+    if (group.empty() || slash == std::string::npos) return smallest;
+    group.resize(slash);
+  }
+}
+
+bool lists_cpu(const std::string& controllers) { return ("," + controllers + ",").find(",cpu,") != std::string::npos; }
+
 }  // namespace
+
+int cgroup_cpus(const std::string& groups_of_process, const std::string& mount) {
+  int smallest = 0;
+  std::ifstream groups(groups_of_process);
+  for (std::string line; std::getline(groups, line);) {  // 0::/a/b in v2, 4:cpu,cpuacct:/a/b in v1
+    const std::size_t first = line.find(':'), second = line.find(':', first + 1);
+    if (first == std::string::npos || second == std::string::npos) continue;
+    const std::string controllers = line.substr(first + 1, second - first - 1), group = line.substr(second + 1);
+    int here = 0;
+    if (controllers.empty()) {
+      here = smallest_quota(mount, group, quota_v2);
+    } else if (lists_cpu(controllers)) {
+      here = smallest_quota(mount + "/cpu", group, quota_v1);  // a link to cpu,cpuacct where the two are one
+    }
+    if (here > 0) smallest = smallest == 0 ? here : std::min(smallest, here);
+  }
+  return smallest;
+}
 
 int available_cpus() {
   int cpus = static_cast<int>(std::thread::hardware_concurrency());
@@ -37,7 +73,7 @@ int available_cpus() {
   cpu_set_t set;
   if (sched_getaffinity(0, sizeof set, &set) == 0) cpus = CPU_COUNT(&set);
 #endif
-  const int quota = cgroup_cpus();
+  const int quota = cgroup_cpus("/proc/self/cgroup", "/sys/fs/cgroup");
   if (quota > 0) cpus = std::min(cpus, quota);
   return std::max(cpus, 1);
 }

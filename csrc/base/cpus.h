@@ -1,6 +1,7 @@
 // Which CPUs threads run on: how many this process may use, and where a sleeping thread wakes up.
 #pragma once
 
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -8,6 +9,11 @@ namespace octavo {
 
 // CPUs that this process may use, by its affinity mask and its cgroup quota (rounded up). At least 1.
 int available_cpus();
+
+// The quota of the groups that a file in the form of /proc/self/cgroup names, and of the groups that these are in,
+// rounded up to whole CPUs; 0 where there is none. `mount` is where control groups of version 2 are mounted, and above
+// those of version 1.
+int cgroup_cpus(const std::string& groups_of_process, const std::string& mount);
 
 // Keeps sleeping workers off the CPU of the thread that wakes them.
 //

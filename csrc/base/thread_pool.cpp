@@ -189,9 +189,23 @@ Pool& pool() {
   return *g_pool;
 }
 
+// The first number of OMP_NUM_THREADS ("4" or "4,2"), which joblib, Dask and Ray set for their workers; 0 where there is
+// none. It is another library's variable: what is not a number here is none of our business.
+int openmp_num_threads() {
+  const char* text = std::getenv("OMP_NUM_THREADS");
+  if (text == nullptr) return 0;
+  char* end = nullptr;
+  const long n = std::strtol(text, &end, 10);
+  while (*end == ' ') ++end;
+  return end != text && (*end == '\0' || *end == ',') && n >= 1 && n <= kMaxThreads ? static_cast<int>(n) : 0;
+}
+
 int initial_num_threads() {
   const char* text = std::getenv("OCTAVO_NUM_THREADS");
-  if (text == nullptr || *text == '\0') return available_cpus();
+  if (text == nullptr || *text == '\0') {
+    const int others = openmp_num_threads();
+    return others != 0 ? others : available_cpus();
+  }
   char* end = nullptr;
   const long n = std::strtol(text, &end, 10);
   if (*end != '\0' || n < 1 || n > kMaxThreads) {

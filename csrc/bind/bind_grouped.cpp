@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "bind/bindings.h"
+#include "bind/image_call.h"
 #include "bind/layer_call.h"
 #include "gemm/gemm_grouped.h"
 
@@ -49,18 +50,27 @@ struct Arrays {
   std::optional<py::array> zero_point, minimum, group_scale, group_minimum;
 };
 
-GroupedView view_of(const Arrays& a, std::int64_t group_k, std::int32_t bits) {
-  require(a.codes.ndim() == 2, "codes must be 2-D");
+struct Present {
+  bool zero_point, minimum, group_scale, group_minimum;
+};
+
+void require_form(std::int64_t k, std::int64_t group_k, std::int32_t bits, const Present& has) {
   require(bits == 4 || bits == 8, "bits must be 4 or 8");
-  const std::int64_t n = a.codes.shape(0), k = a.codes.shape(1);
   require(group_k == 0 || group_k == 16 || group_k == 32 || group_k == 64 || group_k == 128 || group_k == 256,
           "group_k must be 16, 32, 64, 128, 256 or 0 for one group");
   require(group_k == 0 || k % group_k == 0, "group_k must divide the columns");
-  const bool two_level = a.group_scale.has_value();
+  const bool two_level = has.group_scale;
   require(!two_level || (group_k != 0 && group_k < kSuperK && k % kSuperK == 0), "two levels need short groups in 256");
-  require(!a.group_minimum || (two_level && a.minimum), "group_minimum needs group_scale and minimum");
-  require(!two_level || a.minimum.has_value() == a.group_minimum.has_value(), "minima of two levels come together");
-  require(!a.zero_point || (!two_level && !a.minimum), "zero points stand beside scales of one level alone");
+  require(!has.group_minimum || (two_level && has.minimum), "group_minimum needs group_scale and minimum");
+  require(!two_level || has.minimum == has.group_minimum, "minima of two levels come together");
+  require(!has.zero_point || (!two_level && !has.minimum), "zero points stand beside scales of one level alone");
+}
+
+GroupedView view_of(const Arrays& a, std::int64_t group_k, std::int32_t bits) {
+  require(a.codes.ndim() == 2, "codes must be 2-D");
+  const std::int64_t n = a.codes.shape(0), k = a.codes.shape(1);
+  const bool two_level = a.group_scale.has_value();
+  require_form(k, group_k, bits, {a.zero_point.has_value(), a.minimum.has_value(), two_level, a.group_minimum.has_value()});
   const std::int64_t groups = n * (group_k == 0 ? 1 : k / group_k), floats = two_level ? n * (k / kSuperK) : groups;
   const char* const per_group = "integers must have one element a row and group";
   GroupedView view{};
@@ -94,6 +104,12 @@ GroupedActivations activations_of(const std::string& activation, std::int64_t gr
   return {activation == "int16", activation == "asymmetric", group_k};
 }
 
+void require_exact(const GroupedView& view, const GroupedActivations& activations) {
+  require(std::min(view.k, view.group_k == 0 ? view.k : view.group_k) <=
+              max_exact_grouped_k(view.bits, view.is_signed, view.zero_point != nullptr, activations.asymmetric),
+          "a group has too many columns for exact int32 sums");
+}
+
 PackedLinearGrouped make_linear(const py::array& codes, const py::array& scale, std::optional<py::array> zero_point,
                                 std::optional<py::array> minimum, std::optional<py::array> group_scale,
                                 std::optional<py::array> group_minimum, const std::optional<CArray<float>>& bias,
@@ -105,12 +121,60 @@ PackedLinearGrouped make_linear(const py::array& codes, const py::array& scale, 
   const GroupedView view = view_of(arrays, group_k, bits);
   const GroupedActivations activations = activations_of(activation, activation_group, view);
   require(!bias || bias->size() == view.n, "bias must have one element a row of codes");
-  require(std::min(view.k, group_k == 0 ? view.k : group_k) <=
-              max_exact_grouped_k(bits, view.is_signed, view.zero_point != nullptr, activations.asymmetric),
-          "a group has too many columns for exact int32 sums");
+  require_exact(view, activations);
   const float* factors = checked_factors(input_factor, view.k);
   const GilReleased released;
   return PackedLinearGrouped(view, bias ? bias->data() : nullptr, {activations, relu}, factors);
+}
+
+// What an image holds, as make_linear was given it: by the names of the types, and empty for what was not there.
+struct GroupedNames {
+  std::string codes, scale, zero_point, minimum, group_scale, group_minimum;
+};
+
+py::object linear_from_image(const py::array& image, std::int64_t n, std::int64_t k, const GroupedNames& names,
+                             bool bias, std::int64_t group_k, std::int32_t bits, const GroupedActivations& activations,
+                             bool relu, bool borrow, const std::optional<CArray<float>>& input_factor) {
+  static constexpr std::uint8_t kThere = 0;  // pointers say only what there is
+  const auto there = [](const std::string& name) { return name.empty() ? nullptr : &kThere; };
+  GroupedView view{};
+  view.n = n;
+  view.k = k;
+  view.group_k = group_k;
+  view.bits = bits;
+  view.is_signed = names.codes == "int8";
+  view.half = names.scale == "float16";
+  view.zero_point = there(names.zero_point);
+  view.minimum = reinterpret_cast<const std::byte*>(there(names.minimum));
+  view.group_scale = there(names.group_scale);
+  view.group_minimum = there(names.group_minimum);
+  view.signed_scale = names.group_scale == "int8";
+  require_exact(view, activations);
+  const float* factors = checked_factors(input_factor, view.k);
+  const PanelShape own = own_family().shape;  // panels of grouped codes are those of every family
+  return from_image(image, PackedLinearGrouped::image_bytes(view, bias, {activations, relu}), own, borrow,
+                    [&](Image memory, PanelShape) {
+                      return PackedLinearGrouped(std::move(memory), view, bias, {activations, relu}, factors);
+                    });
+}
+
+py::object from_names(const py::array& image, std::int64_t n, std::int64_t k, std::string codes, std::string scale,
+                      std::string zero_point, std::string minimum, std::string group_scale, std::string group_minimum,
+                      bool bias, std::int64_t group_k, std::int32_t bits, const std::string& activation,
+                      std::int64_t activation_group, bool relu, bool borrow,
+                      const std::optional<CArray<float>>& input_factor) {
+  const GroupedNames names{std::move(codes),   std::move(scale),       std::move(zero_point),
+                           std::move(minimum), std::move(group_scale), std::move(group_minimum)};
+  require_sizes(n, k);
+  require_form(k, group_k, bits,
+               {!names.zero_point.empty(), !names.minimum.empty(), !names.group_scale.empty(),
+                !names.group_minimum.empty()});
+  GroupedView view{};
+  view.group_k = group_k;
+  const std::uint8_t two_level = 0;
+  if (!names.group_scale.empty()) view.group_scale = &two_level;
+  const GroupedActivations activations = activations_of(activation, activation_group, view);
+  return linear_from_image(image, n, k, names, bias, group_k, bits, activations, relu, borrow, input_factor);
 }
 
 py::array empty_codes(const PackedLinearGrouped& self, std::int64_t rows, std::int64_t cols) {
@@ -203,6 +267,15 @@ void bind_grouped(py::module_& m) {
            py::arg("minimum").none(true), py::arg("group_scale").none(true), py::arg("group_minimum").none(true),
            py::arg("bias").none(true), py::arg("group_k"), py::arg("bits"), py::arg("activation"),
            py::arg("activation_group"), py::arg("relu"), py::arg("input_factor").none(true) = py::none())
+      .def_static("from_image", &from_names, py::arg("image"), py::kw_only(), py::arg("out_features"),
+                  py::arg("in_features"), py::arg("codes"), py::arg("scale"), py::arg("zero_point"), py::arg("minimum"),
+                  py::arg("group_scale"), py::arg("group_minimum"), py::arg("bias"), py::arg("group_k"),
+                  py::arg("bits"), py::arg("activation"), py::arg("activation_group"), py::arg("relu"),
+                  py::arg("borrow"), py::arg("input_factor").none(true) = py::none())
+      .def(
+          "image", [](const py::object& self, const std::string&) { return image_view<Layer>(self); },
+          py::arg("family"))
+      .def_property_readonly("is_borrowed", [](const Layer& self) { return self.image().is_borrowed(); })
       .def_property_readonly("in_features", &Layer::k)
       .def_property_readonly("out_features", &Layer::n)
       .def_property_readonly("nbytes", &Layer::size_bytes)

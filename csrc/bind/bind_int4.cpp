@@ -9,6 +9,7 @@
 
 #include "bind/bindings.h"
 #include "bind/gil.h"
+#include "bind/image_call.h"
 #include "bind/layer_call.h"
 #include "gemm/gemm_int4.h"
 
@@ -51,6 +52,28 @@ PackedLinearInt4 make_linear_int4(const CArray<std::int8_t>& weight, const py::a
   const float* factors = checked_factors(input_factor, k);
   const GilReleased released;
   return PackedLinearInt4(view, bias ? bias->data() : nullptr, {scheme, relu}, factors);
+}
+
+struct Int4Image {
+  std::int64_t n, k, group_k;
+  bool half_scale, zero_point, bias;
+};
+
+py::object linear_from_image(const py::array& image, const std::string& family, const Int4Image& of, bool asymmetric,
+                             bool relu, bool borrow,
+                             const std::optional<CArray<float>>& input_factor) {
+  require_sizes(of.n, of.k);
+  require(of.group_k >= 0 && of.group_k % kInt4Half == 0, "group_k must be a multiple of 32, or 0 for one group");
+  require(std::min(of.k, of.group_k == 0 ? of.k : of.group_k) <= max_exact_group_k(asymmetric, of.zero_point),
+          "a group has too many columns for exact int32 sums");
+  const Int4Form form{of.n, of.k, of.group_k, of.half_scale, of.zero_point, asymmetric};
+  const auto scheme = asymmetric ? ActivationScheme::kAsymmetric : ActivationScheme::kSymmetric;
+  const PanelShape panels = family_of(family).shape;
+  const float* factors = checked_factors(input_factor, of.k);
+  return from_image(image, PackedLinearInt4::image_bytes(form, of.bias, panels), panels, borrow,
+                    [&](Image memory, PanelShape shape) {
+                      return PackedLinearInt4(std::move(memory), form, of.bias, {scheme, relu}, shape, factors);
+                    });
 }
 
 py::array_t<std::int8_t> int_repr(const PackedLinearInt4& self) {
@@ -98,6 +121,19 @@ void bind_int4(py::module_& m) {
       .def(py::init(&make_linear_int4), py::arg("weight"), py::arg("scale"), py::arg("zero_point").none(true),
            py::arg("bias").none(true), py::kw_only(), py::arg("group_k"), py::arg("asymmetric"), py::arg("relu"),
            py::arg("input_factor").none(true) = py::none())
+      .def_static(
+          "from_image",
+          [](const py::array& image, const std::string& family, std::int64_t n, std::int64_t k, std::int64_t group_k,
+             bool half_scale, bool zero_point, bool bias, bool asymmetric, bool relu, bool borrow,
+             const std::optional<CArray<float>>& input_factor) {
+            return linear_from_image(image, family, {n, k, group_k, half_scale, zero_point, bias}, asymmetric, relu,
+                                     borrow, input_factor);
+          },
+          py::arg("image"), py::kw_only(), py::arg("family"), py::arg("out_features"), py::arg("in_features"),
+          py::arg("group_k"), py::arg("half_scale"), py::arg("zero_point"), py::arg("bias"), py::arg("asymmetric"),
+          py::arg("relu"), py::arg("borrow"), py::arg("input_factor").none(true) = py::none())
+      .def("image", &image_for<PackedLinearInt4>, py::arg("family"))
+      .def_property_readonly("is_borrowed", [](const PackedLinearInt4& self) { return self.image().is_borrowed(); })
       .def_property_readonly("in_features", &PackedLinearInt4::k)
       .def_property_readonly("out_features", &PackedLinearInt4::n)
       .def_property_readonly("nbytes", &PackedLinearInt4::size_bytes)

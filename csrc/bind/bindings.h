@@ -13,6 +13,7 @@ void bind_int4(pybind11::module_& m);        // PackedLinearInt4
 void bind_integers(pybind11::module_& m);    // products of integers of any width
 void bind_recurrent(pybind11::module_& m);   // lstm, gru
 void bind_results(pybind11::module_& m);     // empty_result and the pool of large results
+void bind_threads(pybind11::module_& m);     // numbers of threads
 void bind_verbose(pybind11::module_& m);     // verbosity
 
 }  // namespace octavo

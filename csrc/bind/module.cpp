@@ -15,6 +15,7 @@
 #include "base/thread_pool.h"
 #include "bind/bindings.h"
 #include "bind/gil.h"
+#include "bind/image_call.h"
 #include "bind/layer_call.h"
 #include "gemm/gemm_int8.h"
 #include "gemm/registry.h"
@@ -41,6 +42,20 @@ PackedLinear make_linear(const CArray<std::int8_t>& weight, const CArray<float>&
   const float* factors = checked_factors(input_factor, k);
   const GilReleased released;
   return PackedLinear(view, scale.data(), bias ? bias->data() : nullptr, {scheme, relu}, factors);
+}
+
+py::object linear_from_image(const py::array& image, const std::string& family, std::int64_t n, std::int64_t k,
+                             bool bias, bool asymmetric, bool relu, bool borrow,
+                             const std::optional<CArray<float>>& input_factor) {
+  require_sizes(n, k);
+  require(k <= max_exact_k(asymmetric, false), "weight has too many columns for exact int32 sums");
+  const auto scheme = asymmetric ? ActivationScheme::kAsymmetric : ActivationScheme::kSymmetric;
+  const PanelShape panels = family_of(family).shape;
+  const float* factors = checked_factors(input_factor, k);
+  return from_image(image, PackedLinear::image_bytes(n, k, bias, panels), panels, borrow,
+                    [&](Image memory, PanelShape shape) {
+                      return PackedLinear(std::move(memory), n, k, bias, {scheme, relu}, shape, factors);
+                    });
 }
 
 py::array_t<std::int8_t> int_repr(const PackedLinear& self) {
@@ -167,6 +182,11 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   py::class_<PackedLinear>(m, "PackedLinear", metaclass, py::is_final())
       .def(py::init(&make_linear), py::arg("weight"), py::arg("scale"), py::arg("bias").none(true), py::kw_only(),
            py::arg("asymmetric"), py::arg("relu"), py::arg("input_factor").none(true) = py::none())
+      .def_static("from_image", &linear_from_image, py::arg("image"), py::kw_only(), py::arg("family"),
+                  py::arg("out_features"), py::arg("in_features"), py::arg("bias"), py::arg("asymmetric"),
+                  py::arg("relu"), py::arg("borrow"), py::arg("input_factor").none(true) = py::none())
+      .def("image", &image_for<PackedLinear>, py::arg("family"))
+      .def_property_readonly("is_borrowed", [](const PackedLinear& self) { return self.image().is_borrowed(); })
       .def_property_readonly("in_features", [](const PackedLinear& self) { return self.weight().k(); })
       .def_property_readonly("out_features", [](const PackedLinear& self) { return self.weight().n(); })
       .def_property_readonly("nbytes", &PackedLinear::size_bytes)
@@ -194,11 +214,18 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   bind_integers(m);
   bind_recurrent(m);
   bind_results(m);
+  bind_threads(m);
   bind_verbose(m);
 
   m.def("matmul_integer", &matmul_integer_of, py::arg("a"), py::arg("b"), py::arg("a_zero_point"),
         py::arg("b_zero_point"));
 
+  m.def("own_family", [] { return std::string(own_family().name); });
+  m.def("families", [] {
+    std::vector<std::string> names;
+    for (const Family& family : kFamilies) names.emplace_back(family.name);
+    return names;
+  });
   m.def("kernel_names", &kernel_names);
   m.def(
       "missing_features", [](const std::string& kernel) { return missing_features(require_kernel(kernel)); },
@@ -220,8 +247,6 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   m.def("feature_refusal", &feature_refusal);
   m.def("cpu_brand", &cpu_brand);
   m.def("cache_bytes", &cache_dict);
-  m.def("set_num_threads", &set_num_threads, py::arg("n"));
-  m.def("get_num_threads", &num_threads);
   m.def("max_exact_k", &max_exact_k, py::arg("lhs_wide"), py::arg("rhs_wide"));
   m.def("build_info", &build_info);
 }

@@ -1,6 +1,7 @@
 #include "gemm/gemm_grouped.h"
 
 #include <limits>
+#include <utility>
 
 #include "gemm/gemm.h"
 #include "gemm/registry.h"
@@ -75,13 +76,26 @@ std::int64_t max_exact_grouped_k(std::int32_t bits, bool is_signed, bool has_zer
   return std::numeric_limits<std::int32_t>::max() / ((asymmetric ? 255 : 128) * largest);
 }
 
+PackedLinearGrouped::PackedLinearGrouped(Image image, const GroupedView& form, bool has_bias, Options options,
+                                         const float* factors_or_null)
+    : image_(std::move(image)),
+      weight_(form, options.activations.asymmetric, image_),
+      has_bias_(has_bias),
+      bias_(take_columns(image_, weight_.padded_n(), has_bias)),
+      options_(options),
+      factors_(factors_or_null, weight_.k()) {}
+
 PackedLinearGrouped::PackedLinearGrouped(const GroupedView& weight, const float* bias_or_null, Options options,
                                          const float* factors_or_null)
-    : weight_(weight, options.activations.asymmetric),
-      has_bias_(bias_or_null != nullptr),
-      options_(options),
-      factors_(factors_or_null, weight_.k()) {
-  if (has_bias_) bias_ = padded_columns(bias_or_null, weight_.n(), weight_.padded_n());
+    : PackedLinearGrouped(Image::zeros(image_bytes(weight, bias_or_null != nullptr, options)), weight,
+                          bias_or_null != nullptr, options, factors_or_null) {
+  weight_.pack(weight);
+  if (has_bias_) put_columns(bias_or_null, n(), bias_);
+}
+
+std::size_t PackedLinearGrouped::image_bytes(const GroupedView& form, bool has_bias, const Options& options) {
+  return PackedGrouped::image_bytes(form, options.activations.asymmetric) +
+         (has_bias ? columns_bytes(round_up(form.n, kGroupedNr)) : 0);
 }
 
 void PackedLinearGrouped::operator()(const float* x, std::int64_t m, std::int64_t x_stride, float* y,

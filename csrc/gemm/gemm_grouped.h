@@ -4,7 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "base/aligned_buffer.h"
+#include "gemm/image.h"
 #include "gemm/layer.h"
 #include "gemm/pack_grouped.h"
 
@@ -23,6 +23,11 @@ class PackedLinearGrouped {
 
   PackedLinearGrouped(const GroupedView& weight, const float* bias_or_null, Options options,
                       const float* factors_or_null = nullptr);
+  // Of an image that another such layer gave. Of `form` the pointers say only what there is. Panels are the same for
+  // all families.
+  PackedLinearGrouped(Image image, const GroupedView& form, bool has_bias, Options options,
+                      const float* factors_or_null = nullptr);
+  static std::size_t image_bytes(const GroupedView& form, bool has_bias, const Options& options);
 
   std::int64_t n() const { return weight_.n(); }
   std::int64_t k() const { return weight_.k(); }
@@ -30,6 +35,7 @@ class PackedLinearGrouped {
   const float* bias() const { return has_bias_ ? bias_.as<const float>() : nullptr; }
   const float* factors() const { return factors_.data(); }  // of the inputs; or null
   const Options& options() const { return options_; }
+  const Image& image() const { return image_; }
   std::size_t size_bytes() const {
     return weight_.size_bytes() + bias_.size_bytes() + factors_.size_bytes() + sizeof *this;
   }
@@ -38,9 +44,10 @@ class PackedLinearGrouped {
   void operator()(const float* x, std::int64_t m, std::int64_t x_stride, float* y, std::int64_t y_stride) const;
 
  private:
+  Image image_;
   PackedGrouped weight_;
-  AlignedBuffer bias_;
   bool has_bias_;
+  Part bias_;
   Options options_;
   InputFactors factors_;
 };

@@ -1,12 +1,20 @@
 #include "gemm/gemm_int4.h"
 
+#include <algorithm>
 #include <limits>
+#include <numeric>
+#include <utility>
+#include <vector>
 
 #include "gemm/gemm.h"
 #include "gemm/registry.h"
 
 namespace octavo {
 namespace {
+
+Int4Form form_of(const Int4View& view, bool column_sums) {
+  return {view.n, view.k, view.group_k, view.half_scale != nullptr, view.zero_point != nullptr, column_sums};
+}
 
 bool has_int4(const Kernel& kernel) { return kernel.int4 != nullptr; }
 
@@ -71,13 +79,47 @@ std::int64_t max_exact_group_k(bool lhs_wide, bool rhs_wide) {
   return std::numeric_limits<std::int32_t>::max() / largest_product;
 }
 
-PackedLinearInt4::PackedLinearInt4(const Int4View& weight, const float* bias_or_null, Options options,
-                                   const float* factors_or_null)
-    : weight_(weight, options.asymmetric()),
-      has_bias_(bias_or_null != nullptr),
+PackedLinearInt4::PackedLinearInt4(Image image, const Int4Form& form, bool has_bias, Options options, PanelShape shape,
+                           const float* factors_or_null)
+    : image_(std::move(image)),
+      weight_(form, shape, image_),
+      has_bias_(has_bias),
+      bias_(take_columns(image_, weight_.padded_n(), has_bias)),
       options_(options),
-      factors_(factors_or_null, weight_.k()) {
-  if (has_bias_) bias_ = padded_columns(bias_or_null, weight_.n(), weight_.padded_n());
+      factors_(factors_or_null, weight_.k()) {}
+
+PackedLinearInt4::PackedLinearInt4(const Int4View& weight, const float* bias_or_null, Options options,
+                                   const float* factors_or_null, PanelShape shape)
+    : PackedLinearInt4(
+          Image::zeros(image_bytes(form_of(weight, options.asymmetric()), bias_or_null != nullptr, shape)),
+          form_of(weight, options.asymmetric()), bias_or_null != nullptr, options, shape, factors_or_null) {
+  weight_.pack(weight);
+  if (has_bias_) put_columns(bias_or_null, n(), bias_);
+}
+
+std::size_t PackedLinearInt4::image_bytes(const Int4Form& form, bool has_bias, PanelShape shape) {
+  return PackedInt4::image_bytes(form, shape) + (has_bias ? columns_bytes(round_up(form.n, shape.nr)) : 0);
+}
+
+PackedLinearInt4 PackedLinearInt4::repacked(PanelShape shape) const {
+  const std::int64_t groups = weight_.group_count();
+  const auto group_elems = static_cast<std::size_t>(n() * groups);
+  const bool half = weight_.has_half_scale(), zero_points = weight_.groups().has_offsets;
+  std::vector<std::int64_t> counted(static_cast<std::size_t>(std::max(n(), groups)));
+  std::iota(counted.begin(), counted.end(), std::int64_t{0});
+  const Indices all_n{counted.data(), n()}, all_groups{counted.data(), groups};
+  std::vector<std::int8_t> values(static_cast<std::size_t>(n() * k())), zero_point(zero_points ? group_elems : 0);
+  std::vector<float> scale(half ? 0 : group_elems);
+  std::vector<std::uint16_t> half_scale(half ? group_elems : 0);
+  weight_.unpack(values.data());
+  weight_.unpack_scale(all_n, all_groups, half ? static_cast<void*>(half_scale.data()) : scale.data());
+  if (zero_points) weight_.unpack_zero_point(all_n, all_groups, zero_point.data());
+  // One group a row, whatever its size, is group_k 0.
+  const std::int64_t group_k = groups == 1 ? 0 : weight_.groups().group_k;
+  const Int4View view{values.data(), n(),          k(),
+                      group_k,       scale.data(), half ? half_scale.data() : nullptr,
+                      zero_points ? zero_point.data() : nullptr};
+  return PackedLinearInt4(view, bias(), options_, factors(), shape);
 }
 
 void PackedLinearInt4::operator()(const float* x, std::int64_t m, std::int64_t x_stride, float* y,

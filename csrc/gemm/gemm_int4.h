@@ -4,7 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "base/aligned_buffer.h"
+#include "gemm/image.h"
 #include "gemm/layer.h"
 #include "gemm/pack_int4.h"
 
@@ -19,7 +19,13 @@ class PackedLinearInt4 {
   using Options = LayerOptions;
 
   PackedLinearInt4(const Int4View& weight, const float* bias_or_null, Options options,
-                   const float* factors_or_null = nullptr);
+                   const float* factors_or_null = nullptr, PanelShape shape = panel_shape());
+  // Of an image that another such layer gave.
+  PackedLinearInt4(Image image, const Int4Form& form, bool has_bias, Options options, PanelShape shape,
+               const float* factors_or_null = nullptr);
+  static std::size_t image_bytes(const Int4Form& form, bool has_bias, PanelShape shape);
+  // The same layer in the panels of another family: to be unpacked or stored, not multiplied with.
+  PackedLinearInt4 repacked(PanelShape shape) const;
 
   std::int64_t n() const { return weight_.n(); }
   std::int64_t k() const { return weight_.k(); }
@@ -27,6 +33,7 @@ class PackedLinearInt4 {
   const float* bias() const { return has_bias_ ? bias_.as<const float>() : nullptr; }
   const float* factors() const { return factors_.data(); }  // of the inputs; or null
   const Options& options() const { return options_; }
+  const Image& image() const { return image_; }
   std::size_t size_bytes() const {
     return weight_.size_bytes() + bias_.size_bytes() + factors_.size_bytes() + sizeof *this;
   }
@@ -35,9 +42,10 @@ class PackedLinearInt4 {
   void operator()(const float* x, std::int64_t m, std::int64_t x_stride, float* y, std::int64_t y_stride) const;
 
  private:
+  Image image_;
   PackedInt4 weight_;
-  AlignedBuffer bias_;
   bool has_bias_;
+  Part bias_;
   Options options_;
   InputFactors factors_;
 };

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstring>
+#include <utility>
 #include <vector>
 
 #include "base/arch.h"
@@ -170,11 +171,34 @@ std::int64_t max_exact_k(bool lhs_wide, bool rhs_wide) {
   return 2147483647 / largest_product;
 }
 
+PackedLinear::PackedLinear(Image image, std::int64_t n, std::int64_t k, bool has_bias, Options options,
+                           PanelShape shape, const float* factors_or_null)
+    : image_(std::move(image)),
+      weight_(n, k, shape, image_),
+      has_bias_(has_bias),
+      scale_(take_columns(image_, weight_.padded_n(), true)),
+      bias_(take_columns(image_, weight_.padded_n(), has_bias)),
+      options_(options),
+      factors_(factors_or_null, weight_.k()) {}
+
 PackedLinear::PackedLinear(const RhsView& weight, const float* scale, const float* bias_or_null, Options options,
-                           const float* factors_or_null)
-    : weight_(weight), has_bias_(bias_or_null != nullptr), options_(options), factors_(factors_or_null, weight_.k()) {
-  scale_ = padded_columns(scale, weight_.n(), weight_.padded_n());
-  if (has_bias_) bias_ = padded_columns(bias_or_null, weight_.n(), weight_.padded_n());
+                           const float* factors_or_null, PanelShape shape)
+    : PackedLinear(Image::zeros(image_bytes(weight.n, weight.k, bias_or_null != nullptr, shape)), weight.n, weight.k,
+                   bias_or_null != nullptr, options, shape, factors_or_null) {
+  weight_.pack(weight);
+  put_columns(scale, n(), scale_);
+  if (has_bias_) put_columns(bias_or_null, n(), bias_);
+}
+
+std::size_t PackedLinear::image_bytes(std::int64_t n, std::int64_t k, bool has_bias, PanelShape shape) {
+  return PackedRhs::image_bytes(n, k, shape) + (has_bias ? 2 : 1) * columns_bytes(round_up(n, shape.nr));
+}
+
+PackedLinear PackedLinear::repacked(PanelShape shape) const {
+  std::vector<std::int8_t> q(static_cast<std::size_t>(n() * k()));
+  weight_.unpack(q.data());
+  const RhsView view{reinterpret_cast<const std::uint8_t*>(q.data()), n(), k(), k(), 1, false};
+  return PackedLinear(view, scale(), bias(), options_, factors(), shape);
 }
 
 std::size_t PackedLinear::size_bytes() const {
@@ -234,8 +258,12 @@ void matmul_integer(const LhsView& a, const RhsView& b, ZeroPoints a_zero_point,
     std::memset(y, 0, static_cast<std::size_t>(a.m * b.n) * sizeof(std::int32_t));
     return;
   }
-  const ResultBlock memory = take_result_block(PackedRhs::data_bytes(b));  // used again by the next call
-  const PackedRhs rhs(b, memory.get());
+  const std::size_t bytes = PackedRhs::image_bytes(b.n, b.k, panel_shape());
+  const ResultBlock memory = take_result_block(bytes);  // used again by the next call
+  if (memory != nullptr) std::memset(memory->as<void>(), 0, bytes);
+  Image image = memory == nullptr ? Image::zeros(bytes) : Image::over(memory->as<std::byte>(), bytes);
+  PackedRhs rhs(b.n, b.k, panel_shape(), image);
+  rhs.pack(b);
   const std::int32_t a_shift = a.is_unsigned ? 128 : 0, b_shift = b.is_unsigned ? 128 : 0;
   std::vector<std::int32_t> b_zero(static_cast<std::size_t>(rhs.padded_n()));
   std::vector<std::int32_t> b_sum(static_cast<std::size_t>(rhs.padded_n()));

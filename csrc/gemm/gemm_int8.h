@@ -11,7 +11,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "base/aligned_buffer.h"
+#include "gemm/image.h"
 #include "gemm/layer.h"
 #include "gemm/pack.h"
 
@@ -29,7 +29,13 @@ class PackedLinear {
   using Options = LayerOptions;
 
   PackedLinear(const RhsView& weight, const float* scale, const float* bias_or_null, Options options,
+               const float* factors_or_null = nullptr, PanelShape shape = panel_shape());
+  // Of an image that another such layer gave.
+  PackedLinear(Image image, std::int64_t n, std::int64_t k, bool has_bias, Options options, PanelShape shape,
                const float* factors_or_null = nullptr);
+  static std::size_t image_bytes(std::int64_t n, std::int64_t k, bool has_bias, PanelShape shape);
+  // The same layer in the panels of another family: to be unpacked or stored, not multiplied with.
+  PackedLinear repacked(PanelShape shape) const;
 
   std::int64_t n() const { return weight_.n(); }
   std::int64_t k() const { return weight_.k(); }
@@ -38,6 +44,7 @@ class PackedLinear {
   const float* bias() const { return has_bias_ ? bias_.as<const float>() : nullptr; }
   const float* factors() const { return factors_.data(); }  // of the inputs; or null
   const Options& options() const { return options_; }
+  const Image& image() const { return image_; }
   std::size_t size_bytes() const;
 
   // Rows of k inputs (x) or n outputs (y) with fixed parameters. Floats are quantized on the way in; int8 and uint8 are
@@ -56,9 +63,10 @@ class PackedLinear {
   void operator()(const float* x, std::int64_t m, std::int64_t x_stride, float* y, std::int64_t y_stride) const;
 
  private:
+  Image image_;
   PackedRhs weight_;
-  AlignedBuffer scale_, bias_;
   bool has_bias_;
+  Part scale_, bias_;
   Options options_;
   InputFactors factors_;
 };

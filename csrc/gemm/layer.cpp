@@ -7,10 +7,16 @@
 
 namespace octavo {
 
-AlignedBuffer padded_columns(const float* values, std::int64_t n, std::int64_t padded_n) {
-  AlignedBuffer buffer = AlignedBuffer::zeros(static_cast<std::size_t>(padded_n) * sizeof(float));
-  if (n > 0) std::memcpy(buffer.as<float>(), values, static_cast<std::size_t>(n) * sizeof(float));
-  return buffer;
+std::size_t columns_bytes(std::int64_t padded_n) {
+  return Image::padded(static_cast<std::size_t>(padded_n) * sizeof(float));
+}
+
+Part take_columns(Image& image, std::int64_t padded_n, bool present) {
+  return present ? image.take(static_cast<std::size_t>(padded_n) * sizeof(float)) : Part();
+}
+
+void put_columns(const float* values, std::int64_t n, const Part& to) {
+  if (n > 0) std::memcpy(to.as<float>(), values, static_cast<std::size_t>(n) * sizeof(float));
 }
 
 InputFactors::InputFactors(const float* values_or_null, std::int64_t k) : is_there_(values_or_null != nullptr) {

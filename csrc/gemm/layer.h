@@ -4,7 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "base/aligned_buffer.h"
+#include "gemm/image.h"
 
 namespace octavo {
 
@@ -17,8 +17,10 @@ struct LayerOptions {
   bool asymmetric() const { return activation == ActivationScheme::kAsymmetric; }
 };
 
-// The values of n columns with zeros behind them.
-AlignedBuffer padded_columns(const float* values, std::int64_t n, std::int64_t padded_n);
+// A float for each column, in an image: what they take there, the part of all of them, and the values of the first n.
+std::size_t columns_bytes(std::int64_t padded_n);
+Part take_columns(Image& image, std::int64_t padded_n, bool present);
+void put_columns(const float* values, std::int64_t n, const Part& to);
 
 // What each of a layer's k inputs is multiplied by as it is quantized, with the zeros that kernels read behind them; or
 // nothing.

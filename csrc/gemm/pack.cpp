@@ -28,34 +28,32 @@ void pack_panels(std::int64_t panels, std::int64_t weights, IndexFunction pack_o
   for (std::int64_t i = 0; i < panels; ++i) pack_one(i);
 }
 
-std::size_t PackedRhs::data_bytes(const RhsView& view) {
-  const PanelShape shape = panel_shape();
-  return static_cast<std::size_t>(ceil_div(view.n, shape.nr) * shape.nr * round_up(view.k, shape.kr) + kRhsSlackBytes);
+PackedRhs::PackedRhs(std::int64_t n, std::int64_t k, PanelShape shape, Image& image)
+    : n_(n),
+      k_(k),
+      nr_(shape.nr),
+      kr_(shape.kr),
+      panels_(ceil_div(n_, nr_)),
+      panel_bytes_(round_up(k_, kr_) * nr_),
+      data_(image.take(static_cast<std::size_t>(panels_ * panel_bytes_ + kRhsSlackBytes))),
+      sums_(image.take(static_cast<std::size_t>(padded_n()) * sizeof(std::int32_t))) {
+  assert(kr_ == 4 || kr_ == 8);  // what unpack_rows knows
 }
 
-PackedRhs::PackedRhs(const RhsView& view, AlignedBuffer* memory)
-    : n_(view.n),
-      k_(view.k),
-      nr_(panel_shape().nr),
-      kr_(panel_shape().kr),
-      panels_(ceil_div(n_, nr_)),
-      panel_bytes_(round_up(k_, kr_) * nr_) {
-  assert(kr_ == 4 || kr_ == 8);  // what unpack_rows knows
-  const std::size_t bytes = data_bytes(view);
-  if (memory == nullptr) {
-    data_ = AlignedBuffer::zeros(bytes);
-  } else {
-    std::memset(memory->as<void>(), 0, bytes);
-  }
-  panels_data_ = (memory == nullptr ? data_ : *memory).as<std::int8_t>();
-  sums_ = AlignedBuffer::zeros(static_cast<std::size_t>(padded_n()) * sizeof(std::int32_t));
+std::size_t PackedRhs::image_bytes(std::int64_t n, std::int64_t k, PanelShape shape) {
+  const std::int64_t columns = round_up(n, shape.nr);
+  return Image::padded(static_cast<std::size_t>(columns * round_up(k, shape.kr) + kRhsSlackBytes)) +
+         Image::padded(static_cast<std::size_t>(columns) * sizeof(std::int32_t));
+}
+
+void PackedRhs::pack(const RhsView& view) {
   pack_panels(panels(), n_ * k_, [&](std::int64_t panel) { pack_panel(view, panel); });
 }
 
 void PackedRhs::pack_panel(const RhsView& view, std::int64_t panel) {
   const std::uint8_t flip = view.is_unsigned ? 0x80 : 0;
   const std::int64_t n0 = panel * nr_, cols = std::min<std::int64_t>(nr_, n_ - n0);
-  auto* group = reinterpret_cast<std::uint8_t*>(panels_data_) + panel * panel_bytes();
+  auto* group = data_.as<std::uint8_t>() + panel * panel_bytes();
   std::int32_t* sums = sums_.as<std::int32_t>() + n0;
   for (std::int64_t k0 = 0; k0 < k_; k0 += kr_, group += nr_ * kr_) {
     const std::int64_t depth = std::min<std::int64_t>(kr_, k_ - k0);

@@ -3,8 +3,8 @@
 
 #include <cstdint>
 
-#include "base/aligned_buffer.h"
 #include "base/thread_pool.h"
+#include "gemm/image.h"
 
 namespace octavo {
 
@@ -21,9 +21,10 @@ void pack_panels(std::int64_t panels, std::int64_t weights, IndexFunction pack_o
 
 class PackedRhs {
  public:
-  // In memory of its own, or in `memory`, which then has to outlive it.
-  explicit PackedRhs(const RhsView& view, AlignedBuffer* memory = nullptr);
-  static std::size_t data_bytes(const RhsView& view);
+  // The next parts of an image: of one that holds weights (n, k), or of zeros, for `pack` to fill.
+  PackedRhs(std::int64_t n, std::int64_t k, PanelShape shape, Image& image);
+  void pack(const RhsView& view);
+  static std::size_t image_bytes(std::int64_t n, std::int64_t k, PanelShape shape);
 
   std::int64_t n() const { return n_; }
   std::int64_t k() const { return k_; }
@@ -33,7 +34,7 @@ class PackedRhs {
   std::int64_t panel_bytes() const { return panel_bytes_; }
   std::int64_t padded_n() const { return panels() * nr_; }
 
-  const std::int8_t* panel(std::int64_t i) const { return panels_data_ + i * panel_bytes(); }
+  const std::int8_t* panel(std::int64_t i) const { return data_.as<const std::int8_t>() + i * panel_bytes(); }
   // Each column's sum of the int8 values over k, modulo 2^32; zero in the padding.
   const std::int32_t* column_sums() const { return sums_.as<const std::int32_t>(); }
   std::size_t size_bytes() const { return data_.size_bytes() + sums_.size_bytes(); }
@@ -50,8 +51,7 @@ class PackedRhs {
   std::int64_t n_, k_;
   std::int32_t nr_, kr_;
   std::int64_t panels_, panel_bytes_;
-  AlignedBuffer data_, sums_;
-  std::int8_t* panels_data_;
+  Part data_, sums_;
 };
 
 }  // namespace octavo

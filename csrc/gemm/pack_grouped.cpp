@@ -31,13 +31,32 @@ std::size_t size(std::int64_t bytes) { return static_cast<std::size_t>(bytes); }
 
 }  // namespace
 
-PackedGrouped::PackedGrouped(const GroupedView& view, bool column_sums)
-    : n_(view.n), form_(form_of(view)), is_signed_(view.is_signed) {
-  const std::int64_t group_elems = padded_n() * form_.groups();
-  data_ = AlignedBuffer::zeros(size(panels() * form_.panel_bytes()));
-  records_ = AlignedBuffer::zeros(size(panels() * form_.records() * form_.record_bytes()));
-  if (form_.has_offsets) offsets_ = AlignedBuffer::zeros(size(group_elems));
-  if (column_sums) sums_ = AlignedBuffer::zeros(size(group_elems) * sizeof(std::int32_t));
+PackedGrouped::PackedGrouped(const GroupedView& view)
+    : n_(view.n), form_(form_of(view)), is_signed_(view.is_signed) {}
+
+PackedGrouped::PackedGrouped(const GroupedView& view, bool column_sums, Image& image) : PackedGrouped(view) {
+  const PartBytes bytes = part_bytes(column_sums);
+  data_ = image.take(bytes.data);
+  records_ = image.take(bytes.records);
+  offsets_ = image.take(bytes.offsets);
+  sums_ = image.take(bytes.sums);
+}
+
+PackedGrouped::PartBytes PackedGrouped::part_bytes(bool column_sums) const {
+  const std::size_t group_elems = size(padded_n() * form_.groups());
+  return {.data = size(panels() * form_.panel_bytes()),
+          .records = size(panels() * form_.records() * form_.record_bytes()),
+          .offsets = form_.has_offsets ? group_elems : 0,
+          .sums = column_sums ? group_elems * sizeof(std::int32_t) : 0};
+}
+
+std::size_t PackedGrouped::image_bytes(const GroupedView& view, bool column_sums) {
+  const PartBytes bytes = PackedGrouped(view).part_bytes(column_sums);
+  return Image::padded(bytes.data) + Image::padded(bytes.records) + Image::padded(bytes.offsets) +
+         Image::padded(bytes.sums);
+}
+
+void PackedGrouped::pack(const GroupedView& view) {
   pack_panels(panels(), n_ * k(), [&](std::int64_t panel) {
     for (std::int64_t n = panel * kGroupedNr; n < std::min(n_, (panel + 1) * kGroupedNr); ++n) {
       pack_codes(view, n);

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <span>
 
-#include "base/aligned_buffer.h"
+#include "gemm/image.h"
 #include "kernels/grouped.h"
 
 namespace octavo {
@@ -28,8 +28,12 @@ struct GroupedView {
 
 class PackedGrouped {
  public:
-  // Column sums are kept where rows may have zero points.
-  PackedGrouped(const GroupedView& view, bool column_sums);
+  // The next parts of an image: of one that holds such weights, or of zeros, for `pack` to fill. Of `view` the pointers
+  // say only what there is, and of a filled image all other values too. Column sums are kept where rows may have zero
+  // points.
+  PackedGrouped(const GroupedView& view, bool column_sums, Image& image);
+  void pack(const GroupedView& view);
+  static std::size_t image_bytes(const GroupedView& view, bool column_sums);
 
   std::int64_t n() const { return n_; }
   std::int64_t k() const { return form_.k; }
@@ -54,6 +58,11 @@ class PackedGrouped {
   void unpack_zero_point(std::span<const std::int64_t> rows, std::uint8_t* zero_point) const;
 
  private:
+  struct PartBytes {
+    std::size_t data, records, offsets, sums;
+  };
+  explicit PackedGrouped(const GroupedView& view);
+  PartBytes part_bytes(bool column_sums) const;
   std::int64_t float_bytes() const { return form_.half ? 2 : 4; }
   std::int64_t record_at(std::int64_t n, std::int64_t record) const;
   std::int64_t float_at(std::int64_t n, std::int64_t record, bool minimum) const;
@@ -67,7 +76,7 @@ class PackedGrouped {
   std::int64_t n_;
   GroupedForm form_;
   bool is_signed_;
-  AlignedBuffer data_, records_, offsets_, sums_;
+  Part data_, records_, offsets_, sums_;
 };
 
 }  // namespace octavo

@@ -8,9 +8,9 @@
 namespace octavo {
 namespace {
 
-Int4Groups groups_of(const Int4View& view) {
-  const std::int64_t whole = std::max<std::int64_t>((view.k + kInt4Half - 1) / kInt4Half, 1) * kInt4Half;
-  return {view.k, view.group_k == 0 ? whole : std::min(view.group_k, whole), view.zero_point != nullptr};
+Int4Groups groups_of(const Int4Form& form) {
+  const std::int64_t whole = std::max<std::int64_t>((form.k + kInt4Half - 1) / kInt4Half, 1) * kInt4Half;
+  return {form.k, form.group_k == 0 ? whole : std::min(form.group_k, whole), form.zero_points};
 }
 
 // Element k is byte >> shift & 15, less the offset.
@@ -22,22 +22,40 @@ std::int8_t nibble(std::uint8_t byte, int shift) {
 
 }  // namespace
 
-PackedInt4::PackedInt4(const Int4View& view, bool column_sums)
-    : n_(view.n),
-      groups_(groups_of(view)),
-      group_count_(view.group_k == 0 ? 1 : groups_.count()),
-      nr_(panel_shape().nr),
-      kr_(panel_shape().kr),
+PackedInt4::PackedInt4(const Int4Form& form, PanelShape shape)
+    : n_(form.n),
+      groups_(groups_of(form)),
+      group_count_(form.group_k == 0 ? 1 : groups_.count()),
+      nr_(shape.nr),
+      kr_(shape.kr),
       panels_((n_ + nr_ - 1) / nr_),
-      half_scale_(view.half_scale != nullptr),
-      wide_sums_(groups_.group_k > kInt4NarrowSumK) {
-  const auto bytes = [](std::int64_t count) { return static_cast<std::size_t>(count); };
-  const std::int64_t group_elems = padded_n() * group_count();
-  data_ = AlignedBuffer::zeros(bytes(panels() * panel_bytes() + kRhsSlackBytes));
-  scale_ = AlignedBuffer::zeros(bytes(group_elems * (half_scale_ ? 2 : 4)));
-  if (groups_.has_offsets) offset_ = AlignedBuffer::zeros(bytes(group_elems));
-  if (column_sums) sums_ = AlignedBuffer::zeros(bytes(group_elems * (wide_sums_ ? 4 : 2)));
-  pack_panels(panels(), n_ * k(), [&](std::int64_t panel) { pack_panel(view, panel, column_sums); });
+      half_scale_(form.half_scale),
+      wide_sums_(groups_.group_k > kInt4NarrowSumK) {}
+
+PackedInt4::PackedInt4(const Int4Form& form, PanelShape shape, Image& image) : PackedInt4(form, shape) {
+  const PartBytes bytes = part_bytes(form.column_sums);
+  data_ = image.take(bytes.data);
+  scale_ = image.take(bytes.scale);
+  offset_ = image.take(bytes.offset);
+  sums_ = image.take(bytes.sums);
+}
+
+PackedInt4::PartBytes PackedInt4::part_bytes(bool column_sums) const {
+  const auto group_elems = static_cast<std::size_t>(padded_n() * group_count());
+  return {.data = static_cast<std::size_t>(panels() * panel_bytes() + kRhsSlackBytes),
+          .scale = group_elems * (half_scale_ ? 2 : 4),
+          .offset = groups_.has_offsets ? group_elems : 0,
+          .sums = column_sums ? group_elems * (wide_sums_ ? 4 : 2) : 0};
+}
+
+std::size_t PackedInt4::image_bytes(const Int4Form& form, PanelShape shape) {
+  const PartBytes bytes = PackedInt4(form, shape).part_bytes(form.column_sums);
+  return Image::padded(bytes.data) + Image::padded(bytes.scale) + Image::padded(bytes.offset) +
+         Image::padded(bytes.sums);
+}
+
+void PackedInt4::pack(const Int4View& view) {
+  pack_panels(panels(), n_ * k(), [&](std::int64_t panel) { pack_panel(view, panel); });
 }
 
 std::size_t PackedInt4::size_bytes() const {
@@ -54,7 +72,8 @@ std::int64_t PackedInt4::group_elem(std::int64_t n, std::int64_t group) const {
   return (n / nr_ * group_count() + group) * nr_ + n % nr_;
 }
 
-void PackedInt4::pack_panel(const Int4View& view, std::int64_t panel, bool column_sums) {
+void PackedInt4::pack_panel(const Int4View& view, std::int64_t panel) {
+  const bool column_sums = sums_.size_bytes() != 0;
   const std::int64_t n0 = panel * nr_, n1 = std::min(n_, n0 + nr_), count = group_count();
   for (std::int64_t n = n0; n < n1; ++n) {
     const std::int8_t* row = view.values + n * k();

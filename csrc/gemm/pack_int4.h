@@ -4,7 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "base/aligned_buffer.h"
+#include "gemm/image.h"
 #include "kernels/int4.h"
 
 namespace octavo {
@@ -19,6 +19,12 @@ struct Int4View {
   const std::int8_t* zero_point;    // (n, G) of -8..7; or null
 };
 
+// What the packed form depends on beside the panels' shape.
+struct Int4Form {
+  std::int64_t n, k, group_k;  // as those of Int4View
+  bool half_scale, zero_points, column_sums;
+};
+
 // Some indices along an axis.
 struct Indices {
   const std::int64_t* first;
@@ -27,8 +33,11 @@ struct Indices {
 
 class PackedInt4 {
  public:
-  // Column sums are kept where rows may have zero points.
-  PackedInt4(const Int4View& view, bool column_sums);
+  // The next parts of an image: of one that holds such weights, or of zeros, for `pack` to fill. Column sums are kept
+  // where rows may have zero points.
+  PackedInt4(const Int4Form& form, PanelShape shape, Image& image);
+  void pack(const Int4View& view);
+  static std::size_t image_bytes(const Int4Form& form, PanelShape shape);
 
   std::int64_t n() const { return n_; }
   std::int64_t k() const { return groups_.k; }
@@ -55,9 +64,14 @@ class PackedInt4 {
   void unpack_zero_point(const Indices& n, const Indices& g, std::int8_t* zero_point) const;
 
  private:
+  struct PartBytes {
+    std::size_t data, scale, offset, sums;
+  };
+  PackedInt4(const Int4Form& form, PanelShape shape);
+  PartBytes part_bytes(bool column_sums) const;
   std::int64_t nibble_byte(std::int64_t n, std::int64_t k) const;
   std::int64_t group_elem(std::int64_t n, std::int64_t group) const;
-  void pack_panel(const Int4View& view, std::int64_t panel, bool column_sums);
+  void pack_panel(const Int4View& view, std::int64_t panel);
 
   std::int64_t n_;
   Int4Groups groups_;
@@ -65,7 +79,7 @@ class PackedInt4 {
   std::int32_t nr_, kr_;
   std::int64_t panels_;
   bool half_scale_, wide_sums_;
-  AlignedBuffer data_, scale_, offset_, sums_;
+  Part data_, scale_, offset_, sums_;
 };
 
 }  // namespace octavo

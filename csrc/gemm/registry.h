@@ -40,6 +40,7 @@ const Kernel* forced_kernel();
 // The rhs panels of this architecture: all kernels but the portable one agree on them.
 struct PanelShape {
   std::int32_t nr, kr;
+  bool operator==(const PanelShape&) const = default;
 };
 PanelShape panel_shape();
 

@@ -4,6 +4,7 @@ Exact int8 layers, bit-identical on every CPU. Start with `QuantLinear` for one 
 model.
 """
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from octavo import _pickles, functional, nn, ops
@@ -47,6 +48,7 @@ from octavo._quantize.smoothing import SmoothedLayer, Smoothing, find_smoothing
 from octavo._quantize.spec import LayerSpec
 from octavo._quantize.static.calibration import calibrate
 from octavo._quantize.static.conversion import convert
+from octavo._quantize.static.merging import merge_calibration
 from octavo._quantize.static.preparing import prepare
 from octavo._quantize.training.fake_layers import prepare_qat
 from octavo._quantize.training.fake_quantizer import FakeQuantize, default_qat_qconfig
@@ -59,6 +61,7 @@ from octavo.runtime import (
     cpu_info,
     get_num_threads,
     kernels,
+    register_threadpoolctl,
     result_pool,
     set_min_rows,
     set_num_threads,
@@ -79,6 +82,7 @@ if TYPE_CHECKING:
     from octavo._analysis.control_report import AccuracyReport, Evaluation
     from octavo._analysis.layer_losses import LayerSensitivity, Sensitivity, sensitivity
     from octavo._analysis.results import Advice, Comparison, LayerAdvice, LayerComparison
+    from octavo._files.origins import pickle_by_reference
     from octavo._files.save_load import load, save
 
 __version__ = "0.1.0"
@@ -87,9 +91,10 @@ __all__ = [
     # layers and models
     "QuantLinear", "QuantMatrix", "QuantEmbedding", "QuantLSTM", "QuantGRU", "concatenate", "split", "LayerSpec",
     "quantize_dynamic", "nn", "PermutedQuantLinear",
-    "QuantizationReport", "advise", "Advice", "LayerAdvice", "save", "load",
+    "QuantizationReport", "advise", "Advice", "LayerAdvice", "save", "load", "pickle_by_reference",
     # static quantization
-    "prepare", "calibrate", "convert", "QConfig", "QConfigMapping", "as_mapping", "default_qconfig",
+    "prepare", "calibrate", "merge_calibration", "convert",
+    "QConfig", "QConfigMapping", "as_mapping", "default_qconfig",
     "QuantStub", "DeQuantStub", "StaticQuantLinear", "Quantize", "QuantizedArray",
     # quantization-aware training; octavo.qat itself is imported at its first use, because it needs autograd
     "prepare_qat", "FakeQuantize", "default_qat_qconfig",
@@ -110,7 +115,8 @@ __all__ = [
     "ops", "functional", "matmul", "dot", "inner", "vecdot", "tensordot", "matrix_power", "PackedInteger",
     # what runs
     "CpuInfo", "KernelInfo", "kernels", "cpu_info", "show_config", "use_kernel", "set_min_rows",
-    "set_num_threads", "get_num_threads", "ResultPoolInfo", "result_pool", "set_result_pool", "clear_result_pool",
+    "set_num_threads", "get_num_threads", "register_threadpoolctl",
+    "ResultPoolInfo", "result_pool", "set_result_pool", "clear_result_pool",
     "set_verbose",
 ]  # fmt: skip
 
@@ -131,6 +137,7 @@ _LAZY = {
     "load": "_files.save_load",
     "quantize_with_accuracy_control": "_analysis.control",
     "sensitivity": "_analysis.layer_losses",
+    "pickle_by_reference": "_files.origins",
     "save": "_files.save_load",
 }
 
@@ -138,6 +145,8 @@ for _name in __all__:
     if _name not in _LAZY and callable(globals()[_name]):
         as_of(globals()[_name], "octavo")
 _pickles.install()
+if "threadpoolctl" in sys.modules:
+    register_threadpoolctl()
 
 
 def __dir__() -> list[str]:

@@ -34,11 +34,14 @@ PICKLED = {
     "Use": "_quantize.training.fake_layers",
     "_array_from_state": "_layers.arrays.quantized",
     "_embedding_from_state": "_layers.embedding",
+    "_layer_from_file": "_files.mapped_layers",
     "_linear_from_state": "_layers.linear",
     "_matrix_from_state": "_layers.matrix",
+    "_matrix_of": "_layers.matrix",
     "_permuted_from_state": "_layers.permuted",
     "_qparams_from_state": "_numerics.params",
     "_recurrent_from_state": "_layers.recurrent",
+    "_recurrent_of": "_layers.recurrent",
     "_static_from_state": "_layers.static",
 }
 

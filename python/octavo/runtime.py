@@ -11,7 +11,6 @@ the value from before the call back:
 
 from __future__ import annotations
 
-import os
 import platform
 import sys
 from collections.abc import Callable, Sequence
@@ -155,10 +154,8 @@ def cpu_info() -> CpuInfo:
         >>> oc.cpu_info().cpus >= 1
         True
     """
-    affinity = getattr(os, "sched_getaffinity", None)
-    cpus = len(affinity(0)) if affinity else os.cpu_count() or 1
     caches = {str(level): size for level, size in _core.cache_bytes().items()}
-    return CpuInfo(_core.cpu_brand(), platform.machine(), _core.cpu_features(), caches, cpus)
+    return CpuInfo(_core.cpu_brand(), platform.machine(), _core.cpu_features(), caches, _core.available_cpus())
 
 
 def use_kernel(name: str | None) -> AbstractContextManager[None]:
@@ -244,8 +241,9 @@ def _forced_or_none() -> str | None:
 def set_num_threads(n: int) -> AbstractContextManager[None]:
     """Sets how many threads a call may use, the caller's included.
 
-    The value to begin with is ``OCTAVO_NUM_THREADS``, or else the number of CPUs that affinity and cgroup quota leave.
-    Small calls use one thread in any case.
+    The value to begin with is ``OCTAVO_NUM_THREADS``; or else the first number of ``OMP_NUM_THREADS``, which joblib,
+    Dask and Ray set for their workers; or else the number of CPUs that affinity and the process's own control groups
+    (v1 or v2) leave. Small calls use one thread in any case. See also `register_threadpoolctl`.
 
     Args:
         n: 1 to 4096.
@@ -270,6 +268,28 @@ def set_num_threads(n: int) -> AbstractContextManager[None]:
         before = 0
     _core.set_num_threads(int(n))
     return _Setting(f"set_num_threads({n})", before or "unset", lambda: _core.set_num_threads(before))
+
+
+def register_threadpoolctl() -> None:
+    """Lets `threadpoolctl` list octavo and limit its threads, as user_api "octavo".
+
+    ``import octavo`` does this where threadpoolctl has been imported before, as by scikit-learn. Call this function
+    where it is imported later. Doing it again changes nothing.
+
+    Raises:
+        ImportError: threadpoolctl is not installed.
+
+    Example:
+        >>> import octavo as oc
+        >>> from threadpoolctl import threadpool_limits
+        >>> oc.register_threadpoolctl()
+        >>> with threadpool_limits(1, user_api="octavo"):
+        ...     oc.get_num_threads()
+        1
+    """
+    from octavo._util.threadpoolctl import register
+
+    register()
 
 
 def get_num_threads() -> int:

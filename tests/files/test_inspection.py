@@ -16,7 +16,7 @@ from octavo._files.checkpoint import Checkpoint
 from octavo._files.choice import Choice
 from octavo._files.conversion import quantize_checkpoint
 from octavo._files.inspection import inspect_file
-from octavo._files.save_load import header_metadata
+from octavo._files.octavo_header import header_metadata
 from octavo._files.sizes import Shape, layer_size, memory_table
 from octavo._files.weight_error import error_against, estimated_error
 

@@ -137,6 +137,15 @@ MODELS_V2 = {
     "static_matrix": static_matrix_model,
     "pre_quant_scale": pre_quant_scale_model,
 }
+PACKED = ("x86", "arm")  # families: each a file of the same model
+
+
+def packed_model() -> dict[str, Any]:
+    """Weights of every format in the packed layout, and what lies beside them."""
+    table = oc.QuantEmbedding._from_quantized(integers(6, 5), powers(6))
+    return {**int4_model(), "int8": int8_model()["blocks"], "codes": grouped_model(), "table": table, "a": np.arange(3)}
+
+
 MODELS = {"int8": int8_model, "static": static_model, "int4": int4_model}
 
 
@@ -145,6 +154,9 @@ def file(name: str, version: int = 1) -> Path:
 
 
 if __name__ == "__main__":
+    for family in PACKED:
+        if not file(f"packed_{family}", 2).exists():
+            oc.save(packed_model(), file(f"packed_{family}", 2), layout=family)
     for version, models in ((1, MODELS), (2, MODELS_V2)):
         for name, make in models.items():
             if not file(name, version).exists():

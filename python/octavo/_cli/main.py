@@ -25,6 +25,7 @@ COMMANDS = (
     Command("demo", "demo", "train a digits classifier, quantize it, compare float32 and int8"),
     Command("bench", "bench", "time int8 layers beside NumPy's float32, here; about ten seconds"),
     Command("quantize", "quantization", "convert a float checkpoint or a GGUF file for octavo.load"),
+    Command("pack", "packing", "lay an octavo file out for processes that share its pages"),
     Command("inspect", "inspection", "list what a checkpoint or GGUF file holds, and what it takes in each type"),
     Command("advise", "advice", "time the layers of a checkpoint in float32, int8 and int4, here"),
 )

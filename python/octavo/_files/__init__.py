@@ -1,9 +1,13 @@
 """Models in files: safetensors, what each kind of object is stored as, checkpoints of other tools.
 
-octavo.save, load     save_load     `save`, `load` and the octavo header
+octavo.save, load     save_load     `save` and `load`
+                      octavo_header what makes a safetensors file an octavo file
                       codecs        which options and tensors each class is stored as, and back: the table
                       grouped       the same for grouped codes
                       input_scale   the same for scales of inputs
+                      packed_layout layers that lie packed for a family of architectures
+                      origins       where a layer of a mapped file lies, for its pickle
+                      mapped_layers layers of files that pickles refer to
                       fields        options and tensors of one object, as codecs read and write them
                       fits          whether a stored object may take the place of what a model has
                       renaming      names of a file as names of a model that calls things otherwise
@@ -23,6 +27,8 @@ octavo quantize       checkpoint    a float checkpoint: safetensors, shards, or 
                       rows          quantizing blocks of rows
                       outputs       the files that are written
                       conversion    the whole of it
+
+octavo pack           repacking     a file in another layout
 
 octavo inspect        inspection    what a file holds
                       sizes         what layers take, in a file and in memory

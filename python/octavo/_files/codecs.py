@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from octavo._files.fields import Fields, LazyTensor, LazyTensors, Options, lazy, read_bias, read_shape
 from octavo._files.grouped import read_grouped, write_grouped
 from octavo._files.input_scale import SCALE, read_scale, write_scale
+from octavo._files.packed_layout import keep_origin, lies_packed, pack_parts, read_packed
 from octavo._files.safetensors import Tensor, dtype_code
 from octavo._layers.arrays.quantized import QuantizedArray
 from octavo._layers.embedding import QuantEmbedding
@@ -26,6 +27,7 @@ from octavo._layers.recurrent import QuantGRU, QuantLSTM
 from octavo._layers.static import StaticQuantLinear
 from octavo._layers.stubs import DeQuantStub, Quantize, QuantStub
 from octavo._layers.weights import GroupedWeights
+from octavo._numerics.grouped_definition import ACTIVATION_GROUPS, ACTIVATIONS
 from octavo._numerics.int4 import GroupedWeight, ScaleDtype, pack_int4, unpack_int4
 from octavo._numerics.params import SMALLEST_SCALE, QParams, as_qtype, qint4
 from octavo._util.arrays import first_place
@@ -35,7 +37,7 @@ __all__ = [
 ]  # fmt: skip
 
 # What a file may hold beyond version 1 of the format, by the names that its header lists.
-FEATURES = ("grouped", "permuted", "pre_quant_scale", "static_matrix", "text")
+FEATURES = ("grouped", "packed", "permuted", "pre_quant_scale", "static_matrix", "text")
 
 
 class Codec(NamedTuple):
@@ -60,8 +62,10 @@ def is_stored(value: Any) -> bool:
     return isinstance(value, (QuantLinear, *_CLASSES))
 
 
-def packed(value: Any) -> tuple[Options | None, LazyTensors]:
+def packed(value: Any, family: str | None = None) -> tuple[Options | None, LazyTensors]:
     """(options, tensors by suffix) of an object for which `is_stored` holds; of an array (None, {"": ..}).
+
+    With `family` weights are laid out for its kernels; else they are canonical integers.
 
     Raises:
         TypeError: an array or a class that files cannot hold.
@@ -75,6 +79,8 @@ def packed(value: Any) -> tuple[Options | None, LazyTensors]:
             "hold one of these in an attribute instead of deriving from it"
         )
     options, parts = codec.write(value)
+    if family is not None:
+        pack_parts(value, options, parts, family)
     return options | {"type": codec.cls.__name__}, parts
 
 
@@ -105,6 +111,7 @@ def features_of(layers: Mapping[str, Options]) -> list[str]:
     def wanted(options: Options) -> set[str]:
         own = {
             "grouped": options.get("dtype") == "grouped",
+            "packed": bool(lies_packed(options)),
             "permuted": options.get("type") == PermutedQuantLinear.__name__,
             "pre_quant_scale": SCALE in options,
             "static_matrix": options.get("type") == QuantMatrix.__name__ and "input" in options,
@@ -127,6 +134,10 @@ def unpacked(fields: Fields) -> Any:
         raise ValueError(f"type {name!r} is unknown to this octavo, which knows {', '.join(_CODECS)}")
     made = _CODECS[name].read(fields)
     fields.finish()
+    if isinstance(made, QuantLinear | QuantEmbedding):
+        keep_origin(fields, made)
+    elif isinstance(made, QuantMatrix):
+        keep_origin(fields, made._layer)
     return made
 
 
@@ -268,6 +279,8 @@ def _write_quant_linear(layer: QuantLinear) -> tuple[Options, LazyTensors]:
 
 def _read_quant_linear(fields: Fields) -> QuantLinear:
     dtype = fields.choice("dtype", "int8", "int4", "grouped")
+    if "packed" in fields.options:
+        return _read_packed_linear(fields, dtype)
     if dtype == "grouped":
         return read_grouped(fields)
     options = {
@@ -292,6 +305,17 @@ def _write_permuted(layer: PermutedQuantLinear) -> tuple[Options, LazyTensors]:
 def _read_permuted(fields: Fields) -> PermutedQuantLinear:
     layer = _read_quant_linear(fields)
     return PermutedQuantLinear(layer, fields.tensor("permutation", "I32", (layer.in_features,)))
+
+
+def _read_packed_linear(fields: Fields, dtype: str) -> QuantLinear:
+    activation = fields.choice("activation", *ACTIVATIONS)
+    group = fields.choice("activation_group", None, *ACTIVATION_GROUPS) if dtype == "grouped" else None
+    relu, call = fields.option("relu", bool), fields.option("call", str)
+    s = read_scale(fields, read_shape(fields)[1])
+    weights = read_packed(
+        fields, dtype=dtype, activation=activation, activation_group=group, pre_quant_scale=s, relu=relu
+    )
+    return QuantLinear._of_weights(weights, activation, relu, call, s)
 
 
 def _read_int8(fields: Fields) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
@@ -344,6 +368,18 @@ def _write_static(layer: StaticQuantLinear) -> tuple[Options, LazyTensors]:
 
 
 def _read_static(fields: Fields) -> StaticQuantLinear:
+    if "packed" in fields.options:
+        relu, s = fields.option("relu", bool), read_scale(fields, read_shape(fields)[1])
+        return StaticQuantLinear._of_int8(
+            read_packed(fields, dtype="int8", activation="asymmetric", pre_quant_scale=s, relu=relu),
+            input=_read_part(fields, "input"),
+            output=_read_part(fields, "output") if "output" in fields.options else None,
+            relu=relu,
+            pre_quant_scale=s,
+            folded=fields.option("folded", bool),
+            name=fields.option("name", str),
+            call=fields.option("call", str),
+        )
     weight, scale = _read_int8(fields)
     return StaticQuantLinear(
         weight,
@@ -386,9 +422,30 @@ def _write_embedding(table: QuantEmbedding) -> tuple[Options, LazyTensors]:
 
 
 def _read_embedding(fields: Fields) -> QuantEmbedding:
-    if fields.choice("dtype", "int8", "int4") == "int4":
+    dtype = fields.choice("dtype", "int8", "int4")
+    if fields.source is not None:
+        return _map_embedding(fields, dtype)
+    if dtype == "int4":
         return QuantEmbedding._from_grouped(_read_int4(fields))
     return QuantEmbedding._from_quantized(*_read_int8(fields))
+
+
+def _map_embedding(fields: Fields, dtype: str) -> QuantEmbedding:
+    """A table whose arrays are the file's pages: its layout is that of files."""
+    n, k = read_shape(fields)
+    weights = WeightFormat()
+    if dtype == "int4":
+        size = fields.option("group_size", int, type(None))
+        if size is not None and size < 1:
+            raise ValueError(f"group_size must be at least 1 or null, got {size}")
+        symmetric = fields.option("symmetric", bool)
+        weights = WeightFormat("int4", size, symmetric, fields.choice("scale_dtype", "float32", "float16"))
+    own = weights.tensors((n, k), bias=False)
+    found = {suffix: fields.tensor(suffix, tensor.dtype, tensor.shape) for suffix, tensor in own.items()}
+    table = QuantEmbedding.__new__(QuantEmbedding)
+    scale = found["scale"].reshape(n, -1) if n else found["scale"].reshape(0, 1)
+    table._hold(found["weight"], scale, found.get("zero_point"), weights.group_size, k)
+    return table
 
 
 def _write_recurrent(layer: QuantLSTM | QuantGRU) -> tuple[Options, LazyTensors]:
@@ -411,6 +468,7 @@ def _read_recurrent(cls: type[QuantLSTM | QuantGRU]) -> Callable[[Fields], Quant
             within.choice("type", "QuantLinear")
             layers[key] = _read_quant_linear(within)
             within.finish()
+            keep_origin(within, layers[key])
         return cls._from_layers(layers, fields.option("batch_first", bool))
 
     return read

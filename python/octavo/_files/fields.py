@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from octavo._files.origins import Source
 from octavo._files.safetensors import Reader, Tensor, dtype_code, widened
 
 __all__ = [
@@ -36,6 +37,8 @@ class Fields:
     reader: Reader
     prefix: str = ""
     taken: set[str] = field(default_factory=set)
+    source: Source | None = None  # where what is made may use the file's pages in place
+    verify: bool = True  # values as well, where that means reading all of them
 
     def option(self, key: str, *kinds: type) -> Any:
         """The value of an option, of exactly one of these types: a bool is not an int here."""
@@ -66,7 +69,8 @@ class Fields:
 
     def within(self, key: str) -> Fields:
         """The fields of a part: its options are those under the key, its tensors start with "key."."""
-        return Fields(self.name, self.option(key, dict), self.reader, f"{self.prefix}{key}.", self.taken)
+        prefix = f"{self.prefix}{key}."
+        return Fields(self.name, self.option(key, dict), self.reader, prefix, self.taken, self.source, self.verify)
 
     def finish(self) -> None:
         if self.options:

@@ -362,9 +362,15 @@ def _axis_of(item: QuantLinear | QuantEmbedding, shape: tuple[int, ...] | None) 
 
 
 def _matrix(item: QuantLinear | QuantEmbedding, axis: Literal[0, 1]) -> QuantMatrix:
+    if type(item) is QuantLinear and item.bias is None and item._origin is not None:
+        return QuantMatrix._made(item, axis)  # of a mapped file: nothing is to be copied
     if isinstance(item, QuantLinear) and isinstance(item._weights, GroupedWeights):
         return QuantMatrix.from_grouped(
-            item.grouped(), axis=axis, activation=item.activation, activation_group=item.activation_group
+            item.grouped(),
+            axis=axis,
+            activation=item.activation,
+            activation_group=item.activation_group,
+            pre_quant_scale=item.pre_quant_scale,
         )
     state = item._state()
     q, scale, zero_point = item.int_repr(), state["scale"], state.get("zero_point")

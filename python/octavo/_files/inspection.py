@@ -15,11 +15,14 @@ import numpy as np
 from octavo._files.checkpoint import Checkpoint
 from octavo._files.choice import Choice
 from octavo._files.header import Tensor
+from octavo._files.octavo_header import read_header
+from octavo._files.packed_layout import lies_packed
 from octavo._files.plan import FLOATS, make_plan
-from octavo._files.save_load import read_header, stored_items
+from octavo._files.save_load import stored_items
 from octavo._files.sizes import Shape, memory_sizes, memory_table
 from octavo._files.weight_error import ErrorOf, estimate, measure_against
 from octavo._layers.embedding import QuantEmbedding
+from octavo._layers.images import OWN_FAMILY
 from octavo._layers.linear import Layout, QuantLinear
 from octavo._layers.matrix import QuantMatrix
 from octavo._layers.recurrent import QuantGRU, QuantLSTM
@@ -153,7 +156,18 @@ def inspect_file(
                     rows = list(_octavo_rows(checkpoint, measure_against(original, layout)))
         except ValueError as error:
             raise ValueError(f"cannot inspect {checkpoint.path}: {error}") from error
-        return Report(checkpoint.path, tuple(rows), checkpoint.nbytes, True, against is not None)
+        said = _layout_notes(checkpoint)
+        return Report(checkpoint.path, tuple(rows), checkpoint.nbytes, True, against is not None, said)
+
+
+def _layout_notes(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """What is said of files whose layers lie packed."""
+    families = {family for r in checkpoint.readers() for o in read_header(r)[0].values() for family in lies_packed(o)}
+    return tuple(
+        f"weights lie packed for {family}, {'this' if family == OWN_FAMILY else 'which is not this'} machine's family: "
+        f"octavo.load(path, mmap=True) {'uses them in place' if family == OWN_FAMILY else 'packs them anew'}"
+        for family in sorted(families)
+    )
 
 
 def _plain_rows(checkpoint: Checkpoint, layout: Layout | None) -> tuple[list[Row], list[str]]:

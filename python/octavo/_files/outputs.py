@@ -12,9 +12,9 @@ from octavo._files.checkpoint import Checkpoint
 from octavo._files.codecs import WeightFormat
 from octavo._files.header import Tensor
 from octavo._files.items import Item
+from octavo._files.octavo_header import header_metadata
 from octavo._files.plan import Plan
 from octavo._files.safetensors import Writer, require_folder
-from octavo._files.save_load import header_metadata
 from octavo._files.shards import index_name
 
 __all__ = ["Output", "made", "planned_outputs"]

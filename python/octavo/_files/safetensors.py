@@ -14,7 +14,7 @@ import os
 import secrets
 import stat
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -34,10 +34,11 @@ from octavo._files.header import (
     read_tensors,
     widened,
 )
+from octavo._util.arrays import read_only
 
 __all__ = ["Reader", "Tensor", "Writer", "dtype_code", "parse_json", "replace_file", "require_folder", "widened"]
 
-_ALIGNMENT = 8
+_ALIGNMENT, _IMAGE_ALIGNMENT = 8, 64
 _CHUNK = 1 << 22
 
 
@@ -117,6 +118,12 @@ class Reader:
         """A copy of the tensor in the machine's byte order; bfloat16 becomes float32."""
         return np.array(widened(self.raw(name), self.tensors[name].dtype), order="C")
 
+    def array_in_place(self, name: str) -> NDArray[Any]:
+        """The tensor as `array` has it, read-only and without a copy where the file's bytes are those of the array."""
+        raw = self.raw(name)
+        found = widened(raw, self.tensors[name].dtype)
+        return found if found is raw and found.flags.aligned else read_only(np.array(found, order="C"))
+
     def crc32(self, name: str) -> int:
         """The checksum of a tensor as `Writer` makes it."""
         return zlib.crc32(self.data(name).data, self.tensors[name].digest())
@@ -140,6 +147,8 @@ class Writer:
         tensors: what will be written. They are laid out by item size, so that every one is aligned.
         metadata: from the CRC-32 of each tensor to the file's metadata. Called with zeros first: the texts must keep
             their length.
+        first: names of tensors that are laid out before all others, each a multiple of 64 bytes, so that they start at
+            multiples of 64 bytes in the file.
 
     Raises:
         OSError: it cannot be written.
@@ -151,10 +160,14 @@ class Writer:
         path: str | os.PathLike[str],
         tensors: Mapping[str, Tensor],
         metadata: Callable[[dict[str, int]], dict[str, str]] = lambda crc32: {},
+        first: Set[str] = frozenset(),
     ) -> None:
         self._path = Path(os.path.realpath(path))
         self._tensors, end = {}, 0
-        for name, t in sorted(tensors.items(), key=lambda item: (-BITS[item[1].dtype], item[0])):
+        self._alignment = _IMAGE_ALIGNMENT if first else _ALIGNMENT
+        assert all(tensors[name].nbytes % self._alignment == 0 for name in first)
+        order = sorted(tensors.items(), key=lambda item: (item[0] not in first, -BITS[item[1].dtype], item[0]))
+        for name, t in order:
             if len(t.shape) > AXES_LIMIT:
                 raise ValueError(f"tensor {name!r} must have a shape of at most {AXES_LIMIT} sizes, got {len(t.shape)}")
             self._tensors[name] = Tensor(t.dtype, t.shape, end)
@@ -179,7 +192,7 @@ class Writer:
                 raise ValueError("no tensor can be called __metadata__: safetensors uses the name")
             entries[name] = {"dtype": t.dtype, "shape": list(t.shape), "data_offsets": [t.begin, t.end]}
         text = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
-        text += b" " * (-len(text) % _ALIGNMENT)
+        text += b" " * (-(8 + len(text)) % self._alignment)
         if len(text) > HEADER_LIMIT:
             raise ValueError(f"the header would take {len(text)} bytes, safetensors allows {HEADER_LIMIT}")
         return len(text).to_bytes(8, "little") + text

@@ -2,35 +2,37 @@
 
 from __future__ import annotations
 
-import json
 import os
 import warnings
-import zlib
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from types import MappingProxyType
-from typing import Any, TypeVar, overload
+from typing import Any, Literal, TypeVar, overload
 
-from octavo._files.codecs import FEATURES, features_of, is_stored, packed, shared_parts, unpacked
-from octavo._files.fields import Fields, LazyTensors, tensor_name
+from octavo._files.codecs import is_stored, packed, shared_parts, unpacked
+from octavo._files.fields import Fields, LazyTensor, LazyTensors, tensor_name
 from octavo._files.fits import Dtypes, Fitter, as_matrices
 from octavo._files.fitting import fitted
+from octavo._files.mapped_layers import source_of
+from octavo._files.octavo_header import header_metadata, read_header
+from octavo._files.origins import Source
+from octavo._files.packed_layout import Layout, family_of, image_names, lies_packed
 from octavo._files.renaming import every_alias, renamed
-from octavo._files.safetensors import Reader, Tensor, Writer, parse_json
+from octavo._files.safetensors import Reader, Tensor, Writer
 from octavo._files.shards import open_files
+from octavo._layers.linear import QuantLinear
 from octavo._layers.matrix import QuantMatrix
+from octavo._layers.recurrent import QuantGRU, QuantLSTM
 from octavo._models.estimators import drop_training_state, needed_for_training
 from octavo._models.fill import fill, held_by_name, holds, survey
 from octavo._models.walk import label, places
 
-__all__ = ["header_metadata", "load", "placed", "read_header", "save", "stored_items"]
+__all__ = ["header_metadata", "load", "placed", "read_header", "save", "stored_items", "write_items"]
 
 _Model = TypeVar("_Model")
 
-_VERSIONS = (1, 2)
-_KEY, _CRC_KEY = "octavo", "octavo.crc32"
 
-
-def save(model: Any, path: str | os.PathLike[str]) -> None:
+def save(model: Any, path: str | os.PathLike[str], *, layout: Layout = "canonical") -> None:
     """Stores what a quantized model holds: its integer layers, its quantization steps, and every array.
 
     The file is safetensors, with canonical integers (4-bit ones two a byte), so that it can be read by any tool, on any
@@ -40,11 +42,14 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
     Args:
         model: any tree of objects, as for `quantize_dynamic`; or a layer, or a dict of arrays.
         path: of the file.
+        layout: "canonical": integers row by row, for any CPU and any tool. "packed": weights as the kernels of this
+            machine take them, for `load` with mmap, which then copies nothing; "x86" and "arm" name the architecture
+            for which to pack. Every machine loads all of them.
 
     Raises:
         TypeError: `path` is not a path; or an array that files cannot hold (dates, complex128, masked arrays), whose
             place is named.
-        ValueError: there is nothing to store, or two things have one name: see Notes.
+        ValueError: there is nothing to store, `layout` is unknown, or two things have one name: see Notes.
         OSError: the file cannot be written.
 
     Notes:
@@ -61,15 +66,30 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
         {'fc': QuantLinear(3 -> 3, int8, activation=symmetric), 'table': array([0, 1, 2])}
     """
     _check_path(path, "save(model, path)")
+    family = family_of(layout)
     found, aliases = survey(model, is_stored)
     if not found:
         raise ValueError("the model holds no quantized layer and no array, so there is nothing to store")
     found, aliases = _without_twins(found, aliases)
+    write_items(path, found, aliases, family, {})
+
+
+def write_items(
+    path: str | os.PathLike[str],
+    items: Mapping[str, Any],
+    aliases: Mapping[str, str],
+    family: str | None,
+    metadata: Mapping[str, str],
+) -> int:
+    """Writes things by name, weights packed for a family or as canonical integers; a `LazyTensor` as it is.
+
+    Returns how many matrices lie packed.
+    """
     layers: dict[str, Any] = {}
     parts: LazyTensors = {}
-    for name, value in found.items():
+    for name, value in items.items():
         try:
-            options, own = packed(value)
+            options, own = (None, {"": value}) if isinstance(value, LazyTensor) else packed(value, family)
         except TypeError as error:
             raise TypeError(f"{label(name)}: {error}") from None
         if options is not None:
@@ -80,9 +100,11 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
                 raise ValueError(f"{label(name)}: its tensor {full!r} has the name of another; rename one of them")
             parts[full] = part
     tensors = {name: part.tensor for name, part in parts.items()}
-    with Writer(path, tensors, lambda crc32: header_metadata(layers, aliases, crc32)) as writer:
+    images = image_names(layers)
+    with Writer(path, tensors, lambda crc32: {**metadata, **header_metadata(layers, aliases, crc32)}, images) as writer:
         for name, part in parts.items():
             writer.append(name, part.make())
+    return len(images)
 
 
 def _check_path(path: Any, order: str) -> None:
@@ -105,72 +127,18 @@ def _without_twins(found: Mapping[str, Any], aliases: Mapping[str, str]) -> tupl
     }
 
 
-def header_metadata(layers: Mapping[str, Any], aliases: Mapping[str, str], crc32: Mapping[str, int]) -> dict[str, str]:
-    """What makes a safetensors file an octavo file. Its length does not depend on the checksums.
-
-    A file that holds nothing beyond version 1 is of version 1, so that an older octavo loads it.
-
-    Example:
-        >>> from octavo._files.save_load import header_metadata
-        >>> header_metadata({}, {}, {"a": 255})["octavo"]
-        '{"version":1,"layers":{},"aliases":{},"crc32":{"a":"000000ff"}}'
-    """
-    digests = {name: f"{value:08x}" for name, value in crc32.items()}
-    features = features_of(layers)
-    header: dict[str, Any] = {"version": 2, "features": features} if features else {"version": 1}
-    header |= {"layers": layers, "aliases": aliases, "crc32": digests}
-    text = json.dumps(header, ensure_ascii=False, separators=(",", ":"))
-    return {_KEY: text, _CRC_KEY: f"{zlib.crc32(text.encode()):08x}"}
-
-
-def read_header(reader: Reader) -> tuple[dict[str, dict[str, Any]], dict[str, str], dict[str, str]]:
-    """(options by layer, first name by alias, checksum by tensor) of an octavo file, checked to be of that form.
-
-    Raises:
-        ValueError: it is not an octavo file, of another version, or damaged.
-    """
-    text = reader.metadata.get(_KEY)
-    if text is None:
-        raise ValueError(
-            "it was not written by octavo. `octavo quantize` converts a float checkpoint; safetensors.numpy.load_file "
-            "reads one as it is"
-        )
-    header = parse_json(text, "octavo header")
-    version = header.get("version")
-    if version not in _VERSIONS:
-        raise ValueError(
-            f"it has format version {version!r}, this octavo reads 1 to {_VERSIONS[-1]}; use a newer octavo"
-        )
-    if reader.metadata.get(_CRC_KEY) != f"{zlib.crc32(text.encode()):08x}":
-        raise ValueError("the octavo header does not match its checksum: the file was altered")
-    members = ("version", "layers", "aliases", "crc32", *(["features"] if version == 2 else []))
-    if header.keys() != set(members):
-        raise ValueError(f"the octavo header must have {', '.join(members)}, got {sorted(header)}")
-    unknown = [name for name in _features(header.get("features", [])) if name not in FEATURES]
-    if unknown:
-        raise ValueError(f"it needs the feature {unknown[0]!r}, which this octavo does not know; use a newer octavo")
-    layers, aliases, crc32 = header["layers"], header["aliases"], header["crc32"]
-    if not _maps(layers, dict) or not _maps(aliases, str) or not _maps(crc32, str):
-        raise ValueError("layers must map names to objects, aliases and crc32 to text")
-    if crc32.keys() != reader.tensors.keys():
-        name = min(crc32.keys() ^ reader.tensors.keys())
-        kind = "is missing" if name in crc32 else "is not in the octavo header"
-        raise ValueError(f"tensor {name!r} {kind}")
-    return layers, aliases, crc32
-
-
-def _features(names: Any) -> list[str]:
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"features must be a list of names, got {names!r}")
-    return names
-
-
-def _maps(value: Any, kind: type) -> bool:
-    return isinstance(value, dict) and all(type(item) is kind for item in value.values())
+Mmap = bool | Literal["strict"]
 
 
 @overload
-def load(path: str | os.PathLike[str], *, rename: Mapping[str, str] = ..., prefix: str = ...) -> dict[str, Any]: ...
+def load(
+    path: str | os.PathLike[str],
+    *,
+    rename: Mapping[str, str] = ...,
+    prefix: str = ...,
+    mmap: Mmap = ...,
+    verify: bool = ...,
+) -> dict[str, Any]: ...
 @overload
 def load(
     path: str | os.PathLike[str],
@@ -181,6 +149,8 @@ def load(
     rename: Mapping[str, str] = ...,
     dtypes: Dtypes = ...,
     check: bool = ...,
+    mmap: Mmap = ...,
+    verify: bool = ...,
 ) -> _Model: ...
 
 
@@ -193,6 +163,8 @@ def load(
     rename: Mapping[str, str] = MappingProxyType({}),
     dtypes: Dtypes = "model",
     check: bool = True,
+    mmap: Mmap = False,
+    verify: bool = True,
 ) -> Any:
     """What `save` stored, bit for bit: by name, or in the place of what a model has.
 
@@ -211,6 +183,13 @@ def load(
             else only where it is exact; "file": arrays have the dtype that was stored.
         check: make sure that a layer takes the place of one that computes the same. octavo's own are told apart by
             their classes, yours by calling them with random rows. False leaves that to you.
+        mmap: True: layers of a packed file (`save` with layout="packed") and arrays are the file's own pages,
+            read-only: nothing is copied, and all processes of a machine share one copy. What cannot be used in place -
+            canonical integers, weights packed for another family, a file that another tool rewrote - is packed or
+            copied into memory, and a UserWarning says why. "strict": that is an error instead.
+        verify: compare each tensor with its checksum, which reads all of the file: 0.2 s for 200 MB. That is the
+            setting to begin with, because a damaged file gives wrong numbers and no error. Where one process has
+            verified a file, others on the machine need not. The header is always checked.
 
     Returns:
         Without `model` a dict from name to layer or array; names of one thing give one object. With it the model, which
@@ -218,13 +197,16 @@ def load(
 
     Raises:
         OSError: the file cannot be read.
-        TypeError: `path` is not a path, or `prefix` or `rename` not text.
+        TypeError: `path` is not a path, `prefix` or `rename` not text, or `mmap` or `verify` of another kind.
         ValueError: it is damaged (every tensor has a checksum), of another version, or not octavo's; names are missing
-            or extra; shapes, kinds of layers or dtypes do not fit. All that does not match is listed, and the model is
-            as it was.
+            or extra; shapes, kinds of layers or dtypes do not fit; with mmap="strict" something cannot be used in
+            place. All that does not match is listed, and the model is as it was.
 
     Notes:
-        The file is read through a memory map, one layer after the other, and is closed on return. NumPy has no
+        The file is read through a memory map, one layer after the other, and is closed on return; with mmap it stays
+        mapped while a layer or array of it lives. Replacing or deleting the file then changes nothing for those that
+        have it. Writing into it, or cutting it short, does: the process reads what is written, or is killed (SIGBUS).
+        docs/scale.md has the rest. NumPy has no
         bfloat16: such tensors become float32, exactly, unless the model has a bfloat16 array (of ml_dtypes) there.
 
     Example:
@@ -236,7 +218,9 @@ def load(
         Sequential(QuantLinear(3 -> 3, int8, activation=symmetric), ReLU())
     """
     _check_path(path, "load(path, model)")
-    items, aliases, foreign = _read(path, strict=strict)
+    if type(verify) is not bool or not (type(mmap) is bool or mmap == "strict"):
+        raise TypeError(f'verify must be True or False, mmap one of them or "strict", got {verify!r} and {mmap!r}')
+    items, aliases, foreign = _read(path, strict=strict, mmap=mmap, verify=verify)
     return placed(
         path, items, aliases, foreign, model, strict=strict, prefix=prefix, rename=rename, dtypes=dtypes, check=check
     )
@@ -299,7 +283,9 @@ def placed(
     return filled
 
 
-def _read(path: str | os.PathLike[str], *, strict: bool) -> tuple[dict[str, Any], dict[str, str], dict[str, Tensor]]:
+def _read(
+    path: str | os.PathLike[str], *, strict: bool, mmap: Mmap, verify: bool
+) -> tuple[dict[str, Any], dict[str, str], dict[str, Tensor]]:
     """(things by name, first name by alias, tensors of types that NumPy lacks) of the files of a checkpoint."""
     items: dict[str, Any] = {}
     aliases: dict[str, str] = {}
@@ -308,7 +294,10 @@ def _read(path: str | os.PathLike[str], *, strict: bool) -> tuple[dict[str, Any]
         for reader in readers:
             try:
                 layers, own_aliases, crc32 = read_header(reader)
-                own = {name: item for name, item, _ in stored_items(reader, layers, crc32)}
+                source = source_of(reader) if mmap else None
+                own = {name: item for name, item, _ in stored_items(reader, layers, crc32, source, verify=verify)}
+                if source is not None and source.copied:
+                    _report_copies(source, refuse=mmap == "strict")
                 foreign |= {name: own.pop(name) for name, item in list(own.items()) if isinstance(item, Tensor)}
                 if foreign and strict:
                     name, tensor = next(iter(foreign.items()))
@@ -321,22 +310,49 @@ def _read(path: str | os.PathLike[str], *, strict: bool) -> tuple[dict[str, Any]
     return items, aliases, foreign
 
 
+def _report_copies(source: Source, *, refuse: bool) -> None:
+    """Says of a mapped file what does not lie in its pages."""
+    first = next(iter(source.copied))
+    what = (
+        f"{len(source.copied)} layers cannot be used in place, {label(first)} first: {source.copied[first]}. "
+        "`octavo pack IN OUT` packs a file for the machine it runs on"
+    )
+    if refuse:
+        raise ValueError(f'{what}; mmap=True copies them instead of mmap="strict"')
+    warnings.warn(f"{source.path}: {what}; they were copied into memory of this process", UserWarning, stacklevel=4)
+
+
+def _note_canonical(source: Source, name: str, layer: Any, options: Mapping[str, Any]) -> None:
+    """Lets the source know of a layer whose weights are canonical integers in the file."""
+    if isinstance(layer, QuantLinear | QuantMatrix | QuantLSTM | QuantGRU) and not lies_packed(options):
+        source.copied[name] = "its weights are canonical integers, which were packed"
+
+
 def stored_items(
-    reader: Reader, layers: Mapping[str, dict[str, Any]], crc32: Mapping[str, str]
+    reader: Reader,
+    layers: Mapping[str, dict[str, Any]],
+    crc32: Mapping[str, str],
+    source: Source | None = None,
+    *,
+    verify: bool = True,
 ) -> Iterator[tuple[str, Any, set[str]]]:
     """(name, object, its tensors): every layer, then every other tensor, checked one after the other.
 
-    The object of a tensor whose type NumPy lacks (float8) is what the header says of it.
+    The object of a tensor whose type NumPy lacks (float8) is what the header says of it. With `source` things lie in
+    the pages of the file, where they can; it learns of those that do not.
     """
     taken: set[str] = set()
     for name, options in layers.items():
-        fields = Fields(name, dict(options), reader)
+        fields = Fields(name, deepcopy(options), reader, source=source, verify=verify)
         try:
             layer = unpacked(fields)
         except (TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"layer {name!r}: {error}") from error
-        for tensor in fields.taken:
-            _verify(reader, tensor, crc32)
+        if verify:
+            for tensor in fields.taken:
+                _verify(reader, tensor, crc32)
+        if source is not None:
+            _note_canonical(source, name, layer, options)
         if fields.taken & taken:
             raise ValueError(f"layer {name!r}: tensor {min(fields.taken & taken)!r} belongs to another layer too")
         taken |= fields.taken
@@ -345,8 +361,11 @@ def stored_items(
         if name in layers:
             raise ValueError(f"{name!r} is the name of a layer and of a tensor")
         header = reader.tensors[name]
-        item = reader.array(name) if header.is_readable else header
-        _verify(reader, name, crc32)
+        item: Any = header
+        if header.is_readable:
+            item = reader.array(name) if source is None else reader.array_in_place(name)
+        if verify:
+            _verify(reader, name, crc32)
         yield name, item, {name}
 
 

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from octavo import nn
 from octavo._layers.arrays.rows_first import rows_first
 from octavo._layers.described import Described
+from octavo._layers.images import Origin
 from octavo._layers.linear import Rounding
 from octavo._layers.registry import stands_for
 from octavo._layers.weights import ActivationScheme
@@ -58,7 +59,9 @@ class QuantEmbedding(Described):
         QuantEmbedding(2, 2, int8)
     """
 
-    __slots__ = ("__weakref__", "_dim", "_group_size", "_q", "_scale", "_zero_point")
+    __slots__ = ("__weakref__", "_dim", "_group_size", "_origin", "_q", "_scale", "_zero_point")
+
+    _origin: Origin | None  # where it lies in a file that is mapped
 
     _q: NDArray[Any]  # int8 (rows, dim), or two int4 a byte (rows, ceil(dim / 2))
     _scale: NDArray[Any]  # (rows, groups), float32 or float16
@@ -141,6 +144,7 @@ class QuantEmbedding(Described):
     ) -> None:
         self._q, self._scale, self._zero_point = q, scale, zero_point
         self._group_size, self._dim = group_size, dim
+        self._origin = None
 
     def __call__(self, ids: ArrayLike) -> NDArray[np.float32]:
         """Rows of the table.
@@ -227,11 +231,17 @@ class QuantEmbedding(Described):
         options = {"group_size": self._group_size, "symmetric": symmetric}
         return f"{self.num_embeddings}, {self._dim}", self.dtype.name[1:], options
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> QuantEmbedding:
-        return _embedding_from_state(self._state())  # immutable, so the arrays are shared
+    def __copy__(self) -> QuantEmbedding:
+        table = _embedding_from_state(self._state())  # immutable, so the arrays are shared
+        table._origin = self._origin
+        return table
 
-    def __reduce__(self) -> tuple[Any, tuple[dict[str, Any]]]:
-        return _embedding_from_state, (self._state(),)
+    def __deepcopy__(self, memo: dict[int, Any]) -> QuantEmbedding:
+        return self.__copy__()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        referred = None if self._origin is None else self._origin.reduced()
+        return referred if referred is not None else (_embedding_from_state, (self._state(),))
 
     def _state(self) -> dict[str, Any]:
         """All that the layer is, in arrays and plain values; int4 ones two a byte."""

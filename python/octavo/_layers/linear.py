@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pickle import PickleBuffer
 from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from octavo._layers.described import Described
+from octavo._layers.images import OWN_FAMILY, Origin, buffer_of, image_options, weights_of_image
 from octavo._layers.packing import check_weight_shape, empty_result
 from octavo._layers.weights import SCALED_VERSION, ActivationScheme, Packed, Weights, from_state, pack, shape_of
 from octavo._numerics.checks import as_activations, as_bias, check_group_size, is_int4
@@ -26,6 +28,8 @@ __all__ = ["Layout", "QuantLinear", "Rounding"]
 
 Rounding = Literal["nearest", "search"]
 Layout = Literal["out_in", "in_out"]  # of a float matrix: x @ w.T or x @ w
+
+_IMAGE_VERSION = 5  # of a pickle that holds packed weights; weights.py has those before it
 
 _ROUNDERS = {"nearest": round_nearest, "search": round_search}
 
@@ -94,8 +98,11 @@ class QuantLinear(Described):
         QuantLinear(256 -> 3, int4, group_size=64, activation=symmetric, bias)
     """
 
-    __slots__ = ("__weakref__", "_activation", "_call_name", "_packed", "_pre_quant_scale", "_relu", "_weights")
+    __slots__ = (
+        "__weakref__", "_activation", "_call_name", "_origin", "_packed", "_pre_quant_scale", "_relu", "_weights",
+    )  # fmt: skip
 
+    _origin: Origin | None  # where it lies in a file that is mapped
     _weights: Weights
     _packed: Packed  # that of _weights: one step less for each call
     _pre_quant_scale: NDArray[np.float32] | None  # s; the packed weights hold fl(1 / s)
@@ -265,11 +272,9 @@ class QuantLinear(Described):
         relu: bool,
         call: str,
     ) -> None:
-        if not call.isidentifier():
-            raise ValueError(f"call must be the name of a method, got {call!r}")
         outputs, inputs = shape_of(weight)
         s = as_input_scale(pre_quant_scale, inputs)
-        self._weights = pack(
+        weights = pack(
             weight,
             as_bias(bias, outputs),
             activation=activation,
@@ -277,11 +282,38 @@ class QuantLinear(Described):
             input_factor=None if s is None else input_factors(s),
             relu=bool(relu),
         )
-        self._pre_quant_scale = s
-        self._packed = self._weights.packed
+        self._hold(weights, activation, relu, call, s)
+
+    def _hold(
+        self,
+        weights: Weights,
+        activation: ActivationScheme,
+        relu: bool,
+        call: str,
+        pre_quant_scale: NDArray[np.float32] | None,
+    ) -> None:
+        if not call.isidentifier():
+            raise ValueError(f"call must be the name of a method, got {call!r}")
+        self._weights = weights
+        self._packed = weights.packed
+        self._pre_quant_scale = pre_quant_scale
         self._activation: ActivationScheme = activation
         self._relu = bool(relu)
         self._call_name = call
+        self._origin = None
+
+    @classmethod
+    def _of_weights(
+        cls,
+        weights: Weights,
+        activation: ActivationScheme,
+        relu: bool,
+        call: str,
+        pre_quant_scale: NDArray[np.float32] | None,
+    ) -> QuantLinear:
+        layer = cls.__new__(cls)
+        layer._hold(weights, activation, relu, call, pre_quant_scale)
+        return layer
 
     def __call__(self, x: ArrayLike, out: NDArray[Any] | None = None) -> NDArray[Any]:
         """y = x W^T + b with x quantized row by row.
@@ -471,8 +503,34 @@ class QuantLinear(Described):
             setattr(layer, name, getattr(self, name))  # immutable, so the packed weights are shared
         return layer
 
-    def __reduce__(self) -> tuple[Any, tuple[dict[str, Any]]]:
-        return _linear_from_state, (self._state(),)
+    def __copy__(self) -> QuantLinear:
+        return self.__deepcopy__({})
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.__reduce_ex__(0)
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        referred = None if self._origin is None else self._origin.reduced()
+        if referred is not None:
+            return referred
+        return self._restorer(), (self._state() if protocol < 5 else self._image_state(),)
+
+    def _restorer(self) -> Callable[[dict[str, Any]], QuantLinear]:
+        return _linear_from_state
+
+    def _image_state(self) -> dict[str, Any]:
+        """All that the layer is: its packed weights as they are, in a buffer, and plain values."""
+        return {
+            "version": _IMAGE_VERSION,
+            "image": PickleBuffer(self._packed.image(OWN_FAMILY).data),
+            "family": OWN_FAMILY,
+            "options": image_options(self._weights),
+            "activation": self._activation,
+            "activation_group": self.activation_group,
+            "pre_quant_scale": self._pre_quant_scale,
+            "relu": self._relu,
+            "call": self._call_name,
+        }
 
     def _state(self) -> dict[str, Any]:
         """All that the layer is, in arrays and plain values: canonical integers, four-bit ones two a byte."""
@@ -489,13 +547,23 @@ class QuantLinear(Described):
 
 @pickled
 def _linear_from_state(state: dict[str, Any]) -> QuantLinear:
-    """What a pickle calls. Canonical integers, packed anew for the machine that loads them."""
+    """What a pickle calls: canonical integers, packed anew for the machine that loads them; or packed ones."""
     state = dict(state)
+    if state["version"] == _IMAGE_VERSION:
+        rest = (state[name] for name in ("activation", "relu", "call", "pre_quant_scale"))
+        return QuantLinear._of_weights(weights_of_state(state), *rest)
     weight, bias = from_state(state), state.pop("bias")
     if isinstance(weight, tuple):
         q, scale = weight
         return QuantLinear.from_quantized(q, scale, bias, **state)
     return QuantLinear.from_grouped(weight, bias, **state)
+
+
+def weights_of_state(state: dict[str, Any]) -> Weights:
+    """Those of a state of packed weights."""
+    data, borrow = buffer_of(state["image"])
+    options = {name: state[name] for name in ("activation", "activation_group", "pre_quant_scale", "relu")}
+    return weights_of_image(data, state["family"], state["options"], borrow=borrow, **options)
 
 
 def int8_weight(

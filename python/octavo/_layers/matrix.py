@@ -255,7 +255,12 @@ class QuantMatrix(Described, MatrixStandIn):
         return self  # immutable
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _matrix_from_state, (self._state(),)
+        return self.__reduce_ex__(0)
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        if protocol < 5 and self._layer._origin is None:
+            return _matrix_from_state, (self._state(),)
+        return _matrix_of, (self._layer, self._axis)
 
     def _state(self) -> dict[str, Any]:
         """The state of the layer, and the axis."""
@@ -268,6 +273,12 @@ def _matrix_from_state(state: dict[str, Any]) -> QuantMatrix:
     state = dict(state)
     axis = state.pop("axis")
     layer = _static_from_state(state) if "input" in state else _linear_from_state(state)
+    return QuantMatrix._made(layer, axis)
+
+
+@pickled
+def _matrix_of(layer: QuantLinear, axis: Literal[0, 1]) -> QuantMatrix:
+    """What a pickle calls that holds the layer by itself."""
     return QuantMatrix._made(layer, axis)
 
 

@@ -56,6 +56,7 @@ class PermutedQuantLinear(QuantLinear):
             raise ValueError(f"permutation must hold each of 0..{k - 1} once, got shape {order.shape}: {order}")
         for name in QuantLinear.__slots__[1:]:
             setattr(self, name, getattr(layer, name))
+        self._origin = None  # what lies in the file there is the layer without the permutation
         self._permutation = order.astype(np.intp)
         self._inverse = np.argsort(self._permutation)
 
@@ -87,6 +88,7 @@ class PermutedQuantLinear(QuantLinear):
         layer = QuantLinear.__new__(QuantLinear)
         for name in QuantLinear.__slots__[1:]:
             setattr(layer, name, getattr(self, name))
+        layer._origin = None
         return layer
 
     @classmethod
@@ -116,8 +118,14 @@ class PermutedQuantLinear(QuantLinear):
             setattr(layer, name, getattr(self, name))  # immutable too
         return layer
 
-    def __reduce__(self) -> tuple[Any, tuple[dict[str, Any]]]:
-        return _permuted_from_state, (self._state() | {"permutation": self._permutation.astype(np.int32)},)
+    def _restorer(self) -> Callable[[dict[str, Any]], QuantLinear]:
+        return _permuted_from_state
+
+    def _state(self) -> dict[str, Any]:
+        return super()._state() | {"permutation": self._permutation.astype(np.int32)}
+
+    def _image_state(self) -> dict[str, Any]:
+        return super()._image_state() | {"permutation": self._permutation.astype(np.int32)}
 
 
 @pickled

@@ -155,8 +155,13 @@ class _QuantRecurrent(Described, RecurrentLayer):
         self._set_sizes(shapes, batch_first)
         self._layers = layers
 
-    def __reduce__(self) -> tuple[Any, tuple[str, dict[str, Any]]]:
-        return _recurrent_from_state, (type(self).__name__, self._state())
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.__reduce_ex__(0)
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        if protocol < 5 and all(layer._origin is None for layer in self._layers.values()):
+            return _recurrent_from_state, (type(self).__name__, self._state())
+        return _recurrent_of, (type(self).__name__, self._layers, self.batch_first)
 
     def _state(self) -> dict[str, Any]:
         """All that the layer is: the states of its QuantLinears by name."""
@@ -173,6 +178,12 @@ def _recurrent_from_state(kind: str, state: dict[str, Any]) -> _QuantRecurrent:
     layer = cls.__new__(cls)
     layer._hold({name: _linear_from_state(s) for name, s in state["layers"].items()}, state["batch_first"])
     return layer
+
+
+@pickled
+def _recurrent_of(kind: str, layers: dict[str, QuantLinear], batch_first: bool) -> _QuantRecurrent:
+    """What a pickle calls that holds the products by themselves."""
+    return (QuantLSTM if kind == "QuantLSTM" else QuantGRU)._from_layers(layers, batch_first)
 
 
 @stands_for(nn.LSTM)

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from octavo._layers.arrays.quantized import QuantizedArray, kernel_numbers
-from octavo._layers.linear import QuantLinear, int8_weight
+from octavo._layers.linear import QuantLinear, int8_weight, weights_of_state
 from octavo._layers.packing import empty_result, no_result
+from octavo._layers.weights import Weights
 from octavo._numerics.checks import as_activations
 from octavo._numerics.params import QParams, qint4, qint8, quint4, quint8
 from octavo._util.arrays import as_rows, check_out, real_dtype, rows_in_place
@@ -18,8 +19,8 @@ from octavo._util.pickling import pickled
 
 __all__ = ["StaticQuantLinear"]
 
-_STATE_VERSION = 1
-_SCALED_VERSION = 2  # with a pre_quant_scale
+# Of a pickle: canonical integers, the same with a pre_quant_scale, packed ones.
+_STATE_VERSION, _SCALED_VERSION, _IMAGE_VERSION = 1, 2, 3
 _ANY_OUTPUT = (1.0, 0, 0, 1)  # not looked at where the result is float32
 
 
@@ -85,10 +86,35 @@ class StaticQuantLinear(QuantLinear):
             if not np.isfinite(input.scale * s_w).all():
                 raise ValueError(f"input scale {input.scale} times the largest weight scale {s_w.max()} is infinite")
         self._set((q, s_w), bias, activation="asymmetric", pre_quant_scale=pre_quant_scale, relu=relu, call=call)
+        self._fix(input, output, folded, name)
+
+    def _fix(self, input: QParams, output: QParams | None, folded: bool, name: str) -> None:
         self._input, self._output, self._name = input, output, str(name)
         self._folded = self._label() if folded else None
         self._input_numbers = kernel_numbers(input)
         self._output_numbers = None if output is None else kernel_numbers(output)
+
+    @classmethod
+    def _of_int8(
+        cls,
+        weights: Weights,
+        *,
+        input: QParams,
+        output: QParams | None,
+        relu: bool,
+        pre_quant_scale: NDArray[np.float32] | None,
+        folded: bool,
+        name: str,
+        call: str,
+    ) -> StaticQuantLinear:
+        """A layer of packed int8 weights."""
+        require_per_tensor_8_bit(input, "input")
+        if output is not None:
+            require_per_tensor_8_bit(output, "output")
+        layer = cls.__new__(cls)
+        layer._hold(weights, "asymmetric", relu, call, pre_quant_scale)
+        layer._fix(input, output, folded, name)
+        return layer
 
     def __call__(self, x: ArrayLike | QuantizedArray, out: NDArray[Any] | None = None) -> Any:
         """y = x W^T + b in integers.
@@ -225,8 +251,8 @@ class StaticQuantLinear(QuantLinear):
             setattr(layer, name, getattr(self, name))  # immutable too
         return layer
 
-    def __reduce__(self) -> tuple[Any, tuple[dict[str, Any]]]:
-        return _static_from_state, (self._state(),)
+    def _restorer(self) -> Callable[[dict[str, Any]], QuantLinear]:
+        return _static_from_state
 
     def _state(self) -> dict[str, Any]:
         s = self._pre_quant_scale
@@ -236,24 +262,31 @@ class StaticQuantLinear(QuantLinear):
             "weight": self.int_repr(),
             "scale": self._packed.scale(),
             "bias": self._packed.bias(),
-            "input": self._input,
-            "output": self._output,
             "relu": self._relu,
-            "folded": self._folded is not None,
-            "name": self._name,
             "call": self._call_name,
+            **self._fixed(),
             **scaled,
         }
+
+    def _image_state(self) -> dict[str, Any]:
+        return super()._image_state() | self._fixed() | {"version": _IMAGE_VERSION}
+
+    def _fixed(self) -> dict[str, Any]:
+        return {"input": self._input, "output": self._output, "folded": self._folded is not None, "name": self._name}
 
 
 @pickled
 def _static_from_state(state: dict[str, Any]) -> StaticQuantLinear:
-    """What a pickle calls. Canonical integers, packed anew for the machine that loads them."""
+    """What a pickle calls: canonical integers, packed anew for the machine that loads them; or packed ones."""
     state = dict(state)
     version = state.pop("version")
+    if version == _IMAGE_VERSION:
+        names = ("input", "output", "relu", "pre_quant_scale", "folded", "name", "call")
+        return StaticQuantLinear._of_int8(weights_of_state(state), **{name: state[name] for name in names})
     if version not in (_STATE_VERSION, _SCALED_VERSION):
         raise ValueError(
-            f"this StaticQuantLinear was pickled with format {version}, this octavo reads 1 to {_SCALED_VERSION}"
+            f"this StaticQuantLinear was pickled with format {version}, this octavo reads 1 to {_IMAGE_VERSION}; "
+            "use a newer octavo"
         )
     return StaticQuantLinear(state.pop("weight"), state.pop("scale"), state.pop("bias"), **state)
 

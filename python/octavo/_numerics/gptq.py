@@ -93,6 +93,46 @@ class InputStatistics:
                 self._pending.append(part.astype(np.float32))  # a copy: the caller may write to x before the flush
         self.rows += len(rows)
 
+    @quiet
+    def merge(self, other: InputStatistics) -> InputStatistics:
+        """Adds what other statistics of the same inputs have seen, so that collecting can be split over processes.
+
+        The sums are those of one process up to the rounding of float32 sums of up to 1024 rows, of which each process
+        begins its own.
+
+        Args:
+            other: not changed.
+
+        Returns:
+            These statistics, so that functools.reduce can fold many.
+
+        Raises:
+            TypeError: `other` is of another class.
+            ValueError: it has other in_features, or holds X^T X where these do not, or the other way round.
+
+        Example:
+            >>> import numpy as np
+            >>> a, b = InputStatistics(2), InputStatistics(2)
+            >>> a.update(np.array([[1.0, 2.0]]))
+            >>> b.update(np.array([[3.0, 4.0]]))
+            >>> a.merge(b).importance
+            array([ 5., 10.])
+        """
+        if not isinstance(other, InputStatistics):
+            raise TypeError(f"only InputStatistics can be merged into these, got {type(other).__name__}")
+        kinds = [(s.in_features, s._products is not None) for s in (self, other)]
+        if kinds[0] != kinds[1]:
+            raise ValueError(f"statistics must have the same (in_features, products) to be merged, got {kinds}")
+        self._squares += other._squares
+        if self._products is not None and other._products is not None:
+            self._products += np.triu(other._products)  # the lower triangle follows
+            for part in other._pending:
+                if sum(map(len, self._pending)) + len(part) > _ROWS:
+                    self._flush(self._products)
+                self._pending.append(part)
+        self.rows += other.rows
+        return self
+
     def _flush(self, products: Doubles) -> None:
         """Adds what is pending to the upper triangle."""
         x = np.concatenate([np.zeros((0, self.in_features), np.float32), *self._pending])

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from octavo._files.fields import Options, tensor_name
 from octavo._files.grouped import grouped_options, grouped_parts
+from octavo._files.octavo_header import header_metadata
 from octavo._files.safetensors import Tensor, Writer
-from octavo._files.save_load import header_metadata
 from octavo._layers.weights import ActivationScheme
 from octavo._numerics.grouped import GroupedCodes
 from octavo._util.extras import import_extra

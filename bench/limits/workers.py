@@ -1,0 +1,286 @@
+"""What a worker costs: one mapped model in several processes, pickles through shared memory, and speed.
+
+    python -m bench.limits.workers memory    8 processes with one mapped model of 200 MB: memory and load time
+    python -m bench.limits.workers pickles   the same model as a pickle with buffers, through shared memory
+    python -m bench.limits.workers speed     a mapped layer beside one in memory, by rows
+    python -m bench.limits.workers embed     MiniLM int8: two processes beside one; Dask and Ray, where installed
+
+Memory is PSS of /proc/PID/smaps: a page that n processes share counts 1/n for each. "Private" is what a process holds
+beyond one that has imported NumPy alone.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import pickle
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from multiprocessing import shared_memory
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import octavo as oc
+
+LAYERS, WIDTH = 12, 4096  # 201 MB of int8
+PROCESSES = 8
+
+
+def big_model() -> list[oc.QuantLinear]:
+    rng = np.random.default_rng(0)
+    scale = np.full(WIDTH, 0.01, np.float32)
+    shape = (WIDTH, WIDTH)
+    return [
+        oc.QuantLinear.from_quantized(rng.integers(-127, 128, shape, np.int8), scale, call="forward")
+        for _ in range(LAYERS)
+    ]
+
+
+def smaps(pid: int | str, part: str = "") -> dict[str, int]:
+    """Sums in KiB over the mappings whose name holds `part`."""
+    sums: dict[str, int] = {}
+    counts = False
+    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        first, _, rest = line.partition(" ")
+        if "-" in first and not first.endswith(":"):
+            counts = part in line
+        elif counts and rest.strip().endswith("kB"):
+            sums[first[:-1]] = sums.get(first[:-1], 0) + int(rest.split()[0])
+    return sums
+
+
+CHILD = """
+import sys, time, json
+import numpy as np
+path, kind, threads = sys.argv[1:4]
+if kind == "numpy":
+    spent = []
+else:
+    import octavo as oc
+    import octavo._files.save_load
+    oc.set_num_threads(1)
+    start = time.perf_counter()
+    model = oc.load(path, **json.loads(kind))
+    spent = [time.perf_counter() - start]
+    x = np.ones((16, 4096), np.float32)
+    for layer in model.values():
+        x = layer(x)
+print(json.dumps(spent), flush=True)
+sys.stdin.readline()
+"""
+
+
+def children(path: str, kind: str, count: int) -> list[tuple[subprocess.Popen[str], list[float]]]:
+    """Processes that have loaded the model and multiplied with all of it, one after the other."""
+    found = []
+    for _ in range(count):
+        command = [sys.executable, "-c", CHILD, path, kind, "1"]
+        child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert child.stdout is not None
+        found.append((child, json.loads(child.stdout.readline())))
+    return found
+
+
+def close(processes: list[tuple[subprocess.Popen[str], list[float]]]) -> None:
+    for child, _ in processes:
+        child.communicate("\n")
+
+
+def private(pid: int | str) -> int:
+    found = smaps(pid)
+    return found["Private_Clean"] + found["Private_Dirty"]
+
+
+def memory() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        canonical, packed = f"{folder}/canonical", f"{folder}/packed"
+        model = big_model()
+        oc.save(model, canonical)
+        oc.save(model, packed, layout="packed")
+        del model
+        size = Path(packed).stat().st_size
+        print(f"model {size / 1e6:.0f} MB, {PROCESSES} processes")
+        plain = children(packed, "numpy", 1)
+        base = private(plain[0][0].pid)
+        close(plain)
+        for name, path, options, count in (
+            ("mapped, verify=False", packed, {"mmap": True, "verify": False}, PROCESSES),
+            ("mapped, verify=True", packed, {"mmap": True}, 2),
+            ("packed, in memory", packed, {"verify": False}, 2),
+            ("canonical, in memory", canonical, {"verify": False}, 2),
+        ):
+            started = children(path, json.dumps(options), count)
+            pids = [child.pid for child, _ in started]
+            pss = sum(smaps(pid, path).get("Pss", 0) for pid in pids) / 1024
+            own = [(private(pid) - base) / 1024 for pid in pids]
+            load = statistics.median(spent[0] for _, spent in started[1:])
+            print(
+                f"{name:22} load {1e3 * load:7.1f} ms; {count} processes: PSS of the file {pss:7.1f} MiB "
+                f"({pss * 2**20 / size:.2f} copies), private beyond Python and NumPy {statistics.median(own):6.1f} MiB"
+            )
+            close(started)
+
+
+def receive(text: bytes, name: str, sizes: list[int], queue: Any) -> None:
+    import octavo  # noqa: F401 - imported before the clock starts
+
+    shared = shared_memory.SharedMemory(name)
+    warm = pickle.loads(pickle.dumps(oc.QuantLinear(np.eye(2)), protocol=5))
+    del warm
+    start = time.perf_counter()
+    views, at = [], 0
+    for size in sizes:
+        views.append(shared.buf[at : at + size])
+        at += size
+    model = pickle.loads(text, buffers=views)
+    spent = time.perf_counter() - start
+    x = np.ones((16, WIDTH), np.float32)
+    for layer in model:
+        x = layer(x)
+    found = smaps("self", name)
+    queue.put((spent, found["Pss"], private("self"), x.tobytes()))
+    time.sleep(1.5)  # until the others have read their maps
+    del model, layer, views
+    shared.close()
+
+
+def pickles() -> None:
+    model = big_model()
+    buffers: list[pickle.PickleBuffer] = []
+    start = time.perf_counter()
+    text = pickle.dumps(model, protocol=5, buffer_callback=buffers.append)
+    dumped = time.perf_counter() - start
+    sizes = [b.raw().nbytes for b in buffers]
+    shared = shared_memory.SharedMemory(create=True, size=sum(sizes))
+    at = 0
+    for buffer in buffers:
+        shared.buf[at : at + buffer.raw().nbytes] = buffer.raw()
+        at += buffer.raw().nbytes
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    workers = [context.Process(target=receive, args=(text, shared.name, sizes, queue)) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    results = [queue.get(timeout=60) for _ in workers]
+    for worker in workers:
+        worker.join()
+    shared.close()
+    shared.unlink()
+    x = np.ones((16, WIDTH), np.float32)
+    for layer in model:
+        x = layer(x)
+    assert all(result[3] == x.tobytes() for result in results)
+    times = [1e3 * result[0] for result in results]
+    print(f"pickle of {sum(sizes) / 1e6:.0f} MB: {len(text)} bytes beside the buffers, made in {1e3 * dumped:.2f} ms")
+    print(
+        f"4 receivers: {min(times):.2f} to {max(times):.2f} ms each; PSS of the shared memory "
+        f"{', '.join(f'{result[1] / 1024:.0f}' for result in results)} MiB, private in all "
+        f"{', '.join(f'{result[2] / 1024:.0f}' for result in results)} MiB"
+    )
+
+
+def in_turns(calls: dict[str, Callable[[], Any]], seconds: float) -> dict[str, list[float]]:
+    """Times of each call, by name; calls take turns."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(next(iter(times.values()))) < 5:
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            times[name].append(time.perf_counter() - start)
+    return times
+
+
+def speed() -> None:
+    oc.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        own = big_model()
+        oc.save(own, f"{folder}/m", layout="packed")
+        mapped = list(oc.load(f"{folder}/m", mmap="strict").values())
+        kernel = next(k.name for k in oc.kernels() if k.active)
+        print(f"{LAYERS} layers {WIDTH} x {WIDTH} int8, one thread, kernel {kernel}")
+        rng = np.random.default_rng(0)
+        for rows in (1, 4, 16, 64, 256):
+            x = rng.standard_normal((rows, WIDTH), dtype=np.float32)
+            assert all((a(x) == b(x)).all() for a, b in zip(own[:2], mapped[:2], strict=True))
+
+            def run(layers: list[Any], x: np.ndarray = x) -> None:
+                for layer in layers:
+                    layer(x)
+
+            times = in_turns({"own": lambda run=run: run(own), "mapped": lambda run=run: run(mapped)}, 4)
+            ratios = [b / a for a, b in zip(times["own"], times["mapped"], strict=True)]
+            quarters = statistics.quantiles(times["own"], n=4)
+            print(
+                f"{rows:4} rows: in memory {1e3 * statistics.median(times['own']):8.2f} ms (quartiles "
+                f"{1e3 * quarters[0]:.2f} to {1e3 * quarters[2]:.2f}), mapped "
+                f"{1e3 * statistics.median(times['mapped']):8.2f} ms, ratio {statistics.median(ratios):.3f}"
+            )
+
+
+def embed() -> None:
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples" / "cluster"))
+    import argparse
+    from concurrent.futures import ProcessPoolExecutor
+
+    import work
+
+    context = multiprocessing.get_context("spawn")
+    with work.job(argparse.Namespace(small=False, limit=4000, task=1000, workers=2)) as job:
+        count = sum(map(len, job.tasks))
+        rates: dict[str, float] = {}
+
+        def measure(name: str, run: Callable[[list[Any]], list[Any]]) -> None:
+            """One run over all tasks, after one that starts the workers and loads the model."""
+            run([task[:20] for task in job.tasks])
+            start = time.perf_counter()
+            found = run(job.tasks)
+            rates[name] = count / (time.perf_counter() - start)
+            assert sum(map(len, found)) == count
+            ratio = f"{rates[name] / next(iter(rates.values())):.2f} x one process"
+            print(f"{name:14} {rates[name]:7.1f} sentences/s, {ratio}", flush=True)
+
+        for workers in (1, 2):
+            with ProcessPoolExecutor(workers, context) as pool:
+                name = f"{workers} process{'es' if workers > 1 else ''}"
+                measure(name, lambda tasks, pool=pool: list(pool.map(work.embed, [job.path] * len(tasks), tasks)))
+        measure_dask(job.path, work.embed, measure)
+        measure_ray(job.path, work.embed, measure)
+
+
+def measure_dask(path: str, call: Any, measure: Any) -> None:
+    try:
+        from distributed import Client, LocalCluster
+    except ImportError:
+        print("Dask is not installed")
+        return
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+    ):
+        measure("Dask", lambda tasks: client.gather(client.map(call, [path] * len(tasks), tasks, pure=False)))
+
+
+def measure_ray(path: str, call: Any, measure: Any) -> None:
+    try:
+        import ray
+    except ImportError:
+        print("Ray is not installed")
+        return
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    remote = ray.remote(num_cpus=1)(call)
+    measure("Ray", lambda tasks: ray.get([remote.remote(path, task) for task in tasks]))
+    ray.shutdown()
+
+
+if __name__ == "__main__":
+    parts = {"memory": memory, "pickles": pickles, "speed": speed, "embed": embed}
+    if len(sys.argv) != 2 or sys.argv[1] not in parts:
+        sys.exit(f"one of {', '.join(parts)}")
+    parts[sys.argv[1]]()

@@ -1,0 +1,93 @@
+// The memory of a packed layer: its arrays one after the other, each from a multiple of 64 bytes on, zeros in between.
+//
+//   | panels | column sums | scales | bias |           what stands there, and in which order, the layer says
+//
+// Files and pickles hold it as it is, so a layer can lie in memory that it does not own: the pages of a file, or memory
+// that processes share. What is in an image depends on its family alone.
+#pragma once
+
+#include <cassert>
+#include <cstddef>
+#include <cstdint>
+
+#include "base/aligned_buffer.h"
+#include "base/rounding.h"
+#include "gemm/registry.h"
+
+namespace octavo {
+
+// Architectures whose kernels take the same panels. Every build packs and unpacks those of all of them.
+struct Family {
+  const char* name;
+  PanelShape shape;
+};
+inline constexpr Family kFamilies[] = {{"x86", {16, 4}}, {"arm", {16, 8}}};
+
+// The one whose panels the kernels of this build take.
+inline const Family& own_family() {
+  const PanelShape own = panel_shape();
+  for (const Family& family : kFamilies) {
+    if (family.shape == own) return family;
+  }
+  assert(false);  // test_registry
+  return kFamilies[0];
+}
+
+// An array of an image: uninteresting where it is empty.
+class Part {
+ public:
+  Part() = default;
+  Part(std::byte* data, std::size_t bytes) : data_(data), bytes_(bytes) {}
+  template <class T>
+  T* as() const {
+    return reinterpret_cast<T*>(data_);
+  }
+  std::size_t size_bytes() const { return bytes_; }
+
+ private:
+  std::byte* data_ = nullptr;
+  std::size_t bytes_ = 0;
+};
+
+class Image {
+ public:
+  // What a part takes.
+  static constexpr std::size_t padded(std::size_t bytes) { return round_up(bytes, AlignedBuffer::kAlignment); }
+
+  static Image zeros(std::size_t bytes) {
+    Image image;
+    image.own_ = AlignedBuffer::zeros(bytes);
+    image.data_ = image.own_.as<std::byte>();
+    image.bytes_ = bytes;
+    return image;
+  }
+  // Memory of others, aligned to 64 bytes, which outlives the image. Layers never write to it.
+  static Image over(std::byte* data, std::size_t bytes) {
+    Image image;
+    image.data_ = data;
+    image.bytes_ = bytes;
+    return image;
+  }
+
+  // The next array of this many bytes.
+  Part take(std::size_t bytes) {
+    Part part(data_ + taken_, bytes);
+    taken_ += padded(bytes);
+    assert(taken_ <= bytes_);
+    return part;
+  }
+
+  const std::byte* data() const { return data_; }
+  std::byte* writable() { return own_.as<std::byte>(); }  // null where the memory is of others
+  bool is_borrowed() const { return data_ != own_.as<const std::byte>(); }
+  std::size_t size_bytes() const { return bytes_; }
+
+ private:
+  Image() = default;
+
+  AlignedBuffer own_;
+  std::byte* data_ = nullptr;
+  std::size_t bytes_ = 0, taken_ = 0;
+};
+
+}  // namespace octavo

@@ -1,0 +1,76 @@
+"""Layers of files that pickles refer to: each file is mapped once, for all of its layers."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import weakref
+from copy import deepcopy
+from typing import Any
+
+from octavo._files.codecs import unpacked
+from octavo._files.fields import Fields
+from octavo._files.octavo_header import read_header
+from octavo._files.origins import Source
+from octavo._files.safetensors import Reader
+from octavo._util.pickling import pickled
+
+__all__ = ["source_of"]
+
+
+def source_of(reader: Reader) -> Source:
+    """A file that is to be used in place: its layers will refer to it."""
+    return Source(os.path.abspath(reader.path), reader.metadata["octavo.crc32"], _layer_from_file)
+
+
+class _Mapped:
+    """A file that pickles refer to, open once for all of them."""
+
+    def __init__(self, path: str) -> None:
+        self.reader = Reader(path)
+        try:
+            self.options = read_header(self.reader)[0]
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+        self.source = source_of(self.reader)
+
+
+_lock = threading.Lock()
+_mapped: weakref.WeakValueDictionary[tuple[Any, ...], _Mapped] = weakref.WeakValueDictionary()
+_latest: list[_Mapped] = []  # keeps the last one between the layers of one pickle
+
+
+def _open_mapped(path: str) -> _Mapped:
+    state = os.stat(path)
+    key = (path, state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns)
+    with _lock:
+        found = _mapped.get(key)
+        if found is None:
+            found = _mapped[key] = _Mapped(path)
+            _latest[:] = [found]
+        return found
+
+
+@pickled
+def _layer_from_file(path: str, checksum: str, name: str, part: str) -> Any:
+    """What a pickle by reference calls. Checksums of tensors are not computed again."""
+    remedy = (
+        "copy the file to this path on every machine that loads the pickle, or pickle with "
+        "octavo.pickle_by_reference(False), which embeds the integers"
+    )
+    try:
+        mapped = _open_mapped(path)
+    except OSError as error:
+        kinds = {errno.ENOENT: "does not exist here", errno.EACCES: "must not be read by this process"}
+        why = kinds.get(error.errno or 0, f"cannot be opened ({error.strerror})")
+        raise type(error)(f"{path} {why}, and the pickle of layer {name!r} refers to it; {remedy}") from None
+    if mapped.source.checksum != checksum or name not in mapped.options:
+        raise ValueError(
+            f"{path} is another file than the one that the pickle of layer {name!r} refers to: its checksum is "
+            f"{mapped.source.checksum}, not {checksum}. Pickle the model anew from this file, or put the old one back"
+        )
+    item = unpacked(Fields(name, deepcopy(mapped.options[name]), mapped.reader, source=mapped.source))
+    if part:
+        return item._layers[part]
+    return getattr(item, "_layer", item)

@@ -1,0 +1,99 @@
+"""Where a layer of a mapped file lies, so that its pickle need not hold its integers: path, name and checksum.
+
+Source    a file that is being loaded: what is used in place and what had to be copied
+Origin    what a layer of it carries, and gives in its place when it is pickled
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+from octavo.runtime import _Setting
+
+__all__ = ["Origin", "Restore", "Source", "pickle_by_reference"]
+
+# (path, checksum, name, part) -> the layer
+Restore = Callable[[str, str, str, str], Any]
+
+_by_reference = True
+
+
+def pickle_by_reference(on: bool = True) -> AbstractContextManager[None]:
+    """Sets how layers of a mapped file (`load` with mmap) are pickled: as the file's path, or with their integers.
+
+    A pickle by reference holds the path, the layer's name and the file's checksum, a hundred bytes. Whoever loads it
+    maps the same file. That is the setting to begin with. Switch it off where the file is not at the same path, such as
+    for another machine without a shared file system, or where the pickle must outlive the file.
+
+    Args:
+        on: False: pickles hold the integers.
+
+    Returns:
+        A context manager, which puts the previous choice back.
+
+    Raises:
+        TypeError: on is not a bool.
+
+    Notes:
+        Loading such a pickle raises FileNotFoundError where the file is not there, PermissionError where it must not be
+        read, and ValueError where it is another one by now. Arrays of the file are NumPy's own, and always pickled with
+        their values. The setting is the whole process's.
+
+    Example:
+        >>> import pickle, tempfile, numpy as np, octavo as oc
+        >>> layer = oc.QuantLinear(np.ones((64, 256), np.float32))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     oc.save({"fc": layer}, folder + "/model.safetensors", layout="packed")
+        ...     fc = oc.load(folder + "/model.safetensors", mmap=True)["fc"]
+        ...     sizes = [len(pickle.dumps(fc))]
+        ...     with oc.pickle_by_reference(False):
+        ...         sizes.append(len(pickle.dumps(fc)))
+        >>> sizes[0] < 300, sizes[1] > 16384
+        (True, True)
+    """
+    global _by_reference
+    if not isinstance(on, bool):
+        raise TypeError(f"on must be True or False, got {on!r}")
+    before = _by_reference
+    _by_reference = on
+    return _Setting(f"pickle_by_reference({on})", before, lambda: _put_back(before))
+
+
+def _put_back(on: bool) -> None:
+    global _by_reference
+    _by_reference = on
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The place of a layer: a file, the checksum of its octavo header, which covers all others, and the layer's name.
+
+    `part` is the product of a recurrent layer, such as "ih_l0"; empty for a layer that stands by itself. `restore` is
+    what pickles call with all of these.
+    """
+
+    path: str
+    checksum: str
+    name: str
+    part: str
+    restore: Restore
+
+    def reduced(self) -> tuple[Restore, tuple[str, str, str, str]] | None:
+        """What a pickle calls; None where `pickle_by_reference` is switched off."""
+        return (self.restore, (self.path, self.checksum, self.name, self.part)) if _by_reference else None
+
+
+@dataclass
+class Source:
+    """A file that is loaded through its pages. `copied` says of layers that could not be used in place why."""
+
+    path: str
+    checksum: str
+    restore: Restore
+    copied: dict[str, str] = field(default_factory=dict)
+
+    def origin(self, name: str, part: str) -> Origin:
+        return Origin(self.path, self.checksum, name, part, self.restore)

@@ -1,0 +1,91 @@
+"""merge_calibration: parts of the data seen by copies of a model count as if one model had seen all."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+
+import octavo as oc
+
+rng = np.random.default_rng(3)
+BATCHES = [rng.standard_normal((8, 6), dtype=np.float32) * (i + 1) for i in range(6)]
+
+
+def prepared(observer: Any = oc.MinMaxObserver) -> Any:
+    model = oc.nn.Sequential(
+        oc.QuantStub(),
+        oc.nn.Linear.init(6, 5, rng=np.random.default_rng(0)),
+        oc.nn.ReLU(),
+        oc.nn.Linear.init(5, 3, rng=np.random.default_rng(1)),
+        oc.DeQuantStub(),
+    )
+    return oc.prepare(model, oc.QConfig(activation=observer), layers={oc.nn.Linear})
+
+
+def by_parts(model: Any) -> Any:
+    parts = [pickle.loads(pickle.dumps(model)) for _ in range(3)]
+    for i, part in enumerate(parts):
+        oc.calibrate(part, BATCHES[2 * i : 2 * i + 2])
+    return oc.merge_calibration(model, parts)
+
+
+@pytest.mark.parametrize("observer", [oc.MinMaxObserver, oc.MovingAverageMinMaxObserver, oc.HistogramObserver])
+def test_merged_parts_give_the_model_of_one_process(observer: Any) -> None:
+    whole = prepared(observer)
+    oc.calibrate(whole, BATCHES)
+    one, many = oc.convert(whole), oc.convert(by_parts(prepared(observer)))
+    assert [type(layer) for layer in many] == [type(layer) for layer in one]
+    for a, b in zip((one[1], one[3]), (many[1], many[3]), strict=True):
+        assert (a.relu, a.output_qparams is None) == (b.relu, b.output_qparams is None)
+        if observer is oc.MinMaxObserver:
+            assert a.input_qparams == b.input_qparams
+        else:
+            np.testing.assert_allclose(a.input_qparams.scale, b.input_qparams.scale, rtol=0.05)
+    if observer is oc.MinMaxObserver:
+        np.testing.assert_array_equal(one(BATCHES[0]), many(BATCHES[0]))
+
+
+def test_use_as_floats_in_one_part_counts() -> None:
+    model = prepared()
+    parts = [copy.deepcopy(model) for _ in range(2)]
+    oc.calibrate(parts[0], BATCHES[:1])
+    oc.calibrate(parts[1], BATCHES[:1], forward=lambda m, x: m[1](m[0](x)) + 1)
+    assert oc.convert(oc.merge_calibration(copy.deepcopy(model), parts[:1]))[1].output_qparams is not None
+    with pytest.raises(ValueError, match="saw no calibration data"):
+        oc.convert(oc.merge_calibration(copy.deepcopy(model), parts[1:]))
+    assert oc.convert(oc.merge_calibration(model, parts))[1].output_qparams is None
+
+
+def test_another_model_is_refused_and_nothing_changed() -> None:
+    model, good = prepared(), prepared()
+    oc.calibrate(good, BATCHES)
+    other = oc.prepare(oc.nn.Linear.init(6, 5), oc.default_qconfig, layers={oc.nn.Linear})
+    with pytest.raises(ValueError, match=r"others\[1\] is not a copy of the prepared model"):
+        oc.merge_calibration(model, [good, other])
+    with pytest.raises(TypeError, match=r"QuantStub .*: only a MinMaxObserver can be merged"):
+        oc.merge_calibration(model, [good, prepared(oc.HistogramObserver)])
+    assert not model[1].input.seen
+    assert not model[1].input.observer.seen
+    with pytest.raises(ValueError, match="no layer that observes"):
+        oc.merge_calibration(model, [oc.nn.ReLU()])
+
+
+def test_statistics_of_parts_add_up() -> None:
+    x = rng.integers(-8, 8, (3000, 7)).astype(np.float32)  # whose sums float32 holds exactly
+    whole, parts = oc.InputStatistics(7), [oc.InputStatistics(7) for _ in range(3)]
+    whole.update(x)
+    for part, rows in zip(parts, np.array_split(x, 3), strict=True):
+        part.update(rows)
+    assert parts[1].hessian.any()  # asked for in between
+    merged = parts[0].merge(parts[1]).merge(parts[2])
+    assert merged.rows == whole.rows
+    np.testing.assert_array_equal(merged.hessian, whole.hessian)
+    np.testing.assert_array_equal(merged.importance, whole.importance)
+    with pytest.raises(ValueError, match="same"):
+        merged.merge(oc.InputStatistics(7, products=False))
+    with pytest.raises(TypeError, match="only InputStatistics"):
+        merged.merge(x)  # type: ignore[arg-type]
