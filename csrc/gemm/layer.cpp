@@ -20,7 +20,9 @@ void put_columns(const float* values, std::int64_t n, const Part& to) {
 }
 
 InputFactors::InputFactors(const float* values_or_null, std::int64_t k) : is_there_(values_or_null != nullptr) {
-  if (is_there_) values_ = padded_columns(values_or_null, k, k + kFactorPad);
+  if (!is_there_) return;
+  values_ = AlignedBuffer::zeros(static_cast<std::size_t>(k + kFactorPad) * sizeof(float));
+  if (k > 0) std::memcpy(values_.as<float>(), values_or_null, static_cast<std::size_t>(k) * sizeof(float));
 }
 
 void put_empty_sums(const float* bias_or_null, bool relu, std::int64_t m, std::int64_t n, float* y,
