@@ -7,7 +7,7 @@
 namespace octavo {
 
 AlignedBuffer padded_columns(const float* values, std::int64_t n, std::int64_t padded_n) {
-  AlignedBuffer buffer = AlignedBuffer::zeros(static_cast<std::size_t>(padded_n) * sizeof(float));
+  AlignedBuffer buffer = AlignedBuffer::zeros(memory_bytes(padded_n * std::int64_t{sizeof(float)}));
   if (n > 0) std::memcpy(buffer.as<float>(), values, static_cast<std::size_t>(n) * sizeof(float));
   return buffer;
 }

@@ -30,7 +30,7 @@ void pack_panels(std::int64_t panels, std::int64_t weights, IndexFunction pack_o
 
 std::size_t PackedRhs::data_bytes(const RhsView& view) {
   const PanelShape shape = panel_shape();
-  return static_cast<std::size_t>(ceil_div(view.n, shape.nr) * shape.nr * round_up(view.k, shape.kr) + kRhsSlackBytes);
+  return memory_bytes(ceil_div(view.n, shape.nr) * shape.nr * round_up(view.k, shape.kr) + kRhsSlackBytes);
 }
 
 PackedRhs::PackedRhs(const RhsView& view, AlignedBuffer* memory)
@@ -48,7 +48,7 @@ PackedRhs::PackedRhs(const RhsView& view, AlignedBuffer* memory)
     std::memset(memory->as<void>(), 0, bytes);
   }
   panels_data_ = (memory == nullptr ? data_ : *memory).as<std::int8_t>();
-  sums_ = AlignedBuffer::zeros(static_cast<std::size_t>(padded_n()) * sizeof(std::int32_t));
+  sums_ = AlignedBuffer::zeros(memory_bytes(padded_n() * std::int64_t{sizeof(std::int32_t)}));
   pack_panels(panels(), n_ * k_, [&](std::int64_t panel) { pack_panel(view, panel); });
 }
 

@@ -34,10 +34,10 @@ std::size_t size(std::int64_t bytes) { return static_cast<std::size_t>(bytes); }
 PackedGrouped::PackedGrouped(const GroupedView& view, bool column_sums)
     : n_(view.n), form_(form_of(view)), is_signed_(view.is_signed) {
   const std::int64_t group_elems = padded_n() * form_.groups();
-  data_ = AlignedBuffer::zeros(size(panels() * form_.panel_bytes()));
-  records_ = AlignedBuffer::zeros(size(panels() * form_.records() * form_.record_bytes()));
-  if (form_.has_offsets) offsets_ = AlignedBuffer::zeros(size(group_elems));
-  if (column_sums) sums_ = AlignedBuffer::zeros(size(group_elems) * sizeof(std::int32_t));
+  data_ = AlignedBuffer::zeros(memory_bytes(panels() * form_.panel_bytes()));
+  records_ = AlignedBuffer::zeros(memory_bytes(panels() * form_.records() * form_.record_bytes()));
+  if (form_.has_offsets) offsets_ = AlignedBuffer::zeros(memory_bytes(group_elems));
+  if (column_sums) sums_ = AlignedBuffer::zeros(memory_bytes(group_elems * std::int64_t{sizeof(std::int32_t)}));
   pack_panels(panels(), n_ * k(), [&](std::int64_t panel) {
     for (std::int64_t n = panel * kGroupedNr; n < std::min(n_, (panel + 1) * kGroupedNr); ++n) {
       pack_codes(view, n);

@@ -31,12 +31,11 @@ PackedInt4::PackedInt4(const Int4View& view, bool column_sums)
       panels_((n_ + nr_ - 1) / nr_),
       half_scale_(view.half_scale != nullptr),
       wide_sums_(groups_.group_k > kInt4NarrowSumK) {
-  const auto bytes = [](std::int64_t count) { return static_cast<std::size_t>(count); };
   const std::int64_t group_elems = padded_n() * group_count();
-  data_ = AlignedBuffer::zeros(bytes(panels() * panel_bytes() + kRhsSlackBytes));
-  scale_ = AlignedBuffer::zeros(bytes(group_elems * (half_scale_ ? 2 : 4)));
-  if (groups_.has_offsets) offset_ = AlignedBuffer::zeros(bytes(group_elems));
-  if (column_sums) sums_ = AlignedBuffer::zeros(bytes(group_elems * (wide_sums_ ? 4 : 2)));
+  data_ = AlignedBuffer::zeros(memory_bytes(panels() * panel_bytes() + kRhsSlackBytes));
+  scale_ = AlignedBuffer::zeros(memory_bytes(group_elems * (half_scale_ ? 2 : 4)));
+  if (groups_.has_offsets) offset_ = AlignedBuffer::zeros(memory_bytes(group_elems));
+  if (column_sums) sums_ = AlignedBuffer::zeros(memory_bytes(group_elems * (wide_sums_ ? 4 : 2)));
   pack_panels(panels(), n_ * k(), [&](std::int64_t panel) { pack_panel(view, panel, column_sums); });
 }
 
