@@ -57,10 +57,10 @@ require_kernels() {
 on_arm() {
   local cpu=$1 kernel program; shift
   step "64-bit Arm, emulated $cpu: $*"
-  for program in test_kernels test_int4 test_grouped test_functions test_attention test_fixture; do
+  for program in test_digest test_kernels test_int4 test_grouped test_functions test_attention test_fixture; do
     qemu-aarch64 -cpu "$cpu" -L /usr/aarch64-linux-gnu "build/aarch64/tests/native/$program" | tee "$work/arm.log"
     for kernel in "$@"; do
-      grep -qE "kernel $kernel( int4| grouped| functions| attention)?: ([0-9]+ shapes|recorded results)" "$work/arm.log" ||
+      grep -qE "kernel $kernel( int4| grouped| functions| attention)?: ([0-9]+ shapes|recorded results|digest)" "$work/arm.log" ||
         { echo "kernel $kernel did not run in $program on $cpu"; exit 1; }
     done
   done

@@ -6,9 +6,18 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
+#include <new>
 #include <utility>
 
 namespace octavo {
+
+// A number of bytes to ask for. std::bad_alloc where the machine has no addresses for so many (32 bits).
+inline std::size_t memory_bytes(std::int64_t bytes) {
+  const auto size = static_cast<std::size_t>(bytes);
+  if (static_cast<std::int64_t>(size) != bytes) throw std::bad_alloc();
+  return size;
+}
 
 class AlignedBuffer {
  public:

@@ -178,6 +178,26 @@ std::uint64_t enter_float_environment() {
 void leave_float_environment(std::uint64_t saved) { __asm__ volatile("msr fpcr, %0" : : "r"(saved)); }
 void relax_core() { __asm__ volatile("isb"); }  // `yield` takes no time at all on most cores
 
+#elif defined(__wasm__)
+
+constexpr FeatureName kFeatures[] = {
+    {kFeatureSimd128, "simd128"},
+    {kFeatureRelaxedSimd, "relaxed_simd"},
+};
+
+// An engine loads a module only where it has all of its instructions, so what was compiled is there.
+Detected detect() {
+#if defined(OCTAVO_WASM_RELAXED)
+  return {kFeatureSimd128 | kFeatureRelaxedSimd, ""};
+#else
+  return {kFeatureSimd128, ""};
+#endif
+}
+std::string detect_brand() { return "WebAssembly"; }
+std::uint64_t enter_float_environment() { return 0; }
+void leave_float_environment(std::uint64_t) {}
+void relax_core() {}
+
 #else  // any other architecture: the portable kernel alone
 
 constexpr FeatureName kFeatures[] = {{kFeatureNeon, "neon"}};

@@ -14,6 +14,8 @@ enum Feature : std::uint32_t {
   kFeatureNeon = 1u << 4,
   kFeatureDotprod = 1u << 5,
   kFeatureI8mm = 1u << 6,
+  kFeatureSimd128 = 1u << 7,
+  kFeatureRelaxedSimd = 1u << 8,
 };
 
 }  // namespace octavo

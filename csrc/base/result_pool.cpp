@@ -13,9 +13,7 @@
 #include <utility>
 #include <vector>
 
-#if defined(__unix__) || defined(__APPLE__)
-#include <pthread.h>
-#endif
+#include "base/threads.h"
 
 namespace octavo {
 namespace {
@@ -53,7 +51,7 @@ class Pool {
     auto block = std::make_unique<AlignedBuffer>();
     std::size_t size = 0;
     {
-      const std::lock_guard<std::mutex> lock(mutex_);
+      const Lock lock(mutex_);
       if (bytes > max_bytes_ || (size = size_class(bytes)) > max_bytes_) return nullptr;
       // The latest of its size, whose lines are the most likely to be in cache still.
       const auto found =
@@ -70,7 +68,7 @@ class Pool {
 
   void give(AlignedBuffer block) {
     Blocks freed;  // outlives the lock: returning pages to the system is as slow as getting them
-    const std::lock_guard<std::mutex> lock(mutex_);
+    const Lock lock(mutex_);
     idle_bytes_ += block.size_bytes();
     idle_.push_back(std::move(block));
     freed = shrink_to(max_bytes_);
@@ -78,24 +76,24 @@ class Pool {
 
   void set_max_bytes(std::size_t max_bytes) {
     Blocks freed;
-    const std::lock_guard<std::mutex> lock(mutex_);
+    const Lock lock(mutex_);
     max_bytes_ = max_bytes;
     freed = shrink_to(max_bytes);
   }
 
   void clear() {
     Blocks freed;
-    const std::lock_guard<std::mutex> lock(mutex_);
+    const Lock lock(mutex_);
     freed = shrink_to(0);
   }
 
   ResultPoolState state() {
-    const std::lock_guard<std::mutex> lock(mutex_);
+    const Lock lock(mutex_);
     return {max_bytes_, idle_bytes_, idle_.size()};
   }
 
   // Held across fork, so that the child does not inherit a lock whose owner is gone, nor a list half changed.
-  std::mutex& mutex() { return mutex_; }
+  Mutex& mutex() { return mutex_; }
 
  private:
   // The blocks that have waited longest, taken out until the rest holds at most `bytes`.
@@ -107,7 +105,7 @@ class Pool {
     return freed;
   }
 
-  std::mutex mutex_;
+  Mutex mutex_;
   std::size_t max_bytes_;
   std::size_t idle_bytes_ = 0;
   Blocks idle_;
@@ -120,9 +118,7 @@ std::once_flag g_pool_once;
 Pool& pool() {
   std::call_once(g_pool_once, [] {
     g_pool = new Pool(initial_max_bytes());
-#if defined(__unix__) || defined(__APPLE__)
-    pthread_atfork([] { g_pool->mutex().lock(); }, [] { g_pool->mutex().unlock(); }, [] { g_pool->mutex().unlock(); });
-#endif
+    at_fork([] { g_pool->mutex().lock(); }, [] { g_pool->mutex().unlock(); }, [] { g_pool->mutex().unlock(); });
   });
   return *g_pool;
 }

@@ -16,10 +16,7 @@
 
 #include "base/arch.h"
 #include "base/cpus.h"
-
-#if defined(__unix__) || defined(__APPLE__)
-#include <pthread.h>
-#endif
+#include "base/threads.h"
 
 namespace octavo {
 namespace {
@@ -172,19 +169,12 @@ Pool* g_pool = nullptr;
 std::once_flag g_pool_once;
 std::atomic<int> g_num_threads{0};
 
-#if defined(__unix__) || defined(__APPLE__)
-void before_fork() { g_pool->caller_mutex().lock(); }
-void after_fork_in_parent() { g_pool->caller_mutex().unlock(); }
-// The child has this thread only. The old pool is left as it is (its threads do not exist here) and a new one starts.
-void after_fork_in_child() { g_pool = new Pool; }
-#endif
-
 Pool& pool() {
   std::call_once(g_pool_once, [] {
     g_pool = new Pool;
-#if defined(__unix__) || defined(__APPLE__)
-    pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
-#endif
+    // The child has the forking thread only. The old pool is left as it is (its threads do not exist there) and a new
+    // one starts.
+    at_fork([] { g_pool->caller_mutex().lock(); }, [] { g_pool->caller_mutex().unlock(); }, [] { g_pool = new Pool; });
   });
   return *g_pool;
 }

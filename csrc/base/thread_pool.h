@@ -27,7 +27,8 @@ class IndexFunction {
 inline constexpr int kMaxThreads = 4096;
 
 // Threads that parallel_for uses, the caller included. Starts as OCTAVO_NUM_THREADS (std::invalid_argument where that
-// is not a number from 1 to kMaxThreads), else as available_cpus() of cpus.h. Inside a loop of several threads it is 1.
+// is not a number from 1 to kMaxThreads), else as available_cpus() of cpus.h. Inside a loop of several threads it is 1,
+// and always where the build has no threads.
 int num_threads();
 void set_num_threads(int n);  // 1 to kMaxThreads; takes effect with the next parallel_for
 

@@ -61,7 +61,7 @@ const RowBuffers& load_rows(const Product& product, std::int64_t row0, std::int6
 
 void multiply_block(const Product& product, const Block& block, const RowBuffers& lhs) {
   static thread_local AlignedBuffer scratch;
-  scratch.reserve(static_cast<std::size_t>(product.scratch_bytes(block.rows)));
+  scratch.reserve(memory_bytes(product.scratch_bytes(block.rows)));
   product.multiply_block(block, lhs, scratch.as<void>());
 }
 

@@ -24,8 +24,8 @@ namespace octavo {
 class RowBuffers {
  public:
   void reserve(std::int64_t packed_bytes, std::int64_t rows) {
-    const auto words = static_cast<std::size_t>(rows) * sizeof(std::int32_t);
-    packed_.reserve(static_cast<std::size_t>(packed_bytes));
+    const std::size_t words = memory_bytes(rows * std::int64_t{sizeof(std::int32_t)});
+    packed_.reserve(memory_bytes(packed_bytes));
     scale_.reserve(words);
     zero_point_.reserve(words);
     sum_.reserve(words);

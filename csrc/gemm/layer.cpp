@@ -8,7 +8,7 @@
 namespace octavo {
 
 std::size_t columns_bytes(std::int64_t padded_n) {
-  return Image::padded(static_cast<std::size_t>(padded_n) * sizeof(float));
+  return Image::padded(memory_bytes(padded_n * std::int64_t{sizeof(float)}));
 }
 
 Part take_columns(Image& image, std::int64_t padded_n, bool present) {
@@ -21,7 +21,7 @@ void put_columns(const float* values, std::int64_t n, const Part& to) {
 
 InputFactors::InputFactors(const float* values_or_null, std::int64_t k) : is_there_(values_or_null != nullptr) {
   if (!is_there_) return;
-  values_ = AlignedBuffer::zeros(static_cast<std::size_t>(k + kFactorPad) * sizeof(float));
+  values_ = AlignedBuffer::zeros(memory_bytes((k + kFactorPad) * std::int64_t{sizeof(float)}));
   if (k > 0) std::memcpy(values_.as<float>(), values_or_null, static_cast<std::size_t>(k) * sizeof(float));
 }
 

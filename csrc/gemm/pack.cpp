@@ -35,15 +35,15 @@ PackedRhs::PackedRhs(std::int64_t n, std::int64_t k, PanelShape shape, Image& im
       kr_(shape.kr),
       panels_(ceil_div(n_, nr_)),
       panel_bytes_(round_up(k_, kr_) * nr_),
-      data_(image.take(static_cast<std::size_t>(panels_ * panel_bytes_ + kRhsSlackBytes))),
+      data_(image.take(memory_bytes(panels_ * panel_bytes_ + kRhsSlackBytes))),
       sums_(image.take(static_cast<std::size_t>(padded_n()) * sizeof(std::int32_t))) {
   assert(kr_ == 4 || kr_ == 8);  // what unpack_rows knows
 }
 
 std::size_t PackedRhs::image_bytes(std::int64_t n, std::int64_t k, PanelShape shape) {
   const std::int64_t columns = round_up(n, shape.nr);
-  return Image::padded(static_cast<std::size_t>(columns * round_up(k, shape.kr) + kRhsSlackBytes)) +
-         Image::padded(static_cast<std::size_t>(columns) * sizeof(std::int32_t));
+  return Image::padded(memory_bytes(columns * round_up(k, shape.kr) + kRhsSlackBytes)) +
+         Image::padded(memory_bytes(columns * std::int64_t{sizeof(std::int32_t)}));
 }
 
 void PackedRhs::pack(const RhsView& view) {

@@ -27,7 +27,7 @@ GroupedForm form_of(const GroupedView& view) {
   return form;
 }
 
-std::size_t size(std::int64_t bytes) { return static_cast<std::size_t>(bytes); }
+std::size_t size(std::int64_t bytes) { return memory_bytes(bytes); }
 
 }  // namespace
 

@@ -41,8 +41,8 @@ PackedInt4::PackedInt4(const Int4Form& form, PanelShape shape, Image& image) : P
 }
 
 PackedInt4::PartBytes PackedInt4::part_bytes(bool column_sums) const {
-  const auto group_elems = static_cast<std::size_t>(padded_n() * group_count());
-  return {.data = static_cast<std::size_t>(panels() * panel_bytes() + kRhsSlackBytes),
+  const std::size_t group_elems = memory_bytes(padded_n() * group_count() * 4) / 4;
+  return {.data = memory_bytes(panels() * panel_bytes() + kRhsSlackBytes),
           .scale = group_elems * (half_scale_ ? 2 : 4),
           .offset = groups_.has_offsets ? group_elems : 0,
           .sums = column_sums ? group_elems * (wide_sums_ ? 4 : 2) : 0};

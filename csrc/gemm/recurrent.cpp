@@ -36,7 +36,7 @@ void gru_row(std::int64_t hidden, const float* __restrict a, const float* __rest
 template <class Cell>
 void run_steps(const RecurrentRun& run, std::int64_t gate_count, const Cell& cell) {
   const std::int64_t width = gate_count * run.hidden;
-  const AlignedBuffer buffer(static_cast<std::size_t>(run.m * width) * sizeof(float));
+  const AlignedBuffer buffer(memory_bytes(run.m * width * std::int64_t{sizeof(float)}));
   float* const products = buffer.as<float>();
   const float* before = run.h0;
   std::int64_t before_stride = run.hidden;

@@ -5,11 +5,11 @@
 #include <charconv>
 #include <cstdlib>
 #include <list>
-#include <mutex>
 #include <sstream>
 #include <stdexcept>
 
 #include "base/arch.h"
+#include "base/threads.h"
 
 namespace octavo {
 
@@ -104,13 +104,13 @@ const Kernel& next_that(bool (*can)(const Kernel&), const Kernel& kernel) {
 
 std::atomic<const Kernel*> g_forced{nullptr};
 std::atomic<bool> g_environment_read{false};
-std::mutex g_environment_mutex;
+Mutex g_environment_mutex;
 
 // OCTAVO_ISA and OCTAVO_MIN_ROWS are read at the first use of a kernel rather than at import, so that `octavo info`
 // works with a bad value too.
 void read_environment() {
   if (g_environment_read.load(std::memory_order_acquire)) return;
-  const std::lock_guard<std::mutex> lock(g_environment_mutex);
+  const Lock lock(g_environment_mutex);
   if (g_environment_read.load(std::memory_order_relaxed)) return;
   read_min_rows_of_environment();
   if (const char* name = std::getenv("OCTAVO_ISA"); name != nullptr && *name != '\0') {
@@ -123,7 +123,7 @@ void read_environment() {
 
 const std::vector<const Kernel*>& all_kernels() {
   static const std::vector<const Kernel*>& kernels = *new std::vector<const Kernel*>{
-      // never destroyed, as candidates
+  // never destroyed, as candidates
 #define OCTAVO_KERNEL(name) &kernel_##name,
 #include "kernels/kernels.inc"
 #undef OCTAVO_KERNEL
@@ -181,7 +181,7 @@ void set_min_rows(const Kernel& kernel, std::int64_t rows) {
 
 void force_kernel(const Kernel* kernel) {
   if (kernel != nullptr) require_supported(*kernel, "use_kernel");
-  const std::lock_guard<std::mutex> lock(g_environment_mutex);
+  const Lock lock(g_environment_mutex);
   if (!g_environment_read.load(std::memory_order_relaxed)) read_min_rows_of_environment();
   g_forced.store(kernel, std::memory_order_release);
   g_environment_read.store(true, std::memory_order_release);  // a choice in code outranks OCTAVO_ISA

@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <cstring>
 
-#include "kernels/detail/row_quant.h"
+#include "kernels/detail/scalar_finish.h"
 #include "kernels/detail/scalar_rows.h"
 #include "kernels/kernel.h"
 
@@ -46,46 +46,9 @@ void multiply_row(const std::int8_t* a, const std::int8_t* panel, const GemmBloc
   }
 }
 
-std::int32_t finish_int32(std::uint32_t acc, const Epilogue& e, std::int64_t m, std::int64_t n) {
-  const auto product = [](std::int32_t x, std::int32_t y) {
-    return static_cast<std::uint32_t>(x) * static_cast<std::uint32_t>(y);
-  };
-  if (e.lhs_zero_point != nullptr) acc -= product(e.lhs_zero_point[m], e.rhs_sum[n]);
-  if (e.rhs_zero_point != nullptr) acc -= product(e.rhs_zero_point[n], e.lhs_sum[m]);
-  return static_cast<std::int32_t>(acc);
-}
-
-float finish_float32(std::int32_t sum, const Epilogue& e, std::int64_t m, std::int64_t n) {
-  float y = static_cast<float>(sum) * (e.lhs_scale[m] * e.rhs_scale[n]);
-  if (e.bias != nullptr) y += e.bias[n];
-  if (e.relu && y <= 0.0f) y = 0.0f;  // NaN stays
-  return y;
-}
-
-std::uint8_t finish_byte(float y, const Epilogue& e) {
-  const float rounded = rint_small(clamp_float(y * e.dst_inverse, e.dst_lo, e.dst_hi));
-  return static_cast<std::uint8_t>(static_cast<std::int32_t>(rounded) + e.dst_zero_point);
-}
-
-void store(const GemmBlock& block, std::int64_t at, std::int32_t sum, std::int64_t m, std::int64_t n) {
-  const Epilogue& e = block.epilogue;
-  switch (e.kind) {
-    case DstKind::kInt32:
-      static_cast<std::int32_t*>(block.dst)[at] = sum;
-      break;
-    case DstKind::kFloat32:
-      static_cast<float*>(block.dst)[at] = finish_float32(sum, e, m, n);
-      break;
-    case DstKind::kByte:
-      static_cast<std::uint8_t*>(block.dst)[at] = finish_byte(finish_float32(sum, e, m, n), e);
-      break;
-  }
-}
-
 void gemm(const GemmBlock& block) {
   const std::int64_t stride = lhs_stride(block.k);
   const std::int64_t panel_bytes = (block.k + block.kr - 1) / block.kr * block.kr * block.nr;
-  const Epilogue& e = block.epilogue;
   const std::int8_t* panel = block.rhs;
   for (std::int64_t n0 = 0; n0 < block.cols; n0 += block.nr, panel += panel_bytes) {
     const std::int64_t cols = block.cols - n0 < block.nr ? block.cols - n0 : block.nr;
@@ -99,8 +62,7 @@ void gemm(const GemmBlock& block) {
       } else {
         multiply_row<0>(a, panel, block, acc);
       }
-      const std::int64_t at = m * block.dst_stride + n0;
-      for (std::int64_t j = 0; j < cols; ++j) store(block, at + j, finish_int32(acc[j], e, m, n0 + j), m, n0 + j);
+      store_row(block, acc, m, n0, cols);
     }
   }
 }

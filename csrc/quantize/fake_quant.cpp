@@ -43,18 +43,23 @@ struct EachChannel {
   float hi(std::int64_t j) const { return hi_data[j]; }
 };
 
+std::size_t size(std::int64_t count) { return static_cast<std::size_t>(count); }
+
 class Channels {
  public:
   Channels(const ChannelShape& shape, const FakeQuantParams& params)
-      : scale_(params.scale), r_(shape.channels), lo_(shape.channels), hi_(shape.channels) {
+      : scale_(params.scale), r_(size(shape.channels)), lo_(r_.size()), hi_(r_.size()) {
     const DefaultFloatEnvironment environment;  // r may be subnormal
-    for (std::int64_t c = 0; c < shape.channels; ++c) {
+    for (std::size_t c = 0; c < r_.size(); ++c) {
       r_[c] = 1.0F / params.scale[c];
       lo_[c] = static_cast<float>(params.qmin - params.zero_point[c]);
       hi_[c] = static_cast<float>(params.qmax - params.zero_point[c]);
     }
   }
-  OneChannel one(std::int64_t c) const { return {scale_[c], r_[c], lo_[c], hi_[c]}; }
+  OneChannel one(std::int64_t channel) const {
+    const std::size_t c = size(channel);
+    return {scale_[c], r_[c], lo_[c], hi_[c]};
+  }
   EachChannel each() const { return {scale_, r_.data(), lo_.data(), hi_.data()}; }
 
  private:
@@ -185,10 +190,10 @@ void fake_quantize_learnable_backward(const ChannelShape& shape, const FakeQuant
   const Channels channels(shape, params);
   const Cut cut(shape);
   // A sum for each piece of a run, or for each channel in each task of rows; then added in ascending order.
-  std::vector<Sums> parts(cut.rows ? cut.tasks * shape.channels : cut.pieces);
+  std::vector<Sums> parts(size(cut.rows ? cut.tasks * shape.channels : cut.pieces));
   for_each_piece(cut, [&](std::int64_t index, std::int64_t task, const Cut::Piece& p) {
     if (!cut.rows) {
-      parts[index] = learnable_run(x + p.start, g + p.start, dx + p.start, p.size, channels.one(p.channel));
+      parts[size(index)] = learnable_run(x + p.start, g + p.start, dx + p.start, p.size, channels.one(p.channel));
       return;
     }
     Sums* sums = parts.data() + task * shape.channels;

@@ -1,9 +1,6 @@
 // Which kernel a product goes to, and how its row is planned with. Run with the emulated kernels, of which amxint8 is
 // the best and, as avxvnni, has none for four-bit weights.
-#include <unistd.h>
-
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <stdexcept>
 #include <string>
@@ -14,6 +11,7 @@
 #include "gemm/gemm_int4.h"
 #include "gemm/gemm_int8.h"
 #include "gemm/registry.h"
+#include "system.h"
 
 namespace octavo::test {
 namespace {
@@ -33,14 +31,14 @@ std::string error_of(const Call& call) {
 // OCTAVO_MIN_ROWS is read once, at the first use of a kernel: by the first call here.
 void check_environment() {
   for (const char* wrong : {"amxint8", "amx=3", "amxint8=", "amxint8=0", "amxint8=3x", "amxint8=-1"}) {
-    setenv("OCTAVO_MIN_ROWS", wrong, 1);
+    set_environment("OCTAVO_MIN_ROWS", wrong);
     const std::string message = error_of([] { kernel_of(1); });
     check(message.find("OCTAVO_MIN_ROWS: expected NAME=ROWS,...") == 0 && message.find(wrong) != std::string::npos,
           std::string("environment ") + wrong + ": " + message);
   }
-  setenv("OCTAVO_MIN_ROWS", "amxint8=7,neon=3", 1);
+  set_environment("OCTAVO_MIN_ROWS", "amxint8=7,neon=3");
   check(!error_of([] { kernel_of(1); }).empty(), "environment: neon is not a kernel of this build");
-  setenv("OCTAVO_MIN_ROWS", "amxint8=7,avx2=3", 1);
+  set_environment("OCTAVO_MIN_ROWS", "amxint8=7,avx2=3");
   check(kernel_of(6) == "avx512vnni" && kernel_of(7) == "amxint8", "environment: 7 rows");
   check(min_rows(*find_kernel("avx2")) == 3, "environment: a second entry");
 }
@@ -63,29 +61,12 @@ void check_rows() {
   for (const Kernel* kernel : all_kernels()) set_min_rows(*kernel, kernel->min_rows);
 }
 
-// What OCTAVO_VERBOSE prints on stderr meanwhile.
-template <class Call>
-std::string report_of(const Call& call) {
-  std::FILE* file = std::tmpfile();
-  std::fflush(stderr);
-  const int kept = dup(STDERR_FILENO);
-  dup2(fileno(file), STDERR_FILENO);
-  call();
-  std::fflush(stderr);
-  dup2(kept, STDERR_FILENO);
-  close(kept);
-  std::rewind(file);
-  char text[256] = {};
-  const std::size_t size = std::fread(text, 1, sizeof text - 1, file);
-  std::fclose(file);
-  return std::string(text, size);
-}
-
+// The line that OCTAVO_VERBOSE prints for m rows.
 template <class Layer>
 std::string report_of(const Layer& layer, std::int64_t m) {
   const std::vector<float> x(static_cast<std::size_t>(m * layer.k()), 1.0f);
   std::vector<float> y(static_cast<std::size_t>(m * layer.n()));
-  return report_of([&] { layer(x.data(), m, layer.k(), y.data(), layer.n()); });
+  return stderr_of([&] { layer(x.data(), m, layer.k(), y.data(), layer.n()); });
 }
 
 // 32x768x768: 13 us of work for amxint8, so one thread; 94 us for avx512vnni, so all of them.
@@ -142,7 +123,7 @@ int main() {
     std::printf("not run: the emulated kernels need %s, which this CPU lacks\n", missing[0].c_str());
     return 0;
   }
-  setenv("OCTAVO_VERBOSE", "1", 1);
+  test::set_environment("OCTAVO_VERBOSE", "1");
   test::check_environment();
   test::check_plan();
   test::check_rows();

@@ -15,13 +15,13 @@ namespace octavo::test {
 namespace {
 
 constexpr float kGuard = -12345.5F;
-constexpr std::int64_t kGuards = 16;
+constexpr std::size_t kGuards = 16;
 
 struct Guarded {
-  explicit Guarded(std::int64_t n) : all(n + 2 * kGuards, kGuard) {}
+  explicit Guarded(std::size_t n) : all(n + 2 * kGuards, kGuard) {}
   float* data() { return all.data() + kGuards; }
   bool intact() const {
-    for (std::int64_t i = 0; i < kGuards; ++i) {
+    for (std::size_t i = 0; i < kGuards; ++i) {
       if (all[i] != kGuard || all[all.size() - 1 - i] != kGuard) return false;
     }
     return true;
@@ -37,27 +37,27 @@ void run(const ChannelShape& shape, std::int32_t qmin, std::int32_t qmax, int th
   std::mt19937 random(7);
   std::uniform_real_distribution<float> real(-1.2F, 1.2F);
   std::uniform_int_distribution<std::int32_t> zero(qmin, qmax);
-  const std::int64_t n = shape.size();
-  std::vector<float> x(n), g(n), scale(shape.channels);
-  std::vector<std::int32_t> zero_point(shape.channels);
+  const auto n = static_cast<std::size_t>(shape.size()), channels = static_cast<std::size_t>(shape.channels);
+  const auto inner = static_cast<std::size_t>(shape.inner);
+  std::vector<float> x(n), g(n), scale(channels);
+  std::vector<std::int32_t> zero_point(channels);
   for (auto& s : scale) s = std::ldexp(1.0F, static_cast<int>(random() % 4) - 2);
   for (auto& z : zero_point) z = zero(random);
-  for (std::int64_t i = 0; i < n; ++i) {
+  for (std::size_t i = 0; i < n; ++i) {
     x[i] = real(random) * static_cast<float>(qmax - qmin);
     if (i % 3 == 0) x[i] = std::nearbyint(2 * x[i]) / 8;  // ties, as scales are powers of two
     g[i] = real(random);
   }
   const FakeQuantParams params{scale.data(), zero_point.data(), qmin, qmax};
   Guarded y(n), dx(n), learnable_dx(n);
-  std::vector<double> d_scale(shape.channels), d_zero(shape.channels), scale_sum(shape.channels),
-      zero_sum(shape.channels);
+  std::vector<double> d_scale(channels), d_zero(channels), scale_sum(channels), zero_sum(channels);
   check(fake_quantize(shape, params, x.data(), y.data()), name + ": no NaN");
   fake_quantize_backward(shape, params, x.data(), g.data(), dx.data());
   fake_quantize_learnable_backward(shape, params, x.data(), g.data(), learnable_dx.data(), d_scale.data(),
                                    d_zero.data());
   bool forward_ok = true, backward_ok = true;
-  for (std::int64_t i = 0; i < n; ++i) {
-    const std::int64_t c = (i / shape.inner) % shape.channels;
+  for (std::size_t i = 0; i < n; ++i) {
+    const std::size_t c = (i / inner) % channels;
     const float v = x[i] * (1.0F / scale[c]), nearest = std::nearbyint(v);
     const float lo = static_cast<float>(qmin - zero_point[c]), hi = static_cast<float>(qmax - zero_point[c]);
     const float q = std::fmin(std::fmax(nearest, lo), hi) + 0.0F;
@@ -69,7 +69,7 @@ void run(const ChannelShape& shape, std::int32_t qmin, std::int32_t qmax, int th
   }
   check(forward_ok, name + ": forward");
   check(backward_ok, name + ": backward");
-  for (std::int64_t c = 0; c < shape.channels; ++c) {
+  for (std::size_t c = 0; c < channels; ++c) {
     check(std::fabs(d_scale[c] - scale_sum[c]) < 1e-6 && std::fabs(d_zero[c] - zero_sum[c]) < 1e-6, name + ": sums");
   }
   check(y.intact() && dx.intact() && learnable_dx.intact(), name + ": nothing is written beside the arrays");

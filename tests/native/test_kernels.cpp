@@ -237,13 +237,18 @@ void check_float_environment(const Kernel& kernel, bool relu) {
   const PackedLinear layer(view, s_w.data(), nullptr, {ActivationScheme::kSymmetric, relu});
   const auto expected = linear(x, m, k, n, q_w, s_w, nullptr, false, relu);
   std::vector<float> y(expected.size());
-  std::fesetround(FE_UPWARD);
+#if defined(FE_UPWARD)
+  constexpr int kRounding = FE_UPWARD;
+#else
+  constexpr int kRounding = FE_TONEAREST;  // WebAssembly knows no other
+#endif
+  std::fesetround(kRounding);
 #if defined(__x86_64__)
   const unsigned before = _mm_getcsr() | 0x8040;  // FTZ and DAZ
   _mm_setcsr(before);
 #endif
   layer(x.data(), m, k, y.data(), n);
-  const bool kept_rounding = std::fegetround() == FE_UPWARD;
+  const bool kept_rounding = std::fegetround() == kRounding;
 #if defined(__x86_64__)
   const bool kept = (_mm_getcsr() & 0xffc0) == (before & 0xffc0);
   _mm_setcsr(0x1f80);

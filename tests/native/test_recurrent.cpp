@@ -3,6 +3,7 @@
 #include <bit>
 #include <cfenv>
 #include <cstdint>
+#include <initializer_list>
 #include <vector>
 
 #include "check.h"
@@ -86,7 +87,12 @@ void check_gates() {
 }
 
 void check_runs() {
-  for (const int mode : {FE_TONEAREST, FE_UPWARD}) {  // what another library left behind does not matter
+#if defined(FE_UPWARD)
+  const std::initializer_list<int> modes = {FE_TONEAREST, FE_UPWARD};
+#else
+  const std::initializer_list<int> modes = {FE_TONEAREST};  // WebAssembly knows no other
+#endif
+  for (const int mode : modes) {  // what another library left behind does not matter
     std::fesetround(mode);
     const std::vector<float> lstm = run(4), gru = run(3);
     std::fesetround(FE_TONEAREST);

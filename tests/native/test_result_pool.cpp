@@ -1,8 +1,5 @@
 // The pool of large results without Python, whose lock would keep these threads apart: many takers at once, and forks
 // in the middle of it.
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include <atomic>
 #include <cstring>
 #include <string>
@@ -10,7 +7,13 @@
 #include <vector>
 
 #include "base/result_pool.h"
+#include "base/threads.h"
 #include "check.h"
+
+#if defined(OCTAVO_CAN_FORK)
+#include <sys/wait.h>
+#include <unistd.h>
+#endif
 
 namespace octavo::test {
 namespace {
@@ -52,7 +55,9 @@ void check_takers_at_once() {
   check(result_pool_state().idle_bytes <= 2 * kMiB, "the limit after eight takers");
 }
 
-#if !defined(__SANITIZE_THREAD__)  // which does not follow threads started in the child of a threaded process
+#if !defined(OCTAVO_CAN_FORK)
+void check_fork() { std::printf("fork: this system has none\n"); }
+#elif !defined(__SANITIZE_THREAD__)  // which does not follow threads started in the child of a threaded process
 void check_fork() {
   set_result_pool_bytes(8 * kMiB);
   std::atomic<bool> stop{false};

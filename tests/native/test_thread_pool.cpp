@@ -2,8 +2,6 @@
 #if defined(__linux__)
 #include <sched.h>
 #endif
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <atomic>
 #include <chrono>
@@ -13,7 +11,13 @@
 #include <vector>
 
 #include "base/thread_pool.h"
+#include "base/threads.h"
 #include "check.h"
+
+#if defined(OCTAVO_CAN_FORK)
+#include <sys/wait.h>
+#include <unistd.h>
+#endif
 
 namespace octavo::test {
 namespace {
@@ -158,7 +162,9 @@ void check_wakeup_placement() {
 void check_wakeup_placement() { std::printf("placement: left to this system\n"); }
 #endif
 
-#if !defined(__SANITIZE_THREAD__)  // ThreadSanitizer does not follow threads started in the child of a threaded process
+#if !defined(OCTAVO_CAN_FORK)
+void check_fork() { std::printf("fork: this system has none\n"); }
+#elif !defined(__SANITIZE_THREAD__)  // which does not follow threads started in the child of a threaded process
 void check_fork() {
   set_num_threads(4);
   check(each_once(100), "before fork");

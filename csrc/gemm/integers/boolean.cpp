@@ -60,7 +60,7 @@ Word bytes_of(std::uint8_t bits) { return truths(bits * kEachByte & 0x8040201008
 const std::uint8_t* row_bytes(const IntegerKernel& kernel, const IntegerView& row, std::int64_t cols,
                               AlignedBuffer& buffer) {
   if (row.col_stride == 1) return reinterpret_cast<const std::uint8_t*>(row.data);
-  buffer.reserve(static_cast<std::size_t>(cols));
+  buffer.reserve(memory_bytes(cols));
   kernel.load({row, 1, cols, 0, buffer.as<void>(), cols, 1});
   return buffer.as<const std::uint8_t>();
 }
@@ -69,7 +69,7 @@ class BitRows {
  public:
   BitRows(const IntegerKernel& kernel, const IntegerMatrix& rhs)
       : k_(rhs.rows), strips_(ceil_div(rhs.cols, kStripCols)) {
-    words_.reserve(static_cast<std::size_t>(strips_ * k_ * kWords) * sizeof(Word));
+    words_.reserve(memory_bytes(strips_ * k_ * kWords * std::int64_t{sizeof(Word)}));
     pack_panels(ceil_div(k_, kTaskRows), rhs.rows * rhs.cols, [&](std::int64_t t) {
       AlignedBuffer buffer;
       for (std::int64_t k = t * kTaskRows; k < std::min(k_, (t + 1) * kTaskRows); ++k) {
@@ -91,7 +91,8 @@ class BitRows {
       std::int64_t c = 0;
       for (; c + 8 <= count; c += 8) bits[c / 8] = bits_of(truths(load_word(at + c)));
       for (; c < count; ++c) bits[c / 8] = static_cast<std::uint8_t>(bits[c / 8] | (at[c] != 0) << (c % 8));
-      std::memcpy(words_.as<Word>() + (s * k_ + k) * kWords, bits, sizeof bits);
+      Word* const words = words_.as<Word>() + (s * k_ + k) * kWords;
+      for (std::int64_t w = 0; w < kWords; ++w) words[w] = load_word(bits + w * std::int64_t{sizeof(Word)});
     }
   }
 

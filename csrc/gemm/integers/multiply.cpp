@@ -179,7 +179,7 @@ void multiply_few_rows(const Matrices& product, const Section& section, std::int
     piece.pack(*product.kernel.integer, product.rhs, place, form, digits, false);
     const PieceProduct one = piece_product(product, piece, section.range, section.choice);
     rows.reserve(one.lhs_bytes(m), m);
-    scratch.reserve(static_cast<std::size_t>(one.scratch_bytes(m)));
+    scratch.reserve(memory_bytes(one.scratch_bytes(m)));
     one.load_rows(0, m, rows);
     one.multiply_block({0, m, 0, one.size().panels}, rows, scratch.as<void>());
   });

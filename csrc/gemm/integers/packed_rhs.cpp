@@ -32,15 +32,15 @@ void PackedPiece::pack(const IntegerKernel& kernel, const IntegerMatrix& rhs, co
   if (form == Form::kDigits) {
     panel_bytes_ = round_up(place.depth, kr_) * shape.cols;
     digit_bytes_ = round_up(panels * panel_bytes_ + kRhsSlackBytes, kWideLineBytes);
-    panels_.reserve(static_cast<std::size_t>(digits.count * digit_bytes_));
-    sums_.reserve(static_cast<std::size_t>(digits.count * padded_cols_) * sizeof(std::int32_t));
+    panels_.reserve(memory_bytes(digits.count * digit_bytes_));
+    sums_.reserve(memory_bytes(digits.count * padded_cols_ * std::int64_t{sizeof(std::int32_t)}));
     std::memset(sums_.as<void>(), 0, static_cast<std::size_t>(digits.count * padded_cols_) * sizeof(std::int32_t));
     for (int d = 0; d < digits.count; ++d) {  // the slack is read, never used
       std::memset(panels_.as<std::int8_t>() + d * digit_bytes_ + panels * panel_bytes_, 0, kRhsSlackBytes);
     }
   } else {
     panel_bytes_ = lines() * kWideLineBytes;
-    panels_.reserve(static_cast<std::size_t>(panels * panel_bytes_));
+    panels_.reserve(memory_bytes(panels * panel_bytes_));
   }
   const auto pack_some = [&](std::int64_t i) {
     for (std::int64_t k = 0; k < place.depth; k += kRowsAtOnce) {

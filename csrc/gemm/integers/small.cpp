@@ -14,7 +14,7 @@ struct Workspace {
 
 template <class T>
 T* reserve(AlignedBuffer& buffer, std::int64_t count) {
-  buffer.reserve(static_cast<std::size_t>(count) * sizeof(T));
+  buffer.reserve(memory_bytes(count * std::int64_t{sizeof(T)}));
   return buffer.as<T>();
 }
 

@@ -14,6 +14,11 @@ namespace {
 
 constexpr std::int64_t kPanelCols = 16;
 
+constexpr bool kBigEndian = __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__;
+
+// A word whose bytes lie in memory with the lowest first.
+constexpr std::uint32_t in_memory_order(std::uint32_t word) { return kBigEndian ? __builtin_bswap32(word) : word; }
+
 constexpr int log2_bytes(std::int32_t bytes) { return bytes == 1 ? 0 : bytes == 2 ? 1 : bytes == 4 ? 2 : 3; }
 
 template <class S>
@@ -151,8 +156,8 @@ void pack_four(const std::uint8_t* rows, std::int64_t row_stride, std::uint8_t f
   for (std::int64_t j = 0; j < kPanelCols; ++j) {
     const auto byte = [&](std::int64_t i) { return static_cast<std::uint8_t>(rows[i * row_stride + j] ^ flip); };
     const auto value = [&](std::int64_t i) { return static_cast<std::int32_t>(static_cast<std::int8_t>(byte(i))); };
-    line[j] = byte(0) | static_cast<std::uint32_t>(byte(1)) << 8 | static_cast<std::uint32_t>(byte(2)) << 16 |
-              static_cast<std::uint32_t>(byte(3)) << 24;
+    line[j] = in_memory_order(byte(0) | static_cast<std::uint32_t>(byte(1)) << 8 |
+                              static_cast<std::uint32_t>(byte(2)) << 16 | static_cast<std::uint32_t>(byte(3)) << 24);
     sums[j] += value(0) + value(1) + value(2) + value(3);
   }
   if (group_stride == 4) {
@@ -183,7 +188,8 @@ void pack_pairs(const std::uint16_t* rows, std::int64_t stride, std::int64_t lin
   for (std::int64_t g = 0; g < lines; ++g, rows += 2 * stride, panel += 2 * kPanelCols) {
     std::uint32_t line[kPanelCols];
     for (std::int64_t j = 0; j < kPanelCols; ++j) {
-      line[j] = rows[j] | static_cast<std::uint32_t>(rows[stride + j]) << 16;
+      const std::uint32_t first = rows[j], second = rows[stride + j];
+      line[j] = kBigEndian ? first << 16 | second : first | second << 16;
     }
     std::memcpy(panel, line, sizeof line);
   }

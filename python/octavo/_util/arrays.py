@@ -126,7 +126,11 @@ def large_zeros(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
         return np.zeros(shape, dtype)
     import mmap  # not by importing octavo
 
-    return np.frombuffer(mmap.mmap(-1, size), dtype).reshape(shape)
+    try:
+        pages = mmap.mmap(-1, size)
+    except OSError as error:
+        raise MemoryError(f"no memory for an array of shape {shape} and type {dtype}: {size} bytes") from error
+    return np.frombuffer(pages, dtype).reshape(shape)
 
 
 def read_only(a: npt.NDArray[_T]) -> npt.NDArray[_T]:

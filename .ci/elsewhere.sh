@@ -1,0 +1,45 @@
+# Sourced after common.sh by .ci/run and .ci/nightly: the library and its native tests for other systems.
+
+# What runs in every place: kernels of each kind, the bits recorded on x86-64, threads.
+portable_tests=(test_digest test_fixture test_kernels test_grouped test_int4 test_integers test_recurrent test_fake_quant)
+threaded_tests=(test_registry test_thread_pool test_result_pool)
+
+# zig TARGET: a C++ compiler with the system's own headers and libraries, as CMake options in the array `compiler`.
+zig() {
+  local target=$1 tool
+  mkdir -p "$work/zig-$target"
+  for tool in c++ ar ranlib; do
+    printf '#!/bin/sh\nexec python -m ziglang %s "$@"\n' "$tool" >"$work/zig-$target/$tool"
+  done
+  printf '#!/bin/sh\nexec python -m ziglang c++ -target %s "$@"\n' "$target" >"$work/zig-$target/c++"
+  chmod +x "$work/zig-$target"/*
+  compiler=(-DCMAKE_CXX_COMPILER="$work/zig-$target/c++" -DCMAKE_AR="$work/zig-$target/ar"
+            -DCMAKE_RANLIB="$work/zig-$target/ranlib")
+}
+
+# cross_gcc TRIPLE: Debian's cross compiler, likewise.
+cross_gcc() { compiler=(-DCMAKE_CXX_COMPILER="$1-g++"); }
+
+# elsewhere NAME SYSTEM PROCESSOR [TARGETS OF CMAKE ...]: builds for another system with the compiler chosen before, in
+# build/NAME: the library, or what is named.
+elsewhere() {
+  local name=$1 system=$2 processor=$3; shift 3
+  step "compiled for $name"
+  rm -rf "build/$name"
+  cmake -S . -B "build/$name" -G Ninja -DCMAKE_SYSTEM_NAME="$system" -DCMAKE_SYSTEM_PROCESSOR="$processor" \
+    "${compiler[@]}" -DOCTAVO_BUILD_PYTHON=OFF -DOCTAVO_BUILD_TESTS=ON -DOCTAVO_WERROR=ON \
+    >"$work/cmake.log" || { cat "$work/cmake.log"; return 1; }
+  cmake --build "build/$name" --target "${@:-octavo_gemm}" >"$work/build.log" || { cat "$work/build.log"; return 1; }
+}
+
+# there NAME "EMULATOR ..." TESTS...: runs native tests of build/NAME.
+there() {
+  local name=$1 test program; local -a emulator; read -ra emulator <<<"$2"; shift 2
+  step "native tests on $name: $*"
+  for test in "$@"; do
+    program=$(ls "build/$name/tests/native/$test" "build/$name/tests/native/$test".* 2>/dev/null | head -1)
+    "${emulator[@]}" "$program" $([[ $test == *_pool ]] && echo --no-fork) >"$work/there.log" 2>"$work/there.err" ||
+      { cat "$work/there.log" "$work/there.err"; echo "$test failed on $name"; return 1; }
+    grep -E "kernel|passed|not run" "$work/there.log" | tr -d '\r' | sed "s/^/$test: /"
+  done
+}

@@ -1,0 +1,36 @@
+// Locks and forks, where the system has them.
+//
+// A build with OCTAVO_NO_THREADS (WebAssembly) has one thread: its locks do nothing, and the loops of thread_pool.h run
+// where they are called. Code outside base/ uses these names in place of the standard ones, and so compiles for both.
+#pragma once
+
+#include <mutex>
+
+#if (defined(__unix__) || defined(__APPLE__)) && !defined(OCTAVO_NO_THREADS)
+#define OCTAVO_CAN_FORK 1
+#include <pthread.h>
+#endif
+
+namespace octavo {
+
+#if defined(OCTAVO_NO_THREADS)
+class Mutex {
+ public:
+  void lock() {}
+  void unlock() {}
+  bool try_lock() { return true; }
+};
+#else
+using Mutex = std::mutex;
+#endif
+using Lock = std::lock_guard<Mutex>;
+
+// Calls `prepare` before each fork of this process, and one of the others after it, on either side.
+inline void at_fork([[maybe_unused]] void (*prepare)(), [[maybe_unused]] void (*in_parent)(),
+                    [[maybe_unused]] void (*in_child)()) {
+#if defined(OCTAVO_CAN_FORK)
+  pthread_atfork(prepare, in_parent, in_child);
+#endif
+}
+
+}  // namespace octavo
