@@ -143,18 +143,19 @@ def _convert(
 def _layout(
     source: Source, found: Found, activation: ActivationScheme | None, group: ActivationGroup
 ) -> tuple[Options, dict[str, Tensor], Piece]:
-    """(options, tensors by suffix, those that are not made row by row) of a layer, from its first row."""
+    """(options, tensors by suffix, those that are not made row by row) of a layer, before its rows are read."""
     try:
         contents, n = found.open(), found.shape[0]
         how = activations(found, contents.form, activation, group)
         bias = source.bias(found)
+        weight, first = contents.blank(found.shape[1]), None if bias is None else bias[:1]
         row = found.layer(
-            contents, 0, 1, None if bias is None else bias[:1], activation=how.activation, activation_group=how.group,
-            static=how.static,
-        )  # fmt: skip
+            contents, weight, first, activation=how.activation, activation_group=how.group, static=how.static
+        )
         options, parts = packed(row)
     except ValueError as error:
         source.refuse(found, error)
+    source.release(found)
     assert options is not None
     rows = ("weight", "scale", "zero_point")
     tensors = {

@@ -47,6 +47,11 @@ class Contents:
         """The weights of some outputs."""
         return self.made(first, end, self.codes(first, end))
 
+    def blank(self, k: int) -> Weight:
+        """One output of zeros: the form of the layer, without reading a code."""
+        codes = np.zeros((1, k), np.int8 if self.form.signed and not self.form.shift else np.uint8)
+        return self.made(0, 1, codes)
+
     def made(self, first: int, end: int, codes: NDArray[Any]) -> Weight:
         zero = None if self.zero is None else self.zero[first:end]
         return make_weight(self.form, codes, self.scale[first:end], zero)
@@ -78,16 +83,14 @@ class Found:
     def layer(
         self,
         contents: Contents,
-        first: int,
-        end: int,
+        weight: Weight,
         bias: NDArray[Any] | None,
         *,
         activation: ActivationScheme,
         activation_group: int | None,
         static: bool,
     ) -> QuantLinear:
-        """The layer of some outputs."""
-        weight = contents.weight(first, end)
+        """The layer of these weights."""
         if static and contents.input is not None:
             if not isinstance(weight, tuple):
                 raise ValueError(

@@ -64,14 +64,9 @@ class Source:
             contents = found.open()
             how = activations(found, contents.form, activation, group)
             bias = self.bias(found)
+            weight = contents.weight(0, found.shape[0])
             return found.layer(
-                contents,
-                0,
-                found.shape[0],
-                bias,
-                activation=how.activation,
-                activation_group=how.group,
-                static=how.static,
+                contents, weight, bias, activation=how.activation, activation_group=how.group, static=how.static
             )
         except ValueError as error:
             self.refuse(found, error)

@@ -31,8 +31,9 @@ def report(path: str | os.PathLike[str]) -> str:
                 contents = found.open()
                 how = activations(found, contents.form, None, "auto")
                 layer = found.layer(
-                    contents, 0, 1, None, activation=how.activation, activation_group=how.group, static=how.static
-                )
+                    contents, contents.blank(found.shape[1]), None, activation=how.activation,
+                    activation_group=how.group, static=how.static,
+                )  # fmt: skip
             except ValueError as error:
                 source.refuse(found, error)
             shape = " x ".join(map(str, found.shape))
