@@ -14,11 +14,6 @@ namespace {
 // the pieces of an array are whole blocks of the kernels' lanes.
 constexpr std::int64_t kTaskElems = 16384;
 
-const FunctionKernel& functions() {
-  constexpr std::int64_t kMany = std::int64_t{1} << 40;  // rows: the best kernel, whatever it asks for
-  return *kernel_for(kMany, [](const Kernel& kernel) { return kernel.functions != nullptr; }).functions;
-}
-
 // work(first, count) for pieces of 0 .. total - 1 of at most `piece` each.
 template <class Work>
 void in_pieces(std::int64_t total, std::int64_t piece, const Work& work) {
@@ -31,17 +26,17 @@ void in_pieces(std::int64_t total, std::int64_t piece, const Work& work) {
 }  // namespace
 
 void run_elementwise(Elementwise f, const float* x, float* y, std::int64_t count) {
-  const auto function = functions().elementwise[static_cast<int>(f)];
+  const auto function = functions_in_use().elementwise[static_cast<int>(f)];
   in_pieces(count, kTaskElems, [&](std::int64_t at, std::int64_t n) { function(x + at, y + at, n); });
 }
 
 void run_swiglu(const float* gate, const float* up, float* y, std::int64_t count) {
-  const auto function = functions().swiglu;
+  const auto function = functions_in_use().swiglu;
   in_pieces(count, kTaskElems, [&](std::int64_t at, std::int64_t n) { function(gate + at, up + at, y + at, n); });
 }
 
 void run_rowwise(Rowwise f, const RowsTask& task) {
-  const auto function = functions().rowwise[static_cast<int>(f)];
+  const auto function = functions_in_use().rowwise[static_cast<int>(f)];
   in_pieces(task.rows, std::max<std::int64_t>(1, kTaskElems / task.cols), [&](std::int64_t at, std::int64_t n) {
     RowsTask part = task;
     part.x += at * task.x_stride;
