@@ -8,8 +8,8 @@
 //   GRU    r, z = sigmoid(a_r + b_r), sigmoid(a_z + b_z);  n = tanh(a_n + r * b_n)
 //          h = (1 - z) * n + z * h                                                 columns r z n
 //
-// Each float operation rounds once (gates.h), every row is computed by itself, and the product is exact, so the bits
-// depend on nothing else. A row of the state that holds NaN stays NaN.
+// Each float operation rounds once, sigmoid and tanh are those of kernels/functions.h, every row is computed by itself,
+// and the product is exact, so the bits depend on nothing else. A row of the state that holds NaN stays NaN.
 #pragma once
 
 #include <cstdint>

@@ -162,6 +162,11 @@ const Kernel& kernel_for(std::int64_t rows, bool (*can)(const Kernel&)) {
   return *candidates().back().kernel;  // the portable one takes what no other does
 }
 
+const FunctionKernel& functions_in_use() {
+  constexpr std::int64_t kMany = std::int64_t{1} << 40;  // rows: the best kernel, whatever it asks for
+  return *kernel_for(kMany, [](const Kernel& kernel) { return kernel.functions != nullptr; }).functions;
+}
+
 std::int64_t min_rows(const Kernel& kernel) {
   read_environment();
   for (const Candidate& c : candidates()) {

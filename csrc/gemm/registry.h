@@ -27,6 +27,9 @@ const Kernel& active_kernel();
 const Kernel& kernel_for(
     std::int64_t rows, bool (*can)(const Kernel&) = [](const Kernel&) { return true; });
 
+// The functions of elements and rows of the kernel in use, or of the next of the table that has them.
+const FunctionKernel& functions_in_use();
+
 // The fewest rows for which a kernel is chosen: Kernel::min_rows, unless OCTAVO_MIN_ROWS ("amxint8=9,avx512vnni=1") or
 // set_min_rows says otherwise. A forced kernel takes any number of rows. std::invalid_argument where OCTAVO_MIN_ROWS is
 // not such a list.

@@ -1,5 +1,5 @@
 // NEON: the functions of kernels/functions.h.
-#include "kernels/detail/function_rows.h"
+#include "kernels/detail/function_cells.h"
 #include "kernels/detail/arm_vectors.h"
 #include "kernels/functions.h"
 

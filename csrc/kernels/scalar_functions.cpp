@@ -1,5 +1,5 @@
 // The portable kernel, an element at a time: the functions of kernels/functions.h.
-#include "kernels/detail/function_rows.h"
+#include "kernels/detail/function_cells.h"
 #include "kernels/detail/scalar_vectors.h"
 #include "kernels/functions.h"
 

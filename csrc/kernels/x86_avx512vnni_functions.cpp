@@ -1,5 +1,5 @@
 // AVX512 F, BW, DQ and VL: the functions of kernels/functions.h.
-#include "kernels/detail/function_rows.h"
+#include "kernels/detail/function_cells.h"
 #include "kernels/detail/x86_vectors_avx512.h"
 #include "kernels/functions.h"
 

@@ -237,7 +237,7 @@ TRUTH: dict[str, tuple[Callable[[float], float], float]] = {
     "cos": (math.cos, 1.6),
     "sigmoid": (lambda v: math.exp(v) / (1 + math.exp(v)), 2.2),
     "silu": (lambda v: v * math.exp(v) / (1 + math.exp(v)), 3.0),
-    "gelu": (lambda v: v * math.erfc(-v / math.sqrt(2)) / 2, 5.2),
+    "gelu": (lambda v: v * math.erfc(-v / math.sqrt(2)) / 2, 6.0),
 }
 
 

@@ -1,9 +1,8 @@
-"""gates: the definition against float64, and the compiled cells against the definition, to the bit."""
+"""gates: the compiled cells against their definition, to the bit."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,48 +10,21 @@ import pytest
 
 import octavo as oc
 from octavo import _core
-from octavo._numerics import gates
+from octavo._numerics import functions, gates
 
 F = np.float32
 
-# Every binade, both signs, the seams of the two polynomials, and what is not finite.
+# Every binade, both signs, the seams of the functions, and what is not finite.
 POINTS = np.concatenate(
     [
         np.linspace(-90, 90, 200_001, dtype=F),
         np.logspace(-44, 38, 20_001, dtype=F),
         -np.logspace(-44, 38, 20_001, dtype=F),
-        np.nextafter(F(0.625), [0, 1], dtype=F),
+        np.nextafter(F(0.6), [0, 1], dtype=F),
         np.nextafter(F(87), [0, 100], dtype=F),
-        F([0.0, -0.0, 0.625, -0.625, 87, -87, np.inf, -np.inf, np.nan, np.finfo(F).max, np.finfo(F).tiny]),
+        F([0.0, -0.0, 0.6, -0.6, 87, -87, np.inf, -np.inf, np.nan, np.finfo(F).max, np.finfo(F).tiny]),
     ]
 )
-
-
-def exact_sigmoid(x: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-x))
-
-
-@pytest.mark.parametrize(("function", "exact"), [(gates.sigmoid, exact_sigmoid), (gates.tanh, np.tanh)])
-def test_gate_is_within_3_ulp_of_float64(function: Callable, exact: Callable) -> None:
-    with np.errstate(all="ignore"):
-        expected = exact(POINTS.astype(np.float64))
-    y = function(POINTS)
-    assert y.dtype == F
-    np.testing.assert_array_equal(np.isnan(y), np.isnan(POINTS))
-    normal = (np.abs(POINTS) < 87) & (np.abs(expected) >= np.finfo(F).tiny)
-    ulp = np.spacing(np.abs(expected[normal]).astype(F)).astype(np.float64)
-    assert (np.abs(y[normal] - expected[normal]) / ulp).max() < 3
-    finite = ~np.isnan(POINTS)
-    assert np.abs(y[finite] - expected[finite]).max() < 2e-7
-
-
-def test_gates_warn_of_nothing_and_keep_shapes() -> None:
-    with np.errstate(all="raise", under="ignore"):
-        for function in (gates.sigmoid, gates.tanh):
-            function(POINTS)
-            for shape in ((), (0,), (2, 0, 3), (2, 3)):
-                assert function(np.ones(shape, F)).shape == shape
-    np.testing.assert_array_equal(np.signbit(gates.tanh([0.0, -0.0])), [False, True])
 
 
 def layer_of_bias(bias: np.ndarray, hidden: int) -> oc.QuantLinear:
@@ -63,11 +35,11 @@ def layer_of_bias(bias: np.ndarray, hidden: int) -> oc.QuantLinear:
 @pytest.mark.slow
 @pytest.mark.parametrize("hidden", [1, 2, 3, 4, 5, 7, 8, 15, 17, 64])
 @pytest.mark.parametrize("rows", [1, 3])
-def test_compiled_cells_are_the_definition_to_the_bit(hidden: int, rows: int) -> None:
+def test_compiled_cells_are_the_definition_to_the_bit(kernel: str, hidden: int, rows: int) -> None:
     rng = np.random.default_rng(hidden)
     for gate_count in (4, 3):
         width = gate_count * hidden
-        inputs = rng.choice(POINTS, (200, rows, width))
+        inputs = rng.choice(POINTS, (40, rows, width))
         bias = rng.standard_normal(width).astype(F)
         layer = layer_of_bias(bias, hidden)
         h, c = (rng.standard_normal((rows, hidden)).astype(F) for _ in range(2))
@@ -155,5 +127,5 @@ def test_native_test_has_the_hashes_of_the_definition() -> None:
         pytest.skip("the native tests are not there")
     stated = dict(re.findall(r"k(\w+) = (0x[0-9a-f]+)u", source.read_text()))
     x = native_inputs(100_000)
-    values = {"Sigmoid": gates.sigmoid(x), "Tanh": gates.tanh(x), "Lstm": native_run(4), "Gru": native_run(3)}
+    values = {"Sigmoid": functions.sigmoid(x), "Tanh": functions.tanh(x), "Lstm": native_run(4), "Gru": native_run(3)}
     assert stated == {name: f"{fnv(v):#x}" for name, v in values.items()}

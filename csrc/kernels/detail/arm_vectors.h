@@ -34,13 +34,14 @@ struct NeonVectors {
   static Float fnma(Float a, Float b, Float c) { return vfmsq_f32(c, a, b); }
   static Float sqrt(Float a) { return vsqrtq_f32(a); }
   static Float abs(Float a) { return vabsq_f32(a); }
+  static Float minus_abs(Float a) { return vnegq_f32(vabsq_f32(a)); }
   static Float negate(Float a) { return vnegq_f32(a); }
   static Float with_sign_of(Float magnitude, Float a) { return vbslq_f32(vdupq_n_u32(0x80000000u), a, magnitude); }
   static Float min(Float a, Float b) { return vbslq_f32(vcltq_f32(a, b), a, b); }
   static Float max(Float a, Float b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }
 
   static Mask less(Float a, Float b) { return vcltq_f32(a, b); }
-  static Mask is_nan(Float a) { return vmvnq_u32(vceqq_f32(a, a)); }
+  static Mask has_sign(Float a) { return vcltzq_s32(vreinterpretq_s32_f32(a)); }
   static Mask odd_bit(Int a, int bit) { return vtstq_s32(a, vdupq_n_s32(1 << bit)); }
   static bool all(Mask m) { return vminvq_u32(m) != 0; }
   static Float select(Mask m, Float yes, Float no) { return vbslq_f32(m, yes, no); }

@@ -12,6 +12,9 @@ namespace octavo {
 namespace {
 
 inline float exact_fma(float a, float b, float c) {
+#if defined(__FP_FAST_FMAF)  // the architecture has an instruction that is always there
+  return __builtin_fmaf(a, b, c);
+#else
   const double product = static_cast<double>(a) * b, sum = product + c;
   const double part = sum - product, error = (product - (sum - part)) + (c - part);
   std::int64_t bits;
@@ -23,6 +26,7 @@ inline float exact_fma(float a, float b, float c) {
   double odd;
   std::memcpy(&odd, &bits, sizeof odd);
   return static_cast<float>(odd);
+#endif
 }
 
 }  // namespace

@@ -26,7 +26,8 @@ inline constexpr float kLn2Low = static_cast<float>(0.693147180559945309 - stati
 inline constexpr float kInfinity = __builtin_inff();
 
 // exp(x) = (mantissa * high) * low, where high and low are powers of two: exact until the last multiplication, which
-// rounds once where the result is subnormal. x counts as -125 below it and as 89 above, which give 0 and infinity.
+// rounds once where the result is subnormal. x counts as -125 below it and as 89 above, which give 0 and infinity; a
+// caller whose x is within a bound leaves that out.
 template <class V>
 struct ExpParts {
   typename V::Float mantissa, high, low;
@@ -34,11 +35,12 @@ struct ExpParts {
 
 // x = n ln 2 + r with n = rint(x / ln 2), |r| <= ln 2 / 2; mantissa = 1 + (r + r^2 q(r)). n + 254 is in the low bits
 // of t, because 2^23 is added; its halves are the exponents of high and low.
-template <class V>
+template <class V, bool kBelow = true, bool kAbove = true>
 inline ExpParts<V> exp_parts(typename V::Float x) {
   static constexpr float kQ[] = {0.49999994f, 0.166665167f, 0.0416680984f, 0.00836917851f, 0.00138429867f};
   constexpr float kShift = 0x1.8p23f + 254.0f;
-  x = V::min(V::set1(89.0f), V::max(V::set1(-125.0f), x));  // NaN stays
+  if constexpr (kBelow) x = V::max(V::set1(-125.0f), x);  // NaN stays
+  if constexpr (kAbove) x = V::min(V::set1(89.0f), x);
   const auto t = V::fma(x, V::set1(kLog2E), V::set1(kShift));
   const auto n = t - V::set1(kShift);
   const auto r = V::fnma(n, V::set1(kLn2Low), V::fnma(n, V::set1(kLn2High), x));
@@ -48,11 +50,23 @@ inline ExpParts<V> exp_parts(typename V::Float x) {
           V::from_bits(V::template shift_left<23>(V::subtract(V::bits(t), half)))};
 }
 
+template <class V, bool kBelow, bool kAbove>
+inline typename V::Float exp_within(typename V::Float x) {
+  const ExpParts<V> e = exp_parts<V, kBelow, kAbove>(x);
+  return (e.mantissa * e.high) * e.low;
+}
+
 struct Exp {
   template <class V>
   static typename V::Float of(typename V::Float x) {
-    const ExpParts<V> e = exp_parts<V>(x);
-    return (e.mantissa * e.high) * e.low;
+    return exp_within<V, true, true>(x);
+  }
+};
+
+struct ExpOfNegative {  // x <= 0 or NaN
+  template <class V>
+  static typename V::Float of(typename V::Float x) {
+    return exp_within<V, true, false>(x);
   }
 };
 
@@ -85,7 +99,7 @@ struct Erf {
                                    0.00375248166f, -0.000352242729f, 1.4432916e-05f};
     const auto a = V::min(V::set1(4.0f), V::abs(x));
     const auto near = V::fma(polynomial<V>(kQ, a * a), x, x);
-    const auto far = V::set1(1.0f) - Exp::of<V>(V::negate(V::fma(polynomial<V>(kP, a), a, a)));
+    const auto far = V::set1(1.0f) - exp_within<V, false, false>(V::negate(V::fma(polynomial<V>(kP, a), a, a)));
     return V::select(V::less(a, V::set1(0.92f)), near, V::with_sign_of(far, x));
   }
 };
@@ -97,7 +111,7 @@ struct Tanh {
     static constexpr float kQ[] = {-0.333332986f, 0.133319363f, -0.0537847169f, 0.020798631f, -0.00589798065f};
     const auto a = V::abs(x), z = a * a;
     const auto near = V::fma(polynomial<V>(kQ, z) * z, a, a);
-    const auto far = V::set1(1.0f) - V::set1(2.0f) / (Exp::of<V>(a + a) + V::set1(1.0f));
+    const auto far = V::set1(1.0f) - V::set1(2.0f) / (exp_within<V, false, true>(a + a) + V::set1(1.0f));
     return V::with_sign_of(V::select(V::less(a, V::set1(0.6f)), near, far), x);
   }
 };
@@ -106,8 +120,8 @@ struct Tanh {
 struct Sigmoid {
   template <class V>
   static typename V::Float of(typename V::Float x) {
-    const auto e = Exp::of<V>(V::negate(V::abs(x)));
-    return V::select(V::less(x, V::set1(0.0f)), e, V::set1(1.0f)) / (V::set1(1.0f) + e);
+    const auto e = ExpOfNegative::of<V>(V::minus_abs(x));
+    return V::select(V::has_sign(x), e, V::set1(1.0f)) / (V::set1(1.0f) + e);
   }
 };
 
@@ -116,9 +130,9 @@ struct Sigmoid {
 template <class V>
 inline typename V::Float times_sigmoid(typename V::Float x, typename V::Float z) {
   const auto one = V::set1(1.0f);
-  const ExpParts<V> e = exp_parts<V>(V::negate(V::abs(z)));
+  const ExpParts<V> e = exp_parts<V, true, false>(V::minus_abs(z));
   const auto larger = e.mantissa * e.high;
-  const auto is_negative = V::less(z, V::set1(0.0f));
+  const auto is_negative = V::has_sign(z);
   const auto numerator = V::max(V::set1(-125.0f), x) * V::select(is_negative, larger, one);
   return (numerator / (one + larger * e.low)) * V::select(is_negative, e.low, one);
 }
@@ -140,21 +154,24 @@ struct GeluTanh {
 };
 
 // x times the normal distribution at x. The tail above a = |x| is c = exp(-a^2 / 2) p(t) / (a + 2.5) with
-// t = (a - 2.5) / (a + 2.5); a^2 is taken exactly, as s + d. x c for x < 0, x (1 - c) else. a counts as 15 at most.
+// t = (a - 2.5) / (a + 2.5) = 1 - 5 / (a + 2.5), whose even and odd powers are two polynomials side by side; a^2 is
+// taken exactly, as s - d. x c for x < 0, x (1 - c) else. a counts as 15 at most.
 struct Gelu {
   template <class V>
   static typename V::Float of(typename V::Float x) {
-    static constexpr float kP[] = {0.706656635f,    -0.433691978f, 0.131987065f,    0.00923550781f,   -0.0163870901f,
-                                   -0.00159969798f, 0.00252684625f, 0.000684056489f, -0.000314589182f, -0.000159000279f};
+    static constexpr float kEven[] = {0.706656635f, 0.131987065f, -0.0163870901f, 0.00252684625f, -0.000314589182f};
+    static constexpr float kOdd[] = {-0.433691978f, 0.00923550781f, -0.00159969798f, 0.000684056489f,
+                                     -0.000159000279f};
     const auto a = V::min(V::set1(15.0f), V::abs(x));
     const auto w = V::set1(1.0f) / (a + V::set1(2.5f));
-    const auto ratio = polynomial<V>(kP, (a - V::set1(2.5f)) * w) * w;
-    const auto s = a * a, d = V::fma(a, a, V::negate(s));
-    const ExpParts<V> e = exp_parts<V>(V::set1(-0.5f) * s);
-    const auto tail = e.mantissa * V::fma(V::set1(-0.5f) * d, ratio, ratio);
-    const auto above = x * (V::set1(1.0f) - (tail * e.high) * e.low);
-    const auto below = ((V::max(V::set1(-15.0f), x) * tail) * e.high) * e.low;
-    return V::select(V::less(x, V::set1(0.0f)), below, above);
+    const auto t = V::fnma(V::set1(5.0f), w, V::set1(1.0f)), u = t * t;
+    const auto ratio = V::fma(polynomial<V>(kOdd, u), t, polynomial<V>(kEven, u)) * w;
+    const auto s = a * a, d = V::fnma(a, a, s);
+    const ExpParts<V> e = exp_parts<V, false, false>(V::set1(-0.5f) * s);
+    const auto tail = (e.mantissa * V::fma(V::set1(0.5f) * d, ratio, ratio)) * e.high;
+    const auto above = x * (V::set1(1.0f) - tail * e.low);
+    const auto below = (V::max(V::set1(-15.0f), x) * tail) * e.low;
+    return V::select(V::has_sign(x), below, above);
   }
 };
 

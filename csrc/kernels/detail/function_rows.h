@@ -4,7 +4,6 @@
 #include <cstdint>
 
 #include "kernels/detail/float_functions.h"
-#include "kernels/detail/panel_product.h"
 #include "kernels/functions.h"
 
 namespace octavo {
@@ -75,7 +74,7 @@ float exp_sum(const float* x, float* y, std::int64_t count, float most) {
   for (auto& s : sums) s = V::set1(0.0f);
   for_each_block<V>(count, [&](auto access, std::int64_t i) {
     for (int v = 0; v < V::kVecs; ++v) {
-      const auto e = Exp::of<V>(access.load(x + i, v, -kInfinity) - V::set1(most));
+      const auto e = ExpOfNegative::of<V>(access.load(x + i, v, -kInfinity) - V::set1(most));
       sums[v] = sums[v] + e;
       if constexpr (kStore) access.store(y + i, v, e);
     }
@@ -172,19 +171,6 @@ void layer_norm_row(const RowsTask& task, const float* x, float* y) {
 template <void (*kRow)(const RowsTask&, const float*, float*)>
 void rows(const RowsTask& task) {
   for (std::int64_t i = 0; i < task.rows; ++i) kRow(task, task.x + i * task.x_stride, task.y + i * task.y_stride);
-}
-
-template <class V>
-constexpr FunctionKernel function_kernel() {
-  return {
-      // in the order of Elementwise and Rowwise
-      {elementwise<V, Exp>, elementwise<V, Log>, elementwise<V, Erf>, elementwise<V, Tanh>, elementwise<V, Sigmoid>,
-       elementwise<V, Sin>, elementwise<V, Cos>, elementwise<V, Silu>, elementwise<V, Gelu>, elementwise<V, GeluTanh>},
-      swiglu<V>,
-      {rows<softmax_row<V>>, rows<log_softmax_row<V>>, rows<log_sum_row<V>>, rows<rms_norm_row<V>>,
-       rows<layer_norm_row<V>>},
-      panel_product<V>,
-  };
 }
 
 }  // namespace

@@ -28,13 +28,14 @@ struct ScalarVectors {
   static Float fnma(Float a, Float b, Float c) { return exact_fma(-a, b, c); }
   static Float sqrt(Float a) { return __builtin_sqrtf(a); }
   static Float abs(Float a) { return from_bits(bits(a) & 0x7fffffffu); }
+  static Float minus_abs(Float a) { return from_bits(bits(a) | 0x80000000u); }
   static Float negate(Float a) { return -a; }
   static Float with_sign_of(Float magnitude, Float a) { return from_bits(bits(magnitude) | (bits(a) & 0x80000000u)); }
   static Float min(Float a, Float b) { return a < b ? a : b; }
   static Float max(Float a, Float b) { return a > b ? a : b; }
 
   static Mask less(Float a, Float b) { return a < b; }
-  static Mask is_nan(Float a) { return a != a; }
+  static Mask has_sign(Float a) { return (bits(a) >> 31) != 0; }
   static Mask odd_bit(Int a, int bit) { return ((a >> bit) & 1) != 0; }
   static bool all(Mask m) { return m; }
   static Float select(Mask m, Float yes, Float no) { return m ? yes : no; }

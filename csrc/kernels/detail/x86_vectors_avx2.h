@@ -12,7 +12,7 @@ namespace {
 struct Avx2Vectors {
   using Float = __m256;
   using Int = __m256i;   // 8 x int32
-  using Mask = __m256;   // all bits of a lane, or none
+  using Mask = __m256;   // the sign of a lane counts
   static constexpr int kLanes = 8;
   static constexpr int kVecs = 2;  // registers that make 16 lanes
 
@@ -34,6 +34,7 @@ struct Avx2Vectors {
   static Float fnma(Float a, Float b, Float c) { return _mm256_fnmadd_ps(a, b, c); }  // c - a * b
   static Float sqrt(Float a) { return _mm256_sqrt_ps(a); }
   static Float abs(Float a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
+  static Float minus_abs(Float a) { return _mm256_or_ps(a, _mm256_set1_ps(-0.0f)); }
   static Float negate(Float a) { return _mm256_xor_ps(a, _mm256_set1_ps(-0.0f)); }
   static Float with_sign_of(Float magnitude, Float a) {  // of a magnitude without a sign
     return _mm256_or_ps(magnitude, _mm256_and_ps(a, _mm256_set1_ps(-0.0f)));
@@ -43,7 +44,7 @@ struct Avx2Vectors {
   static Float max(Float a, Float b) { return _mm256_max_ps(a, b); }
 
   static Mask less(Float a, Float b) { return _mm256_cmp_ps(a, b, _CMP_LT_OQ); }
-  static Mask is_nan(Float a) { return _mm256_cmp_ps(a, a, _CMP_UNORD_Q); }
+  static Mask has_sign(Float a) { return a; }  // -0 and some NaN too
   static Mask odd_bit(Int a, int bit) {  // whether a bit is set
     return _mm256_castsi256_ps(_mm256_srai_epi32(_mm256_slli_epi32(a, 31 - bit), 31));
   }

@@ -30,6 +30,7 @@ struct Avx512Vectors {
   static Float fnma(Float a, Float b, Float c) { return _mm512_fnmadd_ps(a, b, c); }
   static Float sqrt(Float a) { return _mm512_sqrt_ps(a); }
   static Float abs(Float a) { return _mm512_andnot_ps(_mm512_set1_ps(-0.0f), a); }
+  static Float minus_abs(Float a) { return _mm512_or_ps(a, _mm512_set1_ps(-0.0f)); }
   static Float negate(Float a) { return _mm512_xor_ps(a, _mm512_set1_ps(-0.0f)); }
   static Float with_sign_of(Float magnitude, Float a) {
     return _mm512_or_ps(magnitude, _mm512_and_ps(a, _mm512_set1_ps(-0.0f)));
@@ -38,7 +39,7 @@ struct Avx512Vectors {
   static Float max(Float a, Float b) { return _mm512_max_ps(a, b); }
 
   static Mask less(Float a, Float b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
-  static Mask is_nan(Float a) { return _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q); }
+  static Mask has_sign(Float a) { return _mm512_movepi32_mask(_mm512_castps_si512(a)); }
   static Mask odd_bit(Int a, int bit) { return _mm512_test_epi32_mask(a, _mm512_set1_epi32(1 << bit)); }
   static bool all(Mask m) { return m == 0xffff; }
   static Float select(Mask m, Float yes, Float no) { return _mm512_mask_blend_ps(m, no, yes); }

@@ -194,7 +194,7 @@ class QuantLSTM(_QuantRecurrent):
 
     Stands where a float LSTM stood, and is called as torch.nn.LSTM is. The inputs' products of many steps are one
     product; the steps run in compiled code. Every row of x and of h is quantized with a scale of its own and the gates
-    have a definition of their own (`octavo.gates`), so that row i of a batch gives the same bits as row i alone, and a
+    are those of `octavo.functional`, so that row i of a batch gives the same bits as row i alone, and a
     sequence the same as its halves with the state handed on, on every CPU and with any number of threads. The layer is
     immutable; any number of threads may call it.
 

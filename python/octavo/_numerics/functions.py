@@ -146,13 +146,14 @@ def gelu(x: Floats) -> Floats:
     with np.errstate(all="ignore"):
         a = np.minimum(np.abs(x), _F(15))
         w = _F(1) / (a + _F(2.5))
-        ratio = _polynomial(_TAIL, (a - _F(2.5)) * w) * w
+        t = fma(_F(-5), w, _F(1))
+        ratio = fma(_polynomial(_TAIL[1::2], t * t), t, _polynomial(_TAIL[::2], t * t)) * w
         s = a * a
-        d = fma(a, a, -s)
+        d = fma(-a, a, s)
         mantissa, high, low = _exp_parts(_F(-0.5) * s)
-        tail = mantissa * fma(_F(-0.5) * d, ratio, ratio)
-        above = x * (_F(1) - (tail * high) * low)
-        below = ((np.where(x < -15, _F(-15), x) * tail) * high) * low
+        tail = (mantissa * fma(_F(0.5) * d, ratio, ratio)) * high
+        above = x * (_F(1) - tail * low)
+        below = (np.where(x < -15, _F(-15), x) * tail) * low
         return np.where(x < 0, below, above)
 
 
