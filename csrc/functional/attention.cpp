@@ -222,15 +222,17 @@ void attend_to_arrays(Attention a, const float* k, const float* v, std::int64_t 
   AlignedBuffer own;
   if (pooled == nullptr) own.reserve(bytes);
   float* const space = (pooled != nullptr ? *pooled : own).as<float>();
+  const auto keys_of = [&](std::int64_t i) { return space + i * a.kv_heads * head_elems; };
+  const auto values_of = [&](std::int64_t i) { return keys_of(i) + a.kv_heads * a.key_head_stride; };
   for (std::int64_t i = 0; i < count; ++i) {
-    a.sequences[i].keys = space + i * a.kv_heads * head_elems;
-    a.sequences[i].values = a.sequences[i].keys + a.kv_heads * a.key_head_stride;
+    a.sequences[i].keys = keys_of(i);
+    a.sequences[i].values = values_of(i);
   }
   const auto pack = [&](std::int64_t task) {
     const std::int64_t i = task / a.kv_heads, head = task % a.kv_heads, row = a.kv_heads * a.dim;
     const std::int64_t from = i * positions * row + head * a.dim;
-    float* const keys = const_cast<float*>(a.sequences[i].keys) + head * a.key_head_stride;
-    float* const values = const_cast<float*>(a.sequences[i].values) + head * a.value_head_stride;
+    float* const keys = keys_of(i) + head * a.key_head_stride;
+    float* const values = values_of(i) + head * a.value_head_stride;
     // What the products read beyond the last position and dimension is not used, but should be numbers.
     if (positions % kPanelColumns != 0)
       std::fill_n(keys + a.key_head_stride - kPanelColumns * a.dim, kPanelColumns * a.dim, 0.0F);
