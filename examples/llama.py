@@ -49,11 +49,15 @@ class Llama:
             layer = {name: block[name]["weight"] for name in ("attn_norm", "ffn_norm")}
             layer |= {name: matrix(*(block[part] for part in parts)).T for name, parts in JOINED.items()}
             self.layers.append(layer | {name: matrix(block[name]).T for name in ("attn_output", "ffn_down")})
-        get = {key.removeprefix("llama."): value for key, value in self.meta.items()}.get
-        self.context, self.eps = get("context_length"), get("attention.layer_norm_rms_epsilon")
-        self.heads, self.kv_heads = get("attention.head_count"), get("attention.head_count_kv")
-        self.size = get("embedding_length") // self.heads
-        self.cos, self.sin = F.rope_tables(self.context, self.size, base=get("rope.freq_base", 10000.0))
+        llama = {key.removeprefix("llama."): value for key, value in self.meta.items()}
+        if llama.get("rope.scaling.type", "none") != "none":
+            raise ValueError(f"{path}: scaled rotary positions are not known here: {llama['rope.scaling.type']!r}")
+        self.context, self.eps = llama["context_length"], llama["attention.layer_norm_rms_epsilon"]
+        self.heads = llama["attention.head_count"]
+        self.size = llama["embedding_length"] // self.heads
+        self.kv_heads = llama.get("attention.head_count_kv", self.heads)
+        turned = llama.get("rope.dimension_count", self.size)
+        self.cos, self.sin = F.rope_tables(self.context, turned, base=llama.get("rope.freq_base", 10000.0))
 
     def cache(self, length: int, sequences: int = 1) -> F.KVCache:
         if length > self.context:
@@ -133,6 +137,8 @@ def main() -> None:
         answers.end()
     except ImportError as error:
         sys.exit(f"error: {error.name} is needed: pip install 'octavo[llm]'")
+    except KeyError as error:
+        sys.exit(f"error: the file lacks {error}")
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:

@@ -33,7 +33,7 @@ step "octavo._core for aarch64"
 cmake -S . -B "$here/core" -G Ninja -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 \
   -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++ -DCMAKE_CXX_FLAGS="-isystem $root/usr/include" \
   -DSKBUILD_PROJECT_VERSION=0 -DPython_INCLUDE_DIR="$root/usr/include/python3.11" \
-  -Dpybind11_DIR="$(python3 -m pybind11 --cmakedir)" "${CMAKE_ARGS[@]}" >"$here/cmake.log" || { cat "$here/cmake.log"; exit 1; }
+  -Dpybind11_DIR="$(python3 -m pybind11 --cmakedir)" >"$here/cmake.log" || { cat "$here/cmake.log"; exit 1; }
 cmake --build "$here/core" >"$here/build.log" || { cat "$here/build.log"; exit 1; }
 rm -rf "$here/package"
 mkdir "$here/package"

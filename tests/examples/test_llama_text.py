@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("gguf", reason="gguf is not installed: octavo[gguf]")
@@ -105,6 +106,12 @@ def test_errors_are_one_line(path: Path, tmp_path: Path, monkeypatch: pytest.Mon
     assert "No such file" in str(run(monkeypatch, "--model", tmp_path / "none.gguf", "--prompt", "x"))
     other = tiny_llama.write(tmp_path / "other.gguf", architecture="gemma3")
     assert "got 'gemma3'" in str(run(monkeypatch, "--model", other, "--prompt", "x"))
+    oc.gguf.save({"w": np.ones(3)}, tmp_path / "part.gguf", metadata={"general.architecture": "llama"})
+    assert "part.gguf has tensors that this model does not know: w" in str(
+        run(monkeypatch, "--model", tmp_path / "part.gguf", "--digest")
+    )
+    oc.gguf.save({"output_norm": np.ones(3)}, tmp_path / "part.gguf", metadata={"general.architecture": "llama"})
+    assert run(monkeypatch, "--model", tmp_path / "part.gguf", "--digest") == "error: the file lacks 'token_embd'"
 
 
 def test_missing_library_is_named(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
