@@ -221,6 +221,13 @@ def bad(**options: Any) -> Any:
         (bad(calibration=SEEN[0]), TypeError, "calibration must be an iterable of batches"),
         (bad(validation=SEEN), ValueError, "must not share data, and batch 0 of calibration is batch 0 of validation"),
         (bad(validation=[HELD_OUT[0], SEEN[1].copy()]), ValueError, "batch 1 of calibration is batch 1 of validation"),
+        (
+            bad(
+                calibration=[("a b", SEEN[0])], validation=[("a b", SEEN[0].copy())], forward=lambda m, pair: m(pair[1])
+            ),
+            ValueError,
+            "batch 0 of calibration is batch 0 of validation",
+        ),
         (bad(max_drop=-0.1), ValueError, "max_drop must be 0 or more"),
         (bad(max_drop=float("nan")), ValueError, "max_drop must be 0 or more"),
         (bad(max_drop="1%"), TypeError, "max_drop must be a number"),

@@ -28,7 +28,6 @@ from octavo._analysis.tradeoff import FLOAT, Choice, assignment, steps
 from octavo._layers.linear import Layout
 from octavo._layers.matrix import QuantMatrix
 from octavo._models import walk as tree
-from octavo._models.containers import IMMUTABLE
 from octavo._quantize.batches import Forward, check_batches, run_model
 from octavo._quantize.measure import measured
 from octavo._quantize.select import Arrays, unwrapped
@@ -40,6 +39,8 @@ from octavo._util.caller import warn_caller
 __all__ = ["quantize_with_accuracy_control"]
 
 _Model = TypeVar("_Model")
+
+_PLAIN = (str, bytes, int, float, complex, type(None))  # equal where their values are
 
 
 def quantize_with_accuracy_control(
@@ -194,7 +195,7 @@ def _digest(batch: Any) -> Any:
         return tuple((key, _digest(value)) for key, value in batch.items())
     if isinstance(batch, np.ndarray) and batch.dtype != object:
         return batch.shape, hashlib.sha256(np.ascontiguousarray(batch).tobytes()).digest()
-    return batch if isinstance(batch, IMMUTABLE) else id(batch)
+    return batch if isinstance(batch, _PLAIN) else id(batch)
 
 
 def _fingerprint(targets: Sequence[Target], ways: Sequence[Candidate], minimize: str, baseline: float) -> str:
