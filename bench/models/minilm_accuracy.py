@@ -48,6 +48,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "int4 g64, gptq": {**INT4, "rounding": "gptq"},
     "int4 g64, gptq, awq": {**INT4, "rounding": "gptq", "smooth": "awq"},
     "int4 g64, gptq, zero points": {**INT4, "rounding": "gptq", "symmetric": False},
+    "int4 g64, gptq, zero points, int16": {**INT4, "rounding": "gptq", "symmetric": False, "activation": "int16"},
     "int4 g64, gptq, awq, zero points": {**INT4, "rounding": "gptq", "smooth": "awq", "symmetric": False},
 }
 CANDIDATES = [
