@@ -12,7 +12,8 @@ import pytest
 
 import octavo as oc
 from octavo._analysis import layer_losses
-from octavo._analysis.tradeoff import Choice, assignment, steps
+from octavo._analysis.control import _furthest
+from octavo._analysis.tradeoff import Choice, Step, assignment, steps
 from octavo._quantize.measure import Measured
 from reference import F, assert_same_bits
 
@@ -192,6 +193,18 @@ def test_steps_walk_the_convex_hull() -> None:
     path = steps({"x": ways, "y": [Choice("float", 2, 0), Choice("a", 1, 0.01)]})
     assert [(step.path, step.name) for step in path] == [("y", "a"), ("x", "b"), ("x", "c")]
     assert assignment(path, 2, ["x", "y"]) == {"x": "b", "y": "a"}
+
+
+def test_a_step_that_loses_too_much_is_left_out_and_the_search_goes_on() -> None:
+    path = [Step(layer, "int8", 0.1) for layer in "abcdefg"]
+    found: list[oc.Evaluation] = []
+
+    def evaluate(taken: Any) -> oc.Evaluation:
+        drop = sum(step.path in "cf" for step in taken)
+        return oc.Evaluation(len(taken), taken[-1], 0.0, 0, -drop, drop, fits=drop == 0)
+
+    assert [step.path for step in _furthest(path, evaluate, found, False)] == list("abdeg")
+    assert found[-1].fits
 
 
 def bad(**options: Any) -> Any:
