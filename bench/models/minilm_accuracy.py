@@ -52,12 +52,10 @@ WAYS: dict[str, dict[str, Any]] = {
     "int4 g64, gptq, awq, zero points": {**INT4, "rounding": "gptq", "smooth": "awq", "symmetric": False},
 }
 CANDIDATES = [
-    {"activation": "int16", "smooth": "awq"},
-    {
-        "dtype": "int4", "group_size": 32, "scale_dtype": "float16", "symmetric": False, "rounding": "gptq",
-        "activation": "int16", "smooth": "awq",
-    },
-]  # fmt: skip
+    {"activation": "int16"},
+    {"activation": "asymmetric", "smooth": "smoothquant"},
+    {**INT4, "group_size": 32, "scale_dtype": "float16", "symmetric": False, "rounding": "gptq"},
+]
 
 
 class Data:
