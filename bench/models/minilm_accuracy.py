@@ -28,12 +28,19 @@ from minilm_data import batches, docstrings, model_folder, tokenized
 
 import octavo as oc
 
-LAYERS = {name: layout for name, layout in minilm.WEIGHTS.items() if name != "words"}
+LAYERS: Any = {f"layers.{i}.{name}": "in_out" for i in range(6) for name in ("qkv", "out", "up", "down")}
 INT4 = {"dtype": "int4", "group_size": 64, "activation": "asymmetric"}
+# smooth: inputs of all layers but those whose names end as "plain" says; "int16": layers with such activations.
 WAYS: dict[str, dict[str, Any]] = {
     "int8": {"activation": "asymmetric"},
     "int8, smoothed": {"activation": "asymmetric", "smooth": "smoothquant"},
-    "int8, smoothed, int16 for down": {"activation": "asymmetric", "smooth": "smoothquant", "int16": "down"},
+    "int8, smoothed, int16 for two down": {
+        "activation": "asymmetric",
+        "smooth": "smoothquant",
+        "plain": "down",
+        "int16": ("1.down", "3.down"),
+    },
+    "int8, smoothed, int16 for all down": {"activation": "asymmetric", "smooth": "smoothquant", "int16": "down"},
     "int8, int16 activations": {"activation": "int16"},
     "int8, int16 activations, awq": {"activation": "int16", "smooth": "awq"},
     "int4 g64": {**INT4, "rounding": "search"},
@@ -41,15 +48,14 @@ WAYS: dict[str, dict[str, Any]] = {
     "int4 g64, gptq": {**INT4, "rounding": "gptq"},
     "int4 g64, gptq, awq": {**INT4, "rounding": "gptq", "smooth": "awq"},
     "int4 g64, gptq, zero points": {**INT4, "rounding": "gptq", "symmetric": False},
+    "int4 g64, gptq, zero points, int16": {**INT4, "rounding": "gptq", "symmetric": False, "activation": "int16"},
     "int4 g64, gptq, awq, zero points": {**INT4, "rounding": "gptq", "smooth": "awq", "symmetric": False},
 }
 CANDIDATES = [
-    {"activation": "int16", "smooth": "awq"},
-    {
-        "dtype": "int4", "group_size": 32, "scale_dtype": "float16", "symmetric": False, "rounding": "gptq",
-        "activation": "int16", "smooth": "awq",
-    },
-]  # fmt: skip
+    {"activation": "int16"},
+    {"activation": "asymmetric", "smooth": "smoothquant"},
+    {**INT4, "group_size": 32, "scale_dtype": "float16", "symmetric": False, "rounding": "gptq"},
+]
 
 
 class Data:
@@ -81,17 +87,18 @@ class Data:
         """The model quantized in one of WAYS; the embedding with the same groups."""
         options = dict(way)
         seen: dict[str, Any] = {"forward": minilm.embed}
-        smooth, finer = options.pop("smooth", None), options.pop("int16", None)
+        smooth, finer, plain = (options.pop(name, None) for name in ("smooth", "int16", "plain"))
         fine = {name: layout for name, layout in LAYERS.items() if finer and name.endswith(finer)}
         scales: Any = None
         if smooth is not None:
             own = {k: v for k, v in options.items() if k != "rounding"}
-            coarse = {name: layout for name, layout in LAYERS.items() if name not in fine}
+            left = {name for name in LAYERS if name in fine or (plain and name.endswith(plain))}
+            coarse = {name: layout for name, layout in LAYERS.items() if name not in left}
             found = oc.find_smoothing(self.params, self.calibration, arrays=coarse, method=smooth, **own, **seen)
             scales = found.scales
         if "dtype" in options:
             seen["calibration"] = self.calibration
-        arrays = {name: layout for name, layout in minilm.WEIGHTS.items() if name not in fine}
+        arrays = {"words": "out_in"} | {name: layout for name, layout in LAYERS.items() if name not in fine}
         model = oc.quantize_dynamic(self.params, arrays=arrays, pre_quant_scale=scales, **options, **seen)
         return oc.quantize_dynamic(model, arrays=fine, activation="int16") if fine else model
 
@@ -156,7 +163,7 @@ PEERS = {"onnxruntime": onnxruntime_product, "openvino": openvino_product}
 
 def with_products(params: dict[str, Any], make: Callable[[np.ndarray], Product]) -> dict[str, Any]:
     """The example's model with a product in the place of each matrix."""
-    names = {path.rpartition(".")[2] for path in LAYERS}
+    names = ("qkv", "out", "up", "down")
     layers = [{name: make(a) if name in names else a for name, a in layer.items()} for layer in params["layers"]]
     return params | {"layers": layers}
 

@@ -61,7 +61,8 @@ def errors(w: np.ndarray, seen: np.ndarray, other: np.ndarray) -> dict[str, floa
     def error(weight: np.ndarray, x: np.ndarray = other) -> float:
         return float(np.linalg.norm(x @ weight.T - exact) / size)
 
-    scale = oc.find_smoothing(oc.nn.Linear(w), [seen], method="awq", dtype="int4", **GROUPS).scales.get("")
+    linear = oc.nn.Linear
+    scale = oc.find_smoothing(linear(w), [seen], layers=linear, method="awq", dtype="int4", **GROUPS).scales.get("")
     found = {"search": error(oc.round_search(w, **GROUPS).dequantize())}
     statistics = oc.InputStatistics(w.shape[1])
     statistics.update(seen)

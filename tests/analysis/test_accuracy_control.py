@@ -12,7 +12,8 @@ import pytest
 
 import octavo as oc
 from octavo._analysis import layer_losses
-from octavo._analysis.tradeoff import Choice, assignment, steps
+from octavo._analysis.control import _furthest
+from octavo._analysis.tradeoff import Choice, Step, assignment, steps
 from octavo._quantize.measure import Measured
 from reference import F, assert_same_bits
 
@@ -194,6 +195,18 @@ def test_steps_walk_the_convex_hull() -> None:
     assert assignment(path, 2, ["x", "y"]) == {"x": "b", "y": "a"}
 
 
+def test_a_step_that_loses_too_much_is_left_out_and_the_search_goes_on() -> None:
+    path = [Step(layer, "int8", 0.1) for layer in "abcdefg"]
+    found: list[oc.Evaluation] = []
+
+    def evaluate(taken: Any) -> oc.Evaluation:
+        drop = sum(step.path in "cf" for step in taken)
+        return oc.Evaluation(len(taken), taken[-1], 0.0, 0, -drop, drop, fits=drop == 0)
+
+    assert [step.path for step in _furthest(path, evaluate, found, False)] == list("abdeg")
+    assert found[-1].fits
+
+
 def bad(**options: Any) -> Any:
     return lambda: oc.quantize_with_accuracy_control(
         options.pop("model", MODEL), options.pop("calibration", SEEN), options.pop("validation", HELD_OUT),
@@ -221,6 +234,13 @@ def bad(**options: Any) -> Any:
         (bad(calibration=SEEN[0]), TypeError, "calibration must be an iterable of batches"),
         (bad(validation=SEEN), ValueError, "must not share data, and batch 0 of calibration is batch 0 of validation"),
         (bad(validation=[HELD_OUT[0], SEEN[1].copy()]), ValueError, "batch 1 of calibration is batch 1 of validation"),
+        (
+            bad(
+                calibration=[("a b", SEEN[0])], validation=[("a b", SEEN[0].copy())], forward=lambda m, pair: m(pair[1])
+            ),
+            ValueError,
+            "batch 0 of calibration is batch 0 of validation",
+        ),
         (bad(max_drop=-0.1), ValueError, "max_drop must be 0 or more"),
         (bad(max_drop=float("nan")), ValueError, "max_drop must be 0 or more"),
         (bad(max_drop="1%"), TypeError, "max_drop must be a number"),

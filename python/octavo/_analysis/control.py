@@ -24,11 +24,10 @@ from octavo._analysis.control_report import AccuracyReport, Evaluation
 from octavo._analysis.control_state import State
 from octavo._analysis.layer_losses import float_bytes, linear_targets
 from octavo._analysis.scores import Metric, read_again, score
-from octavo._analysis.tradeoff import FLOAT, Choice, assignment, steps
+from octavo._analysis.tradeoff import FLOAT, Choice, Step, assignment, steps
 from octavo._layers.linear import Layout
 from octavo._layers.matrix import QuantMatrix
 from octavo._models import walk as tree
-from octavo._models.containers import IMMUTABLE
 from octavo._quantize.batches import Forward, check_batches, run_model
 from octavo._quantize.measure import measured
 from octavo._quantize.select import Arrays, unwrapped
@@ -40,6 +39,9 @@ from octavo._util.caller import warn_caller
 __all__ = ["quantize_with_accuracy_control"]
 
 _Model = TypeVar("_Model")
+
+_SKIPPED = 3  # layers whose next step loses too much, at most, before the search ends
+_PLAIN = (str, bytes, int, float, complex, type(None))  # equal where their values are
 
 
 def quantize_with_accuracy_control(
@@ -64,6 +66,7 @@ def quantize_with_accuracy_control(
 
     Each layer gets a candidate or stays in float. The layers' own errors on the calibration data rank what to quantize
     next; how far to go is found by bisection on the whole quantized model, whose metric on the validation data decides.
+    Up to three layers that lose too much there are left as they are, and the search goes on with the others.
 
     Args:
         model, layers, arrays, layout: as for `octavo.quantize_dynamic`. The model is left as it is.
@@ -133,30 +136,32 @@ def quantize_with_accuracy_control(
     targets = _reached(targets, inputs)
     search = _Search(whole, targets, ways, inputs, held_out, metric, forward, kept)
     choices = _choices(targets, ways, inputs, minimize, search, kept, progress)
-    path = steps(choices)
+    path, names = steps(choices), [target.path for target in targets]
 
-    def evaluate(count: int) -> Evaluation:
-        chosen = assignment(path, count, [target.path for target in targets])
+    def evaluate(steps_taken: Sequence[Step]) -> Evaluation:
+        chosen = assignment(steps_taken, len(steps_taken), names)
         found = search.score(chosen)
         lost = baseline - found if drop_type == "absolute" else (baseline - found) / abs(baseline)
         cost = sum(next(c.cost for c in choices[p] if c.name == name) for p, name in chosen.items())
         nbytes = sum(search.nbytes(target, chosen[target.path]) for target in targets)
-        return Evaluation(count, path[count - 1] if count else None, cost, nbytes, found, lost, lost <= max_drop)
+        return Evaluation(len(steps_taken), steps_taken[-1], cost, nbytes, found, lost, lost <= max_drop)
 
-    evaluations = {0: Evaluation(0, None, *search.float_costs(choices), baseline, 0.0, fits=True)}
-    best = _bisected(len(path), evaluate, evaluations, progress)
-    chosen = assignment(path, best, [target.path for target in targets])
+    evaluations = [Evaluation(0, None, *search.float_costs(choices), baseline, 0.0, fits=True)]
+    taken = _furthest(path, evaluate, evaluations, progress)
+    best = next((e for e in evaluations[::-1] if e.fits and e.steps == len(taken)), evaluations[0])
+    ordered = sorted(evaluations, key=lambda e: e.steps)  # stable: of as many steps, as they were tried
+    chosen = assignment(taken, len(taken), names)
     result = AccuracyReport(
-        evaluations=tuple(evaluations[count] for count in sorted(evaluations)),
+        evaluations=tuple(ordered),
         assignment={target.name: chosen[target.path] for target in targets},
         steps=len(path),
-        best=best,
+        best=next(place for place, e in enumerate(ordered) if e is best),
         baseline=baseline,
         max_drop=max_drop,
         drop_type=drop_type,
         minimize=minimize,
     )
-    if best == 0:
+    if not taken:
         warn_caller(result.nearest_text())
     if report is not None:
         report(result)
@@ -194,7 +199,7 @@ def _digest(batch: Any) -> Any:
         return tuple((key, _digest(value)) for key, value in batch.items())
     if isinstance(batch, np.ndarray) and batch.dtype != object:
         return batch.shape, hashlib.sha256(np.ascontiguousarray(batch).tobytes()).digest()
-    return batch if isinstance(batch, IMMUTABLE) else id(batch)
+    return batch if isinstance(batch, _PLAIN) else id(batch)
 
 
 def _fingerprint(targets: Sequence[Target], ways: Sequence[Candidate], minimize: str, baseline: float) -> str:
@@ -318,20 +323,32 @@ class _Search:
         return known
 
 
-def _bisected(
-    last: int, evaluate: Callable[[int], Evaluation], evaluations: dict[int, Evaluation], progress: bool
-) -> int:
-    """The number of steps after which the budget is met, and is not after the next that was tried."""
-    fits, beyond = 0, last + 1
-    tries = [last] if last else []  # the whole path first: often it is good enough
-    total = max(1, last).bit_length() + 1
-    for _ in shown(range(total), "searching", "model", progress):
-        count = tries.pop() if tries else (fits + beyond) // 2
-        if count in (fits, beyond) or beyond - fits <= 1:
+def _furthest(
+    path: list[Step],
+    evaluate: Callable[[Sequence[Step]], Evaluation],
+    evaluations: list[Evaluation],
+    progress: bool,
+) -> list[Step]:
+    """The steps to take. Where the next one loses too much, its layer stays as it is, and the others go on.
+
+    Args:
+        path: all steps, in order.
+        evaluate: measures the model after some steps.
+        evaluations: is given what was measured.
+        progress: whether to show a bar.
+    """
+    fits = 0
+    for _ in shown(range(1 + _SKIPPED), "searching", "round", progress):
+        beyond = len(path) + 1
+        count = len(path)  # all of them first: often that is good enough
+        while beyond - fits > 1:
+            evaluations.append(evaluate(path[:count]))
+            if evaluations[-1].fits:
+                fits = count
+            else:
+                beyond = count
+            count = (fits + beyond) // 2
+        if fits == len(path):
             break
-        evaluations[count] = evaluate(count)
-        if evaluations[count].fits:
-            fits = count
-        else:
-            beyond = count
-    return fits
+        path = path[:fits] + [step for step in path[fits:] if step.path != path[fits].path]
+    return path[:fits]

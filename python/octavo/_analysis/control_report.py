@@ -47,7 +47,7 @@ class AccuracyReport(Tabular):
         evaluations: an `Evaluation` each, by ascending steps.
         assignment: what each layer became: the name of a candidate, or "float".
         steps: of the whole path.
-        best: the steps of the model that was returned.
+        best: which of the evaluations is that of the model that was returned.
         baseline: the float model's metric.
         max_drop, drop_type, minimize: as they were asked for.
     """
@@ -64,7 +64,7 @@ class AccuracyReport(Tabular):
     @property
     def chosen(self) -> Evaluation:
         """That of the model that was returned."""
-        return next(e for e in self.evaluations if e.steps == self.best)
+        return self.evaluations[self.best]
 
     def _share(self, evaluation: Evaluation) -> float:
         whole = self.evaluations[0].cost
@@ -73,7 +73,7 @@ class AccuracyReport(Tabular):
     def _table(self) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
         cells = [
             (
-                f"{e.steps} of {self.steps}" + (" *" if e.steps == self.best else ""),
+                f"{e.steps} of {self.steps}" + (" *" if e is self.chosen else ""),
                 f"{e.nbytes:,}" if self.minimize == "bytes" else duration(e.cost),
                 f"{self._share(e):.1%}",
                 f"{e.metric:.6g}",
@@ -120,9 +120,10 @@ class AccuracyReport(Tabular):
         axis = one_axes(axes, (5.2, 3.2), path)
         shares = [100 * self._share(e) for e in self.evaluations]
         drops = [e.drop for e in self.evaluations]
-        axis.plot(shares, drops, color=GRID, lw=1, zorder=1)
+        order = sorted(range(len(shares)), key=lambda i: (shares[i], drops[i]))
+        axis.plot([shares[i] for i in order], [drops[i] for i in order], color=GRID, lw=1, zorder=1)
         colours = [GOOD if e.fits else BAD for e in self.evaluations]
-        sizes = [90 if e.steps == self.best else 30 for e in self.evaluations]
+        sizes = [90 if e is self.chosen else 30 for e in self.evaluations]
         axis.scatter(shares, drops, c=colours, s=sizes, zorder=2)
         axis.axhline(self.max_drop, color=GRID, lw=0.8, ls="--", zorder=0)
         axis.annotate(
