@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "bind/bindings.h"
+#include "bind/epilogue.h"
 #include "bind/layer_call.h"
 #include "gemm/gemm_grouped.h"
 
@@ -96,7 +97,7 @@ PackedLinearGrouped make_linear(const py::array& codes, const py::array& scale, 
                                 std::optional<py::array> minimum, std::optional<py::array> group_scale,
                                 std::optional<py::array> group_minimum, const std::optional<CArray<float>>& bias,
                                 std::int64_t group_k, std::int32_t bits, const std::string& activation,
-                                std::int64_t activation_group, bool relu) {
+                                std::int64_t activation_group, bool relu, const std::optional<std::string>& epilogue) {
   const Arrays arrays{
       codes, scale, std::move(zero_point), std::move(minimum), std::move(group_scale), std::move(group_minimum)};
   const GroupedView view = view_of(arrays, group_k, bits);
@@ -105,8 +106,9 @@ PackedLinearGrouped make_linear(const py::array& codes, const py::array& scale, 
   require(std::min(view.k, group_k == 0 ? view.k : group_k) <=
               max_exact_grouped_k(bits, view.is_signed, view.zero_point != nullptr, activations.asymmetric),
           "a group has too many columns for exact int32 sums");
+  const LayerFunction function = function_named(epilogue);
   const GilReleased released;
-  return PackedLinearGrouped(view, bias ? bias->data() : nullptr, {activations, relu});
+  return PackedLinearGrouped(view, bias ? bias->data() : nullptr, {activations, relu, function});
 }
 
 py::array empty_codes(const PackedLinearGrouped& self, std::int64_t rows, std::int64_t cols) {
@@ -168,7 +170,7 @@ void bind_grouped(py::module_& m) {
       .def(py::init(&make_linear), py::arg("codes"), py::arg("scale"), py::kw_only(), py::arg("zero_point").none(true),
            py::arg("minimum").none(true), py::arg("group_scale").none(true), py::arg("group_minimum").none(true),
            py::arg("bias").none(true), py::arg("group_k"), py::arg("bits"), py::arg("activation"),
-           py::arg("activation_group"), py::arg("relu"))
+           py::arg("activation_group"), py::arg("relu"), py::arg("epilogue").none(true) = py::none())
       .def_property_readonly("in_features", &Layer::k)
       .def_property_readonly("out_features", &Layer::n)
       .def_property_readonly("nbytes", &Layer::size_bytes)

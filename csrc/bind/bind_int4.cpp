@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "bind/bindings.h"
+#include "bind/epilogue.h"
 #include "bind/gil.h"
 #include "bind/layer_call.h"
 #include "gemm/gemm_int4.h"
@@ -27,7 +28,7 @@ bool all_int4(const CArray<std::int8_t>& values) {
 PackedLinearInt4 make_linear_int4(const CArray<std::int8_t>& weight, const py::array& scale,
                                   const std::optional<CArray<std::int8_t>>& zero_point,
                                   const std::optional<CArray<float>>& bias, std::int64_t group_k, bool asymmetric,
-                                  bool relu) {
+                                  bool relu, const std::optional<std::string>& epilogue) {
   require(weight.ndim() == 2, "weight must be 2-D");
   const std::int64_t n = weight.shape(0), k = weight.shape(1);
   require(group_k >= 0 && group_k % kInt4Half == 0, "group_k must be a multiple of 32, or 0 for one group");
@@ -48,8 +49,9 @@ PackedLinearInt4 make_linear_int4(const CArray<std::int8_t>& weight, const py::a
                       is_half ? static_cast<const std::uint16_t*>(scale.data()) : nullptr,
                       zero_point ? zero_point->data() : nullptr};
   const auto scheme = asymmetric ? ActivationScheme::kAsymmetric : ActivationScheme::kSymmetric;
+  const LayerFunction function = function_named(epilogue);
   const GilReleased released;
-  return PackedLinearInt4(view, bias ? bias->data() : nullptr, {scheme, relu});
+  return PackedLinearInt4(view, bias ? bias->data() : nullptr, {scheme, relu, function});
 }
 
 py::array_t<std::int8_t> int_repr(const PackedLinearInt4& self) {
@@ -95,7 +97,8 @@ void bind_int4(py::module_& m) {
   const auto metaclass = py::metaclass(reinterpret_cast<PyObject*>(&PyType_Type));
   py::class_<PackedLinearInt4>(m, "PackedLinearInt4", metaclass, py::is_final())
       .def(py::init(&make_linear_int4), py::arg("weight"), py::arg("scale"), py::arg("zero_point").none(true),
-           py::arg("bias").none(true), py::kw_only(), py::arg("group_k"), py::arg("asymmetric"), py::arg("relu"))
+           py::arg("bias").none(true), py::kw_only(), py::arg("group_k"), py::arg("asymmetric"), py::arg("relu"),
+           py::arg("epilogue").none(true) = py::none())
       .def_property_readonly("in_features", &PackedLinearInt4::k)
       .def_property_readonly("out_features", &PackedLinearInt4::n)
       .def_property_readonly("nbytes", &PackedLinearInt4::size_bytes)

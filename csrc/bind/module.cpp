@@ -14,6 +14,7 @@
 #include "base/arch.h"
 #include "base/thread_pool.h"
 #include "bind/bindings.h"
+#include "bind/epilogue.h"
 #include "bind/gil.h"
 #include "bind/layer_call.h"
 #include "gemm/gemm_int8.h"
@@ -29,7 +30,8 @@ bool is_byte_array(const py::array& a) {
 // ---- PackedLinear --------------------------------------------------------------------------------------------------
 
 PackedLinear make_linear(const CArray<std::int8_t>& weight, const CArray<float>& scale,
-                         const std::optional<CArray<float>>& bias, bool asymmetric, bool relu) {
+                         const std::optional<CArray<float>>& bias, bool asymmetric, bool relu,
+                         const std::optional<std::string>& epilogue) {
   require(weight.ndim() == 2, "weight must be 2-D");
   const std::int64_t n = weight.shape(0), k = weight.shape(1);
   require(scale.size() == n, "scale must have one element a row of weight");
@@ -37,8 +39,9 @@ PackedLinear make_linear(const CArray<std::int8_t>& weight, const CArray<float>&
   require(k <= max_exact_k(asymmetric, false), "weight has too many columns for exact int32 sums");
   const RhsView view{reinterpret_cast<const std::uint8_t*>(weight.data()), n, k, k, 1, false};
   const auto scheme = asymmetric ? ActivationScheme::kAsymmetric : ActivationScheme::kSymmetric;
+  const LayerFunction function = function_named(epilogue);
   const GilReleased released;
-  return PackedLinear(view, scale.data(), bias ? bias->data() : nullptr, {scheme, relu});
+  return PackedLinear(view, scale.data(), bias ? bias->data() : nullptr, {scheme, relu, function});
 }
 
 py::array_t<std::int8_t> int_repr(const PackedLinear& self) {
@@ -163,7 +166,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   const auto metaclass = py::metaclass(reinterpret_cast<PyObject*>(&PyType_Type));
   py::class_<PackedLinear>(m, "PackedLinear", metaclass, py::is_final())
       .def(py::init(&make_linear), py::arg("weight"), py::arg("scale"), py::arg("bias").none(true), py::kw_only(),
-           py::arg("asymmetric"), py::arg("relu"))
+           py::arg("asymmetric"), py::arg("relu"), py::arg("epilogue").none(true) = py::none())
       .def_property_readonly("in_features", [](const PackedLinear& self) { return self.weight().k(); })
       .def_property_readonly("out_features", [](const PackedLinear& self) { return self.weight().n(); })
       .def_property_readonly("nbytes", &PackedLinear::size_bytes)

@@ -17,6 +17,7 @@ class PackedLinear:
         *,
         asymmetric: bool,
         relu: bool,
+        epilogue: str | None = None,
     ) -> None: ...
     @property
     def in_features(self) -> int: ...
@@ -59,6 +60,7 @@ class PackedLinearInt4:
         group_k: int,
         asymmetric: bool,
         relu: bool,
+        epilogue: str | None = None,
     ) -> None: ...
     @property
     def in_features(self) -> int: ...
@@ -109,6 +111,7 @@ class PackedLinearGrouped:
         activation: str,
         activation_group: int,
         relu: bool,
+        epilogue: str | None = None,
     ) -> None: ...
     @property
     def in_features(self) -> int: ...

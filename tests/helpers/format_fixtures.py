@@ -109,7 +109,18 @@ def static_matrix_model() -> dict[str, Any]:
     return {"w": oc.QuantMatrix._made(layers[0], 1), "t": oc.QuantMatrix._made(layers[1], 0), "dynamic": dynamic}
 
 
-MODELS_V2 = {"grouped": grouped_model, "text": text_model, "static_matrix": static_matrix_model}
+def epilogue_model() -> dict[str, Any]:
+    made = oc.QuantLinear.from_quantized(integers(5, 7), powers(5), np.arange(5, dtype=F) / 4, epilogue="gelu")
+    weight = oc.GroupedWeight(integers(2, 5, -8, 7), powers(2).reshape(2, 1))
+    return {"int8": made, "int4": oc.QuantLinear.from_grouped(weight, epilogue="tanh")}
+
+
+MODELS_V2 = {
+    "epilogue": epilogue_model,
+    "grouped": grouped_model,
+    "text": text_model,
+    "static_matrix": static_matrix_model,
+}
 MODELS = {"int8": int8_model, "static": static_model, "int4": int4_model}
 
 

@@ -47,8 +47,8 @@ constexpr float kInt16Steps = 32639.0f;  // 127 * 256 + 127: h and l both reach 
 
 // Integers of a run of k with one scale. Multiplying by the inverse cannot leave the range of the symmetric forms; the
 // asymmetric one is clamped as integers, which agrees with clamping before rounding.
-[[gnu::always_inline]] inline float quantize_run(const float* x, std::int64_t n, const GroupedActivations& activations, std::int8_t* q,
-                          std::int64_t part_bytes, std::int32_t* zero_point) {
+[[gnu::always_inline]] inline float quantize_run(const float* x, std::int64_t n, const GroupedActivations& activations,
+                                                 std::int8_t* q, std::int64_t part_bytes, std::int32_t* zero_point) {
   if (n <= 0) return 1.0f;  // never; it lets GCC 12 know that the sizes below are not negative
   std::uint32_t max_abs_bits = 0;
   for (std::int64_t i = 0; i < n; ++i) {
@@ -147,9 +147,9 @@ void quantize_grouped_rows(const QuantizeGroupedLhs& task) {
     for (std::int64_t k0 = 0, a = 0; k0 < k; k0 += run, ++a) {
       const std::int64_t n = k - k0 < run ? k - k0 : run;
       // The most frequent length as a constant: loops of it become a few vector instructions.
-      const float scale =
-          n == kShortRun ? quantize_run(x + k0, kShortRun, task.activations, q + k0, lhs.part_bytes, &zero_point)
-                         : quantize_run(x + k0, n, task.activations, q + k0, lhs.part_bytes, &zero_point);
+      const float scale = n == kShortRun
+                              ? quantize_run(x + k0, kShortRun, task.activations, q + k0, lhs.part_bytes, &zero_point)
+                              : quantize_run(x + k0, n, task.activations, q + k0, lhs.part_bytes, &zero_point);
       put(row + lhs.scale_at, a, scale);
     }
     put(row + lhs.zero_at, 0, zero_point);

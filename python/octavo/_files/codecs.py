@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octavo._files.fields import Fields, LazyTensor, LazyTensors, Options, lazy, read_bias, read_shape
-from octavo._files.grouped import read_grouped, write_grouped
+from octavo._files.grouped import epilogue_option, read_epilogue, read_grouped, write_grouped
 from octavo._files.safetensors import Tensor, dtype_code
 from octavo._layers.arrays.quantized import QuantizedArray
 from octavo._layers.embedding import QuantEmbedding
@@ -33,7 +33,7 @@ __all__ = [
 ]  # fmt: skip
 
 # What a file may hold beyond version 1 of the format, by the names that its header lists.
-FEATURES = ("grouped", "static_matrix", "text")
+FEATURES = ("epilogue", "grouped", "static_matrix", "text")
 
 
 class Codec(NamedTuple):
@@ -88,7 +88,7 @@ def shared_parts(value: Any) -> tuple[Any, ...] | None:
     """
     if type(value) is not QuantLinear:
         return None
-    return id(value._packed), value.activation, value.relu, value._call_name
+    return id(value._packed), value.activation, value.epilogue, value._call_name
 
 
 def features_of(layers: Mapping[str, Options]) -> list[str]:
@@ -102,6 +102,7 @@ def features_of(layers: Mapping[str, Options]) -> list[str]:
 
     def wanted(options: Options) -> set[str]:
         own = {
+            "epilogue": "epilogue" in options,
             "grouped": options.get("dtype") == "grouped",
             "static_matrix": options.get("type") == QuantMatrix.__name__ and "input" in options,
             "text": options.get("type") == _TEXT,
@@ -257,7 +258,7 @@ def _write_quant_linear(layer: QuantLinear) -> tuple[Options, LazyTensors]:
         relu=layer.relu,
         call=layer._call_name,
     )
-    return options, _linear_parts(layer)
+    return options | epilogue_option(layer), _linear_parts(layer)
 
 
 def _read_quant_linear(fields: Fields) -> QuantLinear:
@@ -267,6 +268,7 @@ def _read_quant_linear(fields: Fields) -> QuantLinear:
     options = {
         "activation": fields.choice("activation", "symmetric", "asymmetric"),
         "relu": fields.option("relu", bool),
+        "epilogue": read_epilogue(fields),
         "call": fields.option("call", str),
     }
     if dtype == "int4":
@@ -347,8 +349,8 @@ def _write_matrix(matrix: QuantMatrix) -> tuple[Options, LazyTensors]:
 def _read_matrix(fields: Fields) -> QuantMatrix:
     axis = fields.choice("axis", 0, 1)
     layer = _read_static(fields) if "input" in fields.options else _read_quant_linear(fields)
-    if layer.relu or layer.bias is not None:
-        raise ValueError("a QuantMatrix has neither a bias nor a ReLU: relu and bias must be false")
+    if layer.epilogue is not None or layer.bias is not None:
+        raise ValueError("a QuantMatrix has neither a bias nor an epilogue: relu and bias must be false")
     return QuantMatrix._made(layer, axis)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from octavo._layers.described import Described
+from octavo._layers.epilogue import Epilogue, as_epilogue
 from octavo._layers.packing import check_weight_shape, empty_result
 from octavo._layers.weights import ActivationScheme, Packed, Weights, from_state, outputs_of, pack
 from octavo._numerics.checks import as_activations, as_bias, check_group_size, is_int4
@@ -62,6 +63,9 @@ class QuantLinear(Described):
             weights' group_size; None: one scale a row. What else these two options ask of the weights is listed under
             `from_grouped`.
         relu: apply ReLU to the result, in the same pass: NaN stays NaN, y > 0 stays, all else is +0.
+        epilogue: what the result goes through in the same call: "relu" (as relu=True), "gelu" (by erf), "gelu_tanh",
+            "silu", "sigmoid" or "tanh". The same bits as the function of `octavo.functional` on the plain layer's
+            result; float16 and float64 results are rounded to behind it.
         call: name of a method that calls the layer, besides ``__call__`` and ``forward``.
 
     Raises:
@@ -88,7 +92,7 @@ class QuantLinear(Described):
         QuantLinear(256 -> 3, int4, group_size=64, activation=symmetric, bias)
     """
 
-    __slots__ = ("__weakref__", "_activation", "_call_name", "_packed", "_relu", "_weights")
+    __slots__ = ("__weakref__", "_activation", "_call_name", "_epilogue", "_packed", "_weights")
 
     _weights: Weights
     _packed: Packed  # that of _weights: one step less for each call
@@ -106,6 +110,7 @@ class QuantLinear(Described):
         activation: ActivationScheme = "symmetric",
         activation_group: int | None = None,
         relu: bool = False,
+        epilogue: Epilogue | None = None,
         call: str = "forward",
     ) -> None:
         w = as_real(weight, "weight")
@@ -115,11 +120,16 @@ class QuantLinear(Described):
             grouped = _ROUNDERS[rounding or "search"](
                 w, group_size=group_size, symmetric=symmetric, scale_dtype=scale_dtype
             )
-            self._set(grouped, bias, activation=activation, activation_group=activation_group, relu=relu, call=call)
+            self._set(
+                grouped, bias, activation=activation, activation_group=activation_group,
+                epilogue=as_epilogue(epilogue, relu), call=call,
+            )  # fmt: skip
             return
         check_weight_shape(w, activation)
-        q = quantize_weight(w)
-        self._set(q, bias, activation=activation, activation_group=activation_group, relu=relu, call=call)
+        self._set(
+            quantize_weight(w), bias, activation=activation, activation_group=activation_group,
+            epilogue=as_epilogue(epilogue, relu), call=call,
+        )  # fmt: skip
 
     @classmethod
     def from_quantized(
@@ -131,6 +141,7 @@ class QuantLinear(Described):
         activation: ActivationScheme = "symmetric",
         activation_group: int | None = None,
         relu: bool = False,
+        epilogue: Epilogue | None = None,
         call: str = "forward",
     ) -> QuantLinear:
         """A layer from weights that are int8 already: W[n, k] = weight[n, k] * scale[n].
@@ -138,7 +149,7 @@ class QuantLinear(Described):
         Args:
             weight: int8 (out_features, in_features); every value is exact, -128 included.
             scale: (out_features,) float32, positive and finite, or one number for all.
-            bias, activation, activation_group, relu, call: as for ``QuantLinear``.
+            bias, activation, activation_group, relu, epilogue, call: as for ``QuantLinear``.
 
         Raises:
             TypeError: weight is not an int8 array.
@@ -152,7 +163,10 @@ class QuantLinear(Described):
         """
         layer = cls.__new__(cls)
         q, s_w = int8_weight(weight, scale, activation, remedy="QuantLinear(weight) quantizes floats")
-        layer._set((q, s_w), bias, activation=activation, activation_group=activation_group, relu=relu, call=call)
+        layer._set(
+            (q, s_w), bias, activation=activation, activation_group=activation_group,
+            epilogue=as_epilogue(epilogue, relu), call=call,
+        )  # fmt: skip
         return layer
 
     @classmethod
@@ -164,6 +178,7 @@ class QuantLinear(Described):
         activation: ActivationScheme = "symmetric",
         activation_group: int | None = None,
         relu: bool = False,
+        epilogue: Epilogue | None = None,
         call: str = "forward",
     ) -> QuantLinear:
         """A layer from weights that are integers in groups already.
@@ -171,7 +186,7 @@ class QuantLinear(Described):
         Args:
             weight: a `GroupedWeight`, as the functions of `octavo.rounding` give it, or `GroupedCodes`, as files hold
                 weights: codes of 4 or 8 bits in groups with scales, minima, zero points or two levels of scales.
-            bias, activation, activation_group, relu, call: as for ``QuantLinear``.
+            bias, activation, activation_group, relu, epilogue, call: as for ``QuantLinear``.
 
         Raises:
             TypeError: weight is neither of the two.
@@ -198,7 +213,10 @@ class QuantLinear(Described):
                 'QuantLinear(weight, dtype="int4") quantizes floats'
             )
         layer = cls.__new__(cls)
-        layer._set(weight, bias, activation=activation, activation_group=activation_group, relu=relu, call=call)
+        layer._set(
+            weight, bias, activation=activation, activation_group=activation_group,
+            epilogue=as_epilogue(epilogue, relu), call=call,
+        )  # fmt: skip
         return layer
 
     @classmethod
@@ -239,7 +257,7 @@ class QuantLinear(Described):
         *,
         activation: ActivationScheme,
         activation_group: int | None = None,
-        relu: bool,
+        epilogue: Epilogue | None = None,
         call: str,
     ) -> None:
         if not call.isidentifier():
@@ -250,11 +268,11 @@ class QuantLinear(Described):
             as_bias(bias, outputs),
             activation=activation,
             activation_group=activation_group,
-            relu=bool(relu),
+            epilogue=epilogue,
         )
         self._packed = self._weights.packed
         self._activation: ActivationScheme = activation
-        self._relu = bool(relu)
+        self._epilogue = epilogue
         self._call_name = call
 
     def __call__(self, x: ArrayLike, out: NDArray[Any] | None = None) -> NDArray[Any]:
@@ -356,7 +374,12 @@ class QuantLinear(Described):
     @property
     def relu(self) -> bool:
         """Whether the result goes through ReLU."""
-        return self._relu
+        return self._epilogue == "relu"
+
+    @property
+    def epilogue(self) -> Epilogue | None:
+        """What the result goes through: "relu", "gelu", "gelu_tanh", "sigmoid", "silu", "tanh" or None."""
+        return self._epilogue
 
     def int_repr(self) -> NDArray[Any]:
         """The integer weights q_w (out, in), unpacked: a new array, uint8 of grouped codes that are unsigned."""
@@ -420,7 +443,8 @@ class QuantLinear(Described):
             **self._weights.options(),
             "activation": self._activation,
             "bias": self._packed.bias() is not None,
-            "relu": self._relu,
+            "relu": self.relu,
+            "epilogue": None if self.relu else self._epilogue,
         }
 
     def __deepcopy__(self, memo: dict[int, Any]) -> QuantLinear:
@@ -434,12 +458,13 @@ class QuantLinear(Described):
 
     def _state(self) -> dict[str, Any]:
         """All that the layer is, in arrays and plain values: canonical integers, four-bit ones two a byte."""
-        return self._weights.state() | {
+        state = self._weights.state() | {
             "bias": self._packed.bias(),
             "activation": self._activation,
-            "relu": self._relu,
+            "relu": self.relu,
             "call": self._call_name,
         }
+        return state if self._epilogue is None or self.relu else state | {"epilogue": self._epilogue}
 
 
 @pickled

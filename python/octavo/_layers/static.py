@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from octavo._layers.arrays.quantized import QuantizedArray, kernel_numbers
+from octavo._layers.epilogue import as_epilogue
 from octavo._layers.linear import QuantLinear, int8_weight
 from octavo._layers.packing import empty_result, no_result
 from octavo._numerics.checks import as_activations
@@ -80,7 +81,7 @@ class StaticQuantLinear(QuantLinear):
         with np.errstate(all="ignore"):
             if not np.isfinite(input.scale * s_w).all():
                 raise ValueError(f"input scale {input.scale} times the largest weight scale {s_w.max()} is infinite")
-        self._set((q, s_w), bias, activation="asymmetric", relu=relu, call=call)
+        self._set((q, s_w), bias, activation="asymmetric", epilogue=as_epilogue(None, relu), call=call)
         self._input, self._output, self._name = input, output, str(name)
         self._folded = self._label() if folded else None
         self._input_numbers = kernel_numbers(input)
@@ -204,7 +205,7 @@ class StaticQuantLinear(QuantLinear):
 
     def _options(self) -> dict[str, Any]:
         output = "float32" if self._output is None else _short(self._output)
-        bias, relu = self._packed.bias() is not None, self._relu
+        bias, relu = self._packed.bias() is not None, self.relu
         return {"input": _short(self._input), "output": output, "bias": bias, "relu": relu}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> QuantLinear:
@@ -224,7 +225,7 @@ class StaticQuantLinear(QuantLinear):
             "bias": self._packed.bias(),
             "input": self._input,
             "output": self._output,
-            "relu": self._relu,
+            "relu": self.relu,
             "folded": self._folded is not None,
             "name": self._name,
             "call": self._call_name,

@@ -16,9 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octavo import _core
+from octavo._layers.epilogue import Epilogue
 from octavo._layers.packing import (
     pack_grouped,
     pack_int8,
+    packed_epilogue,
     scale_dtype,
     weight_columns,
     weight_rows,
@@ -311,7 +313,7 @@ def pack(
     *,
     activation: ActivationScheme,
     activation_group: int | None,
-    relu: bool,
+    epilogue: Epilogue | None = None,
 ) -> Weights:
     """Packs weights for the kernels: (q, scale) of int8 weights, int4 groups, or any grouped codes.
 
@@ -322,17 +324,21 @@ def pack(
     if isinstance(weight, tuple):
         q, scale = weight
         if plain:
-            return Int8Weights(pack_int8(q, scale, bias, activation, relu=relu))
+            return Int8Weights(pack_int8(q, scale, bias, activation, epilogue))
         weight = GroupedCodes(np.ascontiguousarray(q), np.ascontiguousarray(scale[:, None], np.float32))
     if isinstance(weight, GroupedWeight):
         if plain:
-            return Int4Weights(pack_grouped(weight, bias, activation, relu=relu), weight.group_size)
+            return Int4Weights(pack_grouped(weight, bias, activation, epilogue), weight.group_size)
         weight = as_codes(weight)
-    return _pack_codes(weight, bias, activation, activation_group, relu)
+    return _pack_codes(weight, bias, activation, activation_group, epilogue)
 
 
 def _pack_codes(
-    w: GroupedCodes, bias: Floats | None, activation: ActivationScheme, activation_group: int | None, relu: bool
+    w: GroupedCodes,
+    bias: Floats | None,
+    activation: ActivationScheme,
+    activation_group: int | None,
+    epilogue: Epilogue | None,
 ) -> GroupedWeights:
     check_combination(w, activation, activation_group)
     signed, size = w.codes.dtype == np.int8, w.group_size or w.shape[1]
@@ -358,6 +364,6 @@ def _pack_codes(
         bits=w.bits,
         activation=activation,
         activation_group=activation_group or 0,
-        relu=relu,
+        **packed_epilogue(epilogue),
     )
     return GroupedWeights(packed, w.bits, w.group_size, activation_group)

@@ -57,6 +57,7 @@ class _Options(TypedDict, total=False):
     progress: bool
     rounding_report: Callable[[RoundingErrors], object] | None
     activation: ActivationScheme
+    activation_group: int | None
     inplace: bool
     check: bool
 
@@ -108,6 +109,7 @@ def quantize_dynamic(
     progress: bool = False,
     rounding_report: Callable[[RoundingErrors], object] | None = None,
     activation: ActivationScheme = "symmetric",
+    activation_group: int | None = None,
     inplace: bool = False,
     check: bool = True,
 ) -> Any:
@@ -155,6 +157,8 @@ def quantize_dynamic(
             ways.
         activation: how `QuantLinear` quantizes its input: "symmetric", "asymmetric" or, for layers and arrays that are
             not recurrent, "int16".
+        activation_group: inputs of a row that share a scale, as for `QuantLinear`: with dtype="int4" a multiple of
+            group_size. Recurrent layers have one scale a row all the same, and so have int8 weights beside int4 ones.
         inplace: change the model itself, after every replacement has been built. Otherwise the model is copied with
             copy.deepcopy; the layers' float weights are not copied.
         check: send a random row and its negative through each float layer and compare with activation(x W^T + b). The
@@ -194,7 +198,7 @@ def quantize_dynamic(
     """
     options = WeightOptions(
         dtypes=as_dtypes(dtype), group_size=group_size, symmetric=symmetric, scale_dtype=scale_dtype,
-        rounding=rounding, activation=activation,
+        rounding=rounding, activation=activation, activation_group=activation_group,
     )  # fmt: skip
     batches = Calibration.of(options, calibration, forward, progress, rounding_report)
     measuring = Measuring(min_speedup=min_speedup, batch_size=batch_size)
@@ -302,11 +306,14 @@ def _built(target: Target, arguments: dict[str, Any], rounded: Mapping[int, Grou
     """What takes the place of a layer or array."""
     try:
         if target.counterpart is not None:  # octavo's own class, by exact type: what it computes is known
+            if target.counterpart is not QuantLinear:
+                arguments = {name: value for name, value in arguments.items() if name != "activation_group"}
             return target.counterpart.from_float(target.original, **arguments)
-        grouped, activation = rounded.get(id(target.original)), arguments["activation"]
+        grouped = rounded.get(id(target.original))
+        activations: dict[str, Any] = {n: arguments[n] for n in ("activation", "activation_group") if n in arguments}
         if target.spec is None:
             if grouped is not None:
-                return QuantMatrix.from_grouped(grouped, axis=target.axis or 0, activation=activation)
+                return QuantMatrix.from_grouped(grouped, axis=target.axis or 0, **activations)
             return QuantMatrix(target.original, axis=target.axis or 0, **arguments)
         spec = target.spec
         weight, bias = read_layer(target.original, spec)
@@ -314,7 +321,7 @@ def _built(target: Target, arguments: dict[str, Any], rounded: Mapping[int, Grou
             "relu": spec.activation == "relu", "call": "forward" if spec.call == "__call__" else spec.call,
         }  # fmt: skip
         if grouped is not None:
-            new = QuantLinear.from_grouped(grouped, bias, activation=activation, **own)
+            new = QuantLinear.from_grouped(grouped, bias, **activations, **own)
         else:
             new = QuantLinear(weight, bias, **own, **arguments)
     except (TypeError, ValueError) as error:
