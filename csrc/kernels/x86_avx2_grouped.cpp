@@ -9,8 +9,9 @@
 // are multiplied one after the other, and VPMADDWD weighs the high ones with 16. That is exact for every code and
 // activation, -128 included, and takes as long as widening both to int16 would.
 //
-// A tile is 3 rows by 1 panel: 6 int16 accumulators, 2 rhs, the lhs and a product; the int32 sums and the floats are
-// touched once in 32 k.
+// The common forms have tiles of 4 rows by 1 panel (grouped_fused.h): 8 int16 accumulators, 2 rhs, the lhs and a
+// product; their sums become floats once in 32 k. Two levels, offsets of groups, groups of 16 and rows with zero points
+// have the loops of grouped_frame.h, 3 rows by 1 panel.
 #include <immintrin.h>
 
 #include <cstdint>
