@@ -11,6 +11,7 @@ billions of multiply-adds a second. Answers are checked first, against the dequa
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -23,6 +24,7 @@ from octavo._util.tables import table
 from octavo._util.timing import interleaved
 
 F = np.float32
+FAR_BYTES = 64_000_000  # more than a core's share of the caches
 # bits, signed, group, minima, two levels: as each type is held
 FORMS = {
     "Q4_0": (4, True, 32, False, False),
@@ -60,9 +62,9 @@ def codes_of(form: str, n: int, k: int) -> GroupedCodes:
     )
 
 
-def in_turn(layer: oc.QuantLinear, x: Any, copies: int) -> Callable[[], Any]:
-    """A call of the next of so many copies."""
-    following = itertools.cycle([layer] + [layer.copy() for _ in range(copies - 1)])
+def in_turn(make: Callable[[], oc.QuantLinear], x: Any, copies: int) -> Callable[[], Any]:
+    """A call of the next of so many layers."""
+    following = itertools.cycle([make() for _ in range(copies)])
     return lambda: next(following)(x)
 
 
@@ -83,6 +85,10 @@ def main() -> None:
         m, k, n = (int(size) for size in shape.split("x"))
         x = np.random.default_rng(1).standard_normal((m, k), dtype=F)
         contenders: dict[str, Callable[[], Any]] = {}
+
+        def copies(size: int, few: bool = m <= 8) -> int:
+            return FAR_BYTES // size + 1 if few and not args.near else 1
+
         sizes = {}
         for form in args.forms:
             if k % (256 if FORMS[form][-1] else 32):
@@ -94,25 +100,26 @@ def main() -> None:
                 layer = oc.QuantLinear.from_grouped(w, **options)
                 assert np.sqrt(np.mean((layer(x) - expected) ** 2)) < 0.02 * expected.std(), (form, name)
                 sizes[f"{form} {name}"] = layer.nbytes
-                copies = 1 if args.near or m > 8 else max(1, 64_000_000 // layer.nbytes)
-                contenders[f"{form} {name}"] = in_turn(layer, x, copies)
-        int8 = oc.QuantLinear(np.random.default_rng(2).standard_normal((n, k), dtype=F))
-        sizes["int8 a channel"] = int8.nbytes
-        contenders["int8 a channel"] = in_turn(int8, x, 1 if args.near or m > 8 else max(1, 64_000_000 // int8.nbytes))
-        stretch = np.ones((1 if args.near else max(1, 64_000_000 // int8.nbytes), int8.nbytes // 8), np.uint64)
+                make = functools.partial(oc.QuantLinear.from_grouped, w, **options)
+                contenders[f"{form} {name}"] = in_turn(make, x, copies(layer.nbytes))
+        floats = np.random.default_rng(2).standard_normal((n, k), dtype=F)
+        sizes["int8 a channel"] = nbytes = oc.QuantLinear(floats).nbytes
+        contenders["int8 a channel"] = in_turn(functools.partial(oc.QuantLinear, floats), x, copies(nbytes))
+        stretch = np.ones((1 if args.near else FAR_BYTES // nbytes + 1, nbytes // 8), np.uint64)
         lines = itertools.cycle(stretch)
         timings = interleaved(
             contenders | {"reading": lambda lines=lines: next(lines).sum()},
             rounds=args.rounds,
             round_seconds=args.seconds,
         )
-        rate = int8.nbytes / timings["reading"].median
+        rate = nbytes / timings["reading"].median
         for name in contenders:
             t = timings[name]
             rows.append(
                 (
-                    shape, name, f"{1e6 * t.median:.1f}", f"{100 * t.spread:.0f} %", f"{sizes[name] / t.median / 1e9:.1f}",
-                    f"{100 * sizes[name] / rate / t.median:.0f} %", f"{1e-9 * m * k * n / t.median:.1f}",
+                    shape, name, f"{1e6 * t.median:.1f}", f"{100 * t.spread:.0f} %",
+                    f"{sizes[name] / t.median / 1e9:.1f}", f"{100 * sizes[name] / rate / t.median:.0f} %",
+                    f"{1e-9 * m * k * n / t.median:.1f}",
                 )
             )  # fmt: skip
     print(table(("M x K x N", "weights", "us", "spread", "GB/s", "of reading", "GMAC/s"), rows))

@@ -208,6 +208,36 @@ LOOP(fma_256, FOR_12(FMA_256))
 STEPS(avx2_step_pairs, ROW_IN_PAIRS)
 STEPS(avx2_step_single, ROW_ONE_BY_ONE)
 
+// Steps of the avx2 kernel for grouped codes, 32 k of 4 rows by 16 columns, from L1: 8 lines of nibbles, and then for
+// each of the 8 sums what turns it into floats with a scale, a minimum and a scale of the activations.
+#define FOR_8(f) f(0) f(1) f(2) f(3) f(4) f(5) f(6) f(7)
+#define NIBBLE_ROW(r, first, second)                            \
+  "vpbroadcastd " #r                                            \
+  "*32(%1), %%ymm10\n\tvpmaddubsw %%ymm10, %%ymm8, %%ymm11\n\t" \
+  "vpaddw %%ymm11, %%ymm" #first ", %%ymm" #first               \
+  "\n\tvpmaddubsw %%ymm10, %%ymm9, %%ymm11\n\t"                 \
+  "vpaddw %%ymm11, %%ymm" #second ", %%ymm" #second "\n\t"
+#define NIBBLE_LINE(i)                                                                                      \
+  "vpand " #i "*64(%0), %%ymm13, %%ymm8\n\tvpand " #i "*64+32(%0), %%ymm13, %%ymm9\n\t" NIBBLE_ROW(0, 0, 1) \
+      NIBBLE_ROW(1, 2, 3) NIBBLE_ROW(2, 4, 5) NIBBLE_ROW(3, 6, 7)
+#define NIBBLE_FLUSH(r)                                                                                       \
+  "vpmaddwd %%ymm14, %%ymm" #r                                                                                \
+  ", %%ymm8\n\tvcvtdq2ps %%ymm8, %%ymm8\n\tvfmadd132ps %%ymm12, %%ymm15, %%ymm8\n\t"                          \
+  "vfmadd231ps %%ymm12, %%ymm15, %%ymm8\n\tvfmadd213ps " #r "*32(%2), %%ymm12, %%ymm8\n\tvmovaps %%ymm8, " #r \
+  "*32(%2)\n\tvpxor %%xmm" #r ", %%xmm" #r ", %%xmm" #r "\n\t"
+#define GROUPED_STEPS(name, body)                                                                  \
+  void name(int, std::int64_t steps) {                                                             \
+    alignas(64) static const std::array<std::uint8_t, 512> lines{}, lhs{};                         \
+    alignas(64) std::array<float, 64> sums{};                                                      \
+    __asm__ volatile("vzeroall" : : : CLOBBERED);                                                  \
+    for (std::int64_t i = 0; i < steps; ++i) {                                                     \
+      __asm__ volatile(body : : "r"(lines.data()), "r"(lhs.data()), "r"(sums.data()) : CLOBBERED); \
+    }                                                                                              \
+    __asm__ volatile("vzeroupper" : : : CLOBBERED);                                                \
+  }
+GROUPED_STEPS(nibble_step, FOR_8(NIBBLE_LINE))
+GROUPED_STEPS(nibble_step_flushed, FOR_8(NIBBLE_LINE) FOR_8(NIBBLE_FLUSH))
+
 // 2 by 2 tiles of 16 rows by 64 bytes: tiles 0 to 3 sum, 4 and 5 times 6 and 7.
 struct alignas(64) TileConfig {
   std::uint8_t palette = 1, start_row = 0, reserved[14] = {};
@@ -240,6 +270,8 @@ void measure_arithmetic(const Features& f, int threads) {
   if (f.avx2) measure("VPMADDWD + VPADDD 256", 12 * 16 * 2, madd);
   if (f.avx2) measure("avx2 kernel's step, lines in pairs", 9 * 8 * 8 * 2, avx2_step_pairs);
   if (f.avx2) measure("avx2 kernel's step, lines one by one", 9 * 8 * 8 * 2, avx2_step_single);
+  if (f.avx2) measure("avx2 grouped step, nibbles", 4 * 16 * 32 * 2, nibble_step);
+  if (f.avx2 && f.fma) measure("avx2 grouped step, with the flush", 4 * 16 * 32 * 2, nibble_step_flushed);
   if (f.avx512) measure("float32 FMA 512", 24 * 16 * 2, fma_512);
   if (f.fma) measure("float32 FMA 256", 12 * 8 * 2, fma_256);
 }

@@ -14,6 +14,7 @@
 #include "base/arch.h"
 #include "base/thread_pool.h"
 #include "bind/bindings.h"
+#include "bind/epilogue.h"
 #include "bind/gil.h"
 #include "bind/image_call.h"
 #include "bind/layer_call.h"
@@ -31,7 +32,8 @@ bool is_byte_array(const py::array& a) {
 
 PackedLinear make_linear(const CArray<std::int8_t>& weight, const CArray<float>& scale,
                          const std::optional<CArray<float>>& bias, bool asymmetric, bool relu,
-                         const std::optional<CArray<float>>& input_factor) {
+                         const std::optional<CArray<float>>& input_factor,
+             const std::optional<std::string>& epilogue) {
   require(weight.ndim() == 2, "weight must be 2-D");
   const std::int64_t n = weight.shape(0), k = weight.shape(1);
   require(scale.size() == n, "scale must have one element a row of weight");
@@ -39,22 +41,25 @@ PackedLinear make_linear(const CArray<std::int8_t>& weight, const CArray<float>&
   require(k <= max_exact_k(asymmetric, false), "weight has too many columns for exact int32 sums");
   const RhsView view{reinterpret_cast<const std::uint8_t*>(weight.data()), n, k, k, 1, false};
   const auto scheme = asymmetric ? ActivationScheme::kAsymmetric : ActivationScheme::kSymmetric;
+  const LayerFunction function = function_named(epilogue);
   const float* factors = checked_factors(input_factor, k);
   const GilReleased released;
-  return PackedLinear(view, scale.data(), bias ? bias->data() : nullptr, {scheme, relu}, factors);
+  return PackedLinear(view, scale.data(), bias ? bias->data() : nullptr, {scheme, relu, function}, factors);
 }
 
 py::object linear_from_image(const py::array& image, const std::string& family, std::int64_t n, std::int64_t k,
                              bool bias, bool asymmetric, bool relu, bool borrow,
-                             const std::optional<CArray<float>>& input_factor) {
+                             const std::optional<CArray<float>>& input_factor,
+             const std::optional<std::string>& epilogue) {
   require_sizes(n, k);
   require(k <= max_exact_k(asymmetric, false), "weight has too many columns for exact int32 sums");
   const auto scheme = asymmetric ? ActivationScheme::kAsymmetric : ActivationScheme::kSymmetric;
   const PanelShape panels = family_of(family).shape;
+  const LayerFunction function = function_named(epilogue);
   const float* factors = checked_factors(input_factor, k);
   return from_image(image, PackedLinear::image_bytes(n, k, bias, panels), panels, borrow,
                     [&](Image memory, PanelShape shape) {
-                      return PackedLinear(std::move(memory), n, k, bias, {scheme, relu}, shape, factors);
+                      return PackedLinear(std::move(memory), n, k, bias, {scheme, relu, function}, shape, factors);
                     });
 }
 
@@ -181,10 +186,12 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   const auto metaclass = py::metaclass(reinterpret_cast<PyObject*>(&PyType_Type));
   py::class_<PackedLinear>(m, "PackedLinear", metaclass, py::is_final())
       .def(py::init(&make_linear), py::arg("weight"), py::arg("scale"), py::arg("bias").none(true), py::kw_only(),
-           py::arg("asymmetric"), py::arg("relu"), py::arg("input_factor").none(true) = py::none())
+           py::arg("asymmetric"), py::arg("relu"), py::arg("input_factor").none(true) = py::none(),
+                  py::arg("epilogue").none(true) = py::none())
       .def_static("from_image", &linear_from_image, py::arg("image"), py::kw_only(), py::arg("family"),
                   py::arg("out_features"), py::arg("in_features"), py::arg("bias"), py::arg("asymmetric"),
-                  py::arg("relu"), py::arg("borrow"), py::arg("input_factor").none(true) = py::none())
+                  py::arg("relu"), py::arg("borrow"), py::arg("input_factor").none(true) = py::none(),
+                  py::arg("epilogue").none(true) = py::none())
       .def("image", &image_for<PackedLinear>, py::arg("family"))
       .def_property_readonly("is_borrowed", [](const PackedLinear& self) { return self.image().is_borrowed(); })
       .def_property_readonly("in_features", [](const PackedLinear& self) { return self.weight().k(); })

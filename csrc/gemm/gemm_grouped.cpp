@@ -57,6 +57,7 @@ class GroupedProduct final : public Product {
     task.dst = call_.y + block.row0 * call_.y_stride + columns.first;
     task.dst_stride = call_.y_stride;
     kernel_.gemm(task);
+    apply_function(layer_.options().function, task.dst, task.rows, task.cols, task.dst_stride);
   }
 
  private:
@@ -102,7 +103,7 @@ void PackedLinearGrouped::operator()(const float* x, std::int64_t m, std::int64_
                                      std::int64_t y_stride) const {
   if (m == 0 || n() == 0) return;
   CallReport report("grouped linear", m, k(), n());
-  if (k() == 0) return put_empty_sums(bias(), options_.relu, m, n(), y, y_stride);
+  if (k() == 0) return put_empty_sums(bias(), options_.relu, options_.function, m, n(), y, y_stride);
   const Kernel& kernel = kernel_for(m, has_grouped);
   multiply(GroupedProduct(*kernel.grouped, *this, {x, m, x_stride, y, y_stride}), kernel.name, report);
 }

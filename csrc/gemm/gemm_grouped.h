@@ -19,6 +19,7 @@ class PackedLinearGrouped {
   struct Options {
     GroupedActivations activations;
     bool relu;
+    LayerFunction function = std::nullopt;
   };
 
   PackedLinearGrouped(const GroupedView& weight, const float* bias_or_null, Options options,

@@ -64,6 +64,7 @@ class Int4Product final : public Product {
     task.dst_stride = call_.y_stride;
     task.scratch = scratch;
     run_kernel(kernel_, task);
+    apply_function(layer_.options().function, task.dst, task.rows, task.cols, task.dst_stride);
   }
 
  private:
@@ -126,7 +127,7 @@ void PackedLinearInt4::operator()(const float* x, std::int64_t m, std::int64_t x
                                   std::int64_t y_stride) const {
   if (m == 0 || n() == 0) return;
   CallReport report("int4 linear", m, k(), n());
-  if (k() == 0) return put_empty_sums(bias(), options_.relu, m, n(), y, y_stride);
+  if (k() == 0) return put_empty_sums(bias(), options_.relu, options_.function, m, n(), y, y_stride);
   const Kernel& kernel = kernel_for(m, has_int4);
   multiply(Int4Product(*kernel.int4, *this, {x, m, x_stride, y, y_stride}), kernel.name, report);
 }

@@ -21,7 +21,8 @@ struct Operands {
   void* dst;
   std::int64_t dst_stride;
   std::int64_t dst_elem_bytes;
-  Epilogue epilogue;  // the columns' arrays; the rows' are set for each block
+  Epilogue epilogue;                      // the columns' arrays; the rows' are set for each block
+  LayerFunction function = std::nullopt;  // of float results
 };
 
 // float32 rows, quantized as they are packed, with parameters of each row's own or with fixed ones.
@@ -124,6 +125,8 @@ class Int8Product final : public Product {
                             .scratch = static_cast<std::int32_t*>(scratch),
                             .epilogue = epilogue(columns.first, lhs),
                         });
+    apply_function(operands_.function, static_cast<float*>(operands_.dst) + dst_elem, block.rows, columns.count,
+                   operands_.dst_stride);
   }
 
  private:
@@ -210,9 +213,9 @@ void PackedLinear::operator()(const float* x, std::int64_t m, std::int64_t x_str
   const std::int64_t n = weight_.n(), k = weight_.k();
   if (m == 0 || n == 0) return;
   CallReport report("linear", m, k, n);
-  if (k == 0) return put_empty_sums(bias(), options_.relu, m, n, y, y_stride);
+  if (k == 0) return put_empty_sums(bias(), options_.relu, options_.function, m, n, y, y_stride);
   multiply_int8(
-      m, Operands{weight_, y, y_stride, sizeof(float), layer_epilogue(*this, DstKind::kFloat32)},
+      m, Operands{weight_, y, y_stride, sizeof(float), layer_epilogue(*this, DstKind::kFloat32), options_.function},
       FloatRows{.data = x, .stride = x_stride, .k = k, .asymmetric = options_.asymmetric(), .factor = factors()},
       report);
 }

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "base/arch.h"
+#include "gemm/registry.h"
 #include "kernels/kernel.h"
 
 namespace octavo {
@@ -25,13 +26,22 @@ InputFactors::InputFactors(const float* values_or_null, std::int64_t k) : is_the
   if (k > 0) std::memcpy(values_.as<float>(), values_or_null, static_cast<std::size_t>(k) * sizeof(float));
 }
 
-void put_empty_sums(const float* bias_or_null, bool relu, std::int64_t m, std::int64_t n, float* y,
-                    std::int64_t y_stride) {
+void apply_function(LayerFunction function, float* y, std::int64_t rows, std::int64_t cols, std::int64_t stride) {
+  if (!function) return;
+  constexpr std::int64_t kMany = std::int64_t{1} << 40;  // the best kernel, whatever number of rows it asks for
+  const Kernel& kernel = kernel_for(kMany, [](const Kernel& k) { return k.functions != nullptr; });
+  const auto apply = kernel.functions->elementwise[static_cast<int>(*function)];
+  for (std::int64_t row = 0; row < rows; ++row, y += stride) apply(y, y, cols);
+}
+
+void put_empty_sums(const float* bias_or_null, bool relu, LayerFunction function, std::int64_t m, std::int64_t n,
+                    float* y, std::int64_t y_stride) {
   const DefaultFloatEnvironment environment;
   for (std::int64_t i = 0; i < m * n; ++i) {
     const float b = bias_or_null != nullptr ? bias_or_null[i % n] : 0.0f;
     y[i / n * y_stride + i % n] = relu && b <= 0.0f ? 0.0f : 0.0f + b;
   }
+  apply_function(function, y, m, n, y_stride);
 }
 
 }  // namespace octavo

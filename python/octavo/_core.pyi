@@ -18,6 +18,7 @@ class PackedLinear:
         asymmetric: bool,
         relu: bool,
         input_factor: NDArray[np.float32] | None = None,
+        epilogue: str | None = None,
     ) -> None: ...
     @staticmethod
     def from_image(
@@ -31,6 +32,7 @@ class PackedLinear:
         relu: bool,
         borrow: bool,
         input_factor: NDArray[np.float32] | None = None,
+        epilogue: str | None = None,
     ) -> PackedLinear: ...
     @property
     def is_borrowed(self) -> bool: ...
@@ -78,6 +80,7 @@ class PackedLinearInt4:
         asymmetric: bool,
         relu: bool,
         input_factor: NDArray[np.float32] | None = None,
+        epilogue: str | None = None,
     ) -> None: ...
     @staticmethod
     def from_image(
@@ -94,6 +97,7 @@ class PackedLinearInt4:
         relu: bool,
         borrow: bool,
         input_factor: NDArray[np.float32] | None = None,
+        epilogue: str | None = None,
     ) -> PackedLinearInt4: ...
     @property
     def is_borrowed(self) -> bool: ...
@@ -149,6 +153,7 @@ class PackedLinearGrouped:
         activation_group: int,
         relu: bool,
         input_factor: NDArray[np.float32] | None = None,
+        epilogue: str | None = None,
     ) -> None: ...
     @staticmethod
     def from_image(
@@ -170,6 +175,7 @@ class PackedLinearGrouped:
         relu: bool,
         borrow: bool,
         input_factor: NDArray[np.float32] | None = None,
+        epilogue: str | None = None,
     ) -> PackedLinearGrouped: ...
     @property
     def is_borrowed(self) -> bool: ...

@@ -144,6 +144,14 @@ def test_permuted_file_loads_to_known_values() -> None:
     assert (layer(x) == product * powers(3).astype(float) + np.arange(3)).all()
 
 
+def test_epilogue_file_loads_to_known_values() -> None:
+    found = oc.load(file("epilogue", 2))
+    plain = oc.QuantLinear.from_quantized(integers(5, 7), powers(5), np.arange(5, dtype=F) / 4)
+    assert (found["int8"](rows(7)) == oc.functional.gelu(plain(rows(7)))).all()
+    assert (found["int4"].epilogue, found["int4"].relu) == ("tanh", False)
+    assert (found["int4"].int_repr() == integers(2, 5, -8, 7)).all()
+
+
 EVERY = [(1, name, make) for name, make in MODELS.items()] + [(2, name, make) for name, make in MODELS_V2.items()]
 IDS = [f"{name}_v{version}" for version, name, _ in EVERY]
 

@@ -130,7 +130,14 @@ def permuted_model() -> dict[str, oc.PermutedQuantLinear]:
     return {"fc": oc.PermutedQuantLinear(inner, [3, 0, 4, 2, 1])}
 
 
+def epilogue_model() -> dict[str, Any]:
+    made = oc.QuantLinear.from_quantized(integers(5, 7), powers(5), np.arange(5, dtype=F) / 4, epilogue="gelu")
+    weight = oc.GroupedWeight(integers(2, 5, -8, 7), powers(2).reshape(2, 1))
+    return {"int8": made, "int4": oc.QuantLinear.from_grouped(weight, epilogue="tanh")}
+
+
 MODELS_V2 = {
+    "epilogue": epilogue_model,
     "grouped": grouped_model,
     "permuted": permuted_model,
     "text": text_model,

@@ -212,3 +212,18 @@ def test_too_many_inputs_for_exact_sums_are_refused() -> None:
 def test_recurrent_layers_take_plain_activations_alone() -> None:
     with pytest.raises(ValueError, match="activation of a recurrent layer must be one of"):
         oc.QuantLSTM.from_float(oc.nn.LSTM.init(3, 5), activation="int16")
+
+
+@pytest.mark.parametrize("form", ["plain", "minimum"])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_tiles_of_every_height_give_the_bits_of_the_definition(kernel: str, form: str, bits: int) -> None:
+    for k, (activation, group) in zip((96, 32, 160, 192, 96, 160, 640), ACTIVATIONS, strict=True):
+        group = 32 if (activation, group) == ("asymmetric", None) else group  # asymmetric rows have a path of their own
+        activation = "symmetric" if group else activation
+        dtype = np.int8 if form == "plain" else np.uint8
+        w = make_codes(33, k, form, bits=bits, dtype=dtype, seed=k, scale_dtype=[np.float16, F][k // 32 % 2])
+        x = hard_rows(65, k)
+        layer = oc.QuantLinear.from_grouped(w, activation=activation, activation_group=group)
+        expected = grouped_linear(x, w, None, activation=activation, activation_group=group)
+        for m in (0, 1, 2, 3, 4, 5, 15, 16, 17, 31, 32, 33, 63, 64, 65):
+            assert_same_bits(layer(x[:m]), expected[:m], f"{layer} on {kernel}, {m} rows, {k} inputs")

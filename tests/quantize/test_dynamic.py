@@ -321,3 +321,23 @@ def test_quantize_dynamic_without_match_names_candidates() -> None:
 def test_quantize_dynamic_refuses_layers(layers: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         quantize_dynamic(Dense(), layers)
+
+
+def test_activation_group_reaches_layers_and_matrices_of_four_bits() -> None:
+    rng = np.random.default_rng(0)
+    model = {
+        "up": oc.nn.Linear(rng.standard_normal((8, 64), dtype=np.float32)),
+        "w": rng.standard_normal((64, 16), dtype=np.float32),
+        "table": oc.nn.Embedding.init(10, 64),
+        "head": oc.nn.Linear(rng.standard_normal((4, 64), dtype=np.float32)),
+    }
+    options = {"group_size": 32, "activation_group": 32, "rounding": "nearest"}
+    layers = {oc.nn.Linear: oc.LayerSpec(), oc.nn.Embedding: oc.LayerSpec()}
+    found = oc.quantize_dynamic(model, layers, {"": "int4", "head": "int8"}, arrays=["w"], **options)
+    held = found["up"], found["w"]._layer, found["head"]
+    assert [layer.activation_group for layer in held] == [32, 32, None]
+    x = rng.standard_normal((3, 64), dtype=np.float32)
+    expected = oc.QuantLinear(model["up"].weight, dtype="int4", **options)
+    assert (found["up"](x) == expected(x)).all()
+    with pytest.raises(ValueError, match="activation_group"):
+        oc.quantize_dynamic(oc.nn.Linear(np.eye(64, dtype=np.float32)), activation_group=48)

@@ -1,6 +1,6 @@
-// The tile of grouped codes in their common forms: one level, groups of 32 k and its multiples, one offset for all codes
-// or minima. A group's sums go from registers to floats at once, without the buffer of grouped_frame.h, and nothing of
-// the form is asked for in the loop. What differs is
+// The tile of grouped codes in their common forms: one level, groups of 32 k and its multiples, one offset for all
+// codes or minima. A group's sums go from registers to floats at once, without the buffer of grouped_frame.h, and
+// nothing of the form is asked for in the loop. What differs is
 //
 //   Isa::kFusedRows                                                     rows of a tile of int8; half of it of int16
 //   Isa::group_sums<kBits, kStarts>(sums, rows, group, size, panel)     the sums of a group
@@ -75,7 +75,9 @@ struct GroupedFused {
     const std::int64_t record_bytes = block.form.group_scale_at();
     const bool half = block.form.half;
     // Rows of one scale have a run that never ends: they are scaled when all is added.
-    const std::int64_t run_groups = block.activations.group_k == 0 ? groups + 1 : block.activations.group_k / size;
+    const bool by_row = block.activations.group_k == 0;
+    const std::int64_t run_groups = by_row ? groups + 1 : block.activations.group_k / size;
+    const std::int64_t last_group = by_row ? -1 : groups - 1;  // the last run may be shorter
     const std::uint8_t *record = tile.records, *const lines = tile.lines;
     std::int64_t run = 0, left = run_groups;
     for (std::int64_t group = 0; group < groups; ++group, record += record_bytes) {
@@ -91,7 +93,7 @@ struct GroupedFused {
       };
       load(scale, record);
       if constexpr (kMinimum) load(minimum, record + minima_at);
-      const bool first = left == run_groups, last = --left == 0;
+      const bool first = left == run_groups, last = --left == 0 || group == last_group;
       if (first && last) {
         flush<true, true>(sums, scale, minimum, group, run, floats);
       } else if (first) {
@@ -124,12 +126,12 @@ void multiply_fused(const GroupedBlock& block, const GroupedTile& tile, const Gr
   GroupedFlush<Isa, R, 1, kParts>{block, tile, lhs, block.activations.group_k == 0 ? acc : y}.finish();
 }
 
-// The rows that are there, up to R; returns how many.
+// The tallest tile of R, R / 2, ... 1 rows that `rows` fill; returns its height.
 template <class Isa, int R, int kParts>
 std::int64_t multiply_fused_rows(std::int64_t rows, const GroupedBlock& block, const GroupedTile& tile,
                                  const GroupedLhs& lhs) {
   if constexpr (R > 1) {
-    if (rows < R) return multiply_fused_rows<Isa, R - 1, kParts>(rows, block, tile, lhs);
+    if (rows < R) return multiply_fused_rows<Isa, R / 2, kParts>(rows, block, tile, lhs);
   }
   multiply_fused<Isa, R, kParts>(block, tile, lhs);
   return R;

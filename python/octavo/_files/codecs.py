@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octavo._files.fields import Fields, LazyTensor, LazyTensors, Options, lazy, read_bias, read_shape
-from octavo._files.grouped import read_grouped, write_grouped
+from octavo._files.grouped import epilogue_option, read_epilogue, read_grouped, write_grouped
 from octavo._files.input_scale import SCALE, read_scale, write_scale
 from octavo._files.packed_layout import keep_origin, lies_packed, pack_parts, read_packed
 from octavo._files.safetensors import Tensor, dtype_code
 from octavo._layers.arrays.quantized import QuantizedArray
 from octavo._layers.embedding import QuantEmbedding
+from octavo._layers.epilogue import as_epilogue
 from octavo._layers.linear import QuantLinear
 from octavo._layers.matrix import QuantMatrix
 from octavo._layers.permuted import PermutedQuantLinear
@@ -37,7 +38,7 @@ __all__ = [
 ]  # fmt: skip
 
 # What a file may hold beyond version 1 of the format, by the names that its header lists.
-FEATURES = ("grouped", "packed", "permuted", "pre_quant_scale", "static_matrix", "text")
+FEATURES = ("epilogue", "grouped", "packed", "permuted", "pre_quant_scale", "static_matrix", "text")
 
 
 class Codec(NamedTuple):
@@ -96,7 +97,7 @@ def shared_parts(value: Any) -> tuple[Any, ...] | None:
     """
     if type(value) is not QuantLinear:
         return None
-    return id(value._packed), value.activation, value.relu, value._call_name
+    return id(value._packed), value.activation, value.epilogue, value._call_name
 
 
 def features_of(layers: Mapping[str, Options]) -> list[str]:
@@ -110,6 +111,7 @@ def features_of(layers: Mapping[str, Options]) -> list[str]:
 
     def wanted(options: Options) -> set[str]:
         own = {
+            "epilogue": "epilogue" in options,
             "grouped": options.get("dtype") == "grouped",
             "packed": bool(lies_packed(options)),
             "permuted": options.get("type") == PermutedQuantLinear.__name__,
@@ -274,7 +276,7 @@ def _write_quant_linear(layer: QuantLinear) -> tuple[Options, LazyTensors]:
         relu=layer.relu,
         call=layer._call_name,
     )
-    return options | scale_option, _linear_parts(layer) | scale_part
+    return options | epilogue_option(layer) | scale_option, _linear_parts(layer) | scale_part
 
 
 def _read_quant_linear(fields: Fields) -> QuantLinear:
@@ -286,6 +288,7 @@ def _read_quant_linear(fields: Fields) -> QuantLinear:
     options = {
         "activation": fields.choice("activation", "symmetric", "asymmetric"),
         "relu": fields.option("relu", bool),
+        "epilogue": read_epilogue(fields),
         "call": fields.option("call", str),
     }
     if dtype == "int4":
@@ -310,12 +313,12 @@ def _read_permuted(fields: Fields) -> PermutedQuantLinear:
 def _read_packed_linear(fields: Fields, dtype: str) -> QuantLinear:
     activation = fields.choice("activation", *ACTIVATIONS)
     group = fields.choice("activation_group", None, *ACTIVATION_GROUPS) if dtype == "grouped" else None
-    relu, call = fields.option("relu", bool), fields.option("call", str)
+    epilogue, call = as_epilogue(read_epilogue(fields), fields.option("relu", bool)), fields.option("call", str)
     s = read_scale(fields, read_shape(fields)[1])
     weights = read_packed(
-        fields, dtype=dtype, activation=activation, activation_group=group, pre_quant_scale=s, relu=relu
+        fields, dtype=dtype, activation=activation, activation_group=group, pre_quant_scale=s, epilogue=epilogue
     )
-    return QuantLinear._of_weights(weights, activation, relu, call, s)
+    return QuantLinear._of_weights(weights, activation, epilogue, call, s)
 
 
 def _read_int8(fields: Fields) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
@@ -371,7 +374,9 @@ def _read_static(fields: Fields) -> StaticQuantLinear:
     if "packed" in fields.options:
         relu, s = fields.option("relu", bool), read_scale(fields, read_shape(fields)[1])
         return StaticQuantLinear._of_int8(
-            read_packed(fields, dtype="int8", activation="asymmetric", pre_quant_scale=s, relu=relu),
+            read_packed(
+                fields, dtype="int8", activation="asymmetric", pre_quant_scale=s, epilogue=as_epilogue(None, relu)
+            ),
             input=_read_part(fields, "input"),
             output=_read_part(fields, "output") if "output" in fields.options else None,
             relu=relu,
@@ -404,8 +409,8 @@ def _write_matrix(matrix: QuantMatrix) -> tuple[Options, LazyTensors]:
 def _read_matrix(fields: Fields) -> QuantMatrix:
     axis = fields.choice("axis", 0, 1)
     layer = _read_static(fields) if "input" in fields.options else _read_quant_linear(fields)
-    if layer.relu or layer.bias is not None:
-        raise ValueError("a QuantMatrix has neither a bias nor a ReLU: relu and bias must be false")
+    if layer.epilogue is not None or layer.bias is not None:
+        raise ValueError("a QuantMatrix has neither a bias nor an epilogue: relu and bias must be false")
     return QuantMatrix._made(layer, axis)
 
 

@@ -127,6 +127,8 @@ class Fitter:
         weight, bias = read_layer(old, spec)
         if weight.shape != sizes:
             return Fit(new, f"the model has weights of shape {weight.shape} (out, in), the file {described(new)}")
+        if new.epilogue not in (None, "relu"):
+            return Fit(new, f"{text}, and the file's applies {new.epilogue}; {remedy}")
         if (spec.activation == "relu") != _has_relu(new):
             one, other = ("the model's", "the file's") if spec.activation else ("the file's", "the model's")
             return Fit(new, f"{text}, and {one} applies ReLU, {other} does not; {remedy}")
@@ -173,6 +175,9 @@ def _instead_of_own(old: Any, new: Any) -> Fit:
     if _has_relu(old) != _has_relu(new):
         one, other = ("model's", "file's") if _has_relu(old) else ("file's", "model's")
         return Fit(new, f"the {one} layer applies ReLU, the {other} does not")
+    models, files = (getattr(layer, "epilogue", None) for layer in (old, new))
+    if models != files and {models, files} - {None, "relu"}:
+        return Fit(new, f"the model's layer has epilogue={models!r}, the file's {files!r}")
     return Fit(new, None, ("bias",) if old.bias is not None and new.bias is None else ())
 
 

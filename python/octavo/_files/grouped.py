@@ -10,16 +10,30 @@ from numpy.typing import NDArray
 from octavo._files.fields import Fields, LazyTensor, LazyTensors, Options, lazy, read_bias, read_shape
 from octavo._files.input_scale import read_scale
 from octavo._files.safetensors import Tensor
+from octavo._layers.epilogue import EPILOGUES, Epilogue
 from octavo._layers.linear import QuantLinear
 from octavo._numerics.grouped import SUPER_BLOCK, GroupedCodes
 from octavo._numerics.grouped_definition import ACTIVATION_GROUPS, ACTIVATIONS
 from octavo._numerics.int4 import pack_int4, unpack_int4
 
-__all__ = ["grouped_options", "grouped_parts", "read_grouped", "write_grouped"]
+__all__ = ["epilogue_option", "grouped_options", "grouped_parts", "read_epilogue", "read_grouped", "write_grouped"]
 
 _FLOATS = {"float32": "F32", "float16": "F16"}
 _INTEGERS = {"int8": "I8", "uint8": "U8"}
 _OPTIONAL = ("zero_point", "minimum", "group_scale", "group_minimum")
+
+
+def epilogue_option(layer: QuantLinear) -> Options:
+    """The option of a function that results go through: the feature "epilogue". ReLU has an option of its own."""
+    return {} if layer.epilogue is None or layer.relu else {"epilogue": layer.epilogue}
+
+
+def read_epilogue(fields: Fields) -> Epilogue | None:
+    """What `epilogue_option` wrote."""
+    if "epilogue" not in fields.options:
+        return None
+    found: Epilogue = fields.choice("epilogue", *(name for name in EPILOGUES if name != "relu"))
+    return found
 
 
 def write_grouped(layer: QuantLinear, w: GroupedCodes) -> tuple[Options, LazyTensors]:
@@ -27,7 +41,7 @@ def write_grouped(layer: QuantLinear, w: GroupedCodes) -> tuple[Options, LazyTen
     options = grouped_options(
         w, activation=layer.activation, activation_group=layer.activation_group, bias=layer.bias is not None
     )
-    options |= {"relu": layer.relu, "call": layer._call_name}
+    options |= {"relu": layer.relu, "call": layer._call_name} | epilogue_option(layer)
     parts = grouped_parts(w)
     return options, parts if layer.bias is None else parts | {"bias": lazy(np.asarray(layer.bias))}
 
@@ -88,6 +102,7 @@ def read_grouped(fields: Fields) -> QuantLinear:
         activation_group=fields.choice("activation_group", None, *ACTIVATION_GROUPS),
         pre_quant_scale=read_scale(fields, k),
         relu=fields.option("relu", bool),
+        epilogue=read_epilogue(fields),
         call=fields.option("call", str),
     )
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from octavo._files.fields import Fields, LazyTensor, LazyTensors, Options, read_shape, tensor_name
 from octavo._files.safetensors import Tensor
+from octavo._layers.epilogue import Epilogue
 from octavo._layers.images import FAMILIES, OWN_FAMILY, Origin, is_borrowed, weights_of_image
 from octavo._layers.linear import QuantLinear
 from octavo._layers.matrix import QuantMatrix
@@ -110,7 +111,7 @@ def read_packed(
     activation: ActivationScheme,
     activation_group: int | None = None,
     pre_quant_scale: NDArray[np.float32] | None = None,
-    relu: bool,
+    epilogue: Epilogue | None,
 ) -> Weights:
     """The weights of the option `packed`: in place where the file is mapped for it, else in memory.
 
@@ -132,7 +133,7 @@ def read_packed(
             activation=activation,
             activation_group=activation_group,
             pre_quant_scale=pre_quant_scale,
-            relu=relu,
+            epilogue=epilogue,
             borrow=fields.source is not None,
         )
     except ValueError as error:

@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octavo import _core
+from octavo._layers.epilogue import Epilogue
+from octavo._layers.packing import packed_epilogue
 from octavo._layers.weights import ActivationScheme, GroupedWeights, Int4Weights, Int8Weights, Weights
 from octavo._numerics.input_scale import input_factors
 
@@ -87,7 +89,7 @@ def weights_of_image(
     activation: ActivationScheme,
     activation_group: int | None,
     pre_quant_scale: NDArray[np.float32] | None = None,
-    relu: bool,
+    epilogue: Epilogue | None,
     borrow: bool,
 ) -> Weights:
     """The weights that lie in an image.
@@ -96,7 +98,7 @@ def weights_of_image(
         image: its bytes. They must never change where they are borrowed.
         family: which it was made for.
         options: as `image_options` gave them.
-        activation, activation_group, pre_quant_scale, relu: of the layer.
+        activation, activation_group, pre_quant_scale, epilogue: of the layer.
         borrow: compute in these bytes where that is possible; see `is_borrowed`.
 
     Raises:
@@ -105,7 +107,7 @@ def weights_of_image(
     n, k = options["shape"]
     check_family(family)
     common: dict[str, Any] = {"out_features": n, "in_features": k, "bias": options["bias"]}
-    common |= {"relu": relu, "borrow": borrow}
+    common |= {**packed_epilogue(epilogue), "borrow": borrow}
     if pre_quant_scale is not None:  # of the layer, beside its image: k floats
         common["input_factor"] = input_factors(pre_quant_scale)
     size = options.get("group_size")

@@ -35,7 +35,7 @@ def concatenate(parts: Sequence[T]) -> T:
 
     Raises:
         TypeError: parts are of other classes, or not all of one.
-        ValueError: there are none, or they differ in inputs, form, activation, relu, or in having a bias.
+        ValueError: there are none, or they differ in inputs, form, activation, epilogue, or in having a bias.
 
     Example:
         >>> import numpy as np, octavo as oc
@@ -117,7 +117,7 @@ def _like(layer: QuantLinear, source: _Source, bias: NDArray[np.float32] | None)
         activation=layer.activation,
         activation_group=layer.activation_group,
         pre_quant_scale=layer.pre_quant_scale,
-        relu=layer.relu,
+        epilogue=layer.epilogue,
         call=layer._call_name,
     )
     return made

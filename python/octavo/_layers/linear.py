@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from octavo._layers.described import Described
+from octavo._layers.epilogue import Epilogue, as_epilogue
 from octavo._layers.images import OWN_FAMILY, Origin, buffer_of, image_options, weights_of_image
 from octavo._layers.packing import check_weight_shape, empty_result
 from octavo._layers.weights import SCALED_VERSION, ActivationScheme, Packed, Weights, from_state, pack, shape_of
@@ -72,6 +73,9 @@ class QuantLinear(Described):
             one for each layer of a model. Checkpoints of NVIDIA's ModelOpt have the name for c, what
             x is multiplied by: pass 1 / c of these.
         relu: apply ReLU to the result, in the same pass: NaN stays NaN, y > 0 stays, all else is +0.
+        epilogue: what the result goes through in the same call: "relu" (as relu=True), "gelu" (by erf), "gelu_tanh",
+            "silu", "sigmoid" or "tanh". The same bits as the function of `octavo.functional` on the plain layer's
+            result; float16 and float64 results are rounded to behind it.
         call: name of a method that calls the layer, besides ``__call__`` and ``forward``.
 
     Raises:
@@ -99,7 +103,7 @@ class QuantLinear(Described):
     """
 
     __slots__ = (
-        "__weakref__", "_activation", "_call_name", "_origin", "_packed", "_pre_quant_scale", "_relu", "_weights",
+        "__weakref__", "_activation", "_call_name", "_epilogue", "_origin", "_packed", "_pre_quant_scale", "_weights",
     )  # fmt: skip
 
     _origin: Origin | None  # where it lies in a file that is mapped
@@ -121,12 +125,13 @@ class QuantLinear(Described):
         activation_group: int | None = None,
         pre_quant_scale: ArrayLike | None = None,
         relu: bool = False,
+        epilogue: Epilogue | None = None,
         call: str = "forward",
     ) -> None:
         w = as_real(weight, "weight")
         own: dict[str, Any] = {
             "activation": activation, "activation_group": activation_group, "pre_quant_scale": pre_quant_scale,
-            "relu": relu, "call": call,
+            "epilogue": as_epilogue(epilogue, relu), "call": call,
         }  # fmt: skip
         if is_int4(dtype, group_size=group_size, symmetric=symmetric, scale_dtype=scale_dtype, rounding=rounding):
             check_group_size(group_size)
@@ -151,6 +156,7 @@ class QuantLinear(Described):
         activation_group: int | None = None,
         pre_quant_scale: ArrayLike | None = None,
         relu: bool = False,
+        epilogue: Epilogue | None = None,
         call: str = "forward",
     ) -> QuantLinear:
         """A layer from weights that are int8 already: W[n, k] = weight[n, k] * scale[n].
@@ -158,7 +164,7 @@ class QuantLinear(Described):
         Args:
             weight: int8 (out_features, in_features); every value is exact, -128 included.
             scale: (out_features,) float32, positive and finite, or one number for all.
-            bias, activation, activation_group, relu, call: as for ``QuantLinear``.
+            bias, activation, activation_group, relu, epilogue, call: as for ``QuantLinear``.
             pre_quant_scale: likewise; the integers are those of W * s already.
 
         Raises:
@@ -175,7 +181,7 @@ class QuantLinear(Described):
         q, s_w = int8_weight(weight, scale, activation, remedy="QuantLinear(weight) quantizes floats")
         layer._set(
             (q, s_w), bias, activation=activation, activation_group=activation_group, pre_quant_scale=pre_quant_scale,
-            relu=relu, call=call,
+            epilogue=as_epilogue(epilogue, relu), call=call,
         )  # fmt: skip
         return layer
 
@@ -189,6 +195,7 @@ class QuantLinear(Described):
         activation_group: int | None = None,
         pre_quant_scale: ArrayLike | None = None,
         relu: bool = False,
+        epilogue: Epilogue | None = None,
         call: str = "forward",
     ) -> QuantLinear:
         """A layer from weights that are integers in groups already.
@@ -196,7 +203,7 @@ class QuantLinear(Described):
         Args:
             weight: a `GroupedWeight`, as the functions of `octavo.rounding` give it, or `GroupedCodes`, as files hold
                 weights: codes of 4 or 8 bits in groups with scales, minima, zero points or two levels of scales.
-            bias, activation, activation_group, relu, call: as for ``QuantLinear``.
+            bias, activation, activation_group, relu, epilogue, call: as for ``QuantLinear``.
             pre_quant_scale: likewise; the integers are those of W * s already.
 
         Raises:
@@ -226,7 +233,7 @@ class QuantLinear(Described):
         layer = cls.__new__(cls)
         layer._set(
             weight, bias, activation=activation, activation_group=activation_group, pre_quant_scale=pre_quant_scale,
-            relu=relu, call=call,
+            epilogue=as_epilogue(epilogue, relu), call=call,
         )  # fmt: skip
         return layer
 
@@ -269,7 +276,7 @@ class QuantLinear(Described):
         activation: ActivationScheme,
         activation_group: int | None = None,
         pre_quant_scale: ArrayLike | None = None,
-        relu: bool,
+        epilogue: Epilogue | None = None,
         call: str,
     ) -> None:
         outputs, inputs = shape_of(weight)
@@ -280,15 +287,15 @@ class QuantLinear(Described):
             activation=activation,
             activation_group=activation_group,
             input_factor=None if s is None else input_factors(s),
-            relu=bool(relu),
+            epilogue=epilogue,
         )
-        self._hold(weights, activation, relu, call, s)
+        self._hold(weights, activation, epilogue, call, s)
 
     def _hold(
         self,
         weights: Weights,
         activation: ActivationScheme,
-        relu: bool,
+        epilogue: Epilogue | None,
         call: str,
         pre_quant_scale: NDArray[np.float32] | None,
     ) -> None:
@@ -298,7 +305,7 @@ class QuantLinear(Described):
         self._packed = weights.packed
         self._pre_quant_scale = pre_quant_scale
         self._activation: ActivationScheme = activation
-        self._relu = bool(relu)
+        self._epilogue = epilogue
         self._call_name = call
         self._origin = None
 
@@ -307,12 +314,12 @@ class QuantLinear(Described):
         cls,
         weights: Weights,
         activation: ActivationScheme,
-        relu: bool,
+        epilogue: Epilogue | None,
         call: str,
         pre_quant_scale: NDArray[np.float32] | None,
     ) -> QuantLinear:
         layer = cls.__new__(cls)
-        layer._hold(weights, activation, relu, call, pre_quant_scale)
+        layer._hold(weights, activation, epilogue, call, pre_quant_scale)
         return layer
 
     def __call__(self, x: ArrayLike, out: NDArray[Any] | None = None) -> NDArray[Any]:
@@ -419,7 +426,12 @@ class QuantLinear(Described):
     @property
     def relu(self) -> bool:
         """Whether the result goes through ReLU."""
-        return self._relu
+        return self._epilogue == "relu"
+
+    @property
+    def epilogue(self) -> Epilogue | None:
+        """What the result goes through: "relu", "gelu", "gelu_tanh", "sigmoid", "silu", "tanh" or None."""
+        return self._epilogue
 
     def int_repr(self) -> NDArray[Any]:
         """The integer weights q_w (out, in), unpacked: a new array, uint8 of grouped codes that are unsigned.
@@ -494,7 +506,8 @@ class QuantLinear(Described):
             "activation": self._activation,
             "pre_quant_scale": self._pre_quant_scale is not None,
             "bias": self._packed.bias() is not None,
-            "relu": self._relu,
+            "relu": self.relu,
+            "epilogue": None if self.relu else self._epilogue,
         }
 
     def __deepcopy__(self, memo: dict[int, Any]) -> QuantLinear:
@@ -528,7 +541,7 @@ class QuantLinear(Described):
             "activation": self._activation,
             "activation_group": self.activation_group,
             "pre_quant_scale": self._pre_quant_scale,
-            "relu": self._relu,
+            "epilogue": self._epilogue,
             "call": self._call_name,
         }
 
@@ -536,13 +549,14 @@ class QuantLinear(Described):
         """All that the layer is, in arrays and plain values: canonical integers, four-bit ones two a byte."""
         s = self._pre_quant_scale
         scaled: dict[str, Any] = {} if s is None else {"version": SCALED_VERSION, "pre_quant_scale": s}
-        return self._weights.state() | {
+        state = self._weights.state() | {
             "bias": self._packed.bias(),
             "activation": self._activation,
-            "relu": self._relu,
+            "relu": self.relu,
             "call": self._call_name,
             **scaled,
         }
+        return state if self._epilogue is None or self.relu else state | {"epilogue": self._epilogue}
 
 
 @pickled
@@ -550,7 +564,7 @@ def _linear_from_state(state: dict[str, Any]) -> QuantLinear:
     """What a pickle calls: canonical integers, packed anew for the machine that loads them; or packed ones."""
     state = dict(state)
     if state["version"] == _IMAGE_VERSION:
-        rest = (state[name] for name in ("activation", "relu", "call", "pre_quant_scale"))
+        rest = (state[name] for name in ("activation", "epilogue", "call", "pre_quant_scale"))
         return QuantLinear._of_weights(weights_of_state(state), *rest)
     weight, bias = from_state(state), state.pop("bias")
     if isinstance(weight, tuple):
@@ -562,7 +576,7 @@ def _linear_from_state(state: dict[str, Any]) -> QuantLinear:
 def weights_of_state(state: dict[str, Any]) -> Weights:
     """Those of a state of packed weights."""
     data, borrow = buffer_of(state["image"])
-    options = {name: state[name] for name in ("activation", "activation_group", "pre_quant_scale", "relu")}
+    options = {name: state[name] for name in ("activation", "activation_group", "pre_quant_scale", "epilogue")}
     return weights_of_image(data, state["family"], state["options"], borrow=borrow, **options)
 
 

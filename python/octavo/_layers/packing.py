@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from octavo import _core
+from octavo._layers.epilogue import Epilogue
 from octavo._numerics.grouped_definition import ACTIVATIONS
 from octavo._numerics.int4 import GroupedWeight, ScaleDtype, dequantize_groups
 from octavo._util.floating import quiet
 
 __all__ = [
-    "Packed", "check_weight_shape", "empty_result", "no_result", "pack_grouped", "pack_int8",
+    "Packed", "check_weight_shape", "empty_result", "no_result", "pack_grouped", "pack_int8", "packed_epilogue",
     "scale_dtype", "weight_columns", "weight_rows", "whole_weight", "zero_points",
 ]  # fmt: skip
 
@@ -44,17 +45,25 @@ def check_weight_shape(
         )
 
 
+def packed_epilogue(epilogue: Epilogue | None) -> dict[str, Any]:
+    """An epilogue as the compiled layers take it: ReLU belongs to the kernels, the others are functions behind them."""
+    relu = epilogue == "relu"
+    return {"relu": relu, "epilogue": None if relu else epilogue}
+
+
 def pack_int8(
     q: NDArray[np.int8],
     scale: NDArray[np.float32],
     bias: NDArray[np.float32] | None,
     activation: str,
     *,
-    relu: bool,
+    epilogue: Epilogue | None = None,
     input_factor: NDArray[np.float32] | None = None,
 ) -> _core.PackedLinear:
     asymmetric = activation == "asymmetric"
-    return _core.PackedLinear(q, scale, bias, asymmetric=asymmetric, relu=relu, input_factor=input_factor)
+    return _core.PackedLinear(
+        q, scale, bias, asymmetric=asymmetric, input_factor=input_factor, **packed_epilogue(epilogue)
+    )
 
 
 def pack_grouped(
@@ -62,7 +71,7 @@ def pack_grouped(
     bias: NDArray[np.float32] | None,
     activation: str,
     *,
-    relu: bool,
+    epilogue: Epilogue | None = None,
     input_factor: NDArray[np.float32] | None = None,
 ) -> _core.PackedLinearInt4:
     return _core.PackedLinearInt4(
@@ -72,8 +81,8 @@ def pack_grouped(
         bias,
         group_k=weight.group_size or 0,
         asymmetric=activation == "asymmetric",
-        relu=relu,
         input_factor=input_factor,
+        **packed_epilogue(epilogue),
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from octavo._layers.arrays.quantized import QuantizedArray, kernel_numbers
+from octavo._layers.epilogue import as_epilogue
 from octavo._layers.linear import QuantLinear, int8_weight, weights_of_state
 from octavo._layers.packing import empty_result, no_result
 from octavo._layers.weights import Weights
@@ -85,7 +86,10 @@ class StaticQuantLinear(QuantLinear):
         with np.errstate(all="ignore"):
             if not np.isfinite(input.scale * s_w).all():
                 raise ValueError(f"input scale {input.scale} times the largest weight scale {s_w.max()} is infinite")
-        self._set((q, s_w), bias, activation="asymmetric", pre_quant_scale=pre_quant_scale, relu=relu, call=call)
+        epilogue = as_epilogue(None, relu)
+        self._set(
+            (q, s_w), bias, activation="asymmetric", pre_quant_scale=pre_quant_scale, epilogue=epilogue, call=call
+        )
         self._fix(input, output, folded, name)
 
     def _fix(self, input: QParams, output: QParams | None, folded: bool, name: str) -> None:
@@ -112,7 +116,7 @@ class StaticQuantLinear(QuantLinear):
         if output is not None:
             require_per_tensor_8_bit(output, "output")
         layer = cls.__new__(cls)
-        layer._hold(weights, "asymmetric", relu, call, pre_quant_scale)
+        layer._hold(weights, "asymmetric", as_epilogue(None, relu), call, pre_quant_scale)
         layer._fix(input, output, folded, name)
         return layer
 
@@ -239,7 +243,7 @@ class StaticQuantLinear(QuantLinear):
 
     def _options(self) -> dict[str, Any]:
         output = "float32" if self._output is None else _short(self._output)
-        bias, relu = self._packed.bias() is not None, self._relu
+        bias, relu = self._packed.bias() is not None, self.relu
         scaled = self._pre_quant_scale is not None
         return {
             "input": _short(self._input), "output": output, "pre_quant_scale": scaled, "bias": bias, "relu": relu,
@@ -262,14 +266,14 @@ class StaticQuantLinear(QuantLinear):
             "weight": self.int_repr(),
             "scale": self._packed.scale(),
             "bias": self._packed.bias(),
-            "relu": self._relu,
+            "relu": self.relu,
             "call": self._call_name,
             **self._fixed(),
             **scaled,
         }
 
     def _image_state(self) -> dict[str, Any]:
-        return super()._image_state() | self._fixed() | {"version": _IMAGE_VERSION}
+        return super()._image_state() | self._fixed() | {"version": _IMAGE_VERSION, "relu": self.relu}
 
     def _fixed(self) -> dict[str, Any]:
         return {"input": self._input, "output": self._output, "folded": self._folded is not None, "name": self._name}

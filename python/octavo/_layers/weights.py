@@ -17,9 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octavo import _core
+from octavo._layers.epilogue import Epilogue
 from octavo._layers.packing import (
     pack_grouped,
     pack_int8,
+    packed_epilogue,
     scale_dtype,
     weight_columns,
     weight_rows,
@@ -321,7 +323,7 @@ def pack(
     activation: ActivationScheme,
     activation_group: int | None,
     input_factor: Floats | None = None,
-    relu: bool,
+    epilogue: Epilogue | None = None,
 ) -> Weights:
     """Packs weights for the kernels: (q, scale) of int8 weights, int4 groups, or any grouped codes.
 
@@ -332,14 +334,14 @@ def pack(
     if isinstance(weight, tuple):
         q, scale = weight
         if plain:
-            return Int8Weights(pack_int8(q, scale, bias, activation, relu=relu, input_factor=input_factor))
+            return Int8Weights(pack_int8(q, scale, bias, activation, epilogue=epilogue, input_factor=input_factor))
         weight = GroupedCodes(np.ascontiguousarray(q), np.ascontiguousarray(scale[:, None], np.float32))
     if isinstance(weight, GroupedWeight):
         if plain:
-            packed = pack_grouped(weight, bias, activation, relu=relu, input_factor=input_factor)
+            packed = pack_grouped(weight, bias, activation, epilogue=epilogue, input_factor=input_factor)
             return Int4Weights(packed, weight.group_size)
         weight = as_codes(weight)
-    return _pack_codes(weight, bias, activation, activation_group, relu, input_factor)
+    return _pack_codes(weight, bias, activation, activation_group, epilogue, input_factor)
 
 
 def _pack_codes(
@@ -347,7 +349,7 @@ def _pack_codes(
     bias: Floats | None,
     activation: ActivationScheme,
     activation_group: int | None,
-    relu: bool,
+    epilogue: Epilogue | None,
     input_factor: Floats | None,
 ) -> GroupedWeights:
     check_combination(w, activation, activation_group)
@@ -374,7 +376,7 @@ def _pack_codes(
         bits=w.bits,
         activation=activation,
         activation_group=activation_group or 0,
-        relu=relu,
         input_factor=input_factor,
+        **packed_epilogue(epilogue),
     )
     return GroupedWeights(packed, w.bits, w.group_size, activation_group)

@@ -22,6 +22,8 @@ from octavo._quantize.targets import Target
 
 __all__ = ["Builder"]
 
+_OF_INPUTS = ("activation", "activation_group", "pre_quant_scale")
+
 
 class Builder:
     """Builds the replacements of targets. Layers that hold the same arrays share their integers.
@@ -128,9 +130,11 @@ class Builder:
     def _built(self, target: Target, arguments: dict[str, Any]) -> Any:
         try:
             if target.counterpart is not None:  # octavo's own class, by exact type: what it computes is known
-                return target.counterpart.from_float(target.original, **arguments)
+                own_class = target.counterpart is QuantLinear
+                known = {name: value for name, value in arguments.items() if own_class or name != "activation_group"}
+                return target.counterpart.from_float(target.original, **known)
             grouped = self._rounded.get(id(target.original))
-            inputs = {name: arguments[name] for name in ("activation", "pre_quant_scale") if name in arguments}
+            inputs = {name: arguments[name] for name in _OF_INPUTS if name in arguments}
             if target.spec is None:
                 if grouped is not None:
                     return QuantMatrix.from_grouped(grouped, axis=target.axis or 0, **inputs)

@@ -58,6 +58,7 @@ class _Options(TypedDict, total=False):
     progress: bool
     rounding_report: Callable[[RoundingErrors], object] | None
     activation: ActivationScheme
+    activation_group: int | None
     pre_quant_scale: Mapping[str, ArrayLike] | None
     inplace: bool
     check: bool
@@ -110,6 +111,7 @@ def quantize_dynamic(
     progress: bool = False,
     rounding_report: Callable[[RoundingErrors], object] | None = None,
     activation: ActivationScheme = "symmetric",
+    activation_group: int | None = None,
     pre_quant_scale: Mapping[str, ArrayLike] | None = None,
     inplace: bool = False,
     check: bool = True,
@@ -158,6 +160,8 @@ def quantize_dynamic(
             ways.
         activation: how `QuantLinear` quantizes its input: "symmetric", "asymmetric" or, for layers and arrays that are
             not recurrent, "int16".
+        activation_group: inputs of a row that share a scale, as for `QuantLinear`: with dtype="int4" a multiple of
+            group_size. Recurrent layers have one scale a row all the same, and so have int8 weights beside int4 ones.
         pre_quant_scale: a scale of the inputs of each linear layer or array that has one, by path: `find_smoothing`
             finds them, or a checkpoint has them. See `QuantLinear`.
         inplace: change the model itself. Every replacement is built on trial first, so an error leaves the model as it
@@ -202,7 +206,7 @@ def quantize_dynamic(
     """
     options = WeightOptions(
         dtypes=as_dtypes(dtype), group_size=group_size, symmetric=symmetric, scale_dtype=scale_dtype,
-        rounding=rounding, activation=activation,
+        rounding=rounding, activation=activation, activation_group=activation_group,
     )  # fmt: skip
     batches = Calibration.of(options, calibration, forward, progress, rounding_report)
     measuring = Measuring(min_speedup=min_speedup, batch_size=batch_size)

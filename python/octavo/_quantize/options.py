@@ -63,6 +63,7 @@ class WeightOptions:
     scale_dtype: ScaleDtype = "float32"
     rounding: AnyRounding | None = None
     activation: ActivationScheme = "symmetric"
+    activation_group: int | None = None
 
     def type_of(self, path: str, kind: type) -> QType | None:
         """The type of the weights at a path; None leaves them in float."""
@@ -86,7 +87,8 @@ class WeightOptions:
         if qtype == qint8 and self.four_bit_types:
             return {"dtype": qtype, "activation": self.activation}
         rounding = "search" if self.rounding == "gptq" else self.rounding  # of what has no inputs to calibrate by
-        return self.groups | {"dtype": qtype, "rounding": rounding, "activation": self.activation}
+        found = self.groups | {"dtype": qtype, "rounding": rounding, "activation": self.activation}
+        return found | ({} if self.activation_group is None else {"activation_group": self.activation_group})
 
     def check_shape(self, path: str, w: NDArray[Any]) -> None:
         """Raises ValueError where an array (outputs, inputs) at that path has a shape that no layer can have."""
