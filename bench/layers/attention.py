@@ -44,8 +44,9 @@ def contenders(t: int, s: int) -> dict[str, Callable[[], Any]]:
     rng = np.random.default_rng(0)
     q, k, v = (rng.standard_normal((n, h, DIM), np.float32) for n, h in ((t, HEADS), (s, KV_HEADS), (s, KV_HEADS)))
     cache = KVCache(1, s, KV_HEADS, DIM)
-    cache.extend(s)
-    cache[0].write(k, v)
+    for part in (slice(0, s - t), slice(s - t, s)):  # the queries are those of the last step
+        cache.extend(part.stop - part.start)
+        cache[0].write(k[part], v[part])
     heads_first = [np.repeat(a, HEADS // a.shape[1], axis=1).swapaxes(0, 1).copy() for a in (q, k, v)]
     found: dict[str, Callable[[], Any]] = {
         "octavo": lambda: attention(q, cache[0], causal=True),
