@@ -9,19 +9,19 @@ from typing import Any, Literal, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from octavo._layers.described import Described
 from octavo._layers.epilogue import Epilogue, as_epilogue
-from octavo._layers.images import OWN_FAMILY, Origin, buffer_of, image_options, weights_of_image
+from octavo._layers.held_weights import HeldWeights
+from octavo._layers.images import OWN_FAMILY, buffer_of, image_options, weights_of_image
 from octavo._layers.packing import check_weight_shape, empty_result
-from octavo._layers.weights import SCALED_VERSION, ActivationScheme, Packed, Weights, from_state, pack, shape_of
+from octavo._layers.weights import SCALED_VERSION, ActivationScheme, Weights, from_state, pack, shape_of
 from octavo._numerics.checks import as_activations, as_bias, check_group_size, is_int4
 from octavo._numerics.definition import quantize_weight
 from octavo._numerics.grouped import GroupedCodes
 from octavo._numerics.input_scale import as_input_scale, input_factors, scaled_weight
 from octavo._numerics.int4 import GroupedWeight, ScaleDtype
-from octavo._numerics.params import QParams, QType, QTypeLike, qint8
+from octavo._numerics.params import QParams, QTypeLike, qint8
 from octavo._numerics.rounding import round_nearest, round_search
-from octavo._util.arrays import as_rows, check_out, read_only, real_dtype, rows_in_place
+from octavo._util.arrays import as_rows, check_out, real_dtype, rows_in_place
 from octavo._util.foreign import as_real
 from octavo._util.pickling import pickled
 
@@ -35,7 +35,7 @@ _IMAGE_VERSION = 5  # of a pickle that holds packed weights; weights.py has thos
 _ROUNDERS = {"nearest": round_nearest, "search": round_search}
 
 
-class QuantLinear(Described):
+class QuantLinear(HeldWeights):
     """y = float32(sum_k q_x[k] q_w[n, k]) * (s_x * s_w[n]) + b[n]: integer weights, activations quantized per row.
 
     Stands where a float layer y = x W^T + b stood. Each row of x gets a scale (and zero point) of its own when the
@@ -102,14 +102,7 @@ class QuantLinear(Described):
         QuantLinear(256 -> 3, int4, group_size=64, activation=symmetric, bias)
     """
 
-    __slots__ = (
-        "__weakref__", "_activation", "_call_name", "_epilogue", "_origin", "_packed", "_pre_quant_scale", "_weights",
-    )  # fmt: skip
-
-    _origin: Origin | None  # where it lies in a file that is mapped
-    _weights: Weights
-    _packed: Packed  # that of _weights: one step less for each call
-    _pre_quant_scale: NDArray[np.float32] | None  # s; the packed weights hold fl(1 / s)
+    __slots__ = ()
 
     def __init__(
         self,
@@ -380,139 +373,9 @@ class QuantLinear(Described):
             return self.__call__
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
-    @property
-    def in_features(self) -> int:
-        return self._packed.in_features
-
-    @property
-    def out_features(self) -> int:
-        return self._packed.out_features
-
-    @property
-    def dtype(self) -> QType:
-        """Type of the weights: `qint8` or `qint4`; `quint8` or `quint4` of grouped codes that are unsigned."""
-        return self._weights.qtype
-
-    @property
-    def group_size(self) -> int | None:
-        """Inputs that share a scale of the weights; None: all of a row."""
-        return self._weights.group_size
-
-    @property
-    def symmetric(self) -> bool:
-        """Whether the weights have neither zero points nor minima."""
-        return self._weights.symmetric
-
-    @property
-    def scale_dtype(self) -> ScaleDtype:
-        """What the scales of the weights are held as: "float32" or "float16"."""
-        return self._weights.scale_dtype
-
-    @property
-    def activation(self) -> ActivationScheme:
-        """How rows of x are quantized: "symmetric", "asymmetric" or "int16"."""
-        return self._activation
-
-    @property
-    def activation_group(self) -> int | None:
-        """Inputs of x that share a scale; None: all of a row."""
-        return self._weights.activation_group
-
-    @property
-    def pre_quant_scale(self) -> NDArray[np.float32] | None:
-        """s (in,), by which x is divided as it is quantized; read-only. None: there is none."""
-        return None if self._pre_quant_scale is None else read_only(self._pre_quant_scale.view())
-
-    @property
-    def relu(self) -> bool:
-        """Whether the result goes through ReLU."""
-        return self._epilogue == "relu"
-
-    @property
-    def epilogue(self) -> Epilogue | None:
-        """What the result goes through: "relu", "gelu", "gelu_tanh", "sigmoid", "silu", "tanh" or None."""
-        return self._epilogue
-
-    def int_repr(self) -> NDArray[Any]:
-        """The integer weights q_w (out, in), unpacked: a new array, uint8 of grouped codes that are unsigned.
-
-        With a `pre_quant_scale` they, and `scale`, are those of W * s.
-        """
-        return self._packed.int_repr()
-
-    @property
-    def scale(self) -> NDArray[np.float32]:
-        """s_w float32, read-only: (out,) for int8 weights, (out, groups) for others, where it may be negative."""
-        return read_only(self._weights.scale())
-
-    @property
-    def zero_point(self) -> NDArray[np.int32]:
-        """z_w, as many as scales; all zero where the weights have none. Read-only."""
-        return read_only(self._weights.zero_point())
-
-    @property
-    def bias(self) -> NDArray[np.float32] | None:
-        """b (out,), read-only, or None."""
-        b = self._packed.bias()
-        return None if b is None else read_only(b)
-
-    @property
-    def weight(self) -> NDArray[np.float32]:
-        """The weights as the layer sees them, (out, in) float32, dequantized on demand; read-only.
-
-        (q_w - z_w) * s_w, and with minima what `GroupedCodes` defines; with a `pre_quant_scale`, that times fl(1 / s).
-        """
-        return read_only(self._per_input(self._weights.dequantize()))
-
-    def grouped(self) -> GroupedCodes:
-        """The weights in their own form, from which `from_grouped` makes an equal layer.
-
-        Raises:
-            ValueError: the layer was made of int8 weights with one scale an output, or of int4 ones for plain int8
-                activations; these have `int_repr`, `scale` and `zero_point`.
-        """
-        codes = getattr(self._weights, "codes", None)
-        if codes is None:
-            raise ValueError(f"{self!r} holds no grouped codes; it has int_repr(), scale and zero_point")
-        found: GroupedCodes = codes()
-        return found
-
-    def _weight_rows(self, outputs: NDArray[np.int64]) -> NDArray[np.float32]:
-        """weight[outputs], dequantized alone."""
-        return self._per_input(self._weights.rows(outputs))
-
-    def _weight_columns(self, inputs: NDArray[np.int64]) -> NDArray[np.float32]:
-        """weight.T[inputs], dequantized alone."""
-        columns = self._weights.columns(inputs)
-        return (
-            columns if self._pre_quant_scale is None else columns * input_factors(self._pre_quant_scale)[inputs, None]
-        )
-
-    def _per_input(self, weight: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Dequantized integers (..., in) as weights of x itself."""
-        return weight if self._pre_quant_scale is None else weight * input_factors(self._pre_quant_scale)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes the layer holds: packed weights with their padding, scales, zero points, column sums and bias."""
-        return self._packed.nbytes + (0 if self._pre_quant_scale is None else self._pre_quant_scale.nbytes)
-
-    def _described(self) -> tuple[str, str, dict[str, Any]]:
-        return f"{self.in_features} -> {self.out_features}", self.dtype.name[1:], self._options()
-
-    def _options(self) -> dict[str, Any]:
-        return {
-            **self._weights.options(),
-            "activation": self._activation,
-            "pre_quant_scale": self._pre_quant_scale is not None,
-            "bias": self._packed.bias() is not None,
-            "relu": self.relu,
-            "epilogue": None if self.relu else self._epilogue,
-        }
-
     def __deepcopy__(self, memo: dict[int, Any]) -> QuantLinear:
         layer = type(self).__new__(type(self))
-        for name in QuantLinear.__slots__[1:]:
+        for name in HeldWeights.__slots__[1:]:
             setattr(layer, name, getattr(self, name))  # immutable, so the packed weights are shared
         return layer
 

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from octavo._layers.held_weights import HeldWeights
 from octavo._layers.linear import QuantLinear, _linear_from_state
 from octavo._layers.packing import no_result
 from octavo._numerics.checks import as_activations
@@ -54,7 +55,7 @@ class PermutedQuantLinear(QuantLinear):
         k = layer.in_features
         if order.shape != (k,) or not np.array_equal(np.sort(order), np.arange(k)):
             raise ValueError(f"permutation must hold each of 0..{k - 1} once, got shape {order.shape}: {order}")
-        for name in QuantLinear.__slots__[1:]:
+        for name in HeldWeights.__slots__[1:]:
             setattr(self, name, getattr(layer, name))
         self._origin = None  # what lies in the file there is the layer without the permutation
         self._permutation = order.astype(np.intp)
@@ -86,7 +87,7 @@ class PermutedQuantLinear(QuantLinear):
     def inner(self) -> QuantLinear:
         """The layer for inputs in the order of the groups. It shares the weights."""
         layer = QuantLinear.__new__(QuantLinear)
-        for name in QuantLinear.__slots__[1:]:
+        for name in HeldWeights.__slots__[1:]:
             setattr(layer, name, getattr(self, name))
         layer._origin = None
         return layer
