@@ -3,6 +3,7 @@
 octavo.save, load     save_load     `save` and `load`
                       octavo_header what makes a safetensors file an octavo file
                       codecs        which options and tensors each class is stored as, and back: the table
+                      linear_codecs the same for linear layers
                       grouped       the same for grouped codes
                       input_scale   the same for scales of inputs
                       packed_layout layers that lie packed for a family of architectures

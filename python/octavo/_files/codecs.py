@@ -7,17 +7,26 @@ zero points, biases; packing for a CPU is done anew by whoever loads.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from octavo._files.fields import Fields, LazyTensor, LazyTensors, Options, lazy, read_bias, read_shape
-from octavo._files.grouped import epilogue_option, read_epilogue, read_grouped, write_grouped
 from octavo._files.input_scale import SCALE, read_scale, write_scale
+from octavo._files.linear_codecs import (
+    WeightFormat,
+    linear_parts,
+    read_int4,
+    read_int8,
+    read_linear,
+    read_permuted,
+    read_scales,
+    write_linear,
+    write_permuted,
+)  # fmt: skip
 from octavo._files.packed_layout import keep_origin, lies_packed, pack_parts, read_packed
-from octavo._files.safetensors import Tensor, dtype_code
+from octavo._files.safetensors import dtype_code
 from octavo._layers.arrays.quantized import QuantizedArray
 from octavo._layers.embedding import QuantEmbedding
 from octavo._layers.epilogue import as_epilogue
@@ -27,14 +36,11 @@ from octavo._layers.permuted import PermutedQuantLinear
 from octavo._layers.recurrent import QuantGRU, QuantLSTM
 from octavo._layers.static import StaticQuantLinear
 from octavo._layers.stubs import DeQuantStub, Quantize, QuantStub
-from octavo._layers.weights import GroupedWeights
-from octavo._numerics.grouped_definition import ACTIVATION_GROUPS, ACTIVATIONS
-from octavo._numerics.int4 import GroupedWeight, ScaleDtype, pack_int4, unpack_int4
-from octavo._numerics.params import SMALLEST_SCALE, QParams, as_qtype, qint4
-from octavo._util.arrays import first_place
+from octavo._numerics.int4 import ScaleDtype
+from octavo._numerics.params import QParams, as_qtype, qint4
 
 __all__ = [
-    "FEATURES", "WeightFormat", "features_of", "is_stored", "linear_options", "packed", "shared_parts", "unpacked",
+    "FEATURES", "features_of", "is_stored", "packed", "shared_parts", "unpacked",
 ]  # fmt: skip
 
 # What a file may hold beyond version 1 of the format, by the names that its header lists.
@@ -200,156 +206,6 @@ def _read_text(fields: Fields) -> NDArray[Any]:
 # Layers
 
 
-@dataclass(frozen=True, slots=True)
-class WeightFormat:
-    """How the weights of a linear layer are stored. All but `dtype` is for int4 alone."""
-
-    dtype: Literal["int8", "int4"] = "int8"
-    group_size: int | None = None
-    symmetric: bool = True
-    scale_dtype: ScaleDtype = "float32"
-
-    def tensors(self, shape: tuple[int, int], *, bias: bool) -> dict[str, Tensor]:
-        """The tensors of a layer (out, in) by suffix."""
-        n, k = shape
-        found = {"weight": Tensor("I8", shape), "scale": Tensor("F32", (n,))}
-        if self.dtype == "int4":
-            groups = (n, 1 if self.group_size is None else -(-k // self.group_size))
-            found = {"weight": Tensor("U8", (n, (k + 1) // 2)), "scale": Tensor(_SCALE_CODES[self.scale_dtype], groups)}
-            if not self.symmetric:
-                found["zero_point"] = Tensor("I8", groups)
-        return found | ({"bias": Tensor("F32", (n,))} if bias else {})
-
-    def options(self) -> Options:
-        """Those that tell of the weights."""
-        if self.dtype == "int8":
-            return {"dtype": "int8"}
-        names = ("dtype", "group_size", "symmetric", "scale_dtype")
-        return {name: getattr(self, name) for name in names}
-
-
-_SCALE_CODES: dict[ScaleDtype, str] = {"float32": "F32", "float16": "F16"}
-
-
-def linear_options(
-    shape: tuple[int, int],
-    weights: WeightFormat,
-    *,
-    bias: bool,
-    activation: str = "symmetric",
-    relu: bool = False,
-    call: str = "forward",
-) -> Options:
-    """The options of a `QuantLinear`."""
-    head = {"type": "QuantLinear", **weights.options(), "shape": list(shape)}
-    return head | {"bias": bias, "activation": activation, "relu": relu, "call": call}
-
-
-def _format_of(layer: QuantLinear) -> WeightFormat:
-    if layer.dtype != qint4:
-        return WeightFormat()
-    return WeightFormat("int4", layer.group_size, layer.symmetric, layer.scale_dtype)
-
-
-def _linear_parts(layer: QuantLinear) -> LazyTensors:
-    weights = _format_of(layer)
-    tensors = weights.tensors((layer.out_features, layer.in_features), bias=layer.bias is not None)
-    makers: dict[str, Callable[[], Any]] = {
-        "weight": lambda: pack_int4(layer.int_repr()) if weights.dtype == "int4" else layer.int_repr(),
-        "scale": lambda: layer.scale.astype(weights.scale_dtype),
-        "zero_point": lambda: layer.zero_point.astype(np.int8),
-        "bias": lambda: layer.bias,
-    }
-    return {suffix: LazyTensor(tensor, makers[suffix]) for suffix, tensor in tensors.items()}
-
-
-def _write_quant_linear(layer: QuantLinear) -> tuple[Options, LazyTensors]:
-    scale_option, scale_part = write_scale(layer)
-    if isinstance(layer._weights, GroupedWeights):
-        options, parts = write_grouped(layer, layer._weights.codes())
-        return options | scale_option, parts | scale_part
-    options = linear_options(
-        (layer.out_features, layer.in_features),
-        _format_of(layer),
-        bias=layer.bias is not None,
-        activation=layer.activation,
-        relu=layer.relu,
-        call=layer._call_name,
-    )
-    return options | epilogue_option(layer) | scale_option, _linear_parts(layer) | scale_part
-
-
-def _read_quant_linear(fields: Fields) -> QuantLinear:
-    dtype = fields.choice("dtype", "int8", "int4", "grouped")
-    if "packed" in fields.options:
-        return _read_packed_linear(fields, dtype)
-    if dtype == "grouped":
-        return read_grouped(fields)
-    options = {
-        "activation": fields.choice("activation", "symmetric", "asymmetric"),
-        "relu": fields.option("relu", bool),
-        "epilogue": read_epilogue(fields),
-        "call": fields.option("call", str),
-    }
-    if dtype == "int4":
-        weight = _read_int4(fields)
-        options[SCALE] = read_scale(fields, weight.q.shape[1])
-        return QuantLinear.from_grouped(weight, read_bias(fields, len(weight.q)), **options)
-    q, scale = _read_int8(fields)
-    options[SCALE] = read_scale(fields, q.shape[1])
-    return QuantLinear.from_quantized(q, scale, read_bias(fields, len(q)), **options)
-
-
-def _write_permuted(layer: PermutedQuantLinear) -> tuple[Options, LazyTensors]:
-    options, parts = _write_quant_linear(layer.inner())
-    return options, parts | {"permutation": lazy(layer.permutation.astype(np.int32))}
-
-
-def _read_permuted(fields: Fields) -> PermutedQuantLinear:
-    layer = _read_quant_linear(fields)
-    return PermutedQuantLinear(layer, fields.tensor("permutation", "I32", (layer.in_features,)))
-
-
-def _read_packed_linear(fields: Fields, dtype: str) -> QuantLinear:
-    activation = fields.choice("activation", *ACTIVATIONS)
-    group = fields.choice("activation_group", None, *ACTIVATION_GROUPS) if dtype == "grouped" else None
-    epilogue, call = as_epilogue(read_epilogue(fields), fields.option("relu", bool)), fields.option("call", str)
-    s = read_scale(fields, read_shape(fields)[1])
-    weights = read_packed(
-        fields, dtype=dtype, activation=activation, activation_group=group, pre_quant_scale=s, epilogue=epilogue
-    )
-    return QuantLinear._of_weights(weights, activation, epilogue, call, s)
-
-
-def _read_int8(fields: Fields) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    n, k = read_shape(fields)
-    return fields.tensor("weight", "I8", (n, k)), _read_scale(fields, "scale", (n,))
-
-
-def _read_int4(fields: Fields) -> GroupedWeight:
-    n, k = read_shape(fields)
-    size = fields.option("group_size", int, type(None))
-    if size is not None and size < 1:
-        raise ValueError(f"group_size must be at least 1 or null, got {size}")
-    symmetric = fields.option("symmetric", bool)
-    scale_dtype = fields.choice("scale_dtype", "float32", "float16")
-    own = WeightFormat("int4", size, symmetric, scale_dtype).tensors((n, k), bias=False)
-    found = {suffix: fields.tensor(suffix, tensor.dtype, tensor.shape) for suffix, tensor in own.items()}
-    if k % 2 and (found["weight"][:, -1] > 15).any():
-        raise ValueError("weight must have zeros in the nibbles that fill up the last byte of a row")
-    q = unpack_int4(found["weight"], k)
-    return GroupedWeight(q, found["scale"], found.get("zero_point"), size, scale_dtype)
-
-
-def _read_scale(fields: Fields, suffix: str, shape: tuple[int, ...] | None) -> NDArray[np.float32]:
-    scale = fields.tensor(suffix, "F32", shape)
-    bad = ~((scale >= SMALLEST_SCALE) & np.isfinite(scale))
-    if bad.any():
-        place = first_place(bad, suffix)
-        raise ValueError(f"{suffix} must be finite and at least 2**-126, got {scale[bad][0]!s} at {place}")
-    return scale
-
-
 def _write_static(layer: StaticQuantLinear) -> tuple[Options, LazyTensors]:
     options: Options = {
         "type": "StaticQuantLinear",
@@ -362,7 +218,7 @@ def _write_static(layer: StaticQuantLinear) -> tuple[Options, LazyTensors]:
     }
     scale_option, scale_part = write_scale(layer)
     options |= scale_option
-    parts = _linear_parts(layer) | scale_part
+    parts = linear_parts(layer) | scale_part
     for key, params in (("input", layer.input_qparams), ("output", layer.output_qparams)):
         if params is not None:
             options[key], more = _write_qparams(params)
@@ -385,7 +241,7 @@ def _read_static(fields: Fields) -> StaticQuantLinear:
             name=fields.option("name", str),
             call=fields.option("call", str),
         )
-    weight, scale = _read_int8(fields)
+    weight, scale = read_int8(fields)
     return StaticQuantLinear(
         weight,
         scale,
@@ -402,13 +258,13 @@ def _read_static(fields: Fields) -> StaticQuantLinear:
 
 def _write_matrix(matrix: QuantMatrix) -> tuple[Options, LazyTensors]:
     layer = matrix._layer
-    options, parts = _write_static(layer) if isinstance(layer, StaticQuantLinear) else _write_quant_linear(layer)
+    options, parts = _write_static(layer) if isinstance(layer, StaticQuantLinear) else write_linear(layer)
     return options | {"axis": matrix.axis}, parts
 
 
 def _read_matrix(fields: Fields) -> QuantMatrix:
     axis = fields.choice("axis", 0, 1)
-    layer = _read_static(fields) if "input" in fields.options else _read_quant_linear(fields)
+    layer = _read_static(fields) if "input" in fields.options else read_linear(fields)
     if layer.epilogue is not None or layer.bias is not None:
         raise ValueError("a QuantMatrix has neither a bias nor an epilogue: relu and bias must be false")
     return QuantMatrix._made(layer, axis)
@@ -431,8 +287,8 @@ def _read_embedding(fields: Fields) -> QuantEmbedding:
     if fields.source is not None:
         return _map_embedding(fields, dtype)
     if dtype == "int4":
-        return QuantEmbedding._from_grouped(_read_int4(fields))
-    return QuantEmbedding._from_quantized(*_read_int8(fields))
+        return QuantEmbedding._from_grouped(read_int4(fields))
+    return QuantEmbedding._from_quantized(*read_int8(fields))
 
 
 def _map_embedding(fields: Fields, dtype: str) -> QuantEmbedding:
@@ -457,7 +313,7 @@ def _write_recurrent(layer: QuantLSTM | QuantGRU) -> tuple[Options, LazyTensors]
     options: Options = {"batch_first": layer.batch_first, "parts": list(layer._layers)}
     parts: LazyTensors = {}
     for key, part in layer._layers.items():
-        options[key], more = _write_quant_linear(part)
+        options[key], more = write_linear(part)
         parts |= {f"{key}.{suffix}": tensor for suffix, tensor in more.items()}
     return options, parts
 
@@ -471,7 +327,7 @@ def _read_recurrent(cls: type[QuantLSTM | QuantGRU]) -> Callable[[Fields], Quant
         for key in keys:
             within = fields.within(key)
             within.choice("type", "QuantLinear")
-            layers[key] = _read_quant_linear(within)
+            layers[key] = read_linear(within)
             within.finish()
             keep_origin(within, layers[key])
         return cls._from_layers(layers, fields.option("batch_first", bool))
@@ -489,7 +345,7 @@ def _write_qparams(params: QParams) -> tuple[Options, LazyTensors]:
 
 def _read_qparams(fields: Fields) -> QParams:
     qtype = as_qtype(fields.option("qtype", str))
-    scale = _read_scale(fields, "scale", None)
+    scale = read_scales(fields, "scale", None)
     zero_point = fields.tensor("zero_point", "I32", scale.shape)
     numbers = {key: fields.option(key, int) for key in ("qmin", "qmax")}
     grain = {key: fields.option(key, int, type(None)) for key in ("axis", "group_size")}
@@ -538,13 +394,13 @@ def _nothing(stub: Any) -> tuple[Options, LazyTensors]:
 def _codecs() -> Mapping[str, Codec]:
     """The table: every class that files know."""
     rows = [
-        Codec(QuantLinear, _write_quant_linear, _read_quant_linear),
+        Codec(QuantLinear, write_linear, read_linear),
         Codec(QuantMatrix, _write_matrix, _read_matrix),
         Codec(QuantEmbedding, _write_embedding, _read_embedding),
         Codec(QuantLSTM, _write_recurrent, _read_recurrent(QuantLSTM)),
         Codec(QuantGRU, _write_recurrent, _read_recurrent(QuantGRU)),
         Codec(StaticQuantLinear, _write_static, _read_static),
-        Codec(PermutedQuantLinear, _write_permuted, _read_permuted),
+        Codec(PermutedQuantLinear, write_permuted, read_permuted),
         Codec(Quantize, _write_quantize, _read_quantize),
         Codec(QuantStub, _nothing, lambda fields: QuantStub()),
         Codec(DeQuantStub, _nothing, lambda fields: DeQuantStub()),

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from octavo._files.codecs import WeightFormat, linear_options
 from octavo._files.fields import tensor_name
 from octavo._files.header import Tensor
+from octavo._files.linear_codecs import WeightFormat, linear_options
 from octavo._layers.linear import Layout
 
 __all__ = ["Item", "Kind", "Matrix"]

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from octavo._files.checkpoint import Checkpoint
-from octavo._files.codecs import WeightFormat
 from octavo._files.header import Tensor
 from octavo._files.items import Item
+from octavo._files.linear_codecs import WeightFormat
 from octavo._files.octavo_header import header_metadata
 from octavo._files.plan import Plan
 from octavo._files.safetensors import Writer, require_folder

@@ -21,10 +21,10 @@ import numpy as np
 from octavo._files import naming
 from octavo._files.checkpoint import Checkpoint
 from octavo._files.choice import Choice, matches
-from octavo._files.codecs import WeightFormat
 from octavo._files.header import Tensor
 from octavo._files.items import Item, Kind, Matrix
 from octavo._files.layouts import LAYOUTS, Evidence, decide, evidence
+from octavo._files.linear_codecs import WeightFormat
 from octavo._layers.linear import Layout
 from octavo.nn._recurrent_base import direction_names, read_weights
 

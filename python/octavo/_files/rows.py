@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octavo._files.checkpoint import Checkpoint
-from octavo._files.codecs import WeightFormat
 from octavo._files.header import widened
 from octavo._files.items import Matrix
+from octavo._files.linear_codecs import WeightFormat
 from octavo._numerics.checks import check_group_size, is_int4
 from octavo._numerics.definition import quantize_weight
 from octavo._numerics.int4 import ScaleDtype, pack_int4

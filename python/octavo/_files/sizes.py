@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from octavo._files.codecs import WeightFormat
+from octavo._files.linear_codecs import WeightFormat
 from octavo._layers.embedding import QuantEmbedding
 from octavo._layers.linear import QuantLinear
 from octavo._numerics.int4 import GroupedWeight
