@@ -7,8 +7,8 @@
 #include "base/arch.h"
 #include "base/result_pool.h"
 #include "base/thread_pool.h"
-#include "functional/functional.h"
 #include "functional/kv_panels.h"
+#include "gemm/registry.h"
 
 namespace octavo {
 namespace {

@@ -25,11 +25,6 @@ void in_pieces(std::int64_t total, std::int64_t piece, const Work& work) {
 
 }  // namespace
 
-const FunctionKernel& functions_in_use() {
-  constexpr std::int64_t kMany = std::int64_t{1} << 40;  // rows: the best kernel, whatever it asks for
-  return *kernel_for(kMany, [](const Kernel& kernel) { return kernel.functions != nullptr; }).functions;
-}
-
 void run_elementwise(Elementwise f, const float* x, float* y, std::int64_t count) {
   const auto function = functions_in_use().elementwise[static_cast<int>(f)];
   in_pieces(count, kTaskElems, [&](std::int64_t at, std::int64_t n) { function(x + at, y + at, n); });

@@ -10,9 +10,6 @@
 
 namespace octavo {
 
-// Of the kernel in use, or of the next one of the table that has them.
-const FunctionKernel& functions_in_use();
-
 // y[i] = f(x[i]), contiguous.
 void run_elementwise(Elementwise f, const float* x, float* y, std::int64_t count);
 
