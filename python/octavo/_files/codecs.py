@@ -228,14 +228,13 @@ def _write_static(layer: StaticQuantLinear) -> tuple[Options, LazyTensors]:
 
 def _read_static(fields: Fields) -> StaticQuantLinear:
     if "packed" in fields.options:
-        relu, s = fields.option("relu", bool), read_scale(fields, read_shape(fields)[1])
+        epilogue = as_epilogue(None, fields.option("relu", bool))
+        weights, s = read_packed(fields, dtype="int8", activation="asymmetric", epilogue=epilogue)
         return StaticQuantLinear._of_int8(
-            read_packed(
-                fields, dtype="int8", activation="asymmetric", pre_quant_scale=s, epilogue=as_epilogue(None, relu)
-            ),
+            weights,
             input=_read_part(fields, "input"),
             output=_read_part(fields, "output") if "output" in fields.options else None,
-            relu=relu,
+            relu=epilogue is not None,
             pre_quant_scale=s,
             folded=fields.option("folded", bool),
             name=fields.option("name", str),

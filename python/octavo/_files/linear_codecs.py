@@ -143,10 +143,7 @@ def _read_packed_linear(fields: Fields, dtype: str) -> QuantLinear:
     activation = fields.choice("activation", *ACTIVATIONS)
     group = fields.choice("activation_group", None, *ACTIVATION_GROUPS) if dtype == "grouped" else None
     epilogue, call = as_epilogue(read_epilogue(fields), fields.option("relu", bool)), fields.option("call", str)
-    s = read_scale(fields, read_shape(fields)[1])
-    weights = read_packed(
-        fields, dtype=dtype, activation=activation, activation_group=group, pre_quant_scale=s, epilogue=epilogue
-    )
+    weights, s = read_packed(fields, dtype=dtype, activation=activation, activation_group=group, epilogue=epilogue)
     return QuantLinear._of_weights(weights, activation, epilogue, call, s)
 
 

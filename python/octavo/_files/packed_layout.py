@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octavo._files.fields import Fields, LazyTensor, LazyTensors, Options, read_shape, tensor_name
+from octavo._files.input_scale import read_scale
 from octavo._files.safetensors import Tensor
 from octavo._layers.epilogue import Epilogue
 from octavo._layers.images import FAMILIES, OWN_FAMILY, Origin, is_borrowed, weights_of_image
@@ -110,17 +111,18 @@ def read_packed(
     dtype: str,
     activation: ActivationScheme,
     activation_group: int | None = None,
-    pre_quant_scale: NDArray[np.float32] | None = None,
     epilogue: Epilogue | None,
-) -> Weights:
-    """The weights of the option `packed`: in place where the file is mapped for it, else in memory.
+) -> tuple[Weights, NDArray[np.float32] | None]:
+    """The weights of the option `packed`, and the scale of their inputs: in place where the file is mapped for it.
 
     Raises:
         ValueError: options and tensor do not fit together.
     """
     family = fields.choice("packed", *FAMILIES)
     name = f"{fields.name}.{fields.prefix}".strip(".")
-    options = {"dtype": dtype, "shape": list(read_shape(fields)), **_form(fields, dtype)}
+    shape = read_shape(fields)
+    options = {"dtype": dtype, "shape": list(shape), **_form(fields, dtype)}
+    s = read_scale(fields, shape[1])
     options["bias"] = fields.option("bias", bool)
     image = fields.tensor("packed", "U8", None)
     if image.ndim != 1:
@@ -132,7 +134,7 @@ def read_packed(
             options,
             activation=activation,
             activation_group=activation_group,
-            pre_quant_scale=pre_quant_scale,
+            pre_quant_scale=s,
             epilogue=epilogue,
             borrow=fields.source is not None,
         )
@@ -144,7 +146,7 @@ def read_packed(
         other = f"it is packed for {family}, this machine needs {OWN_FAMILY}"
         moved = f"it does not start at a multiple of {ALIGNMENT} bytes: another tool rewrote the file"
         fields.source.copied[name] = other if family != OWN_FAMILY else moved
-    return weights
+    return weights, s
 
 
 def _form(fields: Fields, dtype: str) -> Options:
