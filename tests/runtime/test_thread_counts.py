@@ -37,6 +37,7 @@ def test_number_set_in_code_outranks_the_environment() -> None:
 
 def test_threadpoolctl_lists_and_limits_octavo() -> None:
     threadpoolctl = pytest.importorskip("threadpoolctl", reason="threadpoolctl is not installed")
+    pytest.importorskip("scipy.optimize", reason="scipy, which has a module _core of its own, is not installed")
     oc.register_threadpoolctl()
     oc.register_threadpoolctl()
     with oc.set_num_threads(3):

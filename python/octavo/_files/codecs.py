@@ -265,7 +265,7 @@ def _read_matrix(fields: Fields) -> QuantMatrix:
     axis = fields.choice("axis", 0, 1)
     layer = _read_static(fields) if "input" in fields.options else read_linear(fields)
     if layer.epilogue is not None or layer.bias is not None:
-        raise ValueError("a QuantMatrix has neither a bias nor an epilogue: relu and bias must be false")
+        raise ValueError("a QuantMatrix has neither a bias nor a ReLU or another epilogue: relu and bias must be false")
     return QuantMatrix._made(layer, axis)
 
 

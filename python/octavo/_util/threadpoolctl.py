@@ -37,9 +37,11 @@ def register() -> None:
         def set_num_threads(self, num_threads: int) -> None:
             self.dynlib.octavo_set_num_threads(num_threads)
 
-        def get_version(self) -> str:
-            self.dynlib.octavo_version.restype = ctypes.c_char_p
-            return str(self.dynlib.octavo_version().decode())
+        def get_version(self) -> str | None:
+            if (version := getattr(self.dynlib, "octavo_version", None)) is None:
+                return None  # a _core of another package: threadpoolctl makes a controller, then looks for the symbols
+            version.restype = ctypes.c_char_p
+            return str(version().decode())
 
     threadpoolctl.register(OctavoController)
     _registered = True

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import decimal
 import functools
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,9 @@ from octavo._util.foreign import as_array
 from octavo.functional._arrays import Array, computed, operand
 from octavo.functional._elementwise import cos as cosine
 from octavo.functional._elementwise import sin as sine
+
+if TYPE_CHECKING:
+    import decimal
 
 __all__ = ["frequencies", "rope", "rope_tables"]
 
@@ -93,6 +96,8 @@ def frequencies(dim: int, base: float) -> tuple[float, ...]:
         >>> frequencies(4, 10000.0)
         (1.0, 0.009999999776482582)
     """
+    import decimal  # here, for what never asks for a table
+
     with decimal.localcontext(decimal.Context(prec=40)):
         log_base = decimal.Decimal(base).ln()
         return tuple(_nearest_float32((-log_base * (2 * i) / dim).exp()) for i in range(dim // 2))
@@ -101,7 +106,7 @@ def frequencies(dim: int, base: float) -> tuple[float, ...]:
 def _nearest_float32(x: decimal.Decimal) -> float:
     near = np.float32(float(x))  # rounded twice, so that it may be a neighbour
     candidates = (near, np.nextafter(near, np.float32(0)), np.nextafter(near, np.float32(np.inf)))
-    return float(min(candidates, key=lambda c: abs(decimal.Decimal(float(c)) - x)))
+    return float(min(candidates, key=lambda c: abs(type(x)(float(c)) - x)))
 
 
 def rope(x: npt.ArrayLike, cos: Floats, sin: Floats, *, interleaved: bool = True, out: Array | None = None) -> Array:

@@ -14,7 +14,7 @@ from octavo.functional._rows import softmax
 __all__ = ["argmax", "sample", "top_k"]
 
 Indices: TypeAlias = npt.NDArray[np.int64]
-Generator: TypeAlias = np.random.Generator | np.random.BitGenerator
+Generator: TypeAlias = "np.random.Generator | np.random.BitGenerator"  # a string: `import octavo` loads no numpy.random
 
 _RAW_64 = ("Philox", "PCG64", "PCG64DXSM", "SFC64")  # NumPy's generators whose raw numbers have 64 bits
 _FIRST_CHOICES = 64  # of the likeliest that top_p looks at before it looks at more
