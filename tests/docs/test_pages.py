@@ -142,7 +142,7 @@ def test_set_up_commands_are_two() -> None:
     commands = [line for line in README.read_text().splitlines() if line.startswith("python3 -m venv")]
     assert commands == [
         "python3 -m venv .venv && .venv/bin/pip install '.[demo]' && .venv/bin/octavo demo",
-        "python3 -m venv .venv && .venv/bin/pip install '.[test]' && .venv/bin/pytest",
+        "python3 -m venv .venv && .venv/bin/pip install '.[test]' && .venv/bin/pytest -n auto",
     ]
 
 
