@@ -62,8 +62,16 @@ class Candidate:
             raise ValueError(f'a candidate\'s smooth must be "smoothquant", "awq" or None, got {self.smooth!r}')
         if self.rounding not in (None, "nearest", "search", "gptq"):
             raise ValueError(f'a candidate\'s rounding must be "nearest", "search" or "gptq", got {self.rounding!r}')
-        if qtype == qint8 and (self.rounding is not None or self.group_size is not None):
-            raise ValueError("rounding and group_size are for int4 candidates; int8 weights have one scale an output")
+        if qtype == qint8 and (
+            self.rounding is not None
+            or self.group_size is not None
+            or not self.symmetric
+            or self.scale_dtype != "float32"
+        ):
+            raise ValueError(
+                "rounding, group_size, symmetric and scale_dtype are for int4 candidates; int8 weights have one scale "
+                "an output, in float32"
+            )
         object.__setattr__(self, "dtype", qtype.name[1:])
         object.__setattr__(self, "name", self.name or self._made_name())
 

@@ -164,7 +164,7 @@ def _called(layer: QuantLinear, method: str) -> QuantLinear:
     if method in ("__call__", "forward", layer._call_name):
         return layer
     made = copy.deepcopy(layer)  # with the same integers
-    made._call_name = method
+    made._call_name, made._origin = method, None  # in the file it is called otherwise
     return made
 
 
@@ -348,7 +348,7 @@ def as_matrices(items: Mapping[str, Any], held: Mapping[str, Any]) -> dict[str, 
 
 def _matrix_place(name: str, item: Any, held: Mapping[str, Any]) -> str | None:
     """The name of the array whose place a layer's matrix takes; None where the layer as a whole has a place."""
-    if type(item) not in (QuantLinear, QuantEmbedding) or getattr(item, "relu", False):
+    if type(item) not in (QuantLinear, QuantEmbedding) or getattr(item, "epilogue", None) is not None:
         return None
     own = held.get(name)
     if isinstance(own, np.ndarray):

@@ -37,6 +37,8 @@ class _Mapped:
 
 
 _lock = threading.Lock()
+if hasattr(os, "register_at_fork"):  # another thread may hold it when a worker is forked
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 _mapped: weakref.WeakValueDictionary[tuple[Any, ...], _Mapped] = weakref.WeakValueDictionary()
 _latest: list[_Mapped] = []  # keeps the last one between the layers of one pickle
 

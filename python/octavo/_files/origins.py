@@ -6,6 +6,7 @@ Origin    what a layer of it carries, and gives in its place when it is pickled
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -80,10 +81,28 @@ class Origin:
     name: str
     part: str
     restore: Restore
+    identity: tuple[int, ...]
 
     def reduced(self) -> tuple[Restore, tuple[str, str, str, str]] | None:
-        """What a pickle calls; None where `pickle_by_reference` is switched off."""
-        return (self.restore, (self.path, self.checksum, self.name, self.part)) if _by_reference else None
+        """What a pickle calls; None where `pickle_by_reference` is off, or another file is at the path by now."""
+        if not _by_reference or identity_of(self.path) != self.identity:
+            return None
+        return self.restore, (self.path, self.checksum, self.name, self.part)
+
+
+def identity_of(path: str) -> tuple[int, ...]:
+    """What tells the file at a path from another one, and from itself after it was written to; () where there is none.
+
+    Example:
+        >>> from octavo._files.origins import identity_of
+        >>> identity_of("/no/such/file")
+        ()
+    """
+    try:
+        found = os.stat(path)
+    except OSError:
+        return ()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 @dataclass
@@ -94,6 +113,10 @@ class Source:
     checksum: str
     restore: Restore
     copied: dict[str, str] = field(default_factory=dict)
+    identity: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        self.identity = identity_of(self.path)
 
     def origin(self, name: str, part: str) -> Origin:
-        return Origin(self.path, self.checksum, name, part, self.restore)
+        return Origin(self.path, self.checksum, name, part, self.restore, self.identity)

@@ -53,6 +53,8 @@ def concatenate(parts: Sequence[T]) -> T:
                 "parts must be QuantLinear layers or QuantMatrix objects, all of one class, "
                 f"got {type(first).__name__} and {type(part).__name__}"
             )
+        if isinstance(part, QuantMatrix) and type(part._layer) is not QuantLinear:
+            raise TypeError("parts must not be static: their ranges belong to the inputs that were calibrated")
     if isinstance(first, QuantMatrix):
         if len({m.axis for m in found}) > 1:
             raise ValueError("matrices must have the same axis; use the transposes of some")
@@ -82,6 +84,8 @@ def split(whole: T, outputs: int | Sequence[int]) -> list[T]:
     if type(whole) not in (QuantLinear, QuantMatrix):
         raise TypeError(f"whole must be a QuantLinear or QuantMatrix, got {type(whole).__name__}")
     layer: QuantLinear = whole._layer if isinstance(whole, QuantMatrix) else whole
+    if type(layer) is not QuantLinear:
+        raise TypeError("whole must not be static: its ranges belong to the inputs that were calibrated")
     n = layer.out_features
     if isinstance(outputs, (int, np.integer)):
         count = int(outputs)

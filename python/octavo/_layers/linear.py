@@ -386,6 +386,11 @@ class QuantLinear(HeldWeights):
         return self.__reduce_ex__(0)
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        if type(self).__module__.partition(".")[0] != "octavo":
+            raise TypeError(
+                f"a {type(self).__name__} would be restored as a plain layer of octavo's; hold a QuantLinear in an "
+                "object of your own, or define __reduce_ex__ in your class"
+            )
         referred = None if self._origin is None else self._origin.reduced()
         if referred is not None:
             return referred

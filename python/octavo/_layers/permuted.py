@@ -34,7 +34,8 @@ class PermutedQuantLinear(QuantLinear):
         ValueError: permutation is not one of 0..in_features - 1.
 
     Notes:
-        `weight` and `int_repr` have the order of x. `scale`, `zero_point` and `grouped` have that of the groups.
+        `weight` and `int_repr` have the order of x. `scale`, `zero_point`, `pre_quant_scale` and `grouped` have that of
+        the groups.
 
     Example:
         >>> import numpy as np, octavo as oc

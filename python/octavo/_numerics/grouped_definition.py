@@ -44,7 +44,7 @@ def fma(a: npt.ArrayLike, b: npt.ArrayLike, c: npt.ArrayLike) -> npt.NDArray[np.
         (True, True)
     """
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        product = np.asarray(a, _F).astype(np.float64) * np.asarray(b, _F)
+        product = np.asarray(a, _F).astype(np.float64) * np.asarray(b, _F).astype(np.float64)
         addend = np.asarray(c, _F).astype(np.float64)
         total = np.asarray(product + addend)
         part = total - product

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -93,19 +93,24 @@ class Builder:
             target.check()
         return new
 
-    def fill(self, model: Any, targets: list[Target], hollow: Mapping[int, Any]) -> None:
-        """Builds each replacement and fills the hollow one that stands in its place; frees its float weights then.
+    def replace(self, model: Any, put: Callable[[], Any], targets: list[Target], hollow: Mapping[int, Any]) -> Any:
+        """Puts hollow replacements into the model, then builds one after the other, and frees its float weights.
 
         If one fails, the float layers of those that are still hollow are put back.
 
         Args:
-            model: with the hollow ones in it.
+            model: to change.
+            put: puts the hollow ones into it, and returns it.
             targets: emptied on the way.
             hollow: by the ids of the targets.
+
+        Returns:
+            What `put` returns.
         """
         count = len(targets)
         targets.reverse()
         try:
+            quantized = put()
             while targets:
                 target = targets[-1]
                 fill(hollow[id(target.original)], self._shared(target))
@@ -115,9 +120,10 @@ class Builder:
             tree.replace(model, {id(hollow[id(t.original)]): t.original for t in targets})
             error.add_note(
                 f"{count - len(targets)} of {count} layers and arrays have been quantized in place; the others are in "
-                "float as before, and another call goes on with them"
+                "float as before"
             )
             raise
+        return quantized
 
     def _shared(self, target: Target) -> Any:
         key = self._keys[id(target.original)]

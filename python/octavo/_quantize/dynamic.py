@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from types import MethodType
 from typing import Any, Literal, TypedDict, TypeVar, Unpack, overload
 
 import numpy as np
@@ -167,8 +168,8 @@ def quantize_dynamic(
         inplace: change the model itself. Every replacement is built on trial first, so an error leaves the model as it
             was; then the layers are quantized one by one, each giving up its float weights before the next. At most
             one layer is in memory twice. Where memory runs out all the same, or Ctrl-C comes, the layers that are not
-            done yet stay in float, and you can call it again. Otherwise the model is copied with copy.deepcopy; the
-            layers' float weights are not copied.
+            done yet stay in float. (A model that holds bound methods of its layers is changed after all are built.)
+            Otherwise the model is copied with copy.deepcopy; the layers' float weights are not copied.
         check: send a random row and its negative through each float layer and compare with activation(x W^T + b). The
             row has shape (1, K), or (1, 1, K) for a layer that does not take that. Attributes that the layer sets on
             the way are put back. Functions in the model that would still reach a float layer through their closure or
@@ -220,7 +221,8 @@ def quantize_dynamic(
     rounded = {} if batches is None else _calibrated(model, targets, types, options, batches, scales, check)
     rows = None if x is None else first_rows(model, [target for target in targets if target.is_linear], x, forward)
     builder = Builder(targets, types, options, rounded, scales, check=check)
-    outcomes, slow = _outcomes(builder, targets, measuring, rows, inplace)
+    one_by_one = inplace and not _methods_held(model, types)
+    outcomes, slow = _outcomes(builder, targets, measuring, rows, one_by_one)
     targets = [target for target in targets if id(target.original) in outcomes]
     _warn(targets, outcomes, rows)
     replacements = {held: outcome.new for held, outcome in outcomes.items()}
@@ -229,11 +231,11 @@ def quantize_dynamic(
         report(report_of(model, outcomes, why=why | slow, dropped=dropped))
     if check:
         check_functions(model, replacements, inplace)
+    if one_by_one:
+        del found, rounded, rows  # they hold float weights, which `replace` frees one by one
+        return builder.replace(model, lambda: _replaced(model, replacements, dropped, inplace), targets, replacements)
     quantized = _replaced(model, replacements, dropped, inplace)
-    if inplace:
-        del found, rounded, rows  # they hold float weights, which `fill` frees one by one
-        builder.fill(quantized, targets, replacements)
-    elif choice is not None:
+    if not inplace and choice is not None:
         _check_copied(model, quantized, choice, replacements)
     return quantized
 
@@ -279,15 +281,15 @@ def _outcomes(
     targets: list[Target],
     measuring: Measuring,
     rows: Mapping[str, NDArray[Any]] | None,
-    inplace: bool,
+    one_by_one: bool,
 ) -> tuple[dict[int, Outcome], dict[int, str]]:
     """What became of each target that is fast enough, and why the others stay in float, by their ids.
 
-    In place, each is built on trial, so that whatever is wrong with one is found before any is replaced.
+    What is to be replaced one by one is built on trial, so that whatever is wrong with one is found before any is.
     """
     outcomes, slow = {}, {}
     for target in targets:
-        new = builder.trial(target, exact=rows is not None) if inplace else builder.build(target)
+        new = builder.trial(target, exact=rows is not None) if one_by_one else builder.build(target)
         speedup = _speedup(target, new, measuring)
         if speedup is not None and not speedup >= (measuring.min_speedup or 0.0):
             held = target.original if target.spec is None else getattr(target.original, target.spec.weight)
@@ -296,9 +298,16 @@ def _outcomes(
         x = None if rows is None else rows.get(target.path)
         sqnr = None if x is None else signal_to_noise(target.original, new, target.spec, x)
         outcomes[id(target.original)] = Outcome.of(target.original, new, builder.key(target), sqnr)
-        if inplace:
+        if one_by_one:
             empty(new)
     return outcomes, slow
+
+
+def _methods_held(model: Any, replaced: Collection[int]) -> bool:
+    """Whether the model holds a bound method of what is replaced. One of a replacement does not lead back to it."""
+    places = tree.places(model, lambda place: id(place.value) in replaced)
+    methods = (place.value for place in places if isinstance(place.value, MethodType))
+    return any(id(method.__self__) in replaced for method in methods)
 
 
 def _speedup(target: Target, new: Any, measuring: Measuring) -> float | None:

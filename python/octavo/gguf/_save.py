@@ -122,6 +122,12 @@ def _tensors(package: Any, name: str, value: Any, patterns: Mapping[str, str]) -
 
 def _blocks(layer: QuantLinear) -> tuple[NDArray[Any], str]:
     """Rows of blocks, and their type."""
+    if type(layer) is not QuantLinear:
+        raise ValueError(
+            f"it is a {type(layer).__name__}, which GGUF has no place for; pass .weight to quantize it anew"
+        )
+    if layer.epilogue is not None:
+        raise ValueError(f"it applies {layer.epilogue}, which GGUF has no place for")
     if layer.pre_quant_scale is not None:
         raise ValueError("it has a pre_quant_scale, which GGUF has no place for; pass .weight to quantize it anew")
     weights = layer._weights
