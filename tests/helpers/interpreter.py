@@ -10,4 +10,6 @@ import sys
 def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Runs code in a new interpreter with those environment variables."""
     env = {k: v for k, v in os.environ.items() if not k.startswith("OCTAVO_")} | environment
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=False)
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=env, check=False, timeout=600
+    )

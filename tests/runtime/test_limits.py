@@ -16,6 +16,7 @@ import faulthandler, os, signal, sys, threading, time
 import numpy as np
 import octavo as oc
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore it
 oc.set_num_threads(2)
 layer = oc.QuantLinear(np.full((512, 512), 0.5, np.float32))
 x = np.ones((256, 512), np.float32)
