@@ -160,7 +160,8 @@ def _parts(name: str, value: Any, schemes: dict[_Scheme, list[str]]) -> LazyTens
 
 def _layer(layer: QuantLinear) -> tuple[_Scheme, LazyTensors]:
     if layer.epilogue is not None:
-        raise ValueError(f"it applies {layer.epilogue}, which such a checkpoint has no place for")
+        function = "ReLU" if layer.relu else layer.epilogue
+        raise ValueError(f"it applies {function}, which such a checkpoint has no place for")
     if layer.pre_quant_scale is not None:
         raise ValueError("it has a pre_quant_scale, which such a checkpoint has no place for; fold it (find_smoothing)")
     if layer.activation == "int16":
