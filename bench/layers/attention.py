@@ -9,6 +9,8 @@ and transposed beforehand, and NumPy too.
 """
 
 import argparse
+import importlib
+import importlib.util
 from collections.abc import Callable
 from typing import Any
 
@@ -18,10 +20,7 @@ import octavo as oc
 from octavo._util.timing import interleaved
 from octavo.functional import KVCache, attention
 
-try:
-    import torch
-except ImportError:
-    torch = None  # type: ignore[assignment]
+torch: Any = importlib.import_module("torch") if importlib.util.find_spec("torch") else None
 
 HEADS, KV_HEADS, DIM = 9, 3, 64
 SHAPES = [(128, 128), (512, 512), (2048, 2048), (1, 100), (1, 500), (1, 2000)]

@@ -13,6 +13,7 @@
 
 #include "base/thread_pool.h"
 #include "check.h"
+#include "every_kernel.h"
 #include "functional/attention.h"
 #include "gemm/registry.h"
 
@@ -138,15 +139,4 @@ void check_kernel(const Kernel& kernel) {
 }  // namespace
 }  // namespace octavo::test
 
-int main() {
-  using namespace octavo;
-  for (const Kernel* kernel : all_kernels()) {
-    const auto missing = missing_features(*kernel);
-    if (missing.empty()) {
-      test::check_kernel(*kernel);
-    } else {
-      std::printf("kernel %s attention: not run, this CPU lacks %s\n", kernel->name, missing[0].c_str());
-    }
-  }
-  return test::finish();
-}
+int main() { return octavo::test::check_every_kernel("attention", octavo::test::check_kernel); }

@@ -11,6 +11,7 @@
 
 #include "base/thread_pool.h"
 #include "check.h"
+#include "every_kernel.h"
 #include "gemm/gemm_grouped.h"
 #include "gemm/registry.h"
 #include "inputs.h"
@@ -225,15 +226,4 @@ void check_kernel(const Kernel& kernel) {
 }  // namespace
 }  // namespace octavo::test
 
-int main() {
-  using namespace octavo;
-  for (const Kernel* kernel : all_kernels()) {
-    const auto missing = missing_features(*kernel);
-    if (missing.empty()) {
-      test::check_kernel(*kernel);
-    } else {
-      std::printf("kernel %s grouped: not run, this CPU lacks %s\n", kernel->name, missing[0].c_str());
-    }
-  }
-  return test::finish();
-}
+int main() { return octavo::test::check_every_kernel("grouped", octavo::test::check_kernel); }

@@ -7,6 +7,7 @@
 
 #include "base/thread_pool.h"
 #include "check.h"
+#include "every_kernel.h"
 #include "gemm/gemm_grouped.h"
 #include "gemm/gemm_int4.h"
 #include "gemm/gemm_int8.h"
@@ -133,15 +134,4 @@ void check_kernel(const Kernel& kernel) {
 }  // namespace
 }  // namespace octavo::test
 
-int main() {
-  using namespace octavo;
-  for (const Kernel* kernel : all_kernels()) {
-    const auto missing = missing_features(*kernel);
-    if (missing.empty()) {
-      test::check_kernel(*kernel);
-    } else {
-      std::printf("kernel %s factors: not run, this CPU lacks %s\n", kernel->name, missing[0].c_str());
-    }
-  }
-  return test::finish();
-}
+int main() { return octavo::test::check_every_kernel("factors", octavo::test::check_kernel); }

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Callable
 from typing import Any
 
 from octavo._files.fields import LazyTensor
@@ -61,5 +61,4 @@ def repack(source: str | os.PathLike[str], destination: str | os.PathLike[str], 
 def _as_stored(reader: Reader, name: str) -> LazyTensor:
     """A tensor that belongs to no layer, byte for byte."""
     header, data = reader.tensors[name], reader.data
-    make: Callable[[], Any] = lambda: data(name)  # noqa: E731
-    return LazyTensor(Tensor(header.dtype, header.shape), make)
+    return LazyTensor(Tensor(header.dtype, header.shape), functools.partial(data, name))

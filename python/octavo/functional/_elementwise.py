@@ -51,15 +51,7 @@ def log(x: npt.ArrayLike, *, out: Array | None = None) -> Array:
     """The natural logarithm of each element.
 
     Args:
-        x: any shape; float32 is computed as it is, other real numbers are converted to it.
-        out: an array of the result's shape and dtype, which may be strided or x itself.
-
-    Returns:
-        The shape of x; float16 and float64 input gives its own dtype back, all else float32.
-
-    Raises:
-        TypeError: x does not hold real numbers, or out is not an array of the result's dtype.
-        ValueError: out has another shape or is read-only.
+        x, out: as for `exp`, and so are the result, its dtype and the errors.
 
     Note:
         Within 0.9 ulp of the true value, for subnormal x too. log(0) is -inf, and that of a negative number NaN.
@@ -78,15 +70,7 @@ def erf(x: npt.ArrayLike, *, out: Array | None = None) -> Array:
     """The error function, 2 / sqrt(pi) times the integral of exp(-t^2) from 0 to x.
 
     Args:
-        x: any shape; float32 is computed as it is, other real numbers are converted to it.
-        out: an array of the result's shape and dtype, which may be strided or x itself.
-
-    Returns:
-        The shape of x; float16 and float64 input gives its own dtype back, all else float32.
-
-    Raises:
-        TypeError: x does not hold real numbers, or out is not an array of the result's dtype.
-        ValueError: out has another shape or is read-only.
+        x, out: as for `exp`, and so are the result, its dtype and the errors.
 
     Note:
         Within 1 ulp of the true value. An odd polynomial below 0.92, and 1 - exp of a polynomial above.
@@ -104,15 +88,7 @@ def tanh(x: npt.ArrayLike, *, out: Array | None = None) -> Array:
     """The hyperbolic tangent of each element.
 
     Args:
-        x: any shape; float32 is computed as it is, other real numbers are converted to it.
-        out: an array of the result's shape and dtype, which may be strided or x itself.
-
-    Returns:
-        The shape of x; float16 and float64 input gives its own dtype back, all else float32.
-
-    Raises:
-        TypeError: x does not hold real numbers, or out is not an array of the result's dtype.
-        ValueError: out has another shape or is read-only.
+        x, out: as for `exp`, and so are the result, its dtype and the errors.
 
     Note:
         Within 1.3 ulp of the true value. An odd polynomial below 0.6, and 1 - 2 / (e^2x + 1) above.
@@ -130,15 +106,7 @@ def sin(x: npt.ArrayLike, *, out: Array | None = None) -> Array:
     """The sine of each element, in radians.
 
     Args:
-        x: any shape; float32 is computed as it is, other real numbers are converted to it.
-        out: an array of the result's shape and dtype, which may be strided or x itself.
-
-    Returns:
-        The shape of x; float16 and float64 input gives its own dtype back, all else float32.
-
-    Raises:
-        TypeError: x does not hold real numbers, or out is not an array of the result's dtype.
-        ValueError: out has another shape or is read-only.
+        x, out: as for `exp`, and so are the result, its dtype and the errors.
 
     Note:
         Within 1.6 ulp of the true value, for all float32 numbers: up to 2^17 the angle is reduced by three parts of
@@ -157,15 +125,7 @@ def cos(x: npt.ArrayLike, *, out: Array | None = None) -> Array:
     """The cosine of each element, in radians.
 
     Args:
-        x: any shape; float32 is computed as it is, other real numbers are converted to it.
-        out: an array of the result's shape and dtype, which may be strided or x itself.
-
-    Returns:
-        The shape of x; float16 and float64 input gives its own dtype back, all else float32.
-
-    Raises:
-        TypeError: x does not hold real numbers, or out is not an array of the result's dtype.
-        ValueError: out has another shape or is read-only.
+        x, out: as for `exp`, and so are the result, its dtype and the errors.
 
     Note:
         Within 1.6 ulp of the true value, for all float32 numbers; as `sin`.
@@ -183,15 +143,7 @@ def sigmoid(x: npt.ArrayLike, *, out: Array | None = None) -> Array:
     """1 / (1 + e^-x) of each element.
 
     Args:
-        x: any shape; float32 is computed as it is, other real numbers are converted to it.
-        out: an array of the result's shape and dtype, which may be strided or x itself.
-
-    Returns:
-        The shape of x; float16 and float64 input gives its own dtype back, all else float32.
-
-    Raises:
-        TypeError: x does not hold real numbers, or out is not an array of the result's dtype.
-        ValueError: out has another shape or is read-only.
+        x, out: as for `exp`, and so are the result, its dtype and the errors.
 
     Note:
         Within 2.2 ulp of the true value, however small: e / (1 + e) with e = e^x where x is negative.
@@ -209,15 +161,7 @@ def silu(x: npt.ArrayLike, *, out: Array | None = None) -> Array:
     """x / (1 + e^-x) of each element: the sigmoid linear unit, or swish.
 
     Args:
-        x: any shape; float32 is computed as it is, other real numbers are converted to it.
-        out: an array of the result's shape and dtype, which may be strided or x itself.
-
-    Returns:
-        The shape of x; float16 and float64 input gives its own dtype back, all else float32.
-
-    Raises:
-        TypeError: x does not hold real numbers, or out is not an array of the result's dtype.
-        ValueError: out has another shape or is read-only.
+        x, out: as for `exp`, and so are the result, its dtype and the errors.
 
     Note:
         Within 3 ulp of the true value, however small. -0 for -infinity, which is the limit.
