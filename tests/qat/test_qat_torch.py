@@ -97,8 +97,8 @@ def test_training_follows_prepare_qat(bits: int) -> None:
     rng = np.random.default_rng(0)
     x, target = rng.standard_normal((200, 20), dtype=F), rng.standard_normal((200, 4), dtype=F)
     first, second = oc.nn.Linear.init(20, 16, rng=rng), oc.nn.Linear.init(16, 4, rng=rng)
-    # Mostly negative, so that at two bits ReLU leaves 0 and s. Of 0, s and 2s the next QuantStub, its scale 2s / 3, would
-    # put s at 1.5, and the last bit of a BLAS product would decide between 1 and 2.
+    # Mostly negative, so that at two bits ReLU leaves 0 and s. Of 0, s and 2s the next QuantStub, its scale 2s / 3,
+    # would put s at 1.5, and the last bit of a BLAS product would decide between 1 and 2.
     first.bias -= 1
     half = 2 ** (bits - 1)
 

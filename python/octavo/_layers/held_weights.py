@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from octavo._layers.described import Described
 from octavo._layers.epilogue import Epilogue
 from octavo._layers.images import Origin
-from octavo._layers.weights import ActivationScheme, Packed, Weights
+from octavo._layers.weights import ActivationScheme, PackedLayer, Weights
 from octavo._numerics.grouped import GroupedCodes
 from octavo._numerics.input_scale import input_factors
 from octavo._numerics.int4 import ScaleDtype
@@ -32,7 +32,7 @@ class HeldWeights(Described):
     _activation: ActivationScheme
     _call_name: str
     _epilogue: Epilogue | None
-    _packed: Packed  # that of _weights: one step less for each call
+    _packed: PackedLayer  # that of _weights: one step less for each call
     _pre_quant_scale: NDArray[np.float32] | None  # s; the packed weights hold fl(1 / s)
 
     @property

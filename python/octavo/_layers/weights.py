@@ -4,14 +4,13 @@
     Int4Weights       int4 in groups of any multiple of 32, plain int8 activations
     GroupedWeights    all other: 4- and 8-bit codes with minima or two levels of scales, int16 activations or in groups
 
-The compiled objects share try_call, forward, int_repr, int_rows, int_columns, bias, input_factor, nbytes, in_features,
-out_features.
+What the compiled objects share stands in `PackedLayer` of _core.pyi.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +38,7 @@ __all__ = [
     "GroupedWeights",
     "Int4Weights",
     "Int8Weights",
-    "Packed",
+    "PackedLayer",
     "Weights",
     "as_codes",
     "from_state",
@@ -53,30 +52,14 @@ SCALED_VERSION = 4  # of the state of a layer with a pre_quant_scale, whatever t
 
 Floats = NDArray[np.float32]
 
-
-class Packed(Protocol):
-    """What the compiled objects share."""
-
-    @property
-    def in_features(self) -> int: ...
-    @property
-    def out_features(self) -> int: ...
-    @property
-    def nbytes(self) -> int: ...
-    @property
-    def is_borrowed(self) -> bool: ...
-    def image(self, family: str) -> NDArray[np.uint8]: ...
-    def int_repr(self) -> NDArray[Any]: ...
-    def bias(self) -> Floats | None: ...
-    def try_call(self, x: object, /) -> Floats | None: ...
-    def forward(self, x: Floats, out: Floats) -> None: ...
+PackedLayer: TypeAlias = "_core.PackedLayer[Any]"  # which stands in _core.pyi alone
 
 
 class Weights(Protocol):
     """What a layer asks of its weights, whatever their format."""
 
     @property
-    def packed(self) -> Packed: ...
+    def packed(self) -> PackedLayer: ...
     @property
     def qtype(self) -> QType: ...
     @property
