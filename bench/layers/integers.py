@@ -2,9 +2,10 @@
 
     OPENBLAS_NUM_THREADS=1 python -m bench.layers.integers [--cases int64 bool] [--threads 1]
 
-Beside NumPy's own product stand the cast to float64 where that is exact, and loops compiled by numba where it is
-installed. Each answer is compared with NumPy's first. OCTAVO_ISA forces a kernel. NumPy takes a second for most of the
-large ones: the whole table is 2 minutes.
+Beside NumPy's own product stand the cast to float64 where that is exact, and what is installed of numba (loops
+compiled), python-flint (`fmpz_mat`, `nmod_mat`) and galois (modulo a prime). The last two multiply matrices of their
+own types, which are made before the clock starts. Each answer is compared with NumPy's first. OCTAVO_ISA forces a
+kernel. NumPy takes a second for most of the large ones: the whole table is 2 minutes.
 """
 
 from __future__ import annotations
@@ -24,20 +25,28 @@ from octavo._util.timing import Timing, interleaved
 Array = NDArray[Any]
 
 
+def installed(name: str) -> bool:
+    return importlib.util.find_spec(name) is not None
+
+
 @dataclass(frozen=True)
 class Case:
-    """One product; `exact_in_float64` where no sum reaches 2**53."""
+    """One product; `exact_in_float64` where no sum reaches 2**53; with a modulus the remainders of it."""
 
     name: str
     a: Array
     b: Array
     dtype: type[Any] | None = None
     exact_in_float64: bool = False
+    modulus: int | None = None
 
     def expected(self) -> Array:
-        return np.matmul(self.a, self.b, dtype=self.dtype)
+        y = np.matmul(self.a, self.b, dtype=self.dtype)
+        return y if self.modulus is None else y % self.modulus
 
     def contenders(self) -> dict[str, Callable[[], object]]:
+        if self.modulus is not None:
+            return self.modular_contenders(self.modulus)
         a, b, dtype = self.a, self.b, self.dtype
         result = self.expected().dtype
         runs: dict[str, Callable[[], object]] = {
@@ -48,10 +57,42 @@ class Case:
             runs["ops.matmul_integer"] = lambda: oc.ops.matmul_integer(a, b)
         if self.exact_in_float64:
             runs["float64 cast"] = lambda: (a.astype(np.float64) @ b.astype(np.float64)).astype(result)
-        if a.ndim == 2 and a.dtype == result and result.kind != "b" and importlib.util.find_spec("numba"):
+            if result == np.int64 and installed("flint"):
+                import flint
+
+                theirs = [flint.fmpz_mat(m.tolist()) for m in (a, b)]
+                runs["flint"] = lambda: theirs[0] * theirs[1]
+        if a.ndim == 2 and a.dtype == result and result.kind != "b" and installed("numba"):
             loops = numba_loops()
             runs["numba"] = lambda: loops(a, b)
         return runs
+
+    def modular_contenders(self, p: int) -> dict[str, Callable[[], object]]:
+        a, b = self.a, self.b
+        runs: dict[str, Callable[[], object]] = {
+            "octavo": lambda: oc.matmul(a, b) % p,
+            "numpy": lambda: (a @ b) % p,
+            "float64 cast": lambda: (a.astype(np.float64) @ b.astype(np.float64)).astype(np.int64) % p,
+        }
+        if installed("flint"):
+            import flint
+
+            theirs = [flint.nmod_mat(*m.shape, m.ravel().tolist(), p) for m in (a, b)]
+            runs["flint"] = lambda: theirs[0] * theirs[1]
+        if installed("galois"):
+            import galois
+
+            field = galois.GF(p)
+            elements = [field(m) for m in (a, b)]
+            runs["galois"] = lambda: elements[0] @ elements[1]
+        return runs
+
+
+def as_array(y: Any) -> Array:
+    """A contender's answer: an array, or a matrix of python-flint."""
+    if hasattr(y, "table"):
+        return np.array([[int(value) for value in row] for row in y.table()])
+    return np.asarray(y)
 
 
 def numba_loops() -> Callable[[Array, Array], Array]:
@@ -92,6 +133,7 @@ def cases() -> list[Case]:
         Case("1000 int64", *pair(np.int64)),
         Case("1000 int64, below 2^31", *small(2**31)),
         Case("1000 int64, below 128", *small(128), exact_in_float64=True),
+        Case("1000 int64 modulo 65521", *small(65521), modulus=65521),
         Case("1000 int32", *pair(np.int32)),
         Case("1000 int16", *pair(np.int16)),
         Case("1000 int8", *pair(np.int8)),
@@ -131,7 +173,7 @@ def main() -> None:
             continue
         contenders = case.contenders()
         for name, run in contenders.items():
-            np.testing.assert_array_equal(run(), case.expected(), err_msg=f"{case.name}, {name}")
+            np.testing.assert_array_equal(as_array(run()), case.expected(), err_msg=f"{case.name}, {name}")
         print(row(case, interleaved(contenders, rounds=args.rounds, round_seconds=0.02)), flush=True)
 
 
