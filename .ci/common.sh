@@ -1,7 +1,7 @@
 # Sourced by .ci/run and .ci/nightly, at the repository's root: a scratch folder, Debian packages, tools, native tests.
 set -euo pipefail
 
-step() { printf '\n== %s\n' "$*"; }
+step() { printf '\n== %s (after %d s)\n' "$*" "$SECONDS"; }
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
@@ -20,6 +20,14 @@ tools() {
   python3 -m venv "$work/tools"
   "$work/tools/bin/pip" install -q "$@"
   export PATH="$work/tools/bin:$PATH"
+}
+
+# One cache of compiled files for all builds of a run. The library is the same in the README's command, the native tests, the wheel
+# and on emulated Arm; warnings are errors in each of them, as flags must be the same, too.
+compiler_cache() {
+  debian ccache
+  export CMAKE_CXX_COMPILER_LAUNCHER=ccache CCACHE_DIR="$work/ccache" CCACHE_BASEDIR=/ CCACHE_NOHASHDIR=1
+  export SKBUILD_BUILD_DIR=build/wheel SKBUILD_CMAKE_DEFINE=OCTAVO_WERROR=ON
 }
 
 machine=$(uname -m)

@@ -8,6 +8,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 here=$PWD/build/arm64-python
+core=$PWD/build/arm64-core  # beside build/aarch64, so that a compiler cache serves both
 root=$here/root
 
 step() { printf '\n== %s\n' "$*"; }
@@ -30,16 +31,16 @@ if [ ! -e "$here/.complete" ]; then
 fi
 
 step "octavo._core for aarch64"
-cmake -S . -B "$here/core" -G Ninja -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 \
+cmake -S . -B "$core" -G Ninja -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 -DOCTAVO_WERROR=ON \
   -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++ -DCMAKE_CXX_FLAGS="-isystem $root/usr/include" \
   -DSKBUILD_PROJECT_VERSION=0 -DPython_INCLUDE_DIR="$root/usr/include/python3.11" \
   -Dpybind11_DIR="$(python3 -m pybind11 --cmakedir)" >"$here/cmake.log" || { cat "$here/cmake.log"; exit 1; }
-cmake --build "$here/core" >"$here/build.log" || { cat "$here/build.log"; exit 1; }
+cmake --build "$core" >"$here/build.log" || { cat "$here/build.log"; exit 1; }
 rm -rf "$here/package"
 mkdir "$here/package"
 cp -r python/octavo "$here/package/octavo"
 rm -f "$here"/package/octavo/_core*.so
-cp "$here"/core/_core*.so "$here/package/octavo/_core.so"
+cp "$core"/_core*.so "$here/package/octavo/_core.so"
 
 step "pytest on emulated ${QEMU_CPU:=max,sve=off}: $*"
 QEMU_CPU=$QEMU_CPU PYTHONPATH="$here/package:$here/site" qemu-aarch64 -L "$root" "$root/usr/bin/python3.11" \
