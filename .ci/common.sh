@@ -26,7 +26,7 @@ tools() {
 # and on emulated Arm; warnings are errors in each of them, as flags must be the same, too.
 compiler_cache() {
   debian ccache
-  export CMAKE_CXX_COMPILER_LAUNCHER=ccache CCACHE_DIR="$work/ccache" CCACHE_BASEDIR=/ CCACHE_NOHASHDIR=1
+  export CXX=g++ CMAKE_CXX_COMPILER_LAUNCHER=ccache CCACHE_DIR="$work/ccache" CCACHE_BASEDIR=/ CCACHE_NOHASHDIR=1
   export SKBUILD_BUILD_DIR=build/wheel SKBUILD_CMAKE_DEFINE=OCTAVO_WERROR=ON
 }
 
