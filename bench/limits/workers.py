@@ -3,7 +3,8 @@
     python -m bench.limits.workers memory    8 processes with one mapped model of 200 MB: memory and load time
     python -m bench.limits.workers pickles   the same model as a pickle with buffers, through shared memory
     python -m bench.limits.workers speed     a mapped layer beside one in memory, by rows
-    python -m bench.limits.workers embed     MiniLM int8: two processes beside one; Dask and Ray, where installed
+    python -m bench.limits.workers embed     MiniLM int8: two processes beside one, and what the machine gives two
+    python -m bench.limits.workers engines   MiniLM int8: Dask and Ray, where installed, beside two bare processes
 
 Memory is PSS of /proc/PID/smaps: a page that n processes share counts 1/n for each. "Private" is what a process holds
 beyond one that has imported NumPy alone.
@@ -13,13 +14,15 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import pickle
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing import shared_memory
 from pathlib import Path
 from typing import Any
@@ -224,63 +227,154 @@ def speed() -> None:
             )
 
 
-def embed() -> None:
+# Sentences a second. Every figure is a ratio of neighbours in time: contenders take turns.
+
+Tasks = list[list[list[int]]]
+Run = Callable[[Tasks], list[Any]]
+SENTENCES, TASK, ROUNDS = 2000, 1000, 3
+
+
+def integer_steps(seconds: float) -> float:
+    """Steps a second of a loop that touches registers and the first-level cache alone."""
+    count, x, end = 0, 1, time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        for _ in range(100_000):
+            x = (x * 1103515245 + 12345) & 0x7FFFFFFF
+        count += 1
+    return count / seconds
+
+
+def float_products(seconds: float) -> float:
+    """Products a second of NumPy's BLAS, 384 x 384 floats: in the second-level cache."""
+    a = np.ones((384, 384), np.float32)
+    out, count, end = np.empty_like(a), 0, time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        np.matmul(a, a, out=out)
+        count += 1
+    return count / seconds
+
+
+def bytes_read(seconds: float) -> float:
+    """Bytes a second of sums over 64 MB, as from the memory beyond the caches."""
+    a = np.ones(8 << 20)
+    count, end = 0, time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        a.max()
+        count += 1
+    return count * a.nbytes / seconds
+
+
+def machine_limits(pool: Any) -> dict[str, float]:
+    """How many times as fast two independent processes are as one, for work that shares nothing."""
+    found = {}
+    for call in (integer_steps, float_products, bytes_read):
+        ratios = []
+        for _ in range(ROUNDS + 1):
+            one = pool.submit(call, 1.0).result()
+            two = [future.result() for future in [pool.submit(call, 1.0) for _ in range(2)]]
+            ratios.append(sum(two) / one)
+        found[call.__name__] = statistics.median(ratios[1:])
+        print(f"two processes of {call.__name__:15} {found[call.__name__]:.2f} x one", flush=True)
+    return found
+
+
+def measure(runs: dict[str, Run], tasks: Tasks, reference: list[bytes]) -> None:
+    """Prints the sentences a second of each way, and the ratio to the first; equal bits are checked."""
+    for run in runs.values():  # starts the workers, and loads the model
+        run([task[:20] for task in tasks])
+    spent: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(ROUNDS):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            found = run(tasks)
+            spent[name].append(time.perf_counter() - start)
+            got = [np.asarray(y).tobytes() for y in found]
+            assert not reference or got == reference, f"{name}: other bits"
+            reference[:] = got
+    count, first = sum(map(len, tasks)), next(iter(spent.values()))
+    for name, times in spent.items():
+        ratio = statistics.median([a / b for a, b in zip(first, times, strict=True)])
+        rates = sorted(count / t for t in times)
+        print(
+            f"{name:14} {rates[0]:6.1f} to {rates[-1]:6.1f} sentences/s, {ratio:.3f} x {next(iter(runs))}", flush=True
+        )
+
+
+def jobs() -> Any:
+    """MiniLM int8 in a packed file, and sentences in tasks of equal work: shuffled, so that none has the long ones."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples" / "cluster"))
     import argparse
-    from concurrent.futures import ProcessPoolExecutor
 
     import work
 
+    return work, work.job(argparse.Namespace(small=False, limit=SENTENCES, task=TASK, workers=2))
+
+
+def shuffled(tasks: Tasks) -> Tasks:
+    sentences = [ids for task in tasks for ids in task]
+    order = np.random.default_rng(0).permutation(len(sentences))
+    return [[sentences[i] for i in order[start : start + TASK]] for start in range(0, len(order), TASK)]
+
+
+def processes(pool: Any, call: Any, path: str) -> Run:
+    return lambda tasks: list(pool.map(call, [path] * len(tasks), tasks))
+
+
+def embed() -> None:
+    from concurrent.futures import ProcessPoolExecutor
+
     context = multiprocessing.get_context("spawn")
-    with work.job(argparse.Namespace(small=False, limit=4000, task=1000, workers=2)) as job:
-        count = sum(map(len, job.tasks))
-        rates: dict[str, float] = {}
-
-        def measure(name: str, run: Callable[[list[Any]], list[Any]]) -> None:
-            """One run over all tasks, after one that starts the workers and loads the model."""
-            run([task[:20] for task in job.tasks])
-            start = time.perf_counter()
-            found = run(job.tasks)
-            rates[name] = count / (time.perf_counter() - start)
-            assert sum(map(len, found)) == count
-            ratio = f"{rates[name] / next(iter(rates.values())):.2f} x one process"
-            print(f"{name:14} {rates[name]:7.1f} sentences/s, {ratio}", flush=True)
-
-        for workers in (1, 2):
-            with ProcessPoolExecutor(workers, context) as pool:
-                name = f"{workers} process{'es' if workers > 1 else ''}"
-                measure(name, lambda tasks, pool=pool: list(pool.map(work.embed, [job.path] * len(tasks), tasks)))
-        measure_dask(job.path, work.embed, measure)
-        measure_ray(job.path, work.embed, measure)
+    work, made = jobs()
+    with made as job, ProcessPoolExecutor(1, context) as one, ProcessPoolExecutor(2, context) as two:
+        runs = {
+            "one process": processes(one, work.embed, job.path),
+            "two processes": processes(two, work.embed, job.path),
+        }
+        measure(runs, shuffled(job.tasks), [])
+        machine_limits(two)
 
 
-def measure_dask(path: str, call: Any, measure: Any) -> None:
-    try:
-        from distributed import Client, LocalCluster
-    except ImportError:
-        print("Dask is not installed")
-        return
+def engines() -> None:
+    from concurrent.futures import ProcessPoolExecutor
+
+    work, made = jobs()
+    with made as job, ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as two:
+        tasks, reference = shuffled(job.tasks), list[bytes]()
+        bare = processes(two, work.embed, job.path)
+        for name, start in (("Dask", dask), ("Ray", ray)):
+            try:
+                with start(work.embed, job.path) as run:
+                    measure({"two processes": bare, name: run}, tasks, reference)
+            except ImportError:
+                print(f"{name} is not installed")
+
+
+@contextmanager
+def dask(call: Any, path: str) -> Iterator[Run]:
+    from distributed import Client, LocalCluster
+
     with (
         LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
         Client(cluster) as client,
     ):
-        measure("Dask", lambda tasks: client.gather(client.map(call, [path] * len(tasks), tasks, pure=False)))
+        yield lambda tasks: client.gather(client.map(call, [path] * len(tasks), tasks, pure=False))
 
 
-def measure_ray(path: str, call: Any, measure: Any) -> None:
-    try:
-        import ray
-    except ImportError:
-        print("Ray is not installed")
-        return
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+@contextmanager
+def ray(call: Any, path: str) -> Iterator[Run]:
+    import ray
+
+    folders = os.pathsep.join(sys.path)  # of this process, for the workers
+    ray.init(
+        num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": folders}}
+    )
     remote = ray.remote(num_cpus=1)(call)
-    measure("Ray", lambda tasks: ray.get([remote.remote(path, task) for task in tasks]))
+    yield lambda tasks: ray.get([remote.remote(path, task) for task in tasks])
     ray.shutdown()
 
 
 if __name__ == "__main__":
-    parts = {"memory": memory, "pickles": pickles, "speed": speed, "embed": embed}
+    parts = {"memory": memory, "pickles": pickles, "speed": speed, "embed": embed, "engines": engines}
     if len(sys.argv) != 2 or sys.argv[1] not in parts:
         sys.exit(f"one of {', '.join(parts)}")
     parts[sys.argv[1]]()

@@ -186,6 +186,62 @@ def test_load_refuses_what_is_wrong_though_its_checksums_are_right(case: str, fo
     assert set(model.values()) == {None}
 
 
+TABLES = {
+    "int8: scale zero": ("eight.scale", F([1, 0]), r"layer 'eight': scale must be finite .* got 0.0 at scale\[1\]"),
+    "int8: scale NaN": ("eight.scale", F([np.nan, 1]), "got nan"),
+    "int8: scale negative": ("eight.scale", F([1, -1]), "got -1.0"),
+    "int4: scale zero": ("four.scale", F([[1, 1], [1, 0]]), "layer 'four': scale must be finite and not zero"),
+    "int4: scale infinite": ("four.scale", F([[np.inf, 1], [1, 1]]), "layer 'four': scale must be finite and not zero"),
+    "int4: zero point of 8": ("four.zero_point", np.full((2, 2), 8, np.int8), "zero_point must hold -8..7, got 8..8"),
+    "int4: padding not zero": ("four.weight", np.full((2, 18), 0x11, np.uint8), "nibbles that fill up"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mmap", [False, True], ids=["copied", "mapped"])
+@pytest.mark.parametrize("case", TABLES)
+def test_tables_with_wrong_values_are_refused_mapped_or_not(case: str, mmap: bool, tmp_path: Path) -> None:
+    name, value, message = TABLES[case]
+    four = oc.QuantEmbedding(np.ones((2, 35)), dtype="int4", group_size=32, symmetric=False)
+    oc.save({"eight": oc.QuantEmbedding(np.ones((2, 3))), "four": four}, tmp_path / "x")
+    forged = Forged(tmp_path / "x")
+    forged.write()
+    oc.load(forged.path, mmap=mmap)
+    tensor(name, value)(forged)
+    forged.write()
+    with pytest.raises(ValueError, match=message):
+        oc.load(forged.path, mmap=mmap)
+
+
+PARTS = {
+    "relu": (lambda part: part.update(relu=True), "ih_l0 must be a plain int8 or int4 product, and has epilogue relu"),
+    "gelu": (lambda part: part.update(epilogue="gelu"), "has epilogue gelu"),
+    "scaled inputs": (lambda part: part.update(pre_quant_scale=True), "has a pre_quant_scale"),
+    "grouped codes": (
+        lambda part: part.update(
+            dtype="grouped", bits=8, codes="int8", group_size=None, scale_dtype="float32", activation_group=None,
+            zero_point=None, minimum=None, group_scale=None, group_minimum=None,
+        ),
+        "has grouped codes",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [oc.nn.LSTM, oc.nn.GRU], ids=["LSTM", "GRU"])
+@pytest.mark.parametrize("case", PARTS)
+def test_products_of_recurrent_layers_that_do_more_are_refused(case: str, kind: Any, tmp_path: Path) -> None:
+    change, message = PARTS[case]
+    oc.save({"rnn": oc.quantize_dynamic(kind.init(32, 8), {kind})}, tmp_path / "x")
+    forged = Forged(tmp_path / "x")
+    change(forged.header["layers"]["rnn"]["ih_l0"])
+    if case == "scaled inputs":
+        forged.tensors["rnn.ih_l0.pre_quant_scale"] = np.ones(32, F)
+    if case == "grouped codes":
+        forged.tensors["rnn.ih_l0.scale"] = forged.tensors["rnn.ih_l0.scale"][:, None]
+    forged.write()
+    with pytest.raises(ValueError, match=rf"layer 'rnn': .*{message}"):
+        oc.load(forged.path)
+
+
 def test_two_layers_cannot_share_tensors(forged: Forged) -> None:
     """ "fc" with the suffix "input.scale" and "fc.input" with the suffix "scale" are one tensor."""
     params = {"type": "QParams", "qtype": "quint8", "qmin": 0, "qmax": 255, "axis": None, "group_size": None}

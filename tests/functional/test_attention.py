@@ -283,7 +283,7 @@ def test_cache_truncates_reuses_and_recovers_from_an_interrupted_pass() -> None:
     assert cache.lengths.tolist() == [0]
 
 
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda cache: pickle.loads(pickle.dumps(cache))])
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda cache: pickle.loads(pickle.dumps(cache))])
 def test_copies_of_a_cache_go_their_own_ways(copied: Callable[[KVCache], KVCache]) -> None:
     q, k, v = inputs(4, 4, 2, 1, 8)
     cache = KVCache(2, 9, 1, 8)
@@ -295,6 +295,27 @@ def test_copies_of_a_cache_go_their_own_ways(copied: Callable[[KVCache], KVCache
         one[1].write(sign * k[3:], sign * v[3:])
     assert same(attention(q, cache[1], causal=True), attention(q, k, v, causal=True))
     assert same(attention(q[:3], other[1])[:1], attention(q[:1], *(np.append(a[:3], -a[3:], axis=0) for a in (k, v))))
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda thing: pickle.loads(pickle.dumps(thing))])
+def test_copies_of_a_cache_hold_what_was_written_of_its_capacity(copied: Callable[[Any], Any]) -> None:
+    _, k, v = inputs(19, 19, 2, 1, 20)
+    cache = KVCache(2, 10000, 1, 20, batch=2)
+    cache.extend([17, 2])
+    cache[0].write(k, v)
+    cache[1].write(-k, -v)
+    assert len(pickle.dumps(cache)) < cache.nbytes // 100
+    other = copied(cache)
+    cache.truncate(0)
+    assert (repr(other), other.nbytes) == (repr(cache).replace("[0, 0]", "[17, 2]"), cache.nbytes)
+    assert other.counts.tolist() == [17, 2]
+    for i, sign in enumerate((1, -1)):
+        assert same(np.concatenate([other[i].keys(0), other[i].keys(1)]), sign * k)
+        assert same(np.concatenate([other[i].values(0), other[i].values(1)]), sign * v)
+    assert not other._keys[0, 1, :, 1:].any()
+    layer = copied(other[1])
+    assert layer.cache[1] is layer
+    assert same(layer.keys(), -k[:17])
 
 
 @pytest.mark.parametrize(

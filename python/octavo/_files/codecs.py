@@ -13,9 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octavo._files.fields import Fields, LazyTensor, LazyTensors, Options, lazy, read_bias, read_shape
+from octavo._files.grouped import check_padding
 from octavo._files.input_scale import SCALE, read_scale, write_scale
 from octavo._files.linear_codecs import (
     WeightFormat,
+    check_scales,
+    int4_tensors,
     linear_parts,
     read_int4,
     read_int8,
@@ -26,7 +29,7 @@ from octavo._files.linear_codecs import (
     write_permuted,
 )  # fmt: skip
 from octavo._files.packed_layout import keep_origin, lies_packed, pack_parts, read_packed
-from octavo._files.safetensors import dtype_code
+from octavo._files.safetensors import MISALIGNED, dtype_code
 from octavo._layers.arrays.quantized import QuantizedArray
 from octavo._layers.embedding import QuantEmbedding
 from octavo._layers.epilogue import as_epilogue
@@ -36,7 +39,7 @@ from octavo._layers.permuted import PermutedQuantLinear
 from octavo._layers.recurrent import QuantGRU, QuantLSTM
 from octavo._layers.static import StaticQuantLinear
 from octavo._layers.stubs import DeQuantStub, Quantize, QuantStub
-from octavo._numerics.int4 import ScaleDtype
+from octavo._numerics.int4 import ScaleDtype, check_groups
 from octavo._numerics.params import QParams, as_qtype, qint4
 
 __all__ = [
@@ -199,6 +202,10 @@ def _read_text(fields: Fields) -> NDArray[Any]:
     if kind != "S" and codes.max(initial=0) > 0x10FFFF:
         raise ValueError(f"text must hold code points up to 0x10FFFF, got {codes.max():#x}")
     dtype = f"S{codes.shape[-1]}" if kind == "S" else f"<U{codes.shape[-1]}"
+    if fields.source is not None and kind != "object":
+        if codes.flags.aligned:
+            return codes.reshape(-1).view(dtype).reshape(shape)
+        fields.source.copied[fields.name] = MISALIGNED
     text = np.frombuffer(codes.tobytes(), dtype).reshape(shape).copy()
     return text.astype(object) if kind == "object" else text
 
@@ -291,17 +298,17 @@ def _read_embedding(fields: Fields) -> QuantEmbedding:
 
 
 def _map_embedding(fields: Fields, dtype: str) -> QuantEmbedding:
-    """A table whose arrays are the file's pages: its layout is that of files."""
-    n, k = read_shape(fields)
-    weights = WeightFormat()
-    if dtype == "int4":
-        size = fields.option("group_size", int, type(None))
-        if size is not None and size < 1:
-            raise ValueError(f"group_size must be at least 1 or null, got {size}")
-        symmetric = fields.option("symmetric", bool)
-        weights = WeightFormat("int4", size, symmetric, fields.choice("scale_dtype", "float32", "float16"))
-    own = weights.tensors((n, k), bias=False)
-    found = {suffix: fields.tensor(suffix, tensor.dtype, tensor.shape) for suffix, tensor in own.items()}
+    """A table whose arrays are the file's pages: its layout is that of files. `verify` alone checks values."""
+    if dtype == "int8":
+        weights, (n, k) = WeightFormat(), read_shape(fields)
+        found = {"weight": fields.tensor("weight", "I8", (n, k)), "scale": fields.tensor("scale", "F32", (n,))}
+        if fields.verify:
+            check_scales(found["scale"])
+    else:
+        weights, (n, k), found = int4_tensors(fields)
+        if fields.verify:
+            check_padding(found["weight"], k)
+            check_groups(found["scale"], found.get("zero_point"))
     table = QuantEmbedding.__new__(QuantEmbedding)
     scale = found["scale"].reshape(n, -1) if n else found["scale"].reshape(0, 1)
     table._hold(found["weight"], scale, found.get("zero_point"), weights.group_size, k)
@@ -383,7 +390,7 @@ def _write_quantized_array(array: QuantizedArray) -> tuple[Options, LazyTensors]
 def _read_quantized_array(fields: Fields) -> QuantizedArray:
     params = _read_part(fields, "qparams")
     q = fields.tensor("q", "I8" if params.qtype.storage == np.int8 else "U8", None)
-    return QuantizedArray(q.copy(), params)
+    return QuantizedArray(q if fields.source is not None else q.copy(), params)
 
 
 def _nothing(stub: Any) -> tuple[Options, LazyTensors]:

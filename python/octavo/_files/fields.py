@@ -13,7 +13,8 @@ from octavo._files.origins import Source
 from octavo._files.safetensors import Reader, Tensor, dtype_code, widened
 
 __all__ = [
-    "Fields", "LazyTensor", "LazyTensors", "Options", "lazy", "read_bias", "read_shape", "tensor_name",
+    "Fields", "LazyTensor", "LazyTensors", "Options", "lazy", "read_bias", "read_group_size", "read_shape",
+    "tensor_name",
 ]  # fmt: skip
 
 
@@ -96,6 +97,14 @@ def read_shape(fields: Fields) -> tuple[int, int]:
     if len(shape) != 2 or not all(type(size) is int and size >= 0 for size in shape):
         raise ValueError(f"shape must be [out, in], got {shape!r}")
     return shape[0], shape[1]
+
+
+def read_group_size(fields: Fields) -> int | None:
+    """The option `group_size`: values of a row that share a scale, null for all of them."""
+    size: int | None = fields.option("group_size", int, type(None))
+    if size is not None and size < 1:
+        raise ValueError(f"group_size must be at least 1 or null, got {size}")
+    return size
 
 
 def read_bias(fields: Fields, n: int) -> NDArray[np.float32] | None:

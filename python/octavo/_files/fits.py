@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octavo import nn
+from octavo._files.mapped_layers import weight_and_bias
 from octavo._layers.arrays.quantized import QuantizedArray
 from octavo._layers.embedding import QuantEmbedding
 from octavo._layers.linear import QuantLinear
@@ -23,7 +24,6 @@ from octavo._layers.permuted import PermutedQuantLinear
 from octavo._layers.recurrent import QuantGRU, QuantLSTM
 from octavo._layers.static import StaticQuantLinear
 from octavo._layers.stubs import DeQuantStub, Quantize, QuantStub
-from octavo._layers.weights import GroupedWeights
 from octavo._models.containers import attributes, instance_dict, slot_members
 from octavo._models.fill import Fit
 from octavo._models.snapshot import restore, snapshot
@@ -64,6 +64,7 @@ class Fitter:
     Args:
         dtypes: whose dtype arrays have: that of the model, to which values are converted, or that of the file.
         check: call the user's own layers with random rows to find out what they compute.
+        convert: False: what would have to be converted does not fit.
 
     Example:
         >>> import numpy as np, octavo as oc
@@ -72,10 +73,10 @@ class Fitter:
         'the model has a ReLU, the file a QuantLinear 2 -> 2'
     """
 
-    def __init__(self, dtypes: Dtypes, *, check: bool) -> None:
+    def __init__(self, dtypes: Dtypes, *, check: bool, convert: bool = True) -> None:
         if dtypes not in ("model", "file"):
             raise ValueError(f'dtypes must be "model" or "file", got {dtypes!r}')
-        self._dtypes, self._check = dtypes, check
+        self._dtypes, self._check, self._convert = dtypes, check, convert
         self._converted: dict[tuple[int, np.dtype[Any]], Fit] = {}
         self._specs: dict[type, list[LayerSpec]] = {}
 
@@ -103,6 +104,12 @@ class Fitter:
         """The values in the model's dtype: floats are rounded to it, other numbers must be exactly the same in it."""
         if self._dtypes == "file" or old.dtype == new.dtype or new.dtype.kind in "OUS":
             return Fit(new)
+        if not self._convert:
+            return Fit(
+                new,
+                f'the model has dtype {old.dtype}, the file {new.dtype}, and with mmap="strict" nothing is converted; '
+                'pass dtypes="file" to take arrays as they lie in the file',
+            )
         key = id(new), old.dtype
         if key not in self._converted:  # one array for all places of what was one
             self._converted[key] = _converted(new, old.dtype)
@@ -225,7 +232,7 @@ def _converted(new: NDArray[Any], dtype: np.dtype[Any]) -> Fit:
         except (TypeError, ValueError):
             made, same = new, False
     if same:
-        return Fit(made)
+        return Fit(made, converted=f"it was converted from {new.dtype} to {dtype}, which the model has")
     return Fit(
         new,
         f"the model has dtype {dtype}, the file {new.dtype} with values that {dtype} does not have; pass "
@@ -312,12 +319,13 @@ def _looks_up(layer: Any, sizes: tuple[int, int]) -> bool:
 # Models that are dicts of arrays
 
 
-def as_matrices(items: Mapping[str, Any], held: Mapping[str, Any]) -> dict[str, Any]:
+def as_matrices(items: Mapping[str, Any], held: Mapping[str, Any], copied: dict[str, str]) -> dict[str, Any]:
     """The stored things, with matrices in place of layers where a model has the arrays "fc.weight" and "fc.bias".
 
     Args:
         items: stored things by name.
         held: what the model has, by name.
+        copied: gets the names of matrices that are not the stored integers themselves, with the reason.
 
     Notes:
         An array (out, in) becomes a matrix for x @ W.T, one (in, out) a matrix for x @ W. A square one goes with the
@@ -326,7 +334,7 @@ def as_matrices(items: Mapping[str, Any], held: Mapping[str, Any]) -> dict[str, 
     Example:
         >>> import numpy as np, octavo as oc
         >>> from octavo._files.fits import as_matrices
-        >>> as_matrices({"fc": oc.QuantLinear(np.ones((3, 4)))}, {"fc.weight": np.ones((4, 3))})
+        >>> as_matrices({"fc": oc.QuantLinear(np.ones((3, 4)))}, {"fc.weight": np.ones((4, 3))}, {})
         {'fc.weight': QuantMatrix(4 x 3, int8, activation=symmetric, axis=1)}
     """
     places = {name: place for name, item in items.items() if (place := _matrix_place(name, item, held)) is not None}
@@ -339,10 +347,18 @@ def as_matrices(items: Mapping[str, Any], held: Mapping[str, Any]) -> dict[str, 
         if name not in places:
             found[name] = item
             continue
-        axis = layouts[name]
-        found[places[name]] = _matrix(item, usual if axis is None else axis)
-        if isinstance(item, QuantLinear) and item.bias is not None:
-            found[f"{name}.bias" if name else "bias"] = np.array(item.bias)
+        axis = usual if (known_axis := layouts[name]) is None else known_axis
+        if isinstance(item, QuantEmbedding):
+            found[places[name]] = _packed_table(item, axis)
+            copied[places[name]] = (
+                "the model has an array there, so the table was packed as a matrix. Save the model that comes of it "
+                'with layout="packed" once, and map that file'
+            )
+            continue
+        layer, bias = weight_and_bias(item)
+        found[places[name]] = QuantMatrix._made(layer, axis)
+        if bias is not None:
+            found[f"{name}.bias" if name else "bias"] = bias
     return found
 
 
@@ -366,26 +382,13 @@ def _axis_of(item: QuantLinear | QuantEmbedding, shape: tuple[int, ...] | None) 
     return None if shape is None or sizes == sizes[::-1] else 1 if shape == sizes[::-1] else 0
 
 
-def _matrix(item: QuantLinear | QuantEmbedding, axis: Literal[0, 1]) -> QuantMatrix:
-    if type(item) is QuantLinear and item.bias is None and item._origin is not None:
-        return QuantMatrix._made(item, axis)  # of a mapped file: nothing is to be copied
-    if isinstance(item, QuantLinear) and isinstance(item._weights, GroupedWeights):
-        return QuantMatrix.from_grouped(
-            item.grouped(),
-            axis=axis,
-            activation=item.activation,
-            activation_group=item.activation_group,
-            pre_quant_scale=item.pre_quant_scale,
-        )
-    state = item._state()
-    q, scale, zero_point = item.int_repr(), state["scale"], state.get("zero_point")
-    activation = item.activation if isinstance(item, QuantLinear) else "symmetric"
-    s = item.pre_quant_scale if isinstance(item, QuantLinear) else None
-    if item.dtype != qint4:
-        layer = QuantLinear.from_quantized(q, scale.reshape(-1), None, activation=activation, pre_quant_scale=s)
-        return QuantMatrix._made(layer, axis)
+def _packed_table(table: QuantEmbedding, axis: Literal[0, 1]) -> QuantMatrix:
+    """The rows of a table as a matrix."""
+    state = table._state()
+    q, scale = table.int_repr(), state["scale"]
+    if table.dtype != qint4:
+        return QuantMatrix._made(QuantLinear.from_quantized(q, scale.reshape(-1)), axis)
     scale_dtype: ScaleDtype = "float16" if scale.dtype == np.float16 else "float32"
-    if isinstance(item, QuantLinear):
-        scale_dtype = item.scale_dtype
-    weight = GroupedWeight(q, scale, zero_point, item.group_size, scale_dtype)
-    return QuantMatrix.from_grouped(weight, axis=axis, activation=activation, pre_quant_scale=s)
+    return QuantMatrix.from_grouped(
+        GroupedWeight(q, scale, state["zero_point"], table.group_size, scale_dtype), axis=axis
+    )

@@ -16,7 +16,10 @@ from octavo._numerics.grouped import SUPER_BLOCK, GroupedCodes
 from octavo._numerics.grouped_definition import ACTIVATION_GROUPS, ACTIVATIONS
 from octavo._numerics.int4 import pack_int4, unpack_int4
 
-__all__ = ["epilogue_option", "grouped_options", "grouped_parts", "read_epilogue", "read_grouped", "write_grouped"]
+__all__ = [
+    "check_padding", "epilogue_option", "grouped_options", "grouped_parts", "read_epilogue", "read_grouped",
+    "write_grouped",
+]  # fmt: skip
 
 _FLOATS = {"float32": "F32", "float16": "F16"}
 _INTEGERS = {"int8": "I8", "uint8": "U8"}
@@ -111,6 +114,11 @@ def _read_codes(fields: Fields, n: int, k: int, bits: int, kind: str) -> NDArray
     if bits == 8:
         return fields.tensor("weight", _INTEGERS[kind], (n, k))
     packed = fields.tensor("weight", "U8", (n, (k + 1) // 2))
+    check_padding(packed, k)
+    return unpack_int4(packed, k, signed=kind == "int8")
+
+
+def check_padding(packed: NDArray[np.uint8], k: int) -> None:
+    """Raises ValueError where rows of k nibbles end with another one that is not zero."""
     if k % 2 and (packed[:, -1] > 15).any():
         raise ValueError("weight must have zeros in the nibbles that fill up the last byte of a row")
-    return unpack_int4(packed, k, signed=kind == "int8")

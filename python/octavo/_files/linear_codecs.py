@@ -9,8 +9,17 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from octavo._files.fields import Fields, LazyTensor, LazyTensors, Options, lazy, read_bias, read_shape
-from octavo._files.grouped import epilogue_option, read_epilogue, read_grouped, write_grouped
+from octavo._files.fields import (
+    Fields,
+    LazyTensor,
+    LazyTensors,
+    Options,
+    lazy,
+    read_bias,
+    read_group_size,
+    read_shape,
+)
+from octavo._files.grouped import check_padding, epilogue_option, read_epilogue, read_grouped, write_grouped
 from octavo._files.input_scale import SCALE, read_scale, write_scale
 from octavo._files.packed_layout import read_packed
 from octavo._files.safetensors import Tensor
@@ -24,8 +33,8 @@ from octavo._numerics.params import SMALLEST_SCALE, qint4
 from octavo._util.arrays import first_place
 
 __all__ = [
-    "SCALE_CODES", "WeightFormat", "linear_options", "linear_parts", "read_int4", "read_int8", "read_linear",
-    "read_permuted", "read_scales", "write_linear", "write_permuted",
+    "SCALE_CODES", "WeightFormat", "check_scales", "int4_tensors", "linear_options", "linear_parts", "read_int4",
+    "read_int8", "read_linear", "read_permuted", "read_scales", "write_linear", "write_permuted",
 ]  # fmt: skip
 
 
@@ -153,24 +162,30 @@ def read_int8(fields: Fields) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
 
 
 def read_int4(fields: Fields) -> GroupedWeight:
-    n, k = read_shape(fields)
-    size = fields.option("group_size", int, type(None))
-    if size is not None and size < 1:
-        raise ValueError(f"group_size must be at least 1 or null, got {size}")
-    symmetric = fields.option("symmetric", bool)
-    scale_dtype = fields.choice("scale_dtype", "float32", "float16")
-    own = WeightFormat("int4", size, symmetric, scale_dtype).tensors((n, k), bias=False)
-    found = {suffix: fields.tensor(suffix, tensor.dtype, tensor.shape) for suffix, tensor in own.items()}
-    if k % 2 and (found["weight"][:, -1] > 15).any():
-        raise ValueError("weight must have zeros in the nibbles that fill up the last byte of a row")
+    weights, (_, k), found = int4_tensors(fields)
+    check_padding(found["weight"], k)
     q = unpack_int4(found["weight"], k)
-    return GroupedWeight(q, found["scale"], found.get("zero_point"), size, scale_dtype)
+    return GroupedWeight(q, found["scale"], found.get("zero_point"), weights.group_size, weights.scale_dtype)
+
+
+def int4_tensors(fields: Fields) -> tuple[WeightFormat, tuple[int, int], dict[str, NDArray[Any]]]:
+    """(format, shape, tensors by suffix) of int4 weights, as they lie in the file."""
+    shape, size = read_shape(fields), read_group_size(fields)
+    symmetric = fields.option("symmetric", bool)
+    weights = WeightFormat("int4", size, symmetric, fields.choice("scale_dtype", "float32", "float16"))
+    tensors = weights.tensors(shape, bias=False)
+    return weights, shape, {suffix: fields.tensor(suffix, t.dtype, t.shape) for suffix, t in tensors.items()}
 
 
 def read_scales(fields: Fields, suffix: str, shape: tuple[int, ...] | None) -> NDArray[np.float32]:
     scale = fields.tensor(suffix, "F32", shape)
+    check_scales(scale, suffix)
+    return scale
+
+
+def check_scales(scale: NDArray[np.float32], name: str = "scale") -> None:
+    """Raises ValueError for scales that no quantization gives."""
     bad = ~((scale >= SMALLEST_SCALE) & np.isfinite(scale))
     if bad.any():
-        place = first_place(bad, suffix)
-        raise ValueError(f"{suffix} must be finite and at least 2**-126, got {scale[bad][0]!s} at {place}")
-    return scale
+        place = first_place(bad, name)
+        raise ValueError(f"{name} must be finite and at least 2**-126, got {scale[bad][0]!s} at {place}")

@@ -7,21 +7,45 @@ import os
 import threading
 import weakref
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from octavo._files.codecs import unpacked
 from octavo._files.fields import Fields
 from octavo._files.octavo_header import read_header
-from octavo._files.origins import Source
+from octavo._files.origins import WEIGHT, Origin, Source
 from octavo._files.safetensors import Reader
+from octavo._layers.linear import QuantLinear
 from octavo._util.pickling import pickled
 
-__all__ = ["source_of"]
+__all__ = ["source_of", "weight_and_bias"]
 
 
 def source_of(reader: Reader) -> Source:
     """A file that is to be used in place: its layers will refer to it."""
     return Source(os.path.abspath(reader.path), reader.metadata["octavo.crc32"], _layer_from_file)
+
+
+def weight_and_bias(layer: QuantLinear) -> tuple[QuantLinear, NDArray[np.float32] | None]:
+    """(the layer without its bias, that or None). Of a mapped file both stay its pages, and pickles refer to it.
+
+    Example:
+        >>> import numpy as np, octavo as oc
+        >>> from octavo._files.mapped_layers import weight_and_bias
+        >>> weight_and_bias(oc.QuantLinear(np.eye(2), [3, 4]))
+        (QuantLinear(2 -> 2, int8, activation=symmetric), array([3., 4.], dtype=float32))
+    """
+    if layer.bias is None:
+        return layer, None
+    alone, bias = layer._without_bias()
+    assert bias is not None
+    if not isinstance(layer._origin, Origin):
+        return alone, bias.copy()
+    alone._origin = replace(layer._origin, part=WEIGHT)
+    return alone, bias
 
 
 class _Mapped:
@@ -73,6 +97,7 @@ def _layer_from_file(path: str, checksum: str, name: str, part: str) -> Any:
             f"{mapped.source.checksum}, not {checksum}. Pickle the model anew from this file, or put the old one back"
         )
     item = unpacked(Fields(name, deepcopy(mapped.options[name]), mapped.reader, source=mapped.source))
-    if part:
-        return item._layers[part]
-    return getattr(item, "_layer", item)
+    layer = getattr(item, "_layer", item)
+    if part == WEIGHT:
+        return weight_and_bias(layer)[0]
+    return item._layers[part] if part else layer

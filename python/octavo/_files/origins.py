@@ -1,6 +1,7 @@
 """Where a layer of a mapped file lies, so that its pickle need not hold its integers: path, name and checksum.
 
 Source    a file that is being loaded: what is used in place and what had to be copied
+REPACK    what remedies most of that
 Origin    what a layer of it carries, and gives in its place when it is pickled
 """
 
@@ -14,7 +15,10 @@ from typing import Any
 
 from octavo.runtime import _Setting
 
-__all__ = ["Origin", "Restore", "Source", "pickle_by_reference"]
+__all__ = ["REPACK", "WEIGHT", "Origin", "Restore", "Source", "pickle_by_reference"]
+
+REPACK = "`octavo pack IN OUT` packs a file for the machine it runs on"
+WEIGHT = "weight"  # the part of a linear layer that is a matrix: all but its bias
 
 # (path, checksum, name, part) -> the layer
 Restore = Callable[[str, str, str, str], Any]
@@ -72,7 +76,7 @@ def _put_back(on: bool) -> None:
 class Origin:
     """The place of a layer: a file, the checksum of its octavo header, which covers all others, and the layer's name.
 
-    `part` is the product of a recurrent layer, such as "ih_l0"; empty for a layer that stands by itself. `restore` is
+    `part` is the product of a recurrent layer, such as "ih_l0", or `WEIGHT`; empty for a layer as a whole. `restore` is
     what pickles call with all of these.
     """
 
@@ -107,7 +111,7 @@ def identity_of(path: str) -> tuple[int, ...]:
 
 @dataclass
 class Source:
-    """A file that is loaded through its pages. `copied` says of layers that could not be used in place why."""
+    """A file that is loaded through its pages. `copied` says of what could not be used in place why."""
 
     path: str
     checksum: str

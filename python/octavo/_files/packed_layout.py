@@ -12,8 +12,17 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from octavo._files.fields import Fields, LazyTensor, LazyTensors, Options, read_shape, tensor_name
+from octavo._files.fields import (
+    Fields,
+    LazyTensor,
+    LazyTensors,
+    Options,
+    read_group_size,
+    read_shape,
+    tensor_name,
+)
 from octavo._files.input_scale import read_scale
+from octavo._files.origins import REPACK, Source
 from octavo._files.safetensors import Tensor
 from octavo._layers.epilogue import Epilogue
 from octavo._layers.images import FAMILIES, OWN_FAMILY, Origin, is_borrowed, weights_of_image
@@ -23,7 +32,10 @@ from octavo._layers.recurrent import QuantGRU, QuantLSTM
 from octavo._layers.weights import ActivationScheme, Weights
 from octavo._numerics.grouped import SUPER_BLOCK
 
-__all__ = ["ALIGNMENT", "Layout", "family_of", "image_names", "keep_origin", "lies_packed", "pack_parts", "read_packed"]
+__all__ = [
+    "ALIGNMENT", "Layout", "family_of", "image_names", "keep_origin", "lies_packed", "note_copies", "pack_parts",
+    "read_packed",
+]  # fmt: skip
 
 Layout = Literal["canonical", "packed", "x86", "arm"]
 
@@ -82,7 +94,8 @@ def image_names(layers: Mapping[str, Options]) -> set[str]:
 
 def pack_parts(value: Any, options: Options, parts: LazyTensors, family: str) -> None:
     """Changes what a codec gave for an object into its packed form; what has none stays as it is."""
-    for prefix, layer, own in _products(value, options):
+    for key, layer in _products(value):
+        prefix, own = (f"{key}.", options[key]) if key else ("", options)
         for suffix in _IN_IMAGE:
             parts.pop(prefix + suffix, None)
         own["packed"] = family
@@ -94,15 +107,22 @@ def _image(layer: QuantLinear, family: str) -> LazyTensor:
     return LazyTensor(Tensor("U8", (layer._packed.image(family).size,)), lambda: layer._packed.image(family))
 
 
-def _products(value: Any, options: Options) -> Iterator[tuple[str, QuantLinear, Options]]:
-    """(prefix of its tensors, layer, its options) of each QuantLinear that an object is made of."""
+def _products(value: Any) -> Iterator[tuple[str, QuantLinear]]:
+    """(key, layer) of each QuantLinear that an object is made of; the key is empty where there is but one."""
     if isinstance(value, QuantLinear):
-        yield "", value, options
+        yield "", value
     elif isinstance(value, QuantMatrix):
-        yield "", value._layer, options
+        yield "", value._layer
     elif isinstance(value, (QuantLSTM, QuantGRU)):
-        for key, layer in value._layers.items():
-            yield f"{key}.", layer, options[key]
+        yield from value._layers.items()
+
+
+def note_copies(source: Source, name: str, value: Any) -> None:
+    """Lets the source know of weights that are canonical integers in the file, and were packed into memory."""
+    for key, layer in _products(value):
+        if not is_borrowed(layer._weights) and layer._packed.image(OWN_FAMILY).size:
+            part = f"{name}.{key}".strip(".")
+            source.copied.setdefault(part, f"its weights are canonical integers, which were packed; {REPACK}")
 
 
 def read_packed(
@@ -145,16 +165,14 @@ def read_packed(
     if fields.source is not None and not is_borrowed(weights) and image.size:
         other = f"it is packed for {family}, this machine needs {OWN_FAMILY}"
         moved = f"it does not start at a multiple of {ALIGNMENT} bytes: another tool rewrote the file"
-        fields.source.copied[name] = other if family != OWN_FAMILY else moved
+        fields.source.copied[name] = f"{other if family != OWN_FAMILY else moved}; {REPACK}"
     return weights, s
 
 
 def _form(fields: Fields, dtype: str) -> Options:
     if dtype == "int8":
         return {}
-    size = fields.option("group_size", int, type(None))
-    if size is not None and size < 1:
-        raise ValueError(f"group_size must be at least 1 or null, got {size}")
+    size = read_group_size(fields)
     scale_dtype = fields.choice("scale_dtype", "float32", "float16")
     if dtype == "int4":
         return {"group_size": size, "symmetric": fields.option("symmetric", bool), "scale_dtype": scale_dtype}

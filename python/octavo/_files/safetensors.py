@@ -36,10 +36,14 @@ from octavo._files.header import (
 )
 from octavo._util.arrays import read_only
 
-__all__ = ["Reader", "Tensor", "Writer", "dtype_code", "parse_json", "replace_file", "require_folder", "widened"]
+__all__ = [
+    "MISALIGNED", "Reader", "Tensor", "Writer", "dtype_code", "parse_json", "replace_file", "require_folder", "widened",
+]  # fmt: skip
 
 _ALIGNMENT, _IMAGE_ALIGNMENT = 8, 64
 _CHUNK = 1 << 22
+
+MISALIGNED = "it does not lie at a multiple of its items' size: another tool rewrote the file"
 
 
 class Reader:
@@ -118,11 +122,18 @@ class Reader:
         """A copy of the tensor in the machine's byte order; bfloat16 becomes float32."""
         return np.array(widened(self.raw(name), self.tensors[name].dtype), order="C")
 
-    def array_in_place(self, name: str) -> NDArray[Any]:
-        """The tensor as `array` has it, read-only and without a copy where the file's bytes are those of the array."""
+    def array_in_place(self, name: str) -> tuple[NDArray[Any], str]:
+        """(the tensor as `array` has it, but read-only, why it had to be copied): where the file's bytes are those of
+        the array, it is a view of the file, and the reason is empty.
+        """
         raw = self.raw(name)
-        found = widened(raw, self.tensors[name].dtype)
-        return found if found is raw and found.flags.aligned else read_only(np.array(found, order="C"))
+        found, dtype = widened(raw, self.tensors[name].dtype), self.tensors[name].dtype
+        if found is raw and found.flags.aligned:
+            return found, ""
+        why = MISALIGNED
+        if found is not raw:
+            why = "NumPy has no bfloat16, so it became float32" if dtype == "BF16" else "its bytes are little-endian"
+        return read_only(np.array(found, order="C")), why
 
     def crc32(self, name: str) -> int:
         """The checksum of a tensor as `Writer` makes it."""

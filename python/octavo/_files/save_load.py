@@ -16,13 +16,11 @@ from octavo._files.fitting import fitted
 from octavo._files.mapped_layers import source_of
 from octavo._files.octavo_header import header_metadata, read_header
 from octavo._files.origins import Source
-from octavo._files.packed_layout import Layout, family_of, image_names, lies_packed
+from octavo._files.packed_layout import Layout, family_of, image_names, note_copies
 from octavo._files.renaming import every_alias, renamed
 from octavo._files.safetensors import Reader, Tensor, Writer
 from octavo._files.shards import open_files
-from octavo._layers.linear import QuantLinear
 from octavo._layers.matrix import QuantMatrix
-from octavo._layers.recurrent import QuantGRU, QuantLSTM
 from octavo._models.estimators import drop_training_state, needed_for_training
 from octavo._models.fill import fill, held_by_name, holds, survey
 from octavo._models.walk import label, places
@@ -185,8 +183,10 @@ def load(
             their classes, yours by calling them with random rows. False leaves that to you.
         mmap: True: layers of a packed file (`save` with layout="packed") and arrays are the file's own pages,
             read-only: nothing is copied, and all processes of a machine share one copy. What cannot be used in place -
-            canonical integers, weights packed for another family, a file that another tool rewrote - is packed or
-            copied into memory, and a UserWarning says why. "strict": that is an error instead.
+            canonical integers, weights packed for another family, a file that another tool rewrote, arrays of another
+            dtype than the model's - is packed, copied or converted, and a UserWarning says why. "strict": that is an
+            error instead. Parameters of quantization, the order and the scales of a layer's inputs and text that is
+            held as Python strings are small, and always made anew.
         verify: compare each tensor with its checksum, which reads all of the file: 0.2 s for 200 MB. That is the
             setting to begin with, because a damaged file gives wrong numbers and no error. Where one process has
             verified a file, others on the machine need not. The header is always checked.
@@ -221,9 +221,8 @@ def load(
     if type(verify) is not bool or not (type(mmap) is bool or mmap == "strict"):
         raise TypeError(f'verify must be True or False, mmap one of them or "strict", got {verify!r} and {mmap!r}')
     items, aliases, foreign = _read(path, strict=strict, mmap=mmap, verify=verify)
-    return placed(
-        path, items, aliases, foreign, model, strict=strict, prefix=prefix, rename=rename, dtypes=dtypes, check=check
-    )
+    options: dict[str, Any] = {"strict": strict, "prefix": prefix, "rename": rename, "dtypes": dtypes, "check": check}
+    return placed(path, items, aliases, foreign, model, mmap=mmap, **options)
 
 
 def placed(
@@ -238,6 +237,7 @@ def placed(
     rename: Mapping[str, str],
     dtypes: Dtypes,
     check: bool,
+    mmap: Mmap = False,
 ) -> Any:
     """What `load` returns for things by name, wherever they were read: options, errors and warnings are those of it.
 
@@ -251,7 +251,10 @@ def placed(
         items, aliases = renamed(items, aliases, rename, prefix)
     if model is None:
         return dict(items) | {alias: items[name] for alias, name in every_alias(items, aliases).items()}
-    items = as_matrices(fitted(items, model), held_by_name(model, is_stored))
+    copied: dict[str, str] = {}
+    items = as_matrices(fitted(items, model), held_by_name(model, is_stored), copied)
+    if mmap == "strict" and copied:
+        raise ValueError(f"cannot load {os.fspath(path)}: {_copies_refused(copied)}")
     # What estimators need for training alone is not in the file, and not missed: quantized matrices are not trained.
     matrices = {name for name, item in items.items() if isinstance(item, QuantMatrix)}
     replaced = {id(place.value) for place in places(model) if place.name in matrices} if matrices else set()
@@ -262,7 +265,7 @@ def placed(
         aliases,
         lambda value: is_stored(value) and id(value) not in unneeded,
         strict=strict,
-        fit=Fitter(dtypes, check=check),
+        fit=Fitter(dtypes, check=check, convert=mmap != "strict"),
     )
     complaints = [
         f"{what}: {', '.join(names)}"
@@ -278,6 +281,8 @@ def placed(
         raise ValueError(f"{os.fspath(path)} does not match the model, which was not changed; {'; '.join(complaints)}")
     if complaints:
         warnings.warn(f"{os.fspath(path)}: {'; '.join(complaints)}", UserWarning, stacklevel=3)
+    if mmap and (copied := copied | result.converted):
+        warnings.warn(_copies_made(os.fspath(path), copied), UserWarning, stacklevel=3)
     if matrices:
         drop_training_state(filled, {id(items[name]) for name in matrices})
     return filled
@@ -297,7 +302,9 @@ def _read(
                 source = source_of(reader) if mmap else None
                 own = {name: item for name, item, _ in stored_items(reader, layers, crc32, source, verify=verify)}
                 if source is not None and source.copied:
-                    _report_copies(source, refuse=mmap == "strict")
+                    if mmap == "strict":
+                        raise ValueError(_copies_refused(source.copied))
+                    warnings.warn(_copies_made(source.path, source.copied), UserWarning, stacklevel=3)
                 foreign |= {name: own.pop(name) for name, item in list(own.items()) if isinstance(item, Tensor)}
                 if foreign and strict:
                     name, tensor = next(iter(foreign.items()))
@@ -310,22 +317,18 @@ def _read(
     return items, aliases, foreign
 
 
-def _report_copies(source: Source, *, refuse: bool) -> None:
-    """Says of a mapped file what does not lie in its pages."""
-    first = next(iter(source.copied))
-    what = (
-        f"{len(source.copied)} layers cannot be used in place, {label(first)} first: {source.copied[first]}. "
-        "`octavo pack IN OUT` packs a file for the machine it runs on"
-    )
-    if refuse:
-        raise ValueError(f'{what}; mmap=True copies them instead of mmap="strict"')
-    warnings.warn(f"{source.path}: {what}; they were copied into memory of this process", UserWarning, stacklevel=4)
+def _told_copies(copied: Mapping[str, str]) -> str:
+    """What of a mapped file does not lie in its pages."""
+    first = next(iter(copied))
+    return f"{len(copied)} of its layers and arrays cannot be used in place, {label(first)} first: {copied[first]}"
 
 
-def _note_canonical(source: Source, name: str, layer: Any, options: Mapping[str, Any]) -> None:
-    """Lets the source know of a layer whose weights are canonical integers in the file."""
-    if isinstance(layer, QuantLinear | QuantMatrix | QuantLSTM | QuantGRU) and not lies_packed(options):
-        source.copied[name] = "its weights are canonical integers, which were packed"
+def _copies_refused(copied: Mapping[str, str]) -> str:
+    return f'{_told_copies(copied)}. mmap=True copies them instead of mmap="strict"'
+
+
+def _copies_made(path: str, copied: Mapping[str, str]) -> str:
+    return f"{path}: {_told_copies(copied)}. They were copied into memory of this process"
 
 
 def stored_items(
@@ -352,7 +355,7 @@ def stored_items(
             for tensor in fields.taken:
                 _verify(reader, tensor, crc32)
         if source is not None:
-            _note_canonical(source, name, layer, options)
+            note_copies(source, name, layer)
         if fields.taken & taken:
             raise ValueError(f"layer {name!r}: tensor {min(fields.taken & taken)!r} belongs to another layer too")
         taken |= fields.taken
@@ -362,8 +365,12 @@ def stored_items(
             raise ValueError(f"{name!r} is the name of a layer and of a tensor")
         header = reader.tensors[name]
         item: Any = header
-        if header.is_readable:
-            item = reader.array(name) if source is None else reader.array_in_place(name)
+        if header.is_readable and source is None:
+            item = reader.array(name)
+        elif header.is_readable and source is not None:
+            item, copied = reader.array_in_place(name)
+            if copied:
+                source.copied[name] = copied
         if verify:
             _verify(reader, name, crc32)
         yield name, item, {name}

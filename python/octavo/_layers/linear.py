@@ -32,6 +32,8 @@ Layout = Literal["out_in", "in_out"]  # of a float matrix: x @ w.T or x @ w
 
 _IMAGE_VERSION = 5  # of a pickle that holds packed weights; weights.py has those before it
 
+_BIAS_ELEMS = 16  # the last array of an image is a multiple of so many floats: csrc/gemm/layer.cpp
+
 _ROUNDERS = {"nearest": round_nearest, "search": round_search}
 
 
@@ -372,6 +374,28 @@ class QuantLinear(HeldWeights):
         if name == object.__getattribute__(self, "_call_name"):
             return self.__call__
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def _without_bias(self) -> tuple[QuantLinear, NDArray[np.float32] | None]:
+        """(a layer of the same weights alone, the bias or None): both lie in this layer's memory, nothing is copied.
+
+        The layer is a plain one without an epilogue of its own, and does not refer to a file.
+        """
+        options = image_options(self._weights)
+        image, n = self._packed.image(OWN_FAMILY), self.out_features
+        bias_bytes = -(-n // _BIAS_ELEMS) * _BIAS_ELEMS * 4 if options["bias"] else 0
+        split = image.size - bias_bytes
+        weights = weights_of_image(
+            image[:split],
+            OWN_FAMILY,
+            options | {"bias": False},
+            activation=self._activation,
+            activation_group=self.activation_group,
+            pre_quant_scale=self._pre_quant_scale,
+            epilogue=None,
+            borrow=True,
+        )
+        layer = QuantLinear._of_weights(weights, self._activation, None, self._call_name, self._pre_quant_scale)
+        return layer, image[split:].view(np.float32)[:n] if options["bias"] else None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> QuantLinear:
         layer = type(self).__new__(type(self))

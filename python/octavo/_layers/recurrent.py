@@ -12,7 +12,7 @@ from octavo import _core, nn
 from octavo._layers.described import Described
 from octavo._layers.linear import QuantLinear, Rounding, _linear_from_state
 from octavo._layers.registry import stands_for
-from octavo._layers.weights import ActivationScheme
+from octavo._layers.weights import ActivationScheme, Int4Weights, Int8Weights
 from octavo._numerics.int4 import ScaleDtype
 from octavo._numerics.params import QType, QTypeLike
 from octavo._util.arrays import real_dtype
@@ -142,7 +142,18 @@ class _QuantRecurrent(Described, RecurrentLayer):
 
     @classmethod
     def _from_layers(cls, layers: dict[str, QuantLinear], batch_first: bool) -> Self:
-        """A layer of these QuantLinears, by names such as "ih_l0"; ValueError where they do not fit together."""
+        """A layer of these QuantLinears, by names such as "ih_l0"; ValueError where they do not fit together, or do
+        more than the products that the constructor makes.
+        """
+        for name, layer in layers.items():
+            more = {
+                f"epilogue {layer.epilogue}": layer.epilogue is not None,
+                "a pre_quant_scale": layer.pre_quant_scale is not None,
+                "grouped codes": not isinstance(layer._weights, Int8Weights | Int4Weights),
+            }
+            if any(more.values()):
+                what = next(what for what, there in more.items() if there)
+                raise ValueError(f"{name} must be a plain int8 or int4 product, and has {what}")
         zeros = {f"weight_{name}": (layer.out_features, layer.in_features) for name, layer in layers.items()}
         shapes = zeros | {f"bias_{n}": (layer.out_features,) for n, layer in layers.items() if layer.bias is not None}
         read_weights({name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}, "", cls.gates)

@@ -19,6 +19,8 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from octavo._util.transient import Transient
+
 __all__ = [
     "IMMUTABLE", "LEAVES", "Part", "attributes", "captured", "entered_or_none", "instance_dict", "is_weak",
     "memory_of", "parts_of", "rebuilt", "slot_members", "slots",
@@ -27,7 +29,7 @@ __all__ = [
 _K = TypeVar("_K")
 
 # Never entered, and dropped before anything is built for them: a vocabulary has a million.
-LEAVES = (str, bytes, bytearray, int, float, complex, type(None), type, np.generic, np.dtype)
+LEAVES = (str, bytes, bytearray, int, float, complex, type(None), type, np.generic, np.dtype, Transient)
 IMMUTABLE = (tuple, frozenset, types.MethodType)
 WEAK = (weakref.ReferenceType, weakref.ProxyType, weakref.CallableProxyType)
 _WITHOUT_ATTRIBUTES = frozenset({dict, list, tuple, set, frozenset, deque, np.ndarray})  # unlike what derives from them

@@ -113,11 +113,14 @@ class Resolver:
 
 @dataclass
 class Filling:
-    """What `fill` found: names the file lacks, names the model has no place for, and what does not fit."""
+    """What `fill` found: names the file lacks, names the model has no place for, what does not fit, and what was
+    converted to fit, with the reason.
+    """
 
     missing: list[str] = field(default_factory=list)
     extra: list[str] = field(default_factory=list)
     misfits: list[str] = field(default_factory=list)
+    converted: dict[str, str] = field(default_factory=dict)
 
 
 class Fit(NamedTuple):
@@ -127,11 +130,13 @@ class Fit(NamedTuple):
         new: what is put there.
         misfit: why nothing can be put there.
         lost: attributes of what gives way, arrays for which the stored thing has no values.
+        converted: why it is a copy with other values.
     """
 
     new: Any
     misfit: str | None = None
     lost: tuple[str, ...] = ()
+    converted: str | None = None
 
 
 def held_by_name(root: Any, stored: Callable[[Any], bool]) -> dict[str, Any]:
@@ -268,7 +273,7 @@ def fill(
         >>> import numpy as np
         >>> from octavo._models.fill import fill
         >>> fill({"a": None, "b": [None]}, {"b.0": np.zeros(1)}, {}, lambda v: isinstance(v, np.ndarray), strict=True)
-        ({'a': None, 'b': [array([0.])]}, Filling(missing=[], extra=[], misfits=[]))
+        ({'a': None, 'b': [array([0.])]}, Filling(missing=[], extra=[], misfits=[], converted={}))
     """
     if isinstance(root, dict) and "" in root and "" in items:
         items = {dotted("['']") if name == "" else name: item for name, item in items.items()}  # 0.1.0 called it that
@@ -281,6 +286,8 @@ def fill(
         name, fitted = place.name or "", matches.fit(place)
         if fitted.misfit:
             result.misfits.append(f"{name or 'the model'}: {fitted.misfit}")
+        if fitted.converted:
+            result.converted[name] = fitted.converted
         result.missing += [f"{name}.{lost}" if name else lost for lost in fitted.lost]
     result.misfits.sort()
     result.missing.sort()

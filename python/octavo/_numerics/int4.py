@@ -18,7 +18,7 @@ import numpy.typing as npt
 from octavo._util.arrays import contiguous, row_blocks
 from octavo._util.floating import quiet
 
-__all__ = ["GroupedWeight", "ScaleDtype", "pack_int4", "unpack_int4"]
+__all__ = ["GroupedWeight", "ScaleDtype", "check_groups", "pack_int4", "unpack_int4"]
 
 ScaleDtype = Literal["float32", "float16"]
 _SCALE_DTYPES: tuple[ScaleDtype, ...] = ("float32", "float16")
@@ -192,6 +192,13 @@ def dequantize_groups(
                 part -= zero_point[..., group, None]
             part *= scale[..., group, None]
     return values
+
+
+def check_groups(scale: npt.NDArray[Any], zero_point: npt.NDArray[np.int8] | None) -> None:
+    """Raises ValueError for scales (N, G) or zero points that no `GroupedWeight` has."""
+    _valid_scale(scale, scale.shape, "float32")
+    if zero_point is not None:
+        _require_int4(zero_point, "zero_point")
 
 
 def _require_int4(values: npt.NDArray[np.int8], name: str) -> None:

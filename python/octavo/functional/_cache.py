@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from octavo import _core
 from octavo._util.arrays import as_real_array, contiguous
+from octavo._util.transient import Transient
 
 __all__ = ["KVCache", "KVLayer"]
 
@@ -19,7 +22,7 @@ Lengths = npt.NDArray[np.int64]
 LANES = 16  # positions of a block of keys, and dimensions of a panel of values
 
 
-class KVCache:
+class KVCache(Transient):
     """Keys and values of every layer, in float32, for a batch of sequences of different lengths.
 
     A pass through the model takes three steps:
@@ -48,6 +51,9 @@ class KVCache:
 
         Keys lie as [position / 16][dimension][position % 16], values as [dimension / 16][position][dimension % 16]:
         what the kernels read from one end to the other, without copies.
+
+        Copies and pickles have the positions that sequences have, and room for as many more. A cache is what a model
+        has seen, no part of it: `octavo.save` does not store one, and `octavo.load` leaves it as it is.
 
     Example:
         >>> import numpy as np
@@ -84,6 +90,28 @@ class KVCache:
         self._lengths: Lengths = np.zeros(self.batch, np.int64)
         self._before, self._counts, self._rows = self._lengths, np.zeros(self.batch, np.int64), 0
         self._layers = [KVLayer(self, i) for i in range(int(layers))]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Sizes, lengths, which are told apart by identity, and the blocks that hold each sequence's positions."""
+        used = [-(-length // LANES) for length in self._lengths.tolist()]
+        return {
+            "sizes": (len(self), self.capacity, self.kv_heads, self.head_dim, self.batch),
+            "lengths": (self._before, self._lengths, *(layer._lengths for layer in self._layers)),
+            "counts": self._counts,
+            "keys": [self._keys[:, b, :, :blocks] for b, blocks in enumerate(used)],
+            "values": [self._values[:, b, :, :, : blocks * LANES] for b, blocks in enumerate(used)],
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        KVCache.__init__(self, *state["sizes"])
+        self._before, self._lengths, *written = state["lengths"]
+        for layer, lengths in zip(self._layers, written, strict=True):
+            layer._lengths = lengths
+        self._counts = state["counts"]
+        self._rows = int(self._counts.sum())
+        for b, (keys, values) in enumerate(zip(state["keys"], state["values"], strict=True)):
+            self._keys[:, b, :, : keys.shape[2]] = keys
+            self._values[:, b, :, :, : values.shape[3]] = values
 
     def __len__(self) -> int:
         """How many layers there are."""
@@ -180,7 +208,7 @@ def _aligned_zeros(shape: tuple[int, ...]) -> Floats:
     return whole[first : first + size].reshape(shape)
 
 
-class KVLayer:
+class KVLayer(Transient):
     """One layer of a `KVCache`: what `attention` takes in the place of k and v."""
 
     __slots__ = ("_cache", "_index", "_lengths")
@@ -190,6 +218,9 @@ class KVLayer:
 
     def __repr__(self) -> str:
         return f"<layer {self._index} of {self._cache!r}>"
+
+    def __reduce__(self) -> tuple[Callable[[KVCache, int], KVLayer], tuple[KVCache, int]]:
+        return operator.getitem, (self._cache, self._index)  # that layer of the copied cache
 
     @property
     def cache(self) -> KVCache:
