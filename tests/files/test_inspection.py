@@ -19,6 +19,7 @@ from octavo._files.inspection import inspect_file
 from octavo._files.octavo_header import header_metadata
 from octavo._files.sizes import Shape, layer_size, memory_table
 from octavo._files.weight_error import error_against, estimated_error
+from octavo._layers.images import FAMILIES, OWN_FAMILY
 
 
 @pytest.fixture
@@ -178,3 +179,16 @@ def test_seven_billion_weights_take_28_14_7_and_3_5_gigabytes() -> None:
     file = {line.split()[0]: int(line.split()[1].replace(",", "")) / 1e9 for line in table[1:]}
     for dtype, arithmetic in {"float32": 28, "float16": 14, "int8": 7, "int4": 3.5}.items():
         assert arithmetic <= file[dtype] * 1.001 < 1.07 * arithmetic
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_pack_and_inspect_tell_for_which_machines_a_file_is(
+    family: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    oc.save({"fc": oc.QuantLinear(random(64, 64)), "table": oc.QuantEmbedding(random(4, 8))}, tmp_path / "in")
+    assert cli.main(["pack", "--for", family, str(tmp_path / "in"), str(tmp_path / "out")]) == 0
+    assert f"matrices packed for {family}: 1" in capsys.readouterr().out
+    assert cli.main(["inspect", str(tmp_path / "out")]) == 0
+    text = capsys.readouterr().out
+    own = "this machine's family" if family == OWN_FAMILY else "which is not this machine's family"
+    assert f"weights lie packed for {family}, {own}" in text

@@ -145,7 +145,7 @@ def test_part_of_a_recurrent_layer_that_is_not_packed_is_refused(tmp_path: Path)
         oc.load(tmp_path / "m", mmap="strict")
 
 
-# What is no layer's
+# What a model holds only while it computes
 
 
 def test_caches_are_neither_stored_nor_touched(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a model holds while it computes, and is no part of it."""
+"""What a model holds only while it computes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ __all__ = ["Transient"]
 
 
 class Transient:
-    """The base of such classes: walks do not enter their objects, files do not hold them, copies of a model copy them.
+    """The base of classes whose objects do not belong to a model that holds them: walks pass them by, and so do files.
 
     Example:
         >>> from octavo._util.transient import Transient

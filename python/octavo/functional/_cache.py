@@ -53,7 +53,7 @@ class KVCache(Transient):
         what the kernels read from one end to the other, without copies.
 
         Copies and pickles have the positions that sequences have, and room for as many more. A cache is what a model
-        has seen, no part of it: `octavo.save` does not store one, and `octavo.load` leaves it as it is.
+        has seen, not a part of it: `octavo.save` does not store one, and `octavo.load` leaves it as it is.
 
     Example:
         >>> import numpy as np
