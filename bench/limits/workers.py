@@ -233,7 +233,7 @@ def speed() -> None:
 
 Tasks = list[list[list[int]]]
 Run = Callable[[Tasks], list[Any]]
-SENTENCES, TASK, ROUNDS = 2000, 1000, 2
+SENTENCES, TASK, ROUNDS = 2000, 1000, 3
 
 
 def integer_steps(seconds: float) -> float:
