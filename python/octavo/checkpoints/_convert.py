@@ -25,6 +25,7 @@ from octavo._util.progress import with_bar
 from octavo.checkpoints._forms import ActivationGroup, Weight, dequantized, parameters
 from octavo.checkpoints._layer import Contents, Found
 from octavo.checkpoints._load import Source, activations, load, opened
+from octavo.checkpoints._packing import signed_nibbles
 
 __all__ = ["Converted", "convert", "summary"]
 
@@ -177,7 +178,10 @@ def _steps(found: Found) -> range:
 def _pieces(source: Source, once: dict[str, Piece], verify: bool) -> Iterator[tuple[str, Piece]]:
     """(name, arrays by suffix): the next rows of a layer, or an array."""
     checkpoint = source.tensors.checkpoint
+    following = iter([*source.layers.values()][1:])
     for name, found in source.layers.items():
+        if (after := next(following, None)) is not None:
+            source.expect(after)
         yield name, once.pop(name)
         steps = _steps(found)
         try:
@@ -211,7 +215,7 @@ def _piece(contents: Contents, first: int, end: int, fast: bool) -> Piece:
         nibbles = contents.nibbles(first, end)
         zero = None if contents.zero is None else contents.zero[first:end]
         scale, own = parameters(form, 2 * nibbles.shape[1], contents.scale[first:end], zero)
-        weight = nibbles ^ np.uint8(0x88) if form.shift == 8 else nibbles
+        weight = signed_nibbles(nibbles) if form.shift == 8 else nibbles
         return {"weight": weight, "scale": scale} | ({} if own is None else {"zero_point": own})
     weight_of_rows = contents.weight(first, end)
     if isinstance(weight_of_rows, tuple):

@@ -162,8 +162,8 @@ def _table(table: QuantEmbedding) -> tuple[NDArray[Any], str]:
     groups_of_32 = dim % 32 == 0 and scale.shape[1] == dim // 32
     if table.dtype != qint4 or not groups_of_32 or scale.dtype != np.float16 or state["zero_point"] is not None:
         raise ValueError(
-            "its rows must be of Q4_0's form to be written as they are (int4, groups of 32, float16 scales, symmetric), "
-            f"got {table!r}; pass .weight to have them quantized anew"
+            "its rows must be of Q4_0's form to be written as they are (int4, symmetric, groups of 32, float16 "
+            f"scales), got {table!r}; pass .weight to have them quantized anew"
         )
     blocks = ENCODERS["Q4_0"](GroupedCodes(table.int_repr(), scale, 4, 32))
     return blocks.reshape(len(blocks), -1), "Q4_0"
