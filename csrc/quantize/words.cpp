@@ -67,10 +67,10 @@ void transpose_nibbles(Line (&words)[8]) {
 
 void turn_words(const WordGrid& from, std::uint8_t* to) {
   Line tile[kLine] = {}, turned[kLine];
-  for (std::int64_t c = 0; c < from.columns; c += kLine) {
-    const std::int64_t width = std::min(kLine, from.columns - c);
-    for (std::int64_t r = 0; r < from.rows; r += kLine) {
-      const std::int64_t height = std::min(kLine, from.rows - r);
+  for (std::int64_t r = 0; r < from.rows; r += kLine) {
+    const std::int64_t height = std::min(kLine, from.rows - r);
+    for (std::int64_t c = 0; c < from.columns; c += kLine) {
+      const std::int64_t width = std::min(kLine, from.columns - c);
       for (std::int64_t i = 0; i < height; ++i) read_line(from, r + i, c, width, tile[i]);
       transpose(tile, turned);
       for (std::int64_t j = 0; j < width; ++j) copy_line(to + 4 * ((c + j) * from.rows + r), turned[j], 4 * height);
@@ -81,10 +81,10 @@ void turn_words(const WordGrid& from, std::uint8_t* to) {
 void turn_awq_words(const WordGrid& from, std::uint8_t* to) {
   const std::int64_t row_bytes = (from.rows + 1) / 2;
   Line words[8] = {}, tiles[8][kLine] = {}, turned[kLine];  // tiles[i]: eight inputs a word, of the nibbles i
-  for (std::int64_t c = 0; c < from.columns; c += kLine) {
-    const std::int64_t width = std::min(kLine, from.columns - c);
-    for (std::int64_t k = 0; k < from.rows; k += kAwqInputs) {
-      const std::int64_t inputs = std::min(kAwqInputs, from.rows - k);
+  for (std::int64_t k = 0; k < from.rows; k += kAwqInputs) {
+    const std::int64_t inputs = std::min(kAwqInputs, from.rows - k);
+    for (std::int64_t c = 0; c < from.columns; c += kLine) {
+      const std::int64_t width = std::min(kLine, from.columns - c);
       for (std::int64_t first = 0; first < inputs; first += 8) {
         for (std::int64_t i = 0; i < 8; ++i) {
           if (first + i < inputs) {

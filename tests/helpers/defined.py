@@ -28,7 +28,7 @@ def defined(layer: oc.QuantLinear, x: np.ndarray) -> Any:
 
 
 def static(layer: oc.StaticQuantLinear, x: np.ndarray) -> Any:
-    """Finite rows by fixed parameters: integers less their zero point, an exact sum, one rescale; the result's likewise."""
+    """Finite rows by fixed parameters: integers less zero points, an exact sum, one rescale; the result alike."""
     acc = steps(x, layer.input_qparams).astype(np.int64) @ layer.int_repr().astype(np.int64).T
     y = acc.astype(F) * (F(layer.input_qparams.scale) * layer.scale)
     if layer.bias is not None:
