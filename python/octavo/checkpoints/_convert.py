@@ -132,7 +132,7 @@ def _convert(
     extra = {f"checkpoint.{source.config.method}": json.dumps(source.config.values, separators=(",", ":"))}
     with Writer(destination, tensors, lambda crc32: header_metadata(layers, {}, crc32) | extra) as writer:
         work = _pieces(source, once, verify)
-        total = sum(len(_steps(found)) for found in source.layers.values()) + len(source.arrays)
+        total = sum(1 + len(_steps(found)) for found in source.layers.values()) + len(source.arrays)
         for name, parts in with_bar(work, "convert", "piece", total=total) if progress else work:
             for suffix, array in parts.items():
                 writer.append(tensor_name(name, suffix) if suffix else name, array)
