@@ -45,8 +45,8 @@ void swap_bytes_of_big_endian(Line& line) {
   }
 }
 
-// Exchanges the high fields of a with the low fields of b. Not inlined, where the count would be known: GCC then unrolls
-// the loop before it can vectorise it.
+// Exchanges the high fields of a with the low fields of b. Not inlined, where the count would be known: GCC then
+// unrolls the loop before it can vectorise it.
 [[gnu::noinline]] void exchange(std::uint32_t* __restrict a, std::uint32_t* __restrict b, std::int64_t count, int shift,
                                 std::uint32_t low_fields) {
   for (std::int64_t i = 0; i < count; ++i) {

@@ -5,9 +5,9 @@
 //                       of output 8c + columns[i]                          of column c, the first in a low nibble
 //                       columns = 0 2 4 6 1 3 5 7
 //
-// Both are transpositions, and memory bounds them: a tile is read and written in whole cache lines, and turned in the L1
-// cache in between. This is plain C++ that compilers vectorise for the baseline instruction set. Words may be misaligned:
-// they lie in a file. They and the rows are little-endian on every machine.
+// Both are transpositions, and memory bounds them: a tile is read and written in whole cache lines, and turned in the
+// L1 cache in between. This is plain C++ that compilers vectorise for the baseline instruction set. Words may be
+// misaligned: they lie in a file. They and the rows are little-endian on every machine.
 #pragma once
 
 #include <cstdint>
