@@ -32,7 +32,7 @@ from typing import Any
 
 import numpy as np
 
-from octavo._files.checksum import crc32
+from octavo._files.checksum import crc32, fastest
 from octavo._files.safetensors import Tensor, Writer
 from octavo._util.tables import table
 from octavo.checkpoints._convert import convert
@@ -189,7 +189,7 @@ def main() -> None:
     parser.add_argument("--folder", help="where the files are made (default: the system's temporary folder)")
     parser.add_argument("--profile", action="store_true")
     args = parser.parse_args()
-    print(f"{platform.platform()}, checksum of {crc32.__module__}; GB/s of the source\n")
+    print(f"{platform.platform()}, checksum of {fastest().__module__}; GB/s of the source\n")
     rows = []
     for name in args.forms:
         with tempfile.TemporaryDirectory(dir=args.folder) as text:
