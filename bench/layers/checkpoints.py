@@ -4,7 +4,7 @@
 
 For each form a float matrix is quantized by octavo and written as that tool has it (or saved by octavo, where it can),
 and `octavo.checkpoints.load` makes the other layer. Both get the same x and must give the same result, or, where the
-tool's scales are float16, nearly so. "converted / own" above 1 means that the converted layer is slower. The line of
+tool's scales are float16, nearly so. A ratio above 1 means that the converted layer is slower. The line of
 act-order is the same layer with its inputs shuffled, as GPTQ's g_idx has it: what putting x in order costs.
 """
 
@@ -21,7 +21,6 @@ import numpy as np
 
 import octavo as oc
 from octavo._files.safetensors import Tensor, Writer
-from octavo._util.tables import table
 from octavo._util.timing import interleaved
 from octavo.checkpoints._packing import words
 
@@ -105,7 +104,8 @@ def main() -> None:
     args = parser.parse_args()
     oc.use_kernel(args.kernel)
     print("\n".join(oc.runtime.config_lines()), "\n")
-    rows = []
+    columns = ("own us", "converted us", "ratio", "spread", "same bits")
+    print(f"{'M x K x N':14}{'form':56}", *(f"{column:>12}" for column in columns))
     for shape in args.shapes:
         m, k, n = (int(size) for size in shape.split("x"))
         x = np.random.default_rng(2).standard_normal((m, k), dtype=F)
@@ -120,14 +120,12 @@ def main() -> None:
                 round_seconds=args.seconds,
             )
             ratios = [b / a for a, b in zip(timings["own"].rounds, timings["converted"].rounds, strict=True)]
-            rows.append(
-                (
-                    shape, name, f"{1e6 * timings['own'].median:.1f}", f"{1e6 * timings['converted'].median:.1f}",
-                    f"{np.median(ratios):.2f}", f"{max(t.spread for t in timings.values()):.0%}",
-                    "yes" if error == 0 else f"{error:.1e}",
-                )
+            values = (
+                f"{1e6 * timings['own'].median:.1f}", f"{1e6 * timings['converted'].median:.1f}",
+                f"{np.median(ratios):.3f}", f"{max(t.spread for t in timings.values()):.0%}",
+                "yes" if error == 0 else f"{error:.1e}",
             )  # fmt: skip
-    print(table(("M x K x N", "form", "own us", "converted us", "converted / own", "spread", "same bits"), rows))
+            print(f"{shape:14}{name:56}", *(f"{value:>12}" for value in values), flush=True)
 
 
 if __name__ == "__main__":

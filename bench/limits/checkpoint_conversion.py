@@ -34,7 +34,6 @@ import numpy as np
 
 from octavo._files.checksum import crc32, fastest
 from octavo._files.safetensors import Tensor, Writer
-from octavo._util.tables import table
 from octavo.checkpoints._convert import convert
 
 N, K, GROUP = 11008, 4096, 128
@@ -183,14 +182,15 @@ def row(name: str, folder: Path, layers: int, rounds: int) -> tuple[str, ...]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--layers", type=int, default=4, help="of each checkpoint")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--forms", nargs="+", default=list(FORMS), choices=list(FORMS))
     parser.add_argument("--folder", help="where the files are made (default: the system's temporary folder)")
     parser.add_argument("--profile", action="store_true")
     args = parser.parse_args()
     print(f"{platform.platform()}, checksum of {fastest().__module__}; GB/s of the source\n")
-    rows = []
+    columns = ("checkpoint", "MB", "disk", "memory", "least", "convert", "from disk", "of least", "of disk", "peak")
+    print(f"{columns[0]:26}", *(f"{column:>9}" for column in columns[1:]))
     for name in args.forms:
         with tempfile.TemporaryDirectory(dir=args.folder) as text:
             folder = Path(text)
@@ -201,9 +201,8 @@ def main() -> None:
                     convert(folder, folder / "other.st")
                 pstats.Stats(profile).sort_stats("tottime").print_stats(15)
                 return
-            rows.append(row(name, folder, args.layers, args.rounds))
-    columns = ("checkpoint", "MB", "disk", "memory", "least", "convert", "from disk", "of least", "of disk", "peak")
-    print(table(columns, rows))
+            first, *others = row(name, folder, args.layers, args.rounds)
+            print(f"{first:26}", *(f"{value:>9}" for value in others), flush=True)
 
 
 if __name__ == "__main__":

@@ -204,8 +204,9 @@ def _pieces(source: Source, once: dict[str, Piece], verify: bool) -> Iterator[tu
 def _stays_packed(contents: Contents) -> bool:
     """Whether rows of nibbles need not be unpacked: they differ from octavo's in the sign bit at most."""
     form = contents.form
-    packed_alike = contents.nibbles is not None and form.kind == "grouped" and form.shift in (0, 8)
-    return bool(packed_alike and float(contents.scale.max(initial=0)) < _LARGEST_SCALE)
+    if contents.nibbles is None or form.kind != "grouped" or form.shift not in (0, 8):
+        return False
+    return contents.scale.dtype == np.float16 or bool(contents.scale.max(initial=0) < _LARGEST_SCALE)
 
 
 def _piece(contents: Contents, first: int, end: int, fast: bool) -> Piece:
