@@ -9,11 +9,13 @@ time of
     memory     reading it from the page cache, through a buffer of 256 KB
     least      that, and what any conversion does besides: the checksum of as many bytes as come out, writing them and
                waiting for the disk to have them
-    convert    converting it, from the page cache and from the disk, in a process of its own, with the wait for the disk
+    convert    converting it from the page cache, in a process of its own, with the wait for the disk
+    cold       converting it from the disk
 
-All are in bytes of the source, taken in turn, the best of --rounds. Memory is the peak of the converting process above
-what it had before, in sizes of the largest tensor. The checksum is that of the package isal where it is installed. With
---profile the functions that take the time of the first form are listed.
+All are in bytes of the source, taken in turn, the best of --rounds; "CPU" has the processor's own time, without what
+the disk takes. The shares are those of convert in least, by both, and of cold in disk. "peak" is the most memory of the
+converting process above what it had before, in sizes of the largest tensor. The checksum is that of the package isal
+where it is installed. With --profile the functions that take the time of the first form are listed.
 """
 
 import argparse
@@ -75,9 +77,9 @@ def memory(of):
     lines = open("/proc/self/status").read().splitlines()
     return next(int(l.split()[1]) * 1024 for l in lines if l.startswith(of))
 before = memory("VmRSS")
-start = time.perf_counter()
+start, used = time.perf_counter(), time.process_time()
 convert(sys.argv[1], sys.argv[2])
-print(time.perf_counter() - start, memory("VmHWM") - before)
+print(time.perf_counter() - start, time.process_time() - used, memory("VmHWM") - before)
 """
 
 
@@ -133,21 +135,21 @@ def least(path: Path, copy: Path, count: int) -> None:
     copy.unlink()
 
 
-def timed(run: Callable[[], object]) -> float:
-    start = time.perf_counter()
+def timed(run: Callable[[], object]) -> tuple[float, float]:
+    """Seconds by the clock, and of the processor."""
+    start, used = time.perf_counter(), time.process_time()
     run()
-    return time.perf_counter() - start
+    return time.perf_counter() - start, time.process_time() - used
 
 
-def converting(folder: Path) -> tuple[float, float]:
-    """Seconds, and bytes at the peak."""
+def converting(folder: Path) -> tuple[float, ...]:
+    """Seconds, those of the processor, and bytes at the peak."""
     out = folder / "out.st"
     done = subprocess.run(
         [sys.executable, "-c", _RUN, str(folder), str(out)], check=True, capture_output=True, text=True
     )
     out.unlink()
-    seconds, peak = map(float, done.stdout.split())
-    return seconds, peak
+    return tuple(map(float, done.stdout.split()))
 
 
 def row(name: str, folder: Path, layers: int, rounds: int) -> tuple[str, ...]:
@@ -156,28 +158,25 @@ def row(name: str, folder: Path, layers: int, rounds: int) -> tuple[str, ...]:
     convert(folder, out)
     size, count = path.stat().st_size, out.stat().st_size
     out.unlink()
-    taken: dict[str, list[float]] = {what: [] for what in ("disk", "memory", "least", "warm", "cold", "peak")}
+    taken: dict[str, list[tuple[float, ...]]] = {what: [] for what in ("disk", "memory", "least", "convert", "cold")}
     for _ in range(rounds):
         if drop(path):
             taken["disk"].append(timed(lambda: reading(path)))
         taken["memory"].append(timed(lambda: reading(path)))
         taken["least"].append(timed(lambda: least(path, folder / "copy.bin", count)))
-        seconds, peak = converting(folder)
-        taken["warm"].append(seconds)
-        taken["peak"].append(peak)
+        taken["convert"].append(converting(folder))
         if drop(path):
-            taken["cold"].append(converting(folder)[0])
-    best = {what: min(values, default=float("nan")) for what, values in taken.items()}
-    rates = [f"{size / best[what] / 1e9:.2f}" for what in ("disk", "memory", "least", "warm", "cold")]
-    shares = (best["least"] / best["warm"], best["disk"] / best["cold"])
-    peak = f"{max(taken['peak']) / largest:.2f}x"
-    return (
-        name,
-        f"{size / 1e6:.0f}",
-        *rates,
-        *(f"{share:.0%}" for share in shares),
-        peak,
-    )
+            taken["cold"].append(converting(folder))
+
+    def rate(what: str, which: int = 0) -> float:
+        return size / min((values[which] for values in taken[what]), default=float("nan")) / 1e9
+
+    rates = [rate(what) for what in ("disk", "memory", "least", "convert", "cold")]
+    processor = [rate("least", 1), rate("convert", 1)]
+    shares = (rate("convert") / rate("least"), processor[1] / processor[0], rate("cold") / rate("disk"))
+    peak = max(values[2] for values in taken["convert"]) / largest
+    figures = [*(f"{r:.2f}" for r in (*rates, *processor)), *(f"{share:.0%}" for share in shares), f"{peak:.2f}x"]
+    return (name, f"{size / 1e6:.0f}", *figures)
 
 
 def main() -> None:
@@ -189,7 +188,10 @@ def main() -> None:
     parser.add_argument("--profile", action="store_true")
     args = parser.parse_args()
     print(f"{platform.platform()}, checksum of {fastest().__module__}; GB/s of the source\n")
-    columns = ("checkpoint", "MB", "disk", "memory", "least", "convert", "from disk", "of least", "of disk", "peak")
+    columns = (
+        "checkpoint", "MB", "disk", "memory", "least", "convert", "cold", "least CPU", "CPU", "of least", "of CPU",
+        "of disk", "peak",
+    )  # fmt: skip
     print(f"{columns[0]:26}", *(f"{column:>9}" for column in columns[1:]))
     for name in args.forms:
         with tempfile.TemporaryDirectory(dir=args.folder) as text:
