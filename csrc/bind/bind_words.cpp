@@ -12,7 +12,7 @@ namespace {
 
 WordGrid grid_of(const py::array& words) {
   require(words.ndim() == 2 && words.dtype().itemsize() == 4, "words must be a 2-D array of 32 bits");
-  require(words.shape(1) <= 1 || words.strides(1) == 4, "rows of words must be contiguous");
+  require(words.size() == 0 || words.shape(1) <= 1 || words.strides(1) == 4, "rows of words must be contiguous");
   return {static_cast<const std::uint8_t*>(words.data()), words.shape(0), words.shape(1), words.strides(0)};
 }
 
