@@ -105,7 +105,8 @@ def signed_nibbles(packed: Bytes) -> Bytes:
         >>> signed_nibbles(np.array([[0x80]], np.uint8))
         array([[8]], dtype=uint8)
     """
-    found = _core.empty_result(*packed.shape, packed.dtype)  # memory of the piece before: fresh pages cost more
+    rows, count = packed.shape
+    found = _core.empty_result(rows, count, packed.dtype)  # memory of the piece before: fresh pages cost more
     np.bitwise_xor(packed, np.uint8(0x88), out=found)
     return found
 
