@@ -29,7 +29,7 @@ from octavo.checkpoints._packing import signed_nibbles
 
 __all__ = ["Converted", "convert", "summary"]
 
-_PIECE_CODES = 1 << 21  # decoded at a time: what fits a cache
+_PIECE_CODES = 1 << 20  # decoded at a time: what fits a cache
 _LARGEST_SCALE = 1e30  # below it no weight of four bits overflows
 
 Piece = dict[str, NDArray[Any]]
@@ -134,11 +134,16 @@ def _convert(
         work = _pieces(source, once, verify)
         total = sum(1 + len(_steps(found)) for found in source.layers.values()) + len(source.arrays)
         for name, parts in with_bar(work, "convert", "piece", total=total) if progress else work:
-            for suffix, array in parts.items():
-                writer.append(tensor_name(name, suffix) if suffix else name, array)
+            _append(writer, name, parts)
+            del parts  # the next one takes its memory
     kinds = dict(Counter(found.kind for found in source.layers.values()))
     size = os.stat(destination).st_size
     return Converted(kinds, len(source.arrays), checkpoint.nbytes, size, verify)
+
+
+def _append(writer: Writer, name: str, parts: Piece) -> None:
+    for suffix, array in parts.items():
+        writer.append(tensor_name(name, suffix) if suffix else name, array)
 
 
 def _layout(
@@ -193,6 +198,7 @@ def _pieces(source: Source, once: dict[str, Piece], verify: bool) -> Iterator[tu
                 if verify:
                     _verify(contents, first, end, piece)
                 yield name, piece
+                del piece
         except ValueError as error:
             source.refuse(found, error)
         source.release(found)
