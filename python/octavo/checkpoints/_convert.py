@@ -199,6 +199,7 @@ def _pieces(source: Source, once: dict[str, Piece], verify: bool) -> Iterator[tu
                     _verify(contents, first, end, piece)
                 yield name, piece
                 del piece
+            del contents
         except ValueError as error:
             source.refuse(found, error)
         source.release(found)
