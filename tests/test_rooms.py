@@ -46,6 +46,7 @@ MAY_IMPORT_CORE = {
     "_layers.weights",
     "_layers.recurrent",
     "_numerics.fake_quant",
+    "checkpoints._packing",
     "ops",
     "runtime",
 }

@@ -1,47 +1,47 @@
-"""`octavo quantize` on quantized checkpoints of other tools: bytes a second beside plain reading, and memory.
+"""`octavo quantize` on quantized checkpoints of other tools: bytes a second beside what must be done, and memory.
 
-    python -m bench.limits.checkpoint_conversion [--layers 8] [--folder /dev/shm]
+    python -m bench.limits.checkpoint_conversion [--layers 4] [--folder /dev/shm]
 
-Writes checkpoints of random integers (4096 x 11008 a layer, groups of 128), reads one through a buffer of 8 MB from the
-page cache (the limit), copies it with the checksum that octavo's files have (what the format costs), and converts each
-in a process of its own, on one thread. Memory is the peak of that process above what it had before, in sizes of the
-largest tensor.
+Writes checkpoints of random integers (4096 x 11008 a layer, groups of 128), and on one thread, for each form, takes the
+time of
+
+    disk       reading its file from the disk: it is dropped from the page cache first (where the system can)
+    memory     reading it from the page cache, through a buffer of 256 KB
+    least      that, and what any conversion does besides: the checksum of as many bytes as come out, writing them and
+               waiting for the disk to have them
+    convert    converting it from the page cache, in a process of its own, with the wait for the disk
+    cold       converting it from the disk
+
+All are in bytes of the source, taken in turn, the best of --rounds; "CPU" has the processor's own time, without what
+the disk takes. The shares are those of convert in least, by both, and of cold in disk. "peak" is the most memory of the
+converting process above what it had before, in sizes of the largest tensor. The checksum is that of the package isal
+where it is installed. With --profile the functions that take the time of the first form are listed.
 """
 
 import argparse
+import cProfile
 import json
+import os
+import platform
+import pstats
 import subprocess
 import sys
 import tempfile
 import time
-import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from octavo._files.checksum import crc32, fastest
 from octavo._files.safetensors import Tensor, Writer
+from octavo.checkpoints._convert import convert
 
 N, K, GROUP = 11008, 4096, 128
-_RUN = """
-import resource, sys, time
-import octavo.checkpoints
-from octavo.checkpoints._convert import convert
-def peak():
-    lines = open("/proc/self/status").read().splitlines()
-    return {l.split(":")[0]: int(l.split()[1]) * 1024 for l in lines if l.startswith(("VmHWM", "VmRSS"))}
-before = peak()["VmRSS"]
-start = time.perf_counter()
-convert(sys.argv[1], sys.argv[2])
-print(time.perf_counter() - start, peak()["VmHWM"] - before)
-"""
-
-parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("--layers", type=int, default=8)
-parser.add_argument("--folder", default=None, help="where the files are made (default: the system's temporary folder)")
-args = parser.parse_args()
-
 G = K // GROUP
-FORMS = {
+CHUNK = 1 << 18
+FORMS: dict[str, tuple[dict[str, tuple[str, tuple[int, ...]]], dict[str, Any]]] = {
     "GPTQ": (
         {
             "qweight": ("I32", (K // 8, N)), "qzeros": ("I32", (G, N // 8)), "scales": ("F16", (G, N)),
@@ -70,59 +70,142 @@ FORMS = {
         },
     ),
 }  # fmt: skip
+_RUN = """
+import sys, time
+from octavo.checkpoints._convert import convert
+def memory(of):
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(l.split()[1]) * 1024 for l in lines if l.startswith(of))
+before = memory("VmRSS")
+start, used = time.perf_counter(), time.process_time()
+convert(sys.argv[1], sys.argv[2])
+print(time.perf_counter() - start, time.process_time() - used, memory("VmHWM") - before)
+"""
 
 
-def write(folder: Path, name: str) -> int:
+def write(folder: Path, name: str, layers: int) -> int:
     """Writes a checkpoint; the bytes of its largest tensor."""
     parts, config = FORMS[name]
     rng = np.random.default_rng(0)
-    tensors = {f"l{i}.{p}": Tensor(*form) for i in range(args.layers) for p, form in parts.items()}
+    tensors = {f"l{i}.{p}": Tensor(*form) for i in range(layers) for p, form in parts.items()}
     with Writer(folder / "model.safetensors", tensors) as writer:
         for full, t in tensors.items():
             part = full.partition(".")[2]
             if part == "g_idx":
-                data = (np.arange(K) // GROUP).astype(np.int32)
+                writer.append(full, (np.arange(K) // GROUP).astype(np.int32))
             elif part == "weight_shape":
-                data = np.array([N, K])
+                writer.append(full, np.array([N, K]))
             elif t.dtype in ("F16", "F32"):
-                data = np.full(t.shape, 0.01, np.float16 if t.dtype == "F16" else np.float32)
+                writer.append(full, np.full(t.shape, 0.01, np.float16 if t.dtype == "F16" else np.float32))
             else:
-                data = np.frombuffer(rng.bytes(t.nbytes), np.uint8)
-            writer.append(full, data if data.dtype != np.uint8 else data.tobytes())
+                writer.append(full, rng.bytes(t.nbytes))
     (folder / "config.json").write_text(json.dumps({"quantization_config": config}))
     return max(t.nbytes for t in tensors.values())
 
 
-def reading(path: Path, copy: Path | None = None) -> float:
-    """Seconds to read a file; to copy it with checksums."""
-    buffer = bytearray(8 << 20)
-    start = time.perf_counter()
-    with open(path, "rb", buffering=0) as file, open(copy or "/dev/null", "wb", buffering=0) as out:
-        while count := file.readinto(buffer):
-            if copy is not None:
-                zlib.crc32(memoryview(buffer)[:count])
-                out.write(memoryview(buffer)[:count])
-    return time.perf_counter() - start
+def drop(path: Path) -> bool:
+    """Takes a file out of the page cache."""
+    if not hasattr(os, "posix_fadvise"):
+        return False
+    with open(path, "rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    return True
 
 
-print(f"{'':28} {'MB':>6} {'read':>11} {'copy, CRC':>11} {'convert':>11} {'of read':>8} {'of copy':>8} {'memory':>8}")
-for name in FORMS:
-    with tempfile.TemporaryDirectory(dir=args.folder) as text:
-        folder = Path(text)
-        largest = write(folder, name)
-        path = folder / "model.safetensors"
-        size = path.stat().st_size
-        read = min(reading(path) for _ in range(3))
-        copy = min(reading(path, folder / "copy.bin") for _ in range(2))
-        (folder / "copy.bin").unlink()
-        found = []
-        for _ in range(2):
-            done = subprocess.run(
-                [sys.executable, "-c", _RUN, text, str(folder / "out.st")], check=True, capture_output=True, text=True
-            )
-            found.append(tuple(map(float, done.stdout.split())))
-        seconds, memory = min(found)
-        print(
-            f"{name:28} {size / 1e6:6.0f} {size / read / 1e9:6.2f} GB/s {size / copy / 1e9:6.2f} GB/s "
-            f"{size / seconds / 1e9:6.2f} GB/s {read / seconds:8.1%} {copy / seconds:8.1%} {memory / largest:7.2f}x"
-        )
+def reading(path: Path) -> None:
+    buffer = bytearray(CHUNK)
+    with open(path, "rb", buffering=0) as file:
+        while file.readinto(buffer):
+            pass
+
+
+def least(path: Path, copy: Path, count: int) -> None:
+    """Reads a file; writes `count` bytes with their checksum, as far as the disk."""
+    buffer, crc, written = bytearray(CHUNK), 0, 0
+    out = os.open(copy, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(out, 0, count)
+    with open(path, "rb", buffering=0) as file:
+        while (size := file.readinto(buffer)) or written < count:
+            piece = memoryview(buffer)[: min(size or CHUNK, count - written)]
+            crc = crc32(piece, crc)
+            written += os.pwrite(out, piece, written)
+    os.fsync(out)
+    os.close(out)
+    copy.unlink()
+
+
+def timed(run: Callable[[], object]) -> tuple[float, float]:
+    """Seconds by the clock, and of the processor."""
+    start, used = time.perf_counter(), time.process_time()
+    run()
+    return time.perf_counter() - start, time.process_time() - used
+
+
+def converting(folder: Path) -> tuple[float, ...]:
+    """Seconds, those of the processor, and bytes at the peak."""
+    out = folder / "out.st"
+    done = subprocess.run(
+        [sys.executable, "-c", _RUN, str(folder), str(out)], check=True, capture_output=True, text=True
+    )
+    out.unlink()
+    return tuple(map(float, done.stdout.split()))
+
+
+def row(name: str, folder: Path, layers: int, rounds: int) -> tuple[str, ...]:
+    largest = write(folder, name, layers)
+    path, out = folder / "model.safetensors", folder / "out.st"
+    convert(folder, out)
+    size, count = path.stat().st_size, out.stat().st_size
+    out.unlink()
+    taken: dict[str, list[tuple[float, ...]]] = {what: [] for what in ("disk", "memory", "least", "convert", "cold")}
+    for _ in range(rounds):
+        if drop(path):
+            taken["disk"].append(timed(lambda: reading(path)))
+        taken["memory"].append(timed(lambda: reading(path)))
+        taken["least"].append(timed(lambda: least(path, folder / "copy.bin", count)))
+        taken["convert"].append(converting(folder))
+        if drop(path):
+            taken["cold"].append(converting(folder))
+
+    def rate(what: str, which: int = 0) -> float:
+        return size / min((values[which] for values in taken[what]), default=float("nan")) / 1e9
+
+    rates = [rate(what) for what in ("disk", "memory", "least", "convert", "cold")]
+    processor = [rate("least", 1), rate("convert", 1)]
+    shares = (rate("convert") / rate("least"), processor[1] / processor[0], rate("cold") / rate("disk"))
+    peak = max(values[2] for values in taken["convert"]) / largest
+    figures = [*(f"{r:.2f}" for r in (*rates, *processor)), *(f"{share:.0%}" for share in shares), f"{peak:.2f}x"]
+    return (name, f"{size / 1e6:.0f}", *figures)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--layers", type=int, default=4, help="of each checkpoint")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--forms", nargs="+", default=list(FORMS), choices=list(FORMS))
+    parser.add_argument("--folder", help="where the files are made (default: the system's temporary folder)")
+    parser.add_argument("--profile", action="store_true")
+    args = parser.parse_args()
+    print(f"{platform.platform()}, checksum of {fastest().__module__}; GB/s of the source\n")
+    columns = (
+        "checkpoint", "MB", "disk", "memory", "least", "convert", "cold", "least CPU", "CPU", "of least", "of CPU",
+        "of disk", "peak",
+    )  # fmt: skip
+    print(f"{columns[0]:26}", *(f"{column:>9}" for column in columns[1:]))
+    for name in args.forms:
+        with tempfile.TemporaryDirectory(dir=args.folder) as text:
+            folder = Path(text)
+            if args.profile:
+                write(folder, name, args.layers)
+                convert(folder, folder / "out.st")
+                with cProfile.Profile() as profile:
+                    convert(folder, folder / "other.st")
+                pstats.Stats(profile).sort_stats("tottime").print_stats(15)
+                return
+            first, *others = row(name, folder, args.layers, args.rounds)
+            print(f"{first:26}", *(f"{value:>9}" for value in others), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -15,5 +15,6 @@ void bind_recurrent(pybind11::module_& m);   // lstm, gru
 void bind_results(pybind11::module_& m);     // empty_result and the pool of large results
 void bind_threads(pybind11::module_& m);     // numbers of threads
 void bind_verbose(pybind11::module_& m);     // verbosity
+void bind_words(pybind11::module_& m);       // words of other tools' checkpoints
 
 }  // namespace octavo

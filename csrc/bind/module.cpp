@@ -223,6 +223,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   bind_results(m);
   bind_threads(m);
   bind_verbose(m);
+  bind_words(m);
 
   m.def("matmul_integer", &matmul_integer_of, py::arg("a"), py::arg("b"), py::arg("a_zero_point"),
         py::arg("b_zero_point"));

@@ -96,6 +96,9 @@ AWQ = [
     (but("fc.qzeros", None), "tensor 'fc.qzeros' is missing"),
     (but("fc.qzeros", lambda a: a[1:]), "tensor 'fc.qzeros' must be I32 of shape [4, 5], got I32 of shape [3, 5]"),
     (but("fc.scales", at((0, 1), np.nan)), "tensor 'fc.scales' must hold finite scales above 0, got nan at [0, 1]"),
+    (but("fc.scales", at((0, 1), 0)), "tensor 'fc.scales' must hold finite scales above 0, got 0.0 at [0, 1]"),
+    (but("fc.scales", at((0, 1), -0.0)), "tensor 'fc.scales' must hold finite scales above 0, got -0.0 at [0, 1]"),
+    (but("fc.scales", at((0, 1), -np.inf)), "tensor 'fc.scales' must hold finite scales above 0, got -inf at [0, 1]"),
 ]
 BITSANDBYTES = [
     (
@@ -129,6 +132,11 @@ COMPRESSED = [
     (but("fc.weight_shape", at(0, 41)), "tensor 'fc.weight_packed' of shape [40, 16] does not hold weights [41, 128]"),
     (but("fc.weight_scale", None), "tensor 'fc.weight_scale' is missing"),
     (
+        but("fc.weight_scale", at((1, 2), np.nan)),
+        "tensor 'fc.weight_scale' must hold finite scales above 0, got nan at [1, 2]",
+    ),
+    (but("fc.weight_scale", at((1, 2), -1)), "tensor 'fc.weight_scale' must hold finite scales above 0, got -1.0 at"),
+    (
         but("fc.weight_scale", at((0, 0), 0)),
         "tensor 'fc.weight_scale' must hold finite scales above 0, got 0.0 at [0, 0]",
     ),
@@ -161,6 +169,13 @@ def test_zero_point_256_is_refused(tmp_path: Path) -> None:
     tensors["fc.qzeros"] = at((1, 0), -1)(tensors["fc.qzeros"])  # 255 in each byte: 256
     made.folder(tmp_path, tensors, config)
     refused(tmp_path, r"tensor 'fc.qzeros' cannot be held: zero points must be in 0\.\.255, got 256 at \[0, 1\]")
+
+
+def test_zero_points_beyond_the_bits_are_refused(tmp_path: Path) -> None:
+    tensors, config, _ = made.compressed(40, 64, 4, 32, symmetric=False, old=True)
+    tensors["fc.weight_zero_point"] = at((2, 1), 100)(tensors["fc.weight_zero_point"])
+    made.folder(tmp_path, tensors, config)
+    refused(tmp_path, r"tensor 'fc.weight_packed' cannot be held: zero points must be in 0\.\.16, got 108 at \[2, 1\]")
 
 
 def test_missing_shard_is_named(tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ from safetensors.numpy import save_file
 
 import octavo as oc
 import quantized_checkpoints as made
+from checkpoints import write_shards
 from octavo._cli.main import main
 from octavo._files.safetensors import Reader
 from octavo.checkpoints import _convert
@@ -34,6 +38,70 @@ def test_convert_writes_what_load_gives(tmp_path: Path, form: str, monkeypatch: 
     assert_same_bits(loaded["fc"].weight, weight)
     x = np.random.default_rng(0).standard_normal((3, weight.shape[1]), dtype=F)
     assert_same_bits(loaded["fc"](x), direct["fc"](x))
+
+
+def test_shards_are_converted_with_a_bar(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("tqdm", reason="the extra cli is not installed")
+    first, config, weight = made.gptq(40, 128, 4, 32)
+    second, _, other = made.gptq(24, 64, 4, 32, seed=1)
+    tensors = first | {name.replace("fc", "head"): a for name, a in second.items()}
+    write_shards(tmp_path, {name: np.ascontiguousarray(a) for name, a in tensors.items()}, 3)
+    (tmp_path / "config.json").write_text(json.dumps({"quantization_config": config}))
+    convert(tmp_path, tmp_path / "out.st", verify=True, progress=True)
+    loaded = oc.load(tmp_path / "out.st")
+    assert_same_bits(loaded["fc"].weight, weight)
+    assert_same_bits(loaded["head"].weight, other)
+    assert "convert: 100%" in capsys.readouterr().err
+    assert list(oc.checkpoints.load(tmp_path, progress=True)) == ["fc", "head"]
+    assert "load: 100%" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak of memory is read from /proc")
+@pytest.mark.parametrize("form", ["gptq", "awq", "packed", "int8"])
+def test_memory_is_the_largest_tensor_and_a_half(tmp_path: Path, form: str) -> None:
+    n, k = 16384, 4096  # 32 MB a layer of four bits
+    ones = np.ones((k // 128, n), np.float16)
+    words, points = np.zeros((k // 8, n), np.int32), np.zeros((k // 128, n // 8), np.int32)
+    tensors, config = {
+        "gptq": (
+            {"qweight": words, "qzeros": points, "scales": ones, "g_idx": np.arange(k, dtype=np.int32) // 128},
+            {"quant_method": "gptq", "bits": 4, "group_size": 128},
+        ),
+        "awq": (
+            {"qweight": words.reshape(k, n // 8), "qzeros": points, "scales": ones},
+            {"quant_method": "awq", "bits": 4, "group_size": 128},
+        ),
+        "packed": (
+            {"weight_packed": words.reshape(n, k // 8), "weight_scale": ones.T, "weight_shape": np.array([n, k])},
+            made.scheme({"num_bits": 4, "strategy": "group", "group_size": 128}),
+        ),
+        "int8": (
+            {"weight": np.zeros((n, k), np.int8), "weight_scale": np.ones((n, 1), F)},
+            made.scheme({"num_bits": 8, "strategy": "channel"}, kind="int-quantized"),
+        ),
+    }[form]
+    made.folder(tmp_path, {f"l{i}.{name}": a for i in range(2) for name, a in tensors.items()}, config)
+    run = subprocess.run(
+        [sys.executable, "-c", PEAK, str(tmp_path), str(tmp_path / "out.st")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    largest = max(a.nbytes for a in tensors.values())
+    assert int(run.stdout) < 1.5 * largest
+
+
+PEAK = """
+import sys
+from octavo.checkpoints._convert import convert
+def memory(of):
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(of))
+before = memory("VmRSS")
+convert(sys.argv[1], sys.argv[2])
+print(memory("VmHWM") - before)
+"""
 
 
 @pytest.mark.parametrize("static", [False, True], ids=["bitsandbytes", "static"])

@@ -10,24 +10,12 @@ import pytest
 
 import octavo as oc
 import quantized_checkpoints as made
+from defined import defined
 from octavo._numerics.grouped_definition import grouped_linear
 from quantized_checkpoints import FORMS, int8
 from reference import assert_same_bits, hard_rows
-from reference import expected_of as plain_of
 
 F = np.float32
-
-
-def expected_of(layer: oc.QuantLinear, x: np.ndarray) -> np.ndarray:
-    """What NumPy's definition gives for a layer."""
-    if isinstance(layer, oc.PermutedQuantLinear):
-        return expected_of(layer.inner(), x[:, layer.permutation])
-    try:
-        codes = layer.grouped()
-    except ValueError:  # one scale an output, or a last group that is shorter
-        return plain_of(layer, x)
-    options = {"activation": layer.activation, "activation_group": layer.activation_group}
-    return grouped_linear(x, codes, layer.bias, **options)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -50,23 +38,25 @@ def test_products_are_those_of_the_definition(tmp_path: Path, form: str, kernel:
     tensors, config, _ = FORMS[form][0]()
     layer = oc.checkpoints.load(made.folder(tmp_path, tensors, config))["fc"]
     x = hard_rows(6, layer.in_features)
-    assert_same_bits(layer(x), expected_of(layer, x), kernel)
+    assert_same_bits(layer(x), defined(layer, x), kernel)
 
 
-def test_zero_point_16_does_not_overflow(kernel: str) -> None:
-    """The largest sums there are: 127 or -128 times -16, 256 of them."""
+@pytest.mark.parametrize(("k", "size"), [(512, 256), (2016, None), (4096, None)])
+def test_zero_point_16_does_not_overflow(kernel: str, k: int, size: int | None) -> None:
+    """The largest sums there are: 127 or -128 times -16, all of a group."""
+    shape = (17, k // (size or k))
     w = oc.GroupedCodes(
-        np.zeros((17, 512), np.uint8), np.ones((17, 2), F), 4, 256, zero_point=np.full((17, 2), 16, np.uint8)
+        np.zeros((17, k), np.uint8), np.ones(shape, F), 4, size, zero_point=np.full(shape, 16, np.uint8)
     )
     for activation in ("symmetric", "asymmetric", "int16"):
         layer = oc.QuantLinear.from_grouped(w, activation=activation)
-        x = np.full((3, 512), -1, F)
+        x = np.full((3, k), -1, F)
         x[1] = 1
         x[2, ::2] = 0.3
         assert_same_bits(layer(x), grouped_linear(x, w, activation=activation))
     np.testing.assert_array_equal(oc.QuantLinear.from_grouped(w).zero_point, 16)
     with pytest.raises(ValueError, match=r"zero_point must hold 0\.\.16 with bits=4"):
-        oc.GroupedCodes(w.codes, w.scale, 4, 256, zero_point=np.full((17, 2), 17, np.uint8))
+        oc.GroupedCodes(w.codes, w.scale, 4, size, zero_point=np.full(shape, 17, np.uint8))
 
 
 def test_bitsandbytes_has_the_same_integers_and_rounds_once(tmp_path: Path) -> None:
@@ -110,17 +100,17 @@ def test_int_quantized_with_zero_points(tmp_path: Path) -> None:
     assert_same_bits(layer.weight, integers * tensors["fc.weight_scale"])
 
 
-def test_static_activations_make_static_layers(tmp_path: Path) -> None:
+def test_static_activations_make_static_layers(tmp_path: Path, kernel: str) -> None:
     tensors = int8(24, 64, 24, 1) | {"fc.input_scale": F([0.25]), "fc.input_zero_point": np.int8([-3])}
     inputs = {"num_bits": 8, "dynamic": False, "symmetric": False, "strategy": "tensor"}
     config = made.scheme({"num_bits": 8, "strategy": "channel"}, inputs, "int-quantized")
     layer = oc.checkpoints.load(made.folder(tmp_path, tensors, config))["fc"]
     assert isinstance(layer, oc.StaticQuantLinear)
     x = np.random.default_rng(0).standard_normal((3, 64), dtype=F)
-    twin = oc.StaticQuantLinear(
-        tensors["fc.weight"], tensors["fc.weight_scale"][:, 0], input=oc.QParams(0.25, -3, "int8")
-    )
-    assert_same_bits(layer(x), twin(x))
+    assert (layer.input_qparams.scale, layer.input_qparams.zero_point) == (0.25, -3)
+    np.testing.assert_array_equal(layer.int_repr(), tensors["fc.weight"])
+    np.testing.assert_array_equal(layer.scale, tensors["fc.weight_scale"][:, 0])
+    assert_same_bits(layer(x), defined(layer, x), kernel)
     dynamic = oc.checkpoints.load(tmp_path, activation="asymmetric")["fc"]
     assert type(dynamic) is oc.QuantLinear
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import octavo as oc
+from defined import defined
 from octavo._cli.main import main
 from octavo._numerics.grouped_definition import grouped_linear
 from reference import assert_same_bits, hard_rows
@@ -206,6 +207,45 @@ def test_qlinear_matmul_is_a_static_layer(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"node 'fc' \(QLinearMatMul\): its matrix has zero points"):
         oc.checkpoints.load(qlinear(tmp_path / "m.onnx", np.full(N, 7, np.uint8)))
     assert type(oc.checkpoints.load(tmp_path / "m.onnx", activation="asymmetric")["fc"]) is oc.QuantLinear
+
+
+def dynamic(path: Path) -> Path:
+    node = helper.make_node("DynamicQuantizeMatMul", ["x", "b", "s"], ["y"], "fc", domain="com.microsoft")
+    return model(path, [node], {"b": codes(-127, 128, np.int8), "s": scales(N)})
+
+
+def dequantized(path: Path) -> Path:
+    nodes = [
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["w"], "dq", axis=0, block_size=32),
+        helper.make_node("MatMul", ["x", "w"], ["y"], "fc"),
+    ]
+    q, z = codes(-128, 128, np.int8), codes(-9, 9, np.int8, (4, N))
+    return model(path, nodes, {"q": q, "s": scales(4, N), "z": z})
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: nbits(path, 4, 32)[0],
+        lambda path: nbits(path, 4, 16, zero="integer")[0],
+        lambda path: nbits(path, 2, 32, zero="integer")[0],
+        lambda path: nbits(path, 8, 32, zero="integer")[0],
+        dequantized,
+        matmul_integer,
+        lambda path: matmul_integer(path, codes(0, 256, np.uint8, (N,))),
+        dynamic,
+        lambda path: qlinear(path, np.full(N, 128, np.uint8)),
+    ],
+    ids=["nbits", "nbits 16", "nbits 2", "nbits 8", "blocks", "integer", "integer uint8", "dynamic", "qlinear"],
+)
+def test_products_are_those_of_the_definition(tmp_path: Path, write: Any, kernel: str) -> None:
+    layer = oc.checkpoints.load(write(tmp_path / "m.onnx"))["fc"]
+    static = isinstance(layer, oc.StaticQuantLinear)
+    x = np.random.default_rng(0).standard_normal((6, K), dtype=F) if static else hard_rows(6, K)
+    if static:
+        np.testing.assert_array_equal(layer(x), defined(layer, x), kernel)
+    else:
+        assert_same_bits(layer(x), defined(layer, x), kernel)
 
 
 def test_commands_take_models(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

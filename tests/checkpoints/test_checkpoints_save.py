@@ -11,6 +11,7 @@ import pytest
 
 import octavo as oc
 from grouped_weights import make_codes
+from octavo import _core
 
 F = np.float32
 
@@ -110,3 +111,21 @@ def test_folder_with_other_weights_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model-00001-of-00002.safetensors").write_bytes(b"")
     with pytest.raises(ValueError, match="holds other files of weights"):
         oc.checkpoints.save({"a": LAYERS["int8"]()}, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["int8", "static", "codes", "codes with zero points"])
+def test_loaded_layers_are_packed_as_octavos_own(tmp_path: Path, name: str) -> None:
+    """The kernels get the same bytes, so the layer is as fast as the one that it was saved from."""
+    rng = np.random.default_rng(0)
+    scale = rng.uniform(0.01, 0.02, (24, 4)).astype(np.float16)
+    if name == "codes":
+        w = oc.GroupedCodes(rng.integers(-8, 8, (24, 128)).astype(np.int8), scale, 4, 32)
+    else:
+        zero = rng.integers(0, 16, (24, 4)).astype(np.uint8)
+        w = oc.GroupedCodes(rng.integers(0, 16, (24, 128)).astype(np.uint8), scale, 4, 32, zero_point=zero)
+    own = LAYERS[name]() if name in ("int8", "static") else oc.QuantLinear.from_grouped(w, activation_group=32)
+    oc.checkpoints.save({"fc": own}, tmp_path)
+    found = oc.checkpoints.load(tmp_path)["fc"]
+    assert type(found._packed) is type(own._packed)
+    family = _core.own_family()
+    np.testing.assert_array_equal(found._packed.image(family), own._packed.image(family))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import resource
 import stat
 from pathlib import Path
@@ -334,3 +336,29 @@ def test_reader_refuses_bools_that_are_neither(tmp_path: Path) -> None:
 def test_writer_refuses_the_reserved_name(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="__metadata__"):
         Writer(tmp_path / "x", {"__metadata__": Tensor("U8", (1,))})
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system cannot reserve room for a file")
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EOPNOTSUPP], ids=["full", "cannot"])
+def test_room_is_reserved_where_the_file_system_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(b"as it was")
+    asked = []
+
+    def refuse(fd: int, offset: int, size: int) -> None:
+        asked.append(size)
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    writer = Writer(path, {"a": Tensor("U8", (5000,))})
+    if number == errno.ENOSPC:
+        with pytest.raises(OSError, match=re.escape(str(path))), writer:
+            pytest.fail("there is no room")
+        assert path.read_bytes() == b"as it was"
+    else:
+        with writer:
+            writer.append("a", bytes(5000))
+        assert asked == [path.stat().st_size]
+    assert os.listdir(tmp_path) == [path.name]

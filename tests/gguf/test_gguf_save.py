@@ -61,6 +61,15 @@ def test_save_writes_layers_with_their_bias_and_metadata(tmp_path: Path) -> None
     np.testing.assert_array_equal(tensors["fc"]["weight"].dequantize(), np.ones((2, 32)))
 
 
+def test_save_writes_embeddings_as_tables(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).standard_normal((9, 96)).astype(F)
+    table = oc.QuantEmbedding(rows, dtype="int4", group_size=32, scale_dtype="float16")
+    oc.gguf.save({"token_embd": table, "blk": [{"norm": rows[0]}]}, tmp_path / "x.gguf")
+    found = read_by_the_package(tmp_path / "x.gguf")
+    assert {name: kind for name, (kind, _) in found.items()} == {"token_embd.weight": "Q4_0", "blk.0.norm": "F32"}
+    np.testing.assert_array_equal(found["token_embd.weight"][1], table.weight)  # zeros' signs aside
+
+
 @pytest.mark.parametrize(
     ("model", "options", "error", "words"),
     [
@@ -78,6 +87,19 @@ def test_save_writes_layers_with_their_bias_and_metadata(tmp_path: Path) -> None
         ({"w": oc.QuantMatrix(np.eye(32), axis=0)}, {}, ValueError, "w: its weights must be of Q8_0's or Q4_0's form"),
         ({"w": oc.QuantMatrix(np.eye(32))}, {}, ValueError, "w: GGUF holds rows of outputs"),
         ({"w": np.ones(2)}, {"metadata": {"k": {}}}, TypeError, "metadata 'k' must be a number, text"),
+        ({"e": oc.QuantEmbedding(np.eye(32))}, {}, ValueError, "e: its rows must be of Q4_0's form .*, got QuantEmb"),
+        (
+            {"e": oc.QuantEmbedding(np.eye(32), dtype="int4", group_size=32)},
+            {},
+            ValueError,
+            r"e: its rows must be of Q4_0's form",
+        ),
+        (
+            {"rnn": [oc.QuantLSTM.from_float(oc.nn.LSTM.init(4, 4))]},
+            {},
+            TypeError,
+            "rnn.0: it is a QuantLSTM, which GGUF has no place for",
+        ),
     ],
 )
 def test_save_names_what_it_cannot_write(

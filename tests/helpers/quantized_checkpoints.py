@@ -150,6 +150,20 @@ def int8(n: int, k: int, *shape: int) -> dict[str, np.ndarray]:
     return {"fc.weight": (integers(n, k, 8) - 128).astype(np.int8), "fc.weight_scale": scale}
 
 
+def int_quantized(n: int, k: int) -> tuple[dict[str, np.ndarray], dict[str, Any], np.ndarray]:
+    """int8 a channel, activations a token: the commonest form of compressed-tensors."""
+    tensors = int8(n, k, n, 1)
+    inputs = {"num_bits": 8, "dynamic": True, "strategy": "token", "symmetric": True}
+    config = scheme({"num_bits": 8, "strategy": "channel", "symmetric": True}, inputs, "int-quantized")
+    return tensors, config, tensors["fc.weight"] * tensors["fc.weight_scale"]
+
+
+def bitsandbytes_once(n: int, k: int) -> tuple[dict[str, np.ndarray], dict[str, Any], np.ndarray]:
+    """With the weights rounded once, as octavo has them."""
+    tensors, config, _ = bitsandbytes(n, k)
+    return tensors, config, tensors["fc.weight"] * (tensors["fc.SCB"] / F(127))[:, None]
+
+
 # name: a writer of a checkpoint whose layer "fc" has 40 outputs, and what it becomes
 FORMS: dict[str, tuple[Callable[[], Any], str]] = {
     "gptq 4": (lambda: gptq(40, 128, 4, 32), "uint4, group_size=32, zero_point, scale_dtype=float16"),
@@ -174,5 +188,7 @@ FORMS: dict[str, tuple[Callable[[], Any], str]] = {
     "packed 4 order": (lambda: compressed(40, 128, 4, 32, order=True), "int4, group_size=32"),
     "packed 4 short group": (lambda: compressed(40, 88, 4, 32), "int4, group_size=32"),
     "packed 8": (lambda: compressed(40, 128, 8, 128, symmetric=False), "uint8, zero_point"),
+    "int8": (lambda: int_quantized(40, 96), "int8, activation=symmetric"),
+    "bitsandbytes": (lambda: bitsandbytes_once(40, 96), "int8, activation=symmetric"),
     "packed 8 row": (lambda: compressed(40, 127, 8, None), "int8, activation=symmetric"),
 }

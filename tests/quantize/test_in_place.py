@@ -79,6 +79,28 @@ def test_what_is_not_quantized_yet_stays_in_float(
         np.testing.assert_array_equal(new(X), oc.QuantLinear(layer.weight)(X))
 
 
+@pytest.mark.parametrize("at", [1, 3])
+def test_estimators_that_stay_in_float_may_be_trained(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    neural = pytest.importorskip("sklearn.neural_network", reason="scikit-learn is not installed")
+    x = np.random.default_rng(0).standard_normal((200, 64))
+    make = lambda: neural.MLPRegressor(hidden_layer_sizes=(48,), tol=1e9, n_iter_no_change=2, random_state=0)  # noqa: E731
+    models = [make().fit(x, x[:, :8]), make().fit(x, x[:, :9])]
+    expected = [make().fit(x, x[:, :5]).predict(x) for _ in models]
+    with monkeypatch.context() as patch:
+        failing(patch, at, KeyboardInterrupt)
+        with pytest.raises(KeyboardInterrupt):
+            oc.quantize_dynamic(models, inplace=True, min_size=0)
+    whole = [model for model in models if all(type(w) is np.ndarray for w in model.coefs_)]
+    assert len(whole) == (2 if at == 1 else 1)
+    for model in models:
+        if model in whole:
+            model.partial_fit(x, x[:, :8] if model is models[0] else x[:, :9])
+            np.testing.assert_array_equal(model.fit(x, x[:, :5]).predict(x), expected[0])
+        else:
+            with pytest.raises(TypeError, match="its matrices are quantized"):
+                model.fit(x, x[:, :8])
+
+
 def test_an_error_of_the_last_layer_leaves_the_first_as_it_was() -> None:
     model = layers()
     model[3].weight[2, 5] = np.nan

@@ -89,6 +89,9 @@ class Archive:
         little = np.ascontiguousarray(found, found.dtype.newbyteorder("<"))
         return little.reshape(-1).view(np.uint8)
 
+    def expect(self, name: str) -> None:
+        """Arrays are read as a whole."""
+
     def release(self, name: str) -> None:
         """Arrays are not kept."""
 
@@ -190,6 +193,10 @@ class Checkpoint:
     def data(self, name: str) -> NDArray[np.uint8]:
         """The bytes of the tensor, little-endian, in C order."""
         return self._where[name].data(name)
+
+    def expect(self, name: str) -> None:
+        """Lets the system start to read a tensor from the disk."""
+        self._where[name].expect(name)
 
     def release(self, name: str) -> None:
         """Lets the system take back the memory through which the tensor was read."""

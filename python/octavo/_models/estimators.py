@@ -13,8 +13,8 @@ from octavo._models.walk import walk
 from octavo._util.pickling import pickled
 
 __all__ = [
-    "TrainingRefused", "drop_training_state", "holds_trees", "is_estimator", "is_fitted", "needed_for_training",
-    "refuse_training", "training_state",
+    "TrainingRefused", "allow_training", "drop_training_state", "holds_trees", "is_estimator", "is_fitted",
+    "needed_for_training", "refuse_training", "training_state",
 ]  # fmt: skip
 
 # Attributes that `fit` and `partial_fit` go on from and no prediction reads: optimizers with their moments, the weights
@@ -105,6 +105,31 @@ def refuse_training(model: Any, ids: Collection[int]) -> None:
             for name in _TRAINING_METHODS:
                 if hasattr(type(value), name):
                     own[name] = TrainingRefused(type(value).__name__, name)
+
+
+def allow_training(model: Any, floats: Collection[int], quantized: Collection[int]) -> None:
+    """Undoes `refuse_training` for estimators that reach some of the floats and nothing that is quantized.
+
+    Their `fit` starts anew, as it always does. What was dropped is gone: `partial_fit` goes on with a new optimizer.
+
+    Args:
+        model: any object, changed in place.
+        floats: ids of matrices that were put back.
+        quantized: ids of what stands in the place of others.
+    """
+    for _, value in list(walk(model)):
+        if not is_estimator(value):
+            continue
+        reached = {id(held) for _, held in walk(value)}
+        if reached.isdisjoint(floats) or not reached.isdisjoint(quantized):
+            continue
+        own = instance_dict(value)
+        for name in _TRAINING_METHODS:
+            if isinstance(own.get(name), TrainingRefused):
+                del own[name]
+        for name in _TRAINING:  # None where it was dropped; absent is what tells scikit-learn to make it
+            if own.get(name, value) is None:
+                del own[name]
 
 
 @pickled

@@ -14,6 +14,7 @@ from octavo._layers.linear import QuantLinear
 from octavo._layers.matrix import QuantMatrix
 from octavo._models import walk as tree
 from octavo._models.containers import attributes, memory_of
+from octavo._models.estimators import allow_training
 from octavo._numerics.int4 import GroupedWeight
 from octavo._numerics.params import QType, qint4
 from octavo._quantize.options import WeightOptions
@@ -96,7 +97,8 @@ class Builder:
     def replace(self, model: Any, put: Callable[[], Any], targets: list[Target], hollow: Mapping[int, Any]) -> Any:
         """Puts hollow replacements into the model, then builds one after the other, and frees its float weights.
 
-        If one fails, the float layers of those that are still hollow are put back.
+        If one fails, the float layers of those that are still hollow are put back, and estimators of which nothing is
+        quantized may be trained again.
 
         Args:
             model: to change.
@@ -118,6 +120,8 @@ class Builder:
                 targets.pop()
         except BaseException as error:
             tree.replace(model, {id(hollow[id(t.original)]): t.original for t in targets})
+            done = {id(value) for _, value in tree.walk(model) if isinstance(value, (QuantLinear, QuantMatrix))}
+            allow_training(model, {id(t.original) for t in targets}, done)
             error.add_note(
                 f"{count - len(targets)} of {count} layers and arrays have been quantized in place; the others are in "
                 "float as before"

@@ -25,10 +25,11 @@ from octavo._util.progress import with_bar
 from octavo.checkpoints._forms import ActivationGroup, Weight, dequantized, parameters
 from octavo.checkpoints._layer import Contents, Found
 from octavo.checkpoints._load import Source, activations, load, opened
+from octavo.checkpoints._packing import signed_nibbles
 
 __all__ = ["Converted", "convert", "summary"]
 
-_PIECE_CODES = 1 << 21  # decoded at a time: what fits a cache
+_PIECE_CODES = 1 << 20  # decoded at a time: what fits a cache
 _LARGEST_SCALE = 1e30  # below it no weight of four bits overflows
 
 Piece = dict[str, NDArray[Any]]
@@ -131,13 +132,18 @@ def _convert(
     extra = {f"checkpoint.{source.config.method}": json.dumps(source.config.values, separators=(",", ":"))}
     with Writer(destination, tensors, lambda crc32: header_metadata(layers, {}, crc32) | extra) as writer:
         work = _pieces(source, once, verify)
-        total = sum(len(_steps(found)) for found in source.layers.values()) + len(source.arrays)
+        total = sum(1 + len(_steps(found)) for found in source.layers.values()) + len(source.arrays)
         for name, parts in with_bar(work, "convert", "piece", total=total) if progress else work:
-            for suffix, array in parts.items():
-                writer.append(tensor_name(name, suffix) if suffix else name, array)
+            _append(writer, name, parts)
+            del parts  # the next one takes its memory
     kinds = dict(Counter(found.kind for found in source.layers.values()))
     size = os.stat(destination).st_size
     return Converted(kinds, len(source.arrays), checkpoint.nbytes, size, verify)
+
+
+def _append(writer: Writer, name: str, parts: Piece) -> None:
+    for suffix, array in parts.items():
+        writer.append(tensor_name(name, suffix) if suffix else name, array)
 
 
 def _layout(
@@ -177,7 +183,10 @@ def _steps(found: Found) -> range:
 def _pieces(source: Source, once: dict[str, Piece], verify: bool) -> Iterator[tuple[str, Piece]]:
     """(name, arrays by suffix): the next rows of a layer, or an array."""
     checkpoint = source.tensors.checkpoint
+    following = iter([*source.layers.values()][1:])
     for name, found in source.layers.items():
+        if (after := next(following, None)) is not None:
+            source.expect(after)
         yield name, once.pop(name)
         steps = _steps(found)
         try:
@@ -189,6 +198,8 @@ def _pieces(source: Source, once: dict[str, Piece], verify: bool) -> Iterator[tu
                 if verify:
                     _verify(contents, first, end, piece)
                 yield name, piece
+                del piece
+            del contents
         except ValueError as error:
             source.refuse(found, error)
         source.release(found)
@@ -200,8 +211,9 @@ def _pieces(source: Source, once: dict[str, Piece], verify: bool) -> Iterator[tu
 def _stays_packed(contents: Contents) -> bool:
     """Whether rows of nibbles need not be unpacked: they differ from octavo's in the sign bit at most."""
     form = contents.form
-    packed_alike = contents.nibbles is not None and form.kind == "grouped" and form.shift in (0, 8)
-    return bool(packed_alike and float(contents.scale.max(initial=0)) < _LARGEST_SCALE)
+    if contents.nibbles is None or form.kind != "grouped" or form.shift not in (0, 8):
+        return False
+    return contents.scale.dtype == np.float16 or bool(contents.scale.max(initial=0) < _LARGEST_SCALE)
 
 
 def _piece(contents: Contents, first: int, end: int, fast: bool) -> Piece:
@@ -211,7 +223,7 @@ def _piece(contents: Contents, first: int, end: int, fast: bool) -> Piece:
         nibbles = contents.nibbles(first, end)
         zero = None if contents.zero is None else contents.zero[first:end]
         scale, own = parameters(form, 2 * nibbles.shape[1], contents.scale[first:end], zero)
-        weight = nibbles ^ np.uint8(0x88) if form.shift == 8 else nibbles
+        weight = signed_nibbles(nibbles) if form.shift == 8 else nibbles
         return {"weight": weight, "scale": scale} | ({} if own is None else {"zero_point": own})
     weight_of_rows = contents.weight(first, end)
     if isinstance(weight_of_rows, tuple):

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from octavo.checkpoints._config import Config, choice, integer
 from octavo.checkpoints._forms import Form
 from octavo.checkpoints._layer import Contents, Found, codes_of, fields_of_words, with_group
-from octavo.checkpoints._packing import Bytes, stream_values
+from octavo.checkpoints._packing import Bytes, stream_values, turned_words
 from octavo.checkpoints._tensors import Tensors, group_order
 
 __all__ = ["find_layers"]
@@ -98,15 +98,12 @@ def _open(tensors: Tensors, name: str, shape: tuple[int, int], bits: int, size: 
     except ValueError as error:
         tensors.fail(f"{name}.qzeros", f"cannot be held: {error}")
 
-    def packed(first: int, end: int) -> NDArray[Any]:
-        return np.ascontiguousarray(raw[:, first:end].T)
+    def nibbles(first: int, end: int) -> Bytes:
+        return turned_words(raw[:, first:end])
 
     def codes(first: int, end: int) -> NDArray[Any]:
-        found = stream_values(packed(first, end), bits, k)
+        found = stream_values(nibbles(first, end), bits, k)
         return found if permutation is None else np.take(found, permutation, axis=1)
-
-    def nibbles(first: int, end: int) -> Bytes:
-        return packed(first, end).view(np.uint8)
 
     def reference(first: int, end: int) -> NDArray[np.float32]:
         values = fields_of_words(raw[:, first:end].T, bits, bits * np.arange(k))

@@ -81,6 +81,11 @@ class Source:
             self.tensors.fail(found.bias, "must be finite")
         return bias
 
+    def expect(self, found: Found) -> None:
+        """Lets the system start to read a layer from the disk."""
+        for name in found.tensors:
+            self.tensors.checkpoint.expect(name)
+
     def release(self, found: Found) -> None:
         """Lets the system take back the memory through which a layer was read."""
         for name in found.tensors:

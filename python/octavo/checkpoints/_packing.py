@@ -13,7 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["AWQ_COLUMNS", "awq_nibbles", "awq_zeros", "stream_values", "unpacked_nibbles", "words"]
+from octavo import _core
+
+__all__ = [
+    "AWQ_COLUMNS", "awq_nibbles", "awq_zeros", "signed_nibbles", "stream_values", "turned_words", "unpacked_nibbles",
+    "words",
+]  # fmt: skip
 
 AWQ_COLUMNS = (0, 2, 4, 6, 1, 3, 5, 7)
 
@@ -75,15 +80,35 @@ def awq_nibbles(packed: NDArray[Any]) -> Bytes:
         >>> awq_nibbles(packed)[:, 0]
         array([0, 1, 2, 3, 4, 5, 6, 7], dtype=uint8)
     """
-    k, count = packed.shape
-    near = np.ascontiguousarray(packed, packed.dtype.newbyteorder("<"))  # in a cache, where it can be turned fast
-    across = np.ascontiguousarray(near.T).view(np.uint8).reshape(count, k // 2, 2, 4)
-    rows = np.empty((count, 8, k // 2), np.uint8)
-    for j in range(4):
-        even, odd = across[:, :, 0, j], across[:, :, 1, j]
-        rows[:, AWQ_COLUMNS[2 * j]] = (even & np.uint8(15)) | (odd << np.uint8(4))
-        rows[:, AWQ_COLUMNS[2 * j + 1]] = (even >> np.uint8(4)) | (odd & np.uint8(0xF0))
-    return rows.reshape(8 * count, k // 2)
+    return _core.turned_awq_words(packed)
+
+
+def turned_words(packed: NDArray[Any]) -> Bytes:
+    """(rows, outputs) words to (outputs, 4 * rows) bytes: the words of each output, one after the other.
+
+    Example:
+        >>> import numpy as np
+        >>> from octavo.checkpoints._packing import turned_words
+        >>> turned_words(np.array([[1, 2], [3, 4]], np.int32))
+        array([[1, 0, 0, 0, 3, 0, 0, 0],
+               [2, 0, 0, 0, 4, 0, 0, 0]], dtype=uint8)
+    """
+    return _core.turned_words(packed)
+
+
+def signed_nibbles(packed: Bytes) -> Bytes:
+    """Nibbles of 0..15 less 8, as two's complement: the top bit is the other way round.
+
+    Example:
+        >>> import numpy as np
+        >>> from octavo.checkpoints._packing import signed_nibbles
+        >>> signed_nibbles(np.array([[0x80]], np.uint8))
+        array([[8]], dtype=uint8)
+    """
+    rows, count = packed.shape
+    found = _core.empty_result(rows, count, packed.dtype)  # memory of the piece before: fresh pages cost more
+    np.bitwise_xor(packed, np.uint8(0x88), out=found)
+    return found
 
 
 def awq_zeros(packed: NDArray[Any]) -> Bytes:

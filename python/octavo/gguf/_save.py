@@ -11,10 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from octavo._files.codecs import is_stored
+from octavo._layers.embedding import QuantEmbedding
 from octavo._layers.linear import QuantLinear
 from octavo._layers.matrix import QuantMatrix
 from octavo._layers.weights import GroupedWeights
 from octavo._models.fill import survey
+from octavo._numerics.grouped import GroupedCodes
+from octavo._numerics.params import qint4
 from octavo._util.extras import import_extra
 from octavo.gguf._blocks import ENCODERS
 from octavo.gguf._types import BY_NAME
@@ -36,8 +40,9 @@ def save(
     Needs the extra "gguf": the package of that name writes the file and quantizes float arrays, as llama.cpp does.
 
     Args:
-        model: a dict of arrays, `QuantMatrix` and `QuantLinear`, nested as deep as you like, or any tree of objects
-            with them. Names of tensors are the way there, joined by dots; a layer's are "NAME.weight" and "NAME.bias".
+        model: a dict of arrays, `QuantMatrix`, `QuantLinear` and `QuantEmbedding`, nested as deep as you like, or any
+            tree of objects with them. Names of tensors are the way there, joined by dots; a layer's are "NAME.weight"
+            and "NAME.bias".
         path: of the file. It is written beside `path` and renamed when it is complete.
         types: what float arrays of two and more dimensions become: "F32", "F16", "Q8_0" or "Q4_0"; or a dict from
             patterns of names to these, of which the first that matches counts, F16 where none does. Arrays of one
@@ -46,9 +51,10 @@ def save(
 
     Raises:
         ImportError: the package is not installed; the message has the command that installs it.
-        TypeError: an array or a metadata value has no type in GGUF.
+        TypeError: an array, a layer of another class or a metadata value has no type in GGUF.
         ValueError: a type is unknown; its blocks do not divide the rows; quantized weights are neither of Q8_0's nor
-            of Q4_0's form (int8 or int4, groups of 32, float16 scales, nothing else).
+            of Q4_0's form (int8 or int4, groups of 32, float16 scales, nothing else), or those of an embedding not of
+            Q4_0's.
 
     Example:
         >>> import tempfile, numpy as np, octavo as oc
@@ -62,7 +68,7 @@ def save(
     for pattern, name in patterns.items():
         if name not in _ARRAY_TYPES:
             raise ValueError(f"types: {pattern!r} must be one of {_ARRAY_TYPES}, got {name!r}")
-    found, _ = survey(model, lambda value: isinstance(value, (QuantMatrix, QuantLinear, np.ndarray)))
+    found, _ = survey(model, is_stored)
     if not found:
         raise ValueError("the model holds no matrix and no array, so there is nothing to write")
     destination = Path(os.path.realpath(path))
@@ -90,14 +96,20 @@ def save(
 
 def _tensors(package: Any, name: str, value: Any, patterns: Mapping[str, str]) -> list[tuple[str, NDArray[Any], str]]:
     """(name, array or rows of blocks, type) of everything that one object is written as."""
+    prefix = f"{name}." if name else ""
+    if isinstance(value, QuantEmbedding):
+        return [(f"{prefix}weight", *_table(value))]
     if isinstance(value, QuantMatrix):
         if value.axis != 0:
             raise ValueError("GGUF holds rows of outputs; write the transpose of a matrix with axis=1")
         return [(name, *_blocks(value._layer))]
     if isinstance(value, QuantLinear):
-        prefix = f"{name}." if name else ""
         parts = [(f"{prefix}weight", *_blocks(value))]
         return parts if value.bias is None else [*parts, (f"{prefix}bias", np.array(value.bias), "F32")]
+    if not isinstance(value, np.ndarray):
+        raise TypeError(
+            f"it is a {type(value).__name__}, which GGUF has no place for; pass its float arrays, or a dict without it"
+        )
     if value.dtype.kind != "f" or value.ndim == 0:
         kinds = {f"int{8 * size}": f"I{8 * size}" for size in (1, 2, 4, 8)}
         if value.dtype.name not in kinds or value.ndim == 0:
@@ -141,6 +153,20 @@ def _blocks(layer: QuantLinear) -> tuple[NDArray[Any], str]:
     kind = "Q4_0" if w.bits == 4 else "Q8_0"
     blocks = ENCODERS[kind](w)
     return blocks.reshape(len(blocks), -1), kind
+
+
+def _table(table: QuantEmbedding) -> tuple[NDArray[Any], str]:
+    """Rows of blocks of an embedding, and their type."""
+    state = table._state()
+    scale, dim = state["scale"], table.embedding_dim
+    groups_of_32 = dim % 32 == 0 and scale.shape[1] == dim // 32
+    if table.dtype != qint4 or not groups_of_32 or scale.dtype != np.float16 or state["zero_point"] is not None:
+        raise ValueError(
+            "its rows must be of Q4_0's form to be written as they are (int4, symmetric, groups of 32, float16 "
+            f"scales), got {table!r}; pass .weight to have them quantized anew"
+        )
+    blocks = ENCODERS["Q4_0"](GroupedCodes(table.int_repr(), scale, 4, 32))
+    return blocks.reshape(len(blocks), -1), "Q4_0"
 
 
 def _put_metadata(package: Any, writer: Any, key: str, value: Any) -> None:
