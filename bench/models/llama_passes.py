@@ -4,9 +4,9 @@
     OCTAVO_NUM_THREADS=1 python -m bench.models.llama_passes [--model FILE.gguf]
 
 The model of examples/llama.py decodes behind 128 tokens and reads a prompt of 512. Each function of octavo.functional
-is replaced by one that also reads the clock, which is processor time of one thread; its own cost, about 0.3 us a call,
-is in the figures. A product fused with SwiGLU or RMSNorm would still compute what these passes compute, and save their
-calls and their way through memory: less than their share.
+is replaced by one that also reads the clock. A pass takes the median of its calls times their number, and the whole is
+processor time of one thread, so that other programs matter little. A product fused with SwiGLU or RMSNorm would still
+compute what these passes compute, and save their calls and their way through memory: less than their share.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from bench.models.llama_quality import docstrings
 from octavo import functional
 from octavo._util.tables import table
 
-PASSES = ("rms_norm", "swiglu", "rope", "attention")
+PASSES = ("rms_norm", "swiglu")
 BEHIND, BURST, PROMPT = 128, 16, 512
-spent = dict.fromkeys(PASSES, 0.0)
+calls: dict[str, list[float]] = {name: [] for name in PASSES}  # seconds of each
 
 
 def timed(name: str) -> Callable[..., Any]:
     function = getattr(functional, name)
 
     def call(*args: Any, **options: Any) -> Any:
-        start = time.thread_time()
+        start = time.perf_counter()
         y = function(*args, **options)
-        spent[name] += time.thread_time() - start
+        calls[name].append(time.perf_counter() - start)
         return y
 
     return call
@@ -49,11 +49,14 @@ def measured(contender: Octavo, tokens: list[int], steps: int) -> dict[str, floa
     contender.start(len(tokens))
     if steps:
         contender.extend(tokens[:-steps])
-    spent.update(dict.fromkeys(PASSES, 0.0))
+    for found in calls.values():
+        found.clear()
     start = time.thread_time()
     for part in [[token] for token in tokens[-steps:]] if steps else [tokens]:
         contender.extend(part)
-    return {name: s / max(1, steps) for name, s in (spent | {"all": time.thread_time() - start}).items()}
+    seconds = {"all": time.thread_time() - start}
+    seconds |= {name: statistics.median(found) * len(found) for name, found in calls.items()}
+    return {name: s / max(1, steps) for name, s in seconds.items()}
 
 
 def main() -> None:
