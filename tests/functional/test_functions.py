@@ -105,7 +105,8 @@ def test_swiglu_of_the_halves_of_a_product(kernel: str, threads: int) -> None:
         assert_same_bits(F.swiglu(both[:, :n], both[:, n:]), expected)
         assert_same_bits(F.swiglu(both[:, :n], both[:, n:].copy()), expected)
         assert_same_bits(F.swiglu(both[::-1, :n], both[::-1, n:]), expected[::-1])
-        assert_same_bits(F.swiglu(np.broadcast_to(both[:1, :n], (m, n)), both[:, n:]), F.silu(both[:1, :n]) * both[:, n:])
+        repeated = np.broadcast_to(both[:1, :n], (m, n))
+        assert_same_bits(F.swiglu(repeated, both[:, n:]), F.silu(repeated) * both[:, n:])
         assert_same_bits(F.swiglu(both[:, ::2], both[:, 1::2]), F.silu(both[:, ::2]) * both[:, 1::2])
 
 
