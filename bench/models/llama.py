@@ -9,7 +9,8 @@ each number of threads. --json keeps what was measured before, so that steps can
 
     quality   perplexity, KL and top-1 against the same weights in float32, on docstrings of the standard library
     memory    what a process grows by that loads the model and runs 512 tokens, each contender in its own
-    speed     decoding behind 128 tokens, in bursts of 16, and prefilling; contenders in turn, medians of the rounds
+    speed     decoding behind 128 tokens, in bursts of 16, and prefilling; contenders in turn, medians of the rounds;
+              with one thread of processor time
     outside   what octavo's model spends outside its products
 
 --only names contenders: those of the table by default, "activations" for all of octavo's kinds of activations.

@@ -17,6 +17,7 @@ import octavo as oc
 from bench.models import llama_contenders as contenders
 from bench.models.llama_quality import docstrings, qualities
 
+Clock = Callable[[], float]
 PROMPTS = (128, 512)
 BURST = 16  # tokens that one contender decodes before it is the next one's turn
 SETTLE_SECONDS = 0.03  # threads of OpenMP and OpenBLAS look for work for a while after their last
@@ -29,30 +30,32 @@ def resident_bytes() -> int:
     return 0
 
 
-def seconds(run: Callable[[], Any]) -> float:
-    start = time.perf_counter()
+def seconds(run: Callable[[], Any], clock: Clock) -> float:
+    start = clock()
     run()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "lowest": min(values), "highest": max(values)}
 
 
-def decode_seconds(contender: contenders.Contender, tokens: np.ndarray) -> float:
+def decode_seconds(contender: contenders.Contender, tokens: np.ndarray, clock: Clock = time.perf_counter) -> float:
     """Of a burst behind a prompt of 128, which is not timed."""
     contender.start(128 + BURST)
     contender.extend(tokens[:128].tolist())
     contender.begin()
     after = [[token] for token in tokens[128 : 128 + BURST].tolist()]
-    return seconds(lambda: [contender.extend(token) for token in after])
+    return seconds(lambda: [contender.extend(token) for token in after], clock)
 
 
-def prefill_seconds(contender: contenders.Contender, tokens: np.ndarray, count: int) -> float:
+def prefill_seconds(
+    contender: contenders.Contender, tokens: np.ndarray, count: int, clock: Clock = time.perf_counter
+) -> float:
     contender.start(count)
     contender.begin()
     prompt = tokens[:count].tolist()
-    return seconds(lambda: contender.extend(prompt))
+    return seconds(lambda: contender.extend(prompt), clock)
 
 
 def exactness(path: str, threads: int, names: list[str], rounds: int, tokens: np.ndarray) -> dict[str, Any]:
@@ -63,7 +66,11 @@ def exactness(path: str, threads: int, names: list[str], rounds: int, tokens: np
 
 
 def speed(path: str, threads: int, names: list[str], rounds: int, tokens: np.ndarray) -> dict[str, Any]:
-    """Tokens a second, all contenders in turn, round after round; before the first each one decodes to warm up."""
+    """Tokens a second, all contenders in turn, round after round; before the first each one decodes to warm up.
+
+    With one thread processor time counts, and so not the programs beside it.
+    """
+    clock = time.process_time if threads == 1 else time.perf_counter
     made = {name: make(path, threads) for name, make in contenders.available(names).items()}
     found: dict[str, dict[str, list[float]]] = {}
     for name, contender in made.items():
@@ -72,9 +79,9 @@ def speed(path: str, threads: int, names: list[str], rounds: int, tokens: np.nda
     for _ in range(rounds):
         for name, contender in made.items():
             time.sleep(SETTLE_SECONDS)
-            found[name]["decode"].append(BURST / decode_seconds(contender, tokens))
+            found[name]["decode"].append(BURST / decode_seconds(contender, tokens, clock))
             for n in PROMPTS:
-                found[name][f"prefill {n}"].append(n / prefill_seconds(contender, tokens, n))
+                found[name][f"prefill {n}"].append(n / prefill_seconds(contender, tokens, n, clock))
     return {name: {what: spread(rates) for what, rates in row.items()} for name, row in found.items()}
 
 

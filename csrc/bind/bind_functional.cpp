@@ -30,9 +30,21 @@ py::object elementwise(int function, py::handle x, py::handle out) {
   return to.array();
 }
 
+// Of the halves of one product, where they lie.
+py::object swiglu_of_rows(py::handle gate, py::handle up) {
+  const FloatRows g(gate), u(up);
+  if (!g.ok() || !u.ok() || g.rows != u.rows || g.cols != u.cols) return py::none();
+  const Py_intptr_t shape[] = {static_cast<Py_intptr_t>(g.rows), static_cast<Py_intptr_t>(g.cols)};
+  py::object y = new_result(2, shape, py::dtype::of<float>());
+  auto* to = reinterpret_cast<float*>(py::detail::array_proxy(y.ptr())->data);
+  run(g.rows * g.cols, [&] { run_swiglu({g.data, g.stride, u.data, u.stride, to, g.rows, g.cols}); });
+  return y;
+}
+
 py::object swiglu(py::handle gate, py::handle up, py::handle out) {
   const PlainFloats g(gate), u(up);
-  if (!g.ok() || !u.ok() || !g.has_shape_of(u)) return py::none();
+  if (!g.ok() || !u.ok()) return out.is_none() ? swiglu_of_rows(gate, up) : py::none();
+  if (!g.has_shape_of(u)) return py::none();
   PlainResult to(g, out);
   if (!to.ok() || !to.spares(u)) return py::none();
   const std::int64_t count = g.size();

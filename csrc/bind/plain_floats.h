@@ -53,6 +53,29 @@ class PlainFloats {
   const py::detail::PyArray_Proxy* array_ = nullptr;
 };
 
+// An ndarray (no subclass) of aligned, native float32 with two axes, whose rows are contiguous and may lie apart; not ok
+// where it is anything else, or has no elements.
+struct FloatRows {
+  explicit FloatRows(py::handle argument) {
+    auto& api = py::detail::npy_api::get();
+    if (reinterpret_cast<PyObject*>(Py_TYPE(argument.ptr())) != reinterpret_cast<PyObject*>(api.PyArray_Type_)) return;
+    const auto* a = py::detail::array_proxy(argument.ptr());
+    constexpr Py_intptr_t kItem = sizeof(float);
+    if (a->nd != 2 || (a->flags & py::detail::npy_api::NPY_ARRAY_ALIGNED_) == 0 ||
+        !py::array_t<float>::check_(argument)) {
+      return;
+    }
+    rows = a->dimensions[0], cols = a->dimensions[1], stride = a->strides[0] / kItem;
+    const bool fits = a->strides[0] % kItem == 0 && (cols == 1 || a->strides[1] == kItem);
+    if (fits && rows > 0 && cols > 0) data = reinterpret_cast<const float*>(a->data);
+  }
+
+  bool ok() const { return data != nullptr; }
+
+  const float* data = nullptr;
+  std::int64_t rows = 0, cols = 0, stride = 0;
+};
+
 // Where a result of x's shape goes: `out`, or a new array where it is None. Null where out is not plain.
 class PlainResult {
  public:

@@ -14,6 +14,8 @@ namespace {
 // the pieces of an array are whole blocks of the kernels' lanes.
 constexpr std::int64_t kTaskElems = 16384;
 
+std::int64_t rows_of_task(std::int64_t cols) { return std::max<std::int64_t>(1, kTaskElems / cols); }
+
 // work(first, count) for pieces of 0 .. total - 1 of at most `piece` each.
 template <class Work>
 void in_pieces(std::int64_t total, std::int64_t piece, const Work& work) {
@@ -35,9 +37,18 @@ void run_swiglu(const float* gate, const float* up, float* y, std::int64_t count
   in_pieces(count, kTaskElems, [&](std::int64_t at, std::int64_t n) { function(gate + at, up + at, y + at, n); });
 }
 
+void run_swiglu(const GatedRows& task) {
+  const auto function = functions_in_use().swiglu;
+  in_pieces(task.rows, rows_of_task(task.cols), [&](std::int64_t at, std::int64_t n) {
+    for (std::int64_t row = at; row < at + n; ++row) {
+      function(task.gate + row * task.gate_stride, task.up + row * task.up_stride, task.y + row * task.cols, task.cols);
+    }
+  });
+}
+
 void run_rowwise(Rowwise f, const RowsTask& task) {
   const auto function = functions_in_use().rowwise[static_cast<int>(f)];
-  in_pieces(task.rows, std::max<std::int64_t>(1, kTaskElems / task.cols), [&](std::int64_t at, std::int64_t n) {
+  in_pieces(task.rows, rows_of_task(task.cols), [&](std::int64_t at, std::int64_t n) {
     RowsTask part = task;
     part.x += at * task.x_stride;
     part.y += at * task.y_stride;

@@ -98,6 +98,18 @@ def test_swiglu_is_silu_times_up(kernel: str) -> None:
         assert_same_bits(y, definitions.swiglu(gate, up))
 
 
+def test_swiglu_of_the_halves_of_a_product(kernel: str, threads: int) -> None:
+    for m, n in ((1, 1), (3, 17), (70, 600)):
+        both = rows(m, 2 * n) * 8
+        expected = F.silu(both[:, :n]) * both[:, n:]
+        assert_same_bits(F.swiglu(both[:, :n], both[:, n:]), expected)
+        assert_same_bits(F.swiglu(both[:, :n], both[:, n:].copy()), expected)
+        assert_same_bits(F.swiglu(both[::-1, :n], both[::-1, n:]), expected[::-1])
+        repeated = np.broadcast_to(both[:1, :n], (m, n))
+        assert_same_bits(F.swiglu(repeated, both[:, n:]), F.silu(repeated) * both[:, n:])
+        assert_same_bits(F.swiglu(both[:, ::2], both[:, 1::2]), F.silu(both[:, ::2]) * both[:, 1::2])
+
+
 @every_rowwise
 def test_special_rows_equal_the_definition(kernel: str, name: str) -> None:
     compute, definition = ROWWISE[name]

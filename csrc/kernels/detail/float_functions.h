@@ -34,11 +34,12 @@ struct ExpParts {
 };
 
 // x = n ln 2 + r with n = rint(x / ln 2), |r| <= ln 2 / 2; mantissa = 1 + (r + r^2 q(r)). n + 254 is in the low bits
-// of t, because 2^23 is added; its halves are the exponents of high and low.
-template <class V, bool kBelow = true, bool kAbove = true>
+// of t, because 2^23 is added; its halves are the exponents of high and low. With another bias than 127 these are
+// 2^(127 - bias) times smaller.
+template <class V, bool kBelow = true, bool kAbove = true, int kBias = 127>
 inline ExpParts<V> exp_parts(typename V::Float x) {
   static constexpr float kQ[] = {0.49999994f, 0.166665167f, 0.0416680984f, 0.00836917851f, 0.00138429867f};
-  constexpr float kShift = 0x1.8p23f + 254.0f;
+  constexpr float kShift = 0x1.8p23f + 2.0f * kBias;
   if constexpr (kBelow) x = V::max(V::set1(-125.0f), x);  // NaN stays
   if constexpr (kAbove) x = V::min(V::set1(89.0f), x);
   const auto t = V::fma(x, V::set1(kLog2E), V::set1(kShift));
@@ -154,23 +155,28 @@ struct GeluTanh {
 };
 
 // x times the normal distribution at x. The tail above a = |x| is c = exp(-a^2 / 2) p(t) / (a + 2.5) with
-// t = (a - 2.5) / (a + 2.5) = 1 - 5 / (a + 2.5), whose even and odd powers are two polynomials side by side; a^2 is
-// taken exactly, as s - d. x c for x < 0, x (1 - c) else. a counts as 15 at most.
+// t = (a - 2.5) / (a + 2.5) = 1 - 5 / (a + 2.5), whose even and odd powers are two polynomials side by side; a^2 / 2 is
+// taken exactly, as d - s. -a c for x < 0, x (1 - c) else. a counts as 15 at most.
+//
+// Multiplications are what there is most of, so that by high is an addition of exponents. The coefficients are 2^-63
+// times those of p: the product with them is a normal number with high's exponent, biased by 95, on top.
 struct Gelu {
   template <class V>
   static typename V::Float of(typename V::Float x) {
-    static constexpr float kEven[] = {0.706656635f, 0.131987065f, -0.0163870901f, 0.00252684625f, -0.000314589182f};
-    static constexpr float kOdd[] = {-0.433691978f, 0.00923550781f, -0.00159969798f, 0.000684056489f,
-                                     -0.000159000279f};
+    static constexpr float kEven[] = {0x1p-63f * 0.706656635f, 0x1p-63f * 0.131987065f, 0x1p-63f * -0.0163870901f,
+                                      0x1p-63f * 0.00252684625f, 0x1p-63f * -0.000314589182f};
+    static constexpr float kOdd[] = {0x1p-63f * -0.433691978f, 0x1p-63f * 0.00923550781f, 0x1p-63f * -0.00159969798f,
+                                     0x1p-63f * 0.000684056489f, 0x1p-63f * -0.000159000279f};
     const auto a = V::min(V::set1(15.0f), V::abs(x));
     const auto w = V::set1(1.0f) / (a + V::set1(2.5f));
+    const auto half = V::set1(-0.5f) * a, s = half * a, d = V::fnma(half, a, s);
+    const ExpParts<V> e = exp_parts<V, false, false, 95>(s);  // while the division is under way
     const auto t = V::fnma(V::set1(5.0f), w, V::set1(1.0f)), u = t * t;
     const auto ratio = V::fma(polynomial<V>(kOdd, u), t, polynomial<V>(kEven, u)) * w;
-    const auto s = a * a, d = V::fnma(a, a, s);
-    const ExpParts<V> e = exp_parts<V, false, false>(V::set1(-0.5f) * s);
-    const auto tail = (e.mantissa * V::fma(V::set1(0.5f) * d, ratio, ratio)) * e.high;
+    const auto product = e.mantissa * V::fnma(d, ratio, ratio);
+    const auto tail = V::from_bits(V::add(V::bits(product), V::bits(e.high)));
     const auto above = x * (V::set1(1.0f) - tail * e.low);
-    const auto below = (V::max(V::set1(-15.0f), x) * tail) * e.low;
+    const auto below = V::negate((a * tail) * e.low);
     return V::select(V::has_sign(x), below, above);
   }
 };

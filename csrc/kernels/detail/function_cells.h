@@ -36,7 +36,8 @@ void gru_row(std::int64_t hidden, const float* a, const float* b, const float* b
   });
 }
 
-template <class V>
+// V for the functions, and P for the products of attention, which keep their accumulators in registers of their own.
+template <class V, class P = V>
 constexpr FunctionKernel function_kernel() {
   return {
       // in the order of Elementwise and Rowwise
@@ -47,7 +48,7 @@ constexpr FunctionKernel function_kernel() {
        rows<layer_norm_row<V>>},
       lstm_row<V>,
       gru_row<V>,
-      panel_product<V>,
+      panel_product<P>,
   };
 }
 

@@ -42,7 +42,11 @@ def duration(seconds: float) -> str:
 
 
 def interleaved(
-    contenders: Mapping[str, Callable[[], object]], *, rounds: int = 5, round_seconds: float = 0.05
+    contenders: Mapping[str, Callable[[], object]],
+    *,
+    rounds: int = 5,
+    round_seconds: float = 0.05,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Timing]:
     """Times each contender once a round, in turn, so that a machine that slows down slows them all.
 
@@ -50,6 +54,8 @@ def interleaved(
         contenders: what to call, by name. Each is warmed up first.
         rounds: how often each is timed.
         round_seconds: each is called as often as fits into this time, at least once; a round's figure is the mean.
+        clock: `time.thread_time` counts what this thread computes alone, and so not the programs beside it; it suits
+            contenders that have no other threads.
 
     Returns:
         The seconds of a call in each round, by name.
@@ -60,18 +66,18 @@ def interleaved(
         >>> len(t["sum"].rounds)
         3
     """
-    calls = {name: max(1, int(round_seconds / max(_seconds(run, 1), 1e-9))) for name, run in contenders.items()}
+    calls = {name: max(1, int(round_seconds / max(_seconds(run, 1, clock), 1e-9))) for name, run in contenders.items()}
     for name, run in contenders.items():  # the first call above may have paged in, packed or started threads
-        calls[name] = max(1, int(round_seconds / max(_seconds(run, min(calls[name], 100)), 1e-9)))
+        calls[name] = max(1, int(round_seconds / max(_seconds(run, min(calls[name], 100), clock), 1e-9)))
     taken: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, run in contenders.items():
-            taken[name].append(_seconds(run, calls[name]))
+            taken[name].append(_seconds(run, calls[name], clock))
     return {name: Timing(tuple(seconds)) for name, seconds in taken.items()}
 
 
-def _seconds(run: Callable[[], object], calls: int) -> float:
-    start = time.perf_counter()
+def _seconds(run: Callable[[], object], calls: int, clock: Callable[[], float]) -> float:
+    start = clock()
     for _ in range(calls):
         run()
-    return (time.perf_counter() - start) / calls
+    return (clock() - start) / calls
