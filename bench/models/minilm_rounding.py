@@ -66,17 +66,26 @@ def errors(w: np.ndarray, seen: np.ndarray, other: np.ndarray) -> dict[str, floa
     found = {"search": error(oc.round_search(w, **GROUPS).dequantize())}
     statistics = oc.InputStatistics(w.shape[1])
     statistics.update(seen)
+    plain: dict[str, Any] = {**GROUPS, "refinements": 0}
+
+    def gptq(weight: np.ndarray, inputs: Any = statistics, **options: Any) -> np.ndarray:
+        return oc.round_gptq(weight, inputs, **plain | options).dequantize()
+
     for damping in (0.001, 0.01, 0.03, 0.1, 0.3):
-        rounded = oc.round_gptq(w, statistics, damping=damping, **GROUPS)
-        found[f"gptq, damping {damping}"] = error(rounded.dequantize())
-    found["gptq, columns in order"] = error(oc.round_gptq(w, statistics, activation_order=False, **GROUPS).dequantize())
-    found["gptq, zero points"] = error(oc.round_gptq(w, statistics, symmetric=False, **GROUPS).dequantize())
+        found[f"gptq, damping {damping}"] = error(gptq(w, damping=damping))
+    found["gptq, columns in order"] = error(gptq(w, activation_order=False))
+    for count in (1, 2, 3, 6):
+        found[f"gptq, {count} refinements"] = error(gptq(w, refinements=count))
+    found["gptq, zero points"] = error(gptq(w, symmetric=False))
+    found["gptq, zero points, 3 refinements"] = error(gptq(w, symmetric=False, refinements=3))
     s = np.ones(w.shape[1], np.float32) if scale is None else scale
     found["search, awq"] = error(oc.round_search(w * s, **GROUPS).dequantize(), other / s)
-    found["gptq, awq"] = error(oc.round_gptq(w * s, statistics.scaled(s), **GROUPS).dequantize(), other / s)
+    found["gptq, awq"] = error(gptq(w * s, statistics.scaled(s)), other / s)
     turned, turned_x = rotated(w), rotated(seen)
     found["search, rotated"] = error(oc.round_search(turned, **GROUPS).dequantize(), rotated(other))
-    found["gptq, rotated"] = error(oc.round_gptq(turned, turned_x, **GROUPS).dequantize(), rotated(other))
+    found["gptq, rotated"] = error(gptq(turned, turned_x), rotated(other))
+    both = gptq(turned, turned_x, symmetric=False, refinements=3)
+    found["gptq, rotated, zero points, 3 refinements"] = error(both, rotated(other))
     return found
 
 
@@ -100,7 +109,7 @@ def main() -> None:
         for way, error in errors(w, seen[path], other[path]).items():
             every.setdefault(way, []).append(error)
     for way, values in every.items():
-        print(f"{way:24} {np.mean(values):8.3%}   {' '.join(f'{value:7.3%}' for value in values)}")
+        print(f"{way:42} {np.mean(values):8.3%}   {' '.join(f'{value:7.3%}' for value in values)}")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 from pathlib import Path
@@ -272,6 +273,16 @@ def test_bad_input_is_refused_and_the_model_stays(call: Any, error: type[Excepti
 def test_one_batch_is_enough() -> None:
     model = oc.quantize_with_accuracy_control(MODEL, SEEN[:1], HELD_OUT[:1], lambda results: 1.0, **OPTIONS)
     assert type(model.layers[0]) is oc.QuantLinear
+
+
+def test_the_pareto_curve_holds_what_nothing_beats() -> None:
+    report = controlled(max_drop=0.02, candidates=["int8", "int4", FINE])[1]
+    points = [oc.Evaluation(0, None, cost, 0, 0.0, drop, True) for cost, drop in ((4, 0), (3, 0.5), (2, 0.4), (2, 0.6))]
+    assert dataclasses.replace(report, evaluations=tuple(points)).pareto == (points[2], points[0])
+    curve = report.pareto
+    assert set(curve) <= set(report.evaluations)
+    for e in report.evaluations:
+        assert e in curve or any(other.cost <= e.cost and other.drop <= e.drop for other in curve)
 
 
 def test_plots_draw(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tracemalloc
 from typing import Any
 
@@ -75,7 +76,7 @@ def test_gptq_is_the_papers_loop(size: int | None, symmetric: bool, activation_o
     x[:, 5] = 0
     w = np.random.default_rng(1).standard_normal((24, 160), dtype=F)
     options: dict[str, Any] = {"symmetric": symmetric, "activation_order": activation_order}
-    rounded = round_gptq(w, x, group_size=size, **options)
+    rounded = round_gptq(w, x, group_size=size, refinements=0, **options)
     q, out = literal_gptq(w, x, size, **options)
     # float32 beside float64: a value that lies on a rounding step may fall to the other side, and its row goes on from
     # there. Most rows do not meet one, and no output is worse.
@@ -83,6 +84,63 @@ def test_gptq_is_the_papers_loop(size: int | None, symmetric: bool, activation_o
     assert same.sum() >= 16
     np.testing.assert_allclose(rounded.dequantize()[same], out[same], rtol=1e-3, atol=1e-4)
     assert output_error(w, rounded, x) < 1.05 * float(np.square(x @ (out - w).T).sum())
+
+
+def literal_refinement(w: np.ndarray, x: np.ndarray, start: oc.GroupedWeight) -> tuple[np.ndarray, np.ndarray]:
+    """One round in float64: each group's scale, then its integers, by what the error as a whole says of them."""
+    h = x.T.astype(np.float64) @ x
+    h = h / h.diagonal().mean() + 0.01 * np.eye(len(h))
+    n, k = w.shape
+    size = start.group_size or k
+    q, scale = start.q.astype(np.float64), start.scale.astype(np.float64)
+    zero = np.zeros_like(scale) if start.zero_point is None else start.zero_point.astype(np.float64)
+    for row in range(n):
+        for first in range(0, k, size):
+            g, columns = first // size, slice(first, first + size)
+
+            def values(row: int = row) -> np.ndarray:
+                return (q[row] - zero[row].repeat(size)[:k]) * scale[row].repeat(size)[:k]
+
+            d = np.zeros(k)
+            d[columns] = q[row, columns] - zero[row, g]
+            scale[row, g] += d @ h @ (w[row] - values()) / (d @ h @ d)
+            for j in range(first, min(first + size, k)):
+                best = values()[j] + h[j] @ (w[row] - values()) / h[j, j]
+                q[row, j] = np.clip(np.rint(best / scale[row, g]) + zero[row, g], -8, 7)
+    return q, scale
+
+
+@pytest.mark.parametrize("size", [32, 64, None])
+@pytest.mark.parametrize("symmetric", [True, False], ids=["symmetric", "affine"])
+def test_a_refinement_is_the_literal_one(size: int | None, symmetric: bool) -> None:
+    x, w = correlated(300, 160), np.random.default_rng(1).standard_normal((12, 160), dtype=F)
+    options: dict[str, Any] = {"group_size": size, "symmetric": symmetric}
+    q, scale = literal_refinement(w, x, round_gptq(w, x, refinements=0, **options))
+    refined = round_gptq(w, x, refinements=1, **options)
+    same = (refined.q == q).all(axis=1)  # float32 may fall to the other side of a step, and the row goes on from there
+    assert same.sum() >= 9
+    np.testing.assert_allclose(refined.scale[same], scale[same], rtol=1e-4)
+
+
+@pytest.mark.parametrize("size", [32, None])
+@pytest.mark.parametrize("options", [{}, {"symmetric": False}, {"scale_dtype": "float16"}, {"activation_order": False}])
+def test_each_refinement_lowers_the_error(size: int | None, options: dict[str, Any]) -> None:
+    x, w = correlated(400, 160), np.random.default_rng(1).standard_normal((24, 160), dtype=F)
+    x[:, 5] = 0
+    w[3] = 0
+    w[4, 32:64] = 0
+    h = x.T.astype(np.float64) @ x
+    h = h / h.diagonal().mean() + 0.01 * np.eye(len(h))
+
+    def errors(count: int) -> np.ndarray:
+        wrong = w - round_gptq(w, x, group_size=size, refinements=count, **options).dequantize()
+        return ((wrong @ h) * wrong).sum(axis=1)
+
+    found = [errors(count) for count in (0, 1, 2, 6)]
+    for before, after in itertools.pairwise(found):
+        assert (after <= before * (1 + 1e-5) + 1e-6).all()
+    assert found[1].sum() < 0.99 * found[0].sum()
+    assert found[3][3] == 0
 
 
 @pytest.mark.parametrize("block_size", [1, 7, 1000])
@@ -245,6 +303,8 @@ def test_a_large_triangle_is_inverted_by_halves(k: int, monkeypatch: pytest.Monk
         (np.random.default_rng(0).standard_normal((2, 4)), {"damping": 1e-18}, ValueError, "damping must be larger"),
         (np.ones((5, 4)), {"block_size": 0}, ValueError, "block_size must be at least 1, got 0"),
         (np.ones((5, 4)), {"block_size": 1.5}, TypeError, "float"),
+        (np.ones((5, 4)), {"refinements": -1}, ValueError, "refinements must be 0 or more, got -1"),
+        (np.ones((5, 4)), {"refinements": 1.5}, TypeError, "float"),
         (np.ones((5, 4)), {"group_size": 0}, ValueError, "group_size must be at least 1, got 0"),
         (InputStatistics(3), {}, ValueError, "must have 4 features"),
         (statistics_of(np.ones((5, 4)), products=False), {}, ValueError, r"hold no X\^T X"),

@@ -66,6 +66,15 @@ class AccuracyReport(Tabular):
         """That of the model that was returned."""
         return self.evaluations[self.best]
 
+    @property
+    def pareto(self) -> tuple[Evaluation, ...]:
+        """Those that lose less than all that cost as much or less, by ascending cost: the trade-off."""
+        found: list[Evaluation] = []
+        for e in sorted(self.evaluations, key=lambda e: (e.cost, e.drop)):
+            if not found or e.drop < found[-1].drop:
+                found.append(e)
+        return tuple(found)
+
     def _share(self, evaluation: Evaluation) -> float:
         whole = self.evaluations[0].cost
         return evaluation.cost / whole if whole else 1.0
@@ -106,6 +115,8 @@ class AccuracyReport(Tabular):
     def plot(self, path: str | PathLike[str] | None = None, axes: Any = None) -> Any:
         """Draws the drop over the share of float's bytes or time: the assignments tried, and the budget.
 
+        The line is the Pareto curve: it joins those that `pareto` gives.
+
         Args:
             path: of a picture to write; its ending gives the format.
             axes: matplotlib axes to draw into; by default those of a new figure, which a notebook shows unless there is
@@ -120,8 +131,9 @@ class AccuracyReport(Tabular):
         axis = one_axes(axes, (5.2, 3.2), path)
         shares = [100 * self._share(e) for e in self.evaluations]
         drops = [e.drop for e in self.evaluations]
-        order = sorted(range(len(shares)), key=lambda i: (shares[i], drops[i]))
-        axis.plot([shares[i] for i in order], [drops[i] for i in order], color=GRID, lw=1, zorder=1)
+        axis.plot(
+            [100 * self._share(e) for e in self.pareto], [e.drop for e in self.pareto], color=GRID, lw=1, zorder=1
+        )
         colours = [GOOD if e.fits else BAD for e in self.evaluations]
         sizes = [90 if e is self.chosen else 30 for e in self.evaluations]
         axis.scatter(shares, drops, c=colours, s=sizes, zorder=2)

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from octavo._numerics.input_scale import input_factors
 from octavo._numerics.int4 import GroupedWeight, ScaleDtype
+from octavo._numerics.refinement import refine_groups
 from octavo._numerics.rounding import as_weight, power_of_two, round_groups, round_search, zero_weight
 from octavo._util.arrays import as_real_array
 from octavo._util.floating import quiet
@@ -193,6 +194,7 @@ def round_gptq(
     damping: float = 0.01,
     block_size: int = 128,
     activation_order: bool = True,
+    refinements: int = 3,
 ) -> GroupedWeight:
     """Minimises the layer's output error sum (x w^T - x w'^T)^2 on its inputs, greedily.
 
@@ -207,14 +209,17 @@ def round_gptq(
             reached. Large inputs first is better where inputs differ in size, as those of trained models do: the output
             error of all-MiniLM-L6-v2's layers was a tenth lower, and a quarter lower for log-normal magnitudes. Where
             all have one size it may be worse: by a tenth, if neighbours are correlated.
+        refinements: how often to go over all columns again, once GPTQ is done with them: each group's scale, then each
+            integer, is moved to what is best beside all others as they are. Output errors of all-MiniLM-L6-v2's layers
+            fall by 5 % in three rounds, which take about as long as the rest. 0: GPTQ as published.
 
     Returns:
         A GroupedWeight, as from `round_search`.
 
     Raises:
-        TypeError: weight or inputs are not real, or damping is not a number.
+        TypeError: weight or inputs are not real, damping is not a number, or refinements is not an integer.
         ValueError: inputs do not fit or hold NaN or infinity, there are none, damping is not positive or too small for
-            inputs that depend on each other, or block_size is below 1.
+            inputs that depend on each other, block_size is below 1, or refinements is negative.
 
     Notes:
         Columns whose inputs are always zero are rounded to nearest. Computed in float32, with U from float64. Takes
@@ -241,6 +246,9 @@ def round_gptq(
     block = operator.index(block_size)
     if block < 1:
         raise ValueError(f"block_size must be at least 1, got {block}")
+    rounds = operator.index(refinements)
+    if rounds < 0:
+        raise ValueError(f"refinements must be 0 or more, got {rounds}")
     result = zero_weight(n, k, group_size, symmetric, scale_dtype)
     size = max(k, 1) if group_size is None else operator.index(group_size)
     q, scale = result.q, result.scale
@@ -262,9 +270,9 @@ def round_gptq(
             zero[:] = found.zero_point
     for first, last in _spans(k, k if activation_order else size, block):
         if not activation_order and first % size == 0:
-            columns, g = slice(first, min(first + size, k)), first // size
-            weighed = (cost[columns] / cost[columns].max()).astype(np.float32)[None]
-            group = np.ascontiguousarray(rest[columns].T)[:, None]
+            within, g = slice(first, min(first + size, k)), first // size
+            weighed = (cost[within] / cost[within].max()).astype(np.float32)[None]
+            group = np.ascontiguousarray(rest[within].T)[:, None]
             _, s, z = round_groups(group, weighed, symmetric=symmetric, scale_dtype=scale_dtype, search=True)
             scale[:, g] = s[:, 0]
             if z is not None:
@@ -272,6 +280,15 @@ def round_gptq(
         at = order[first:last]
         groups = at // size
         q[:, at] = _round_columns(rest, first, factor[first:last], scale[:, groups].T, zero[:, groups].T).T
+    if rounds:
+        damped = hessian.copy()
+        _damp(damped, damping)
+        columns, scales = q.T.astype(np.float32), np.ascontiguousarray(scale.T)
+        refine_groups(
+            np.ascontiguousarray(w.T), damped.astype(np.float32), columns, scales,
+            np.ascontiguousarray(zero.T, np.float32), size, scale_dtype, rounds,
+        )  # fmt: skip
+        q[:], scale[:] = columns.T, scales.T
     return GroupedWeight(q, scale * unit, result.zero_point, group_size, scale_dtype)
 
 
@@ -317,9 +334,7 @@ def _inverse_factor(hessian: Doubles, order: Integers, damping: float) -> Floats
     """U, upper, with U^T U = (H + damping)^-1 for the columns of H in `order`, H's mean diagonal taken as 1."""
     backwards = order[::-1]
     h: Doubles = hessian[np.ix_(backwards, backwards)]
-    h /= (float(h.diagonal().mean()) if len(h) else 0.0) or 1.0
-    # Also what makes H invertible where inputs depend on each other or are always zero.
-    h[np.diag_indices_from(h)] += damping
+    _damp(h, damping)
     # With P the reversal of the order, P H P = L L^T gives H = (P L P)(P L P)^T, P L P upper, and U its inverse.
     try:
         lower = np.asarray(np.linalg.cholesky(h), np.float64)
@@ -331,6 +346,13 @@ def _inverse_factor(hessian: Doubles, order: Integers, damping: float) -> Floats
     del h
     _invert_lower(lower)
     return lower[::-1, ::-1].astype(np.float32)
+
+
+def _damp(h: Doubles, damping: float) -> None:
+    """h is divided by its mean diagonal, and damping added to its diagonal."""
+    h /= (float(h.diagonal().mean()) if len(h) else 0.0) or 1.0
+    # Also what makes H invertible where inputs depend on each other or are always zero.
+    h[np.diag_indices_from(h)] += damping
 
 
 def _invert_lower(a: Doubles) -> None:
