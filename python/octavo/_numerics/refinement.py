@@ -73,7 +73,8 @@ def _fit_scale(
         if dtype == "float16":
             found = found.astype(np.float16).astype(np.float32)
         change = found - scale[g]
-        better = (np.abs(found) >= _SMALLEST) & np.isfinite(found) & (change * (2 * slope - change * curvature) > 0)
+        gains = np.sign(change) * np.sign(2 * slope - change * curvature) > 0  # a product of both might underflow
+        better = (np.abs(found) >= _SMALLEST) & np.isfinite(found) & gains
     change = np.where(better, change, np.float32(0))
     scale[g] = np.where(better, found, scale[g])
     rest[columns.start :] -= hessian[columns.start :, columns] @ (d * change)
