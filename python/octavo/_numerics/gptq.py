@@ -224,7 +224,8 @@ def round_gptq(
 
     Notes:
         Columns whose inputs are always zero are rounded to nearest. Computed in float32, with U from float64. Takes
-        about 32 K^2 bytes while it runs (X^T X included) and 4 N K for the weights that are still to be rounded.
+        about 32 K^2 bytes while it runs (X^T X included) and 4 N K for the weights that are still to be rounded, or
+        24 N K while they are refined.
 
     Example:
         >>> import numpy as np

@@ -41,15 +41,18 @@ def refine_groups(
         rounds: how often.
     """
     k = len(w)
+    spans = [slice(start, min(k, start + size)) for start in range(0, k, size)]
     diagonal = hessian.diagonal()[:, None]
     for _ in range(rounds):
-        groups = np.arange(k) // size
-        rest = hessian @ (w - (q - zero[groups]) * scale[groups])
-        for g, start in enumerate(range(0, k, size)):
-            stop = min(k, start + size)
-            _fit_scale(hessian, rest, q, scale, zero, g, slice(start, stop), dtype)
-            for first in range(start, stop, _COLUMNS):
-                block = slice(first, min(stop, first + _COLUMNS))
+        wrong = np.empty_like(w)
+        for g, columns in enumerate(spans):
+            wrong[columns] = w[columns] - (q[columns] - zero[g]) * scale[g]
+        rest = hessian @ wrong
+        del wrong
+        for g, columns in enumerate(spans):
+            _fit_scale(hessian, rest, q, scale, zero, g, columns, dtype)
+            for first in range(columns.start, columns.stop, _COLUMNS):
+                block = slice(first, min(columns.stop, first + _COLUMNS))
                 moved = _move_columns(hessian, rest, q, scale[g], zero[g], diagonal, block)
                 rest[block.stop :] -= hessian[block.stop :, block] @ moved
 
