@@ -247,7 +247,8 @@ def show_budget(args: argparse.Namespace) -> None:
             print(f"{share:.1%} of the whole model's float bytes; the search took {time.perf_counter() - start:.0f} s")
     if args.plot is not None:
         first = reports[0]
-        others = [e for report in reports[1:] for e in report.evaluations]
+        more = (e for report in reports[1:] for e in report.evaluations)
+        others = [dataclasses.replace(e, fits=e.drop <= first.max_drop) for e in more]
         dataclasses.replace(first, evaluations=(*first.evaluations, *others)).plot(args.plot)
 
 
