@@ -36,20 +36,25 @@ std::int64_t block_rows(std::int64_t length) {
 class Block {
  public:
   Block(const Attention& a, std::int64_t sequence, std::int64_t kv_head, std::int64_t first_row, std::int64_t rows)
-      : a_(a), s_(a.sequences[sequence]), sequence_(sequence), kv_head_(kv_head), first_(first_row), rows_(rows) {
+      : a_(a),
+        s_(a.sequences.data()[sequence]),
+        sequence_(sequence),
+        kv_head_(kv_head),
+        first_(first_row),
+        rows_(rows) {
     group_ = a.heads / a.kv_heads;
     panels_ = value_panels(a.dim);
     for (std::int64_t r = 0; r < rows; ++r) limit_[r] = a.causal ? s_.length - s_.queries + query(r) + 1 : s_.length;
     positions_ = limit_[rows - 1];  // of the last row, which sees the most
     stride_ = padded(positions_);
     static thread_local AlignedBuffer space;
-    space.reserve(sizeof(float) * (rows * (stride_ + a.dim + panels_ * kPanelColumns)));
+    space.reserve(memory_bytes(rows * (stride_ + a.dim + panels_ * kPanelColumns) * std::int64_t{sizeof(float)}));
     scores_ = space.as<float>();
     o_ = scores_ + rows * stride_;
     q_ = o_ + rows * panels_ * kPanelColumns;
   }
 
-  void run(const FunctionKernel& kernel) {
+  [[gnu::noinline]] void run(const FunctionKernel& kernel) {
     kernel_ = &kernel;
     std::fill_n(o_, rows_ * panels_ * kPanelColumns, 0.0F);
     if (positions_ > 0) {
@@ -199,8 +204,8 @@ void attend(const Attention& a) {
     const DefaultFloatEnvironment environment;
     const auto after = std::upper_bound(first_task.begin(), first_task.end(), index);
     const std::int64_t i = after - first_task.begin() - 1;
-    const AttentionSequence& s = a.sequences[i];
-    const std::int64_t per_head = blocks(s), within = index - first_task[i], rows = block_rows(s.length);
+    const AttentionSequence& s = a.sequences.data()[i];
+    const std::int64_t per_head = blocks(s), within = index - first_task.data()[i], rows = block_rows(s.length);
     const std::int64_t first = within % per_head * rows;
     Block(a, i, within / per_head, first, std::min(rows, s.queries * group - first)).run(kernel);
   };
@@ -217,7 +222,7 @@ void attend_to_arrays(Attention a, const float* k, const float* v, std::int64_t 
   a.value_panel_stride = padded(positions) * kPanelColumns;
   a.value_head_stride = value_panels(a.dim) * a.value_panel_stride;
   const std::int64_t head_elems = a.key_head_stride + a.value_head_stride;
-  const std::size_t bytes = sizeof(float) * static_cast<std::size_t>(count * a.kv_heads * head_elems);
+  const std::size_t bytes = memory_bytes(count * a.kv_heads * head_elems * std::int64_t{sizeof(float)});
   const ResultBlock pooled = take_result_block(bytes);
   AlignedBuffer own;
   if (pooled == nullptr) own.reserve(bytes);
@@ -225,8 +230,8 @@ void attend_to_arrays(Attention a, const float* k, const float* v, std::int64_t 
   const auto keys_of = [&](std::int64_t i) { return space + i * a.kv_heads * head_elems; };
   const auto values_of = [&](std::int64_t i) { return keys_of(i) + a.kv_heads * a.key_head_stride; };
   for (std::int64_t i = 0; i < count; ++i) {
-    a.sequences[i].keys = keys_of(i);
-    a.sequences[i].values = values_of(i);
+    a.sequences.data()[i].keys = keys_of(i);
+    a.sequences.data()[i].values = values_of(i);
   }
   const auto pack = [&](std::int64_t task) {
     const std::int64_t i = task / a.kv_heads, head = task % a.kv_heads, row = a.kv_heads * a.dim;

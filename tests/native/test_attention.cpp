@@ -41,28 +41,29 @@ struct Case {
     v = numbers(s.positions * s.kv_heads * s.dim);
     added = numbers(s.queries * s.positions);
     for (std::int64_t i = 0; i < s.queries * s.positions; ++i) {
-      seen.push_back(random() % 3 != 0);
-      if (!seen.back()) added[i] = -std::numeric_limits<float>::infinity();
+      seen.push_back(random() % 3 == 0 ? 0 : 1);
+      if (seen.back() == 0) added.data()[i] = -std::numeric_limits<float>::infinity();
     }
   }
 
   std::vector<float> expected() const {
     const auto row_softmax = find_kernel("scalar")->functions->rowwise[static_cast<int>(Rowwise::kSoftmax)];
-    std::vector<float> out(q.size(), 0.0F), row(static_cast<std::size_t>(shape.positions));
+    std::vector<float> out(q.size(), 0.0F), scores(static_cast<std::size_t>(shape.positions));
+    float* const row = scores.data();
     for (std::int64_t i = 0; i < shape.queries; ++i) {
       for (std::int64_t h = 0; h < shape.heads; ++h) {
         const std::int64_t limit = shape.causal ? shape.positions - shape.queries + i + 1 : shape.positions;
         const std::int64_t group = h / (shape.heads / shape.kv_heads);
-        const float* const query = &q[(i * shape.heads + h) * shape.dim];
-        float* const o = &out[(i * shape.heads + h) * shape.dim];
+        const float* const query = q.data() + (i * shape.heads + h) * shape.dim;
+        float* const o = out.data() + (i * shape.heads + h) * shape.dim;
         for (std::int64_t t = 0; t < limit; ++t) {
           float sum = 0;
           for (std::int64_t d = 0; d < shape.dim; ++d) sum = std::fma(query[d], key(k, t, group)[d], sum);
           row[t] = sum * kScale;
-          if (shape.mask == 2) row[t] += added[i * shape.positions + t];
+          if (shape.mask == 2) row[t] += added.data()[i * shape.positions + t];
           if (!sees(i, t)) row[t] = -std::numeric_limits<float>::infinity();
         }
-        row_softmax({row.data(), limit, row.data(), limit, 1, limit, nullptr, nullptr, 0});
+        row_softmax({row, limit, row, limit, 1, limit, nullptr, nullptr, 0});
         for (std::int64_t t = 0; t < limit; ++t) {
           if (!sees(i, t)) continue;
           for (std::int64_t d = 0; d < shape.dim; ++d) o[d] = std::fma(row[t], key(v, t, group)[d], o[d]);
@@ -80,10 +81,9 @@ struct Case {
     a.q_head_stride = a.out_head_stride = shape.dim;
     a.scale = kScale;
     a.causal = shape.causal;
-    std::vector<char> bools(seen.begin(), seen.end());
     if (shape.mask != 0) {
       a.mask.kind = shape.mask == 1 ? AttentionMask::Kind::kBool : AttentionMask::Kind::kFloat;
-      a.mask.data = shape.mask == 1 ? static_cast<const void*>(bools.data()) : added.data();
+      a.mask.data = shape.mask == 1 ? static_cast<const void*>(seen.data()) : added.data();
       a.mask.query_stride = shape.positions, a.mask.key_stride = 1;
     }
     a.sequences.push_back({q.data(), out.data() + 1, shape.queries, shape.positions, nullptr, nullptr});
@@ -91,15 +91,17 @@ struct Case {
     return out;
   }
 
-  bool sees(std::int64_t i, std::int64_t t) const { return shape.mask == 0 || seen[i * shape.positions + t]; }
+  bool sees(std::int64_t i, std::int64_t t) const {
+    return shape.mask == 0 || seen.data()[i * shape.positions + t] != 0;
+  }
   const float* key(const std::vector<float>& of, std::int64_t t, std::int64_t group) const {
-    return &of[(t * shape.kv_heads + group) * shape.dim];
+    return of.data() + (t * shape.kv_heads + group) * shape.dim;
   }
 
   static constexpr float kScale = 0.3F;
   Shape shape;
   std::vector<float> q, k, v, added;
-  std::vector<bool> seen;
+  std::vector<char> seen;
 };
 
 void check_case(const Shape& s, const std::string& kernel) {
