@@ -2,9 +2,11 @@
 
 #include <cerrno>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
-#include <fstream>
 #include <string>
+
+#include "base/text.h"
 
 #if defined(__x86_64__) || defined(_M_X64)
 #define OCTAVO_ARCH_X86 1
@@ -215,12 +217,11 @@ CacheSizes detect_caches() {
 #if defined(__linux__)
   for (int index = 0; index < 8; ++index) {
     const std::string folder = "/sys/devices/system/cpu/cpu0/cache/index" + std::to_string(index) + "/";
-    std::ifstream level_file(folder + "level"), type_file(folder + "type"), size_file(folder + "size");
-    int level = 0;
-    std::size_t kib = 0;
-    std::string type;
-    if (!(level_file >> level) || !(type_file >> type) || !(size_file >> kib)) break;
-    if (type == "Instruction" || kib == 0) continue;
+    const std::string type = text_of(folder + "type"), size = text_of(folder + "size");
+    const int level = std::atoi(text_of(folder + "level").c_str());
+    if (level == 0 || type.empty() || size.empty()) break;
+    const std::size_t kib = std::strtoul(size.c_str(), nullptr, 10);
+    if (type.starts_with("Instruction") || kib == 0) continue;
     if (level == 1) c.l1d_bytes = kib << 10;
     if (level == 2) c.l2_bytes = kib << 10;
     if (level == 3) c.l3_bytes = kib << 10;

@@ -2,8 +2,9 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <fstream>
 #include <string>
+
+#include "base/text.h"
 
 #if defined(__linux__)
 #include <pthread.h>
@@ -19,17 +20,16 @@ int rounded_up(long long quota, long long period) {
 
 // "max 100000" or "150000 100000".
 int quota_v2(const std::string& folder) {
-  long long period = 0;
-  std::string first;
-  std::ifstream file(folder + "/cpu.max");
-  return file >> first >> period && first != "max" ? rounded_up(std::atoll(first.c_str()), period) : 0;
+  const std::string text = text_of(folder + "/cpu.max");
+  const std::size_t space = text.find(' ');
+  if (space == std::string::npos || text.starts_with("max")) return 0;
+  return rounded_up(std::atoll(text.c_str()), std::atoll(text.c_str() + space));
 }
 
 // Two files; a quota of -1 is none.
 int quota_v1(const std::string& folder) {
-  long long quota = 0, period = 0;
-  std::ifstream quota_file(folder + "/cpu.cfs_quota_us"), period_file(folder + "/cpu.cfs_period_us");
-  return quota_file >> quota && period_file >> period ? rounded_up(quota, period) : 0;
+  const auto number = [&](const char* file) { return std::atoll(text_of(folder + file).c_str()); };
+  return rounded_up(number("/cpu.cfs_quota_us"), number("/cpu.cfs_period_us"));
 }
 
 // The smallest quota of a group and of those that it is in, up to the mount. In a container the group may be named as
@@ -51,8 +51,7 @@ bool lists_cpu(const std::string& controllers) { return ("," + controllers + ","
 
 int cgroup_cpus(const std::string& groups_of_process, const std::string& mount) {
   int smallest = 0;
-  std::ifstream groups(groups_of_process);
-  for (std::string line; std::getline(groups, line);) {  // 0::/a/b in v2, 4:cpu,cpuacct:/a/b in v1
+  for (const std::string& line : split(text_of(groups_of_process), '\n')) {  // 0::/a/b in v2, 4:cpu,cpuacct:/a/b in v1
     const std::size_t first = line.find(':'), second = line.find(':', first + 1);
     if (first == std::string::npos || second == std::string::npos) continue;
     const std::string controllers = line.substr(first + 1, second - first - 1), group = line.substr(second + 1);

@@ -5,10 +5,10 @@
 #include <charconv>
 #include <cstdlib>
 #include <list>
-#include <sstream>
 #include <stdexcept>
 
 #include "base/arch.h"
+#include "base/text.h"
 #include "base/threads.h"
 
 namespace octavo {
@@ -71,8 +71,7 @@ void read_min_rows(const std::string& text) {
     return std::invalid_argument("OCTAVO_MIN_ROWS: expected NAME=ROWS,... such as amxint8=8, got \"" + text +
                                  "\": " + what);
   };
-  std::istringstream entries(text);
-  for (std::string entry; std::getline(entries, entry, ',');) {
+  for (const std::string& entry : split(text, ',')) {
     const std::size_t equals = entry.find('=');
     if (equals == std::string::npos) throw fault("no = in \"" + entry + "\"");
     const std::string name = entry.substr(0, equals);

@@ -44,7 +44,7 @@ inline constexpr std::int64_t kWideLineBytes = 64;
 struct LoadTask {
   IntegerView src;
   std::int64_t rows, cols;
-  std::int32_t shift;  // bits; 0 where dst is wider than src
+  std::int32_t shift;  // bits, such that dst is made of bits of src alone; 0 where dst is wider than src
   void* dst;
   std::int64_t dst_stride;  // elements
   std::int32_t dst_bytes;   // 1, 2, 4 or 8

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include "kernels/detail/unroll.h"
 #include "kernels/integer.h"
@@ -38,7 +39,7 @@ void load_row(const S* __restrict src, std::int64_t cols, int shift, T* __restri
 }
 
 template <class S, class T>
-void load(const LoadTask& task) {
+[[gnu::noinline]] void load(const LoadTask& task) {
   T* const dst = static_cast<T*>(task.dst);
   const IntegerView& src = task.src;
   const int shift = sizeof(T) < sizeof(S) ? task.shift : 0;
@@ -65,17 +66,21 @@ void load(const LoadTask& task) {
   }
 }
 
+// A sign matters only where a value gets longer: the rest is the same code for signed and unsigned.
+template <class S, class T>
+using Loaded = std::conditional_t<(sizeof(T) <= sizeof(S)), std::make_unsigned_t<S>, S>;
+
 template <class S>
 void load_from(const LoadTask& task) {
   switch (task.dst_bytes) {
     case 1:
-      return load<S, std::uint8_t>(task);
+      return load<Loaded<S, std::uint8_t>, std::uint8_t>(task);
     case 2:
-      return load<S, std::uint16_t>(task);
+      return load<Loaded<S, std::uint16_t>, std::uint16_t>(task);
     case 4:
-      return load<S, std::uint32_t>(task);
+      return load<Loaded<S, std::uint32_t>, std::uint32_t>(task);
     default:
-      return load<S, std::uint64_t>(task);
+      return load<Loaded<S, std::uint64_t>, std::uint64_t>(task);
   }
 }
 
@@ -209,8 +214,8 @@ void put_row(const Sum* __restrict sums, std::int64_t cols, bool add, T* __restr
 
 // Sum is signed, so that 32 bits become 64 by their sign.
 template <class Sum>
-void put_rows(const Sum* sums, std::int64_t sums_stride, std::int64_t rows, std::int64_t cols, void* dst,
-              std::int64_t dst_stride, std::int32_t dst_bytes, bool add) {
+[[gnu::noinline]] void put_rows(const Sum* sums, std::int64_t sums_stride, std::int64_t rows, std::int64_t cols,
+                                void* dst, std::int64_t dst_stride, std::int32_t dst_bytes, bool add) {
   const auto put = [&](auto zero) {
     using T = decltype(zero);
     T* const to = static_cast<T*>(dst);
