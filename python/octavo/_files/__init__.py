@@ -16,6 +16,7 @@ octavo.save, load     save_load      `save` and `load`
 
 the container         safetensors    reading and writing a piece at a time
                       header         the header of such a file, and the checks that make it safe to believe
+                      checksum       CRC-32 of what is read and written
                       shards         a checkpoint in several files
                       foreign        what another file is, told by its first bytes
 
