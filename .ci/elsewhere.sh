@@ -8,10 +8,18 @@ threaded_tests=(test_registry test_thread_pool test_result_pool)
 zig() {
   local target=$1 tool
   mkdir -p "$work/zig-$target"
-  for tool in c++ ar ranlib; do
+  for tool in ar ranlib; do
     printf '#!/bin/sh\nexec python -m ziglang %s "$@"\n' "$tool" >"$work/zig-$target/$tool"
   done
-  printf '#!/bin/sh\nexec python -m ziglang c++ -target %s "$@"\n' "$target" >"$work/zig-$target/c++"
+  cat >"$work/zig-$target/c++" <<EOF
+#!/bin/sh
+for word; do  # zig has its own names for what other compilers call -march=armv8.2-a+dotprod
+  shift
+  case \$word in -march=armv8*) word=-mcpu=generic\${word#-march=armv8*-a} ;; esac
+  set -- "\$@" "\$word"
+done
+exec python -m ziglang c++ -target $target "\$@"
+EOF
   chmod +x "$work/zig-$target"/*
   compiler=(-DCMAKE_CXX_COMPILER="$work/zig-$target/c++" -DCMAKE_AR="$work/zig-$target/ar"
             -DCMAKE_RANLIB="$work/zig-$target/ranlib")
