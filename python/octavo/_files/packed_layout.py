@@ -193,7 +193,7 @@ def _check_floats(weights: Weights) -> None:
     bias = weights.packed.bias()
     if bias is not None and not np.isfinite(bias).all():
         raise ValueError("its bias must be finite")
-    if not np.isfinite(weights.packed.scale()).all():  # type: ignore[attr-defined]  # every compiled layer has it
+    if not np.isfinite(weights.packed.scale()).all():
         raise ValueError("its scales must be finite")
 
 
