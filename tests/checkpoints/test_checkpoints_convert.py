@@ -26,14 +26,15 @@ F = np.float32
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_convert_writes_what_load_gives(tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("group", ["auto", None])
+def test_convert_writes_what_load_gives(tmp_path: Path, form: str, group: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_convert, "_PIECE_CODES", 2000)  # several pieces a layer
     tensors, config, weight = FORMS[form][0]()
     made.folder(tmp_path, tensors | {"norm": np.ones(3, np.float16)}, config)
     out = tmp_path / "out.st"
-    result = convert(tmp_path, out, verify=True)
+    result = convert(tmp_path, out, activation_group=group, verify=True)
     assert (sum(result.kinds.values()), result.arrays, result.verified) == (1, 1, True)
-    loaded, direct = oc.load(out), oc.checkpoints.load(tmp_path)
+    loaded, direct = oc.load(out), oc.checkpoints.load(tmp_path, activation_group=group)
     assert repr(loaded) == repr(direct)
     assert_same_bits(loaded["fc"].weight, weight)
     x = np.random.default_rng(0).standard_normal((3, weight.shape[1]), dtype=F)

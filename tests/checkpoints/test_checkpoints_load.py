@@ -36,9 +36,41 @@ def test_weights_are_those_of_the_tools_formula(tmp_path: Path, form: str) -> No
 @pytest.mark.parametrize("form", FORMS)
 def test_products_are_those_of_the_definition(tmp_path: Path, form: str, kernel: str) -> None:
     tensors, config, _ = FORMS[form][0]()
-    layer = oc.checkpoints.load(made.folder(tmp_path, tensors, config))["fc"]
-    x = hard_rows(6, layer.in_features)
-    assert_same_bits(layer(x), defined(layer, x), kernel)
+    folder = made.folder(tmp_path, tensors, config)
+    for options in ({}, {"activation_group": None}, {"activation": "asymmetric"}):
+        layer = oc.checkpoints.load(folder, **options)["fc"]
+        x = hard_rows(6, layer.in_features)
+        assert_same_bits(layer(x), defined(layer, x), f"{kernel} {options}")
+
+
+@pytest.mark.parametrize(
+    ("form", "shown"),
+    [
+        ("gptq 4 v2", "int4, group_size=64, symmetric=False, scale_dtype=float16"),
+        ("gptq 4 sym 64", "int4, group_size=64, scale_dtype=float16"),
+        ("awq", "int4, group_size=32, symmetric=False"),
+        ("packed 4", "int4, group_size=32"),
+        ("packed 4 row", "int4, scale_dtype=float16"),
+        ("packed 4 order", "int4, group_size=32"),
+        ("gptq 4", "uint4, group_size=32, zero_point"),  # a zero point of 16, which int4 does not have
+        ("gptq 8", "uint8, group_size=32, zero_point"),
+    ],
+)
+@pytest.mark.parametrize("activation", ["symmetric", "asymmetric"])
+def test_four_bits_beside_rows_are_held_as_int4(tmp_path: Path, form: str, shown: str, activation: Any) -> None:
+    """They have a kernel of their own, which is faster than that of grouped codes."""
+    tensors, config, weight = FORMS[form][0]()
+    folder = made.folder(tmp_path, tensors, config)
+    layer = oc.checkpoints.load(folder, activation=activation, activation_group=None)["fc"]
+    assert f" {shown}" in repr(layer)
+    assert_same_bits(layer.weight, weight)
+
+
+def test_groups_beyond_those_of_grouped_codes_stay_whole_beside_rows(tmp_path: Path) -> None:
+    tensors, config, weight = made.awq(40, 2048, 1024)
+    layer = oc.checkpoints.load(made.folder(tmp_path, tensors, config), activation_group=None)["fc"]
+    assert layer.group_size == 1024
+    assert_same_bits(layer.weight, weight)
 
 
 @pytest.mark.parametrize(("k", "size"), [(512, 256), (2016, None), (4096, None)])

@@ -96,6 +96,15 @@ def test_matmul_nbits(tmp_path: Path, bits: int, block: int, k: int, zero: str, 
     np.testing.assert_array_equal(layer.weight, weight)
 
 
+def test_matmul_nbits_beside_rows_is_an_int4_layer(tmp_path: Path, kernel: str) -> None:
+    path, weight = nbits(tmp_path / "m.onnx", 4, 32, zero="integer")
+    layer = oc.checkpoints.load(path, activation_group=None)["fc"]
+    assert "int4, group_size=32, symmetric=False" in repr(layer)
+    np.testing.assert_array_equal(layer.weight, weight)
+    x = hard_rows(5, K)
+    assert_same_bits(layer(x), defined(layer, x), kernel)
+
+
 def test_matmul_nbits_with_float_zero_points(tmp_path: Path, kernel: str) -> None:
     path, weight = nbits(tmp_path / "half.onnx", 4, 32, zero="float", dtype=np.float16)
     layer = oc.checkpoints.load(path)["fc"]

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 import octavo as oc
+from octavo._layers.weights import GroupedWeights
 from octavo._numerics.grouped_definition import grouped_linear
 from reference import expected_of as plain_of
 
@@ -19,12 +20,10 @@ def defined(layer: oc.QuantLinear, x: np.ndarray) -> Any:
         return defined(layer.inner(), x[:, layer.permutation])
     if isinstance(layer, oc.StaticQuantLinear):
         return static(layer, x)
-    try:
-        codes = layer.grouped()
-    except ValueError:  # one scale an output, or a last group that is shorter
+    if not isinstance(layer._weights, GroupedWeights):
         return plain_of(layer, x)
     options = {"activation": layer.activation, "activation_group": layer.activation_group}
-    return grouped_linear(x, codes, layer.bias, **options)
+    return grouped_linear(x, layer.grouped(), layer.bias, **options)
 
 
 def static(layer: oc.StaticQuantLinear, x: np.ndarray) -> Any:

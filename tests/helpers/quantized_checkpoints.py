@@ -180,7 +180,7 @@ FORMS: dict[str, tuple[Callable[[], Any], str]] = {
     "gptq 8 order": (lambda: gptq(40, 128, 8, 64, order=True), "uint8, group_size=64, zero_point"),
     "gptq groups of 512": (lambda: gptq(40, 1024, 4, 512), "uint4, group_size=256, zero_point"),
     "awq": (lambda: awq(40, 128, 32), "uint4, group_size=32, zero_point"),
-    "awq row": (lambda: awq(40, 128, -1), "uint4, zero_point"),
+    "awq row": (lambda: awq(40, 128, -1), "int4, symmetric=False, scale_dtype=float16"),
     "packed 4": (lambda: compressed(40, 128, 4, 32), "int4, group_size=32"),
     "packed 4 asymmetric": (lambda: compressed(40, 128, 4, 64, symmetric=False), "uint4, group_size=64, zero_p"),
     "packed 4 old zero": (lambda: compressed(40, 64, 4, 32, symmetric=False, old=True), "uint4, group_size=32"),

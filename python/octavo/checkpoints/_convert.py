@@ -24,7 +24,7 @@ from octavo._numerics.int4 import GroupedWeight, pack_int4, unpack_int4
 from octavo._util.progress import with_bar
 from octavo.checkpoints._forms import ActivationGroup, Weight, dequantized, parameters
 from octavo.checkpoints._layer import Contents, Found
-from octavo.checkpoints._load import Source, activations, load, opened
+from octavo.checkpoints._load import Source, load, open_layer, opened
 from octavo.checkpoints._packing import signed_nibbles
 
 __all__ = ["Converted", "convert", "summary"]
@@ -131,7 +131,7 @@ def _convert(
             tensors[full] = tensor
     extra = {f"checkpoint.{source.config.method}": json.dumps(source.config.values, separators=(",", ":"))}
     with Writer(destination, tensors, lambda crc32: header_metadata(layers, {}, crc32) | extra) as writer:
-        work = _pieces(source, once, verify)
+        work = _pieces(source, once, activation, group, verify)
         total = sum(1 + len(_steps(found)) for found in source.layers.values()) + len(source.arrays)
         for name, parts in with_bar(work, "convert", "piece", total=total) if progress else work:
             _append(writer, name, parts)
@@ -151,9 +151,8 @@ def _layout(
 ) -> tuple[Options, dict[str, Tensor], Piece]:
     """(options, tensors by suffix, those that are not made row by row) of a layer, before its rows are read."""
     try:
-        contents, n = found.open(), found.shape[0]
-        how = activations(found, contents.form, activation, group)
-        bias = source.bias(found)
+        contents, how = open_layer(found, activation, group)
+        n, bias = found.shape[0], source.bias(found)
         weight, first = contents.blank(found.shape[1]), None if bias is None else bias[:1]
         row = found.layer(
             contents, weight, first, activation=how.activation, activation_group=how.group, static=how.static
@@ -180,7 +179,9 @@ def _steps(found: Found) -> range:
     return range(0, n, max(8, _PIECE_CODES // k // 8 * 8))
 
 
-def _pieces(source: Source, once: dict[str, Piece], verify: bool) -> Iterator[tuple[str, Piece]]:
+def _pieces(
+    source: Source, once: dict[str, Piece], activation: ActivationScheme | None, group: ActivationGroup, verify: bool
+) -> Iterator[tuple[str, Piece]]:
     """(name, arrays by suffix): the next rows of a layer, or an array."""
     checkpoint = source.tensors.checkpoint
     following = iter([*source.layers.values()][1:])
@@ -190,7 +191,7 @@ def _pieces(source: Source, once: dict[str, Piece], verify: bool) -> Iterator[tu
         yield name, once.pop(name)
         steps = _steps(found)
         try:
-            contents = found.open()
+            contents, _ = open_layer(found, activation, group)
             fast = _stays_packed(contents)
             for first in steps:
                 end = min(first + steps.step, found.shape[0])
@@ -211,7 +212,7 @@ def _pieces(source: Source, once: dict[str, Piece], verify: bool) -> Iterator[tu
 def _stays_packed(contents: Contents) -> bool:
     """Whether rows of nibbles need not be unpacked: they differ from octavo's in the sign bit at most."""
     form = contents.form
-    if contents.nibbles is None or form.kind != "grouped" or form.shift not in (0, 8):
+    if contents.nibbles is None or form.kind == "int8" or form.shift not in (0, 8):
         return False
     return contents.scale.dtype == np.float16 or bool(contents.scale.max(initial=0) < _LARGEST_SCALE)
 
@@ -230,8 +231,8 @@ def _piece(contents: Contents, first: int, end: int, fast: bool) -> Piece:
         return dict(zip(("weight", "scale"), weight_of_rows, strict=True))
     if isinstance(weight_of_rows, GroupedCodes):
         return {suffix: part.make() for suffix, part in grouped_parts(weight_of_rows).items()}
-    short = {"weight": pack_int4(weight_of_rows.q), "scale": weight_of_rows.scale.astype(weight_of_rows.scale_dtype)}
-    return short if weight_of_rows.zero_point is None else short | {"zero_point": weight_of_rows.zero_point}
+    int4 = {"weight": pack_int4(weight_of_rows.q), "scale": weight_of_rows.scale.astype(weight_of_rows.scale_dtype)}
+    return int4 if weight_of_rows.zero_point is None else int4 | {"zero_point": weight_of_rows.zero_point}
 
 
 def _verify(contents: Contents, first: int, end: int, piece: Piece) -> None:
@@ -247,7 +248,7 @@ def _verify(contents: Contents, first: int, end: int, piece: Piece) -> None:
         scale, zero = piece["scale"], piece.get("zero_point")
         if form.bits == 4:
             codes = unpack_int4(codes, expected.shape[1], signed=form.signed)
-        if form.kind == "short":
+        if form.kind == "int4":
             weight = GroupedWeight(codes, scale.astype(np.float32), zero, form.group_size)
         else:
             weight = GroupedCodes(

@@ -8,7 +8,7 @@ take 4 in memory. Groups of another size than the kernels' are split into smalle
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -34,8 +34,8 @@ class Form:
     """How the integers of a layer are held.
 
     Attributes:
-        kind: "int8": one scale an output and nothing else; "short": 4-bit groups, the last of which is shorter; else
-            "grouped".
+        kind: "int8": one scale an output and nothing else; "int4": 4-bit groups of 32 or a multiple of it, the last of
+            which may be shorter, beside x with one scale a row; else "grouped".
         bits: 4 or 8, in memory.
         shift: what is taken off each code and zero point.
         has_zero: whether zero points are left.
@@ -44,7 +44,7 @@ class Form:
         repeat: how many groups each one of the file becomes.
     """
 
-    kind: Literal["int8", "grouped", "short"]
+    kind: Literal["int8", "grouped", "int4"]
     bits: int
     shift: int
     has_zero: bool
@@ -86,11 +86,34 @@ class Form:
         if size is not None:
             return cls("grouped", held, shift, has_zero, own, size, group // size)
         if held == 4 and group % 32 == 0:  # whose codes are signed, and have zero points in their place
-            return cls("short", 4, 0 if signed else 8, has_zero if own else True, True, group)
+            return cls("int4", 4, 0 if signed else 8, has_zero if own else True, True, group)
         raise ValueError(
             f"groups of {group} in {k} inputs are not supported: one of {GROUP_SIZES} must divide both, or with 4-bit "
             "codes 32 must divide the size of the groups"
         )
+
+    def beside_rows(self, scale: NDArray[Any], zero: NDArray[Any] | None) -> Form:
+        """The form for x with one scale a row: that of `QuantLinear(dtype="int4")`, which is faster, where it can hold
+        the weights. It has no scale of zero, and no zero point of 16.
+
+        Args:
+            scale, zero: (n, groups) of the file, as for `of`.
+
+        Example:
+            >>> import numpy as np
+            >>> from octavo.checkpoints._forms import Form
+            >>> ones = np.ones((1, 2), np.float32)
+            >>> form = Form.of(128, 4, signed=False, group=64, zero=7 * ones, scale=ones)
+            >>> form.beside_rows(ones, 7 * ones)
+            Form(kind='int4', bits=4, shift=8, has_zero=True, signed=True, group_size=64, repeat=1)
+        """
+        size = None if self.group_size is None else self.group_size * self.repeat
+        if self.kind != "grouped" or self.bits != 4 or (size is not None and size % 32):
+            return self
+        if not scale.all() or (zero is not None and zero.max(initial=0) > 15):
+            return self
+        same = replace(self, kind="int4", group_size=size, repeat=1)
+        return same if self.signed else replace(same, shift=8, has_zero=True, signed=True)
 
 
 def _require_zero_points(zero: NDArray[Any], low: int, high: int) -> None:
@@ -108,7 +131,7 @@ def make_weight(form: Form, codes: NDArray[Any], scale: NDArray[Any], zero: NDAr
     if form.kind == "int8":
         return np.ascontiguousarray(shifted), np.ascontiguousarray(scale[:, 0], np.float32)
     scale, own = parameters(form, codes.shape[1], scale, zero)
-    if form.kind == "short":
+    if form.kind == "int4":
         dtype: Literal["float16", "float32"] = "float16" if scale.dtype == np.float16 else "float32"
         return GroupedWeight(shifted, scale.astype(np.float32), own, form.group_size, dtype)
     return GroupedCodes(shifted, scale, form.bits, form.group_size, zero_point=own)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,10 @@ class Contents:
     def weight(self, first: int, end: int) -> Weight:
         """The weights of some outputs."""
         return self.made(first, end, self.codes(first, end))
+
+    def beside_rows(self) -> Contents:
+        """The same, held as suits x with one scale a row."""
+        return replace(self, form=self.form.beside_rows(self.scale, self.zero))
 
     def blank(self, k: int) -> Weight:
         """One output of zeros: the form of the layer, without reading a code."""

@@ -21,7 +21,7 @@ from octavo._util.progress import with_bar
 from octavo.checkpoints import _awq, _bitsandbytes, _compressed, _gptq, _onnx
 from octavo.checkpoints._config import Config, read_config
 from octavo.checkpoints._forms import ActivationGroup, Form, activation_group_for
-from octavo.checkpoints._layer import Found
+from octavo.checkpoints._layer import Contents, Found
 from octavo.checkpoints._tensors import Tensors
 
 __all__ = ["Source", "load", "opened"]
@@ -43,6 +43,11 @@ class Activations(NamedTuple):
     group: int | None
     static: bool
 
+    @property
+    def in_rows(self) -> bool:
+        """Whether a row of x has one scale, and is int8."""
+        return self.activation != "int16" and self.group is None
+
 
 @dataclass(frozen=True)
 class Source:
@@ -61,8 +66,7 @@ class Source:
     def layer(self, found: Found, activation: ActivationScheme | None, group: ActivationGroup) -> QuantLinear:
         """A layer, read as a whole."""
         try:
-            contents = found.open()
-            how = activations(found, contents.form, activation, group)
+            contents, how = open_layer(found, activation, group)
             bias = self.bias(found)
             weight = contents.weight(0, found.shape[0])
             return found.layer(
@@ -99,7 +103,16 @@ class Source:
         raise ValueError(f"{file}: layer {found.name!r}, tensor {found.tensors[0]!r}: {error}") from error
 
 
-def activations(found: Found, form: Form, activation: ActivationScheme | None, group: ActivationGroup) -> Activations:
+def open_layer(
+    found: Found, activation: ActivationScheme | None, group: ActivationGroup
+) -> tuple[Contents, Activations]:
+    """The parameters of a layer, in the form that suits how it quantizes x, and how it does."""
+    contents = found.open()
+    how = _activations(found, contents.form, activation, group)
+    return contents.beside_rows() if how.in_rows else contents, how
+
+
+def _activations(found: Found, form: Form, activation: ActivationScheme | None, group: ActivationGroup) -> Activations:
     """What the user asks for, else what the checkpoint says, else what suits the weights."""
     said = activation is None and found.activation is not None
     chosen: ActivationScheme = activation or found.activation or "symmetric"

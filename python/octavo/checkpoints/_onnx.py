@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,7 @@ from octavo.checkpoints._packing import unpacked_nibbles
 __all__ = ["load_nodes"]
 
 Array = NDArray[Any]
+_Weight: TypeAlias = Callable[[bool], Weight]  # asked with whether x has one scale a row
 
 
 class _Graph:
@@ -120,7 +121,7 @@ def load_nodes(
 
 
 def _layer(
-    weight: Weight,
+    weight: _Weight,
     form: Form,
     bias: Array | None,
     activation: ActivationScheme | None,
@@ -130,10 +131,11 @@ def _layer(
     """The layer; `own` is how the model quantizes activations, None where it does not."""
     chosen: ActivationScheme = activation or own or "symmetric"
     size = None if group == "auto" and own is not None else activation_group_for(form, chosen, group)
-    return make_layer(weight, bias, activation=chosen, activation_group=size)
+    in_rows = chosen != "int16" and size is None
+    return make_layer(weight(in_rows), bias, activation=chosen, activation_group=size)
 
 
-def _weight(codes: Array, scale: Array, zero: Array | None, bits: int, group: int) -> tuple[Weight, Form]:
+def _weight(codes: Array, scale: Array, zero: Array | None, bits: int, group: int) -> tuple[_Weight, Form]:
     """Of codes (n, k), scales and zero points (n, groups)."""
     k = codes.shape[1]
     if codes.dtype not in (np.int8, np.uint8):
@@ -145,7 +147,11 @@ def _weight(codes: Array, scale: Array, zero: Array | None, bits: int, group: in
     signed = codes.dtype == np.int8
     points = np.zeros(scale.shape, np.int16) if zero is None else zero.astype(np.int16)
     form = Form.of(k, bits, signed=signed, group=group, zero=points, scale=scale)
-    return make_weight(form, codes, scale, points), form
+
+    def made(in_rows: bool) -> Weight:
+        return make_weight(form.beside_rows(scale, points) if in_rows else form, codes, scale, points)
+
+    return made, form
 
 
 def _spread(values: Array | None, n: int) -> Array | None:
@@ -220,7 +226,7 @@ def _in_order(
     return layer if np.array_equal(order, np.arange(len(order))) else PermutedQuantLinear(layer, order)
 
 
-def _float_zero_points(codes: Array, scale: Array, zero: Array, bits: int, size: int) -> tuple[Weight, Form]:
+def _float_zero_points(codes: Array, scale: Array, zero: Array, bits: int, size: int) -> tuple[_Weight, Form]:
     """(c - z) s with z a float: whole numbers stay zero points, all others become minima -z s, rounded once."""
     if not np.isfinite(zero).all():
         raise ValueError("its zero points must be finite")
@@ -229,14 +235,14 @@ def _float_zero_points(codes: Array, scale: Array, zero: Array, bits: int, size:
         return _weight(codes, scale, whole, bits, size)
     single = scale.astype(np.float32)
     plain = Form.of(codes.shape[1], bits, signed=False, group=size, zero=None, scale=single)
-    if plain.kind == "short":
+    if plain.kind == "int4":
         raise ValueError(f"float zero points need blocks that divide the inputs, got {size} and {codes.shape[1]}")
     minimum = (-(zero.astype(np.float64) * single)).astype(np.float32)
     if plain.repeat > 1 and plain.group_size is not None:
         count = codes.shape[1] // plain.group_size
         single, minimum = (np.repeat(a, plain.repeat, axis=1)[:, :count] for a in (single, minimum))
     made = GroupedCodes(codes, np.ascontiguousarray(single), plain.bits, plain.group_size, minimum=minimum)
-    return made, plain
+    return lambda in_rows: made, plain
 
 
 def _multiplied(
@@ -348,12 +354,13 @@ def _qlinear(graph: _Graph, node: Any, activation: ActivationScheme | None, grou
     made, form = _weight(codes, spread, _spread(zero, n), 8, k)
     if activation is not None:
         return _layer(made, form, None, activation, group, None)
-    if not isinstance(made, tuple):
+    weight = made(True)
+    if not isinstance(weight, tuple):
         raise ValueError(
             'its matrix has zero points other than the middle, which no static layer has; pass activation="asymmetric" '
             "to have x quantized as it is read"
         )
-    return StaticQuantLinear(*made, input=_qparams(x_scale, x_zero), output=_qparams(y_scale, y_zero), name=node.name)
+    return StaticQuantLinear(*weight, input=_qparams(x_scale, x_zero), output=_qparams(y_scale, y_zero), name=node.name)
 
 
 def _qparams(scale: Array, zero: Array) -> QParams:

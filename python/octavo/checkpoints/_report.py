@@ -10,7 +10,7 @@ from octavo._files.layouts import count
 from octavo._util.tables import table
 from octavo.checkpoints import _onnx
 from octavo.checkpoints._config import is_quantized
-from octavo.checkpoints._load import activations, opened
+from octavo.checkpoints._load import open_layer, opened
 
 __all__ = ["is_quantized", "report"]
 
@@ -28,8 +28,7 @@ def report(path: str | os.PathLike[str]) -> str:
         rows = []
         for found in source.layers.values():
             try:
-                contents = found.open()
-                how = activations(found, contents.form, None, "auto")
+                contents, how = open_layer(found, None, "auto")
                 layer = found.layer(
                     contents, contents.blank(found.shape[1]), None, activation=how.activation,
                     activation_group=how.group, static=how.static,
