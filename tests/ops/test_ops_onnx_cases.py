@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import warnings
 from typing import Any
@@ -46,24 +47,22 @@ MUST_RUN = {
 }
 
 
-def collect() -> dict[str, Any]:
-    """Each case by name: an onnx TestCase whose model is the single node."""
+@functools.cache
+def cases() -> dict[str, Any]:
+    """Each case by name: an onnx TestCase whose model is the single node. Slow: onnx makes those of all operators."""
     from onnx.backend.test.case import node as node_cases
 
-    for module in OPERATORS.values():
-        importlib.import_module(f"onnx.backend.test.case.node.{module}")
-    cases = {}
-    for op in OPERATORS:
-        for case in node_cases.collect_testcases(op):
-            nodes = case.model.graph.node
-            if len(nodes) == 1 and nodes[0].op_type == op:
-                cases[case.name] = case
-    return cases
-
-
-with np.errstate(all="ignore"), warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # onnx's own cases use what newer NumPy deprecates
-    CASES = collect()
+    found = {}
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # onnx's own cases use what newer NumPy deprecates
+        for module in OPERATORS.values():
+            importlib.import_module(f"onnx.backend.test.case.node.{module}")
+        for op in OPERATORS:
+            for case in node_cases.collect_testcases(op):
+                nodes = case.model.graph.node
+                if len(nodes) == 1 and nodes[0].op_type == op:
+                    found[case.name] = case
+    return found
 
 
 def type_names(case: Any) -> set[str]:
@@ -100,18 +99,15 @@ def run(case: Any, inputs: list[np.ndarray]) -> list[np.ndarray]:
     return [oc.ops.qlinear_matmul(*inputs)]
 
 
-@pytest.mark.parametrize("name", sorted(CASES))
-def test_case(name: str) -> None:
-    case = CASES[name]
-    foreign = sorted(t for t in type_names(case) if t.startswith(OUT_OF_SCOPE))
-    if foreign:
-        pytest.skip(f"{name}: {', '.join(foreign)} is outside octavo.ops")
-    for inputs, outputs in case.data_sets:
-        for actual, expected in zip(run(case, [as_array(x) for x in inputs]), map(plain, outputs), strict=True):
-            assert actual.dtype == expected.dtype
-            np.testing.assert_array_equal(actual, expected)
-
-
-def test_cases_include_the_ones_that_must_run() -> None:
-    runnable = {n for n, case in CASES.items() if not any(t.startswith(OUT_OF_SCOPE) for t in type_names(case))}
-    assert runnable >= MUST_RUN
+@pytest.mark.slow
+def test_cases_of_the_onnx_package() -> None:
+    ran = set()
+    for name, case in cases().items():
+        if any(t.startswith(OUT_OF_SCOPE) for t in type_names(case)):
+            continue
+        for inputs, outputs in case.data_sets:
+            for actual, expected in zip(run(case, [as_array(x) for x in inputs]), map(plain, outputs), strict=True):
+                assert actual.dtype == expected.dtype, name
+                np.testing.assert_array_equal(actual, expected, err_msg=name)
+        ran.add(name)
+    assert ran >= MUST_RUN
