@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import doctest
+import functools
 import importlib
 import subprocess
 import sys
@@ -66,6 +67,7 @@ def room(module: str) -> str:
     return module.partition(".")[0]
 
 
+@functools.cache
 def imports(module: str) -> set[str]:
     """Modules of octavo that a module imports, at the top or inside functions, by their names within the package."""
     found: set[str] = set()
@@ -92,15 +94,13 @@ def test_every_module_is_in_a_room() -> None:
     assert {room(module) for module in MODULES} - ROOT == {name for rooms in ROOMS for name in rooms} - {"_core"}
 
 
-@pytest.mark.parametrize("module", [m for m in MODULES if m not in ROOT])
-def test_module_imports_from_rooms_below_alone(module: str) -> None:
-    assert {room(name) for name in imports(module)} <= below(room(module))
+def test_modules_import_from_rooms_below_alone() -> None:
+    upward = {m: {name for name in imports(m) if room(name) not in below(room(m))} for m in MODULES.keys() - ROOT}
+    assert {m: names for m, names in upward.items() if names} == {}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("module", [m for m in MODULES if m not in ROOT])
-def test_module_imports_the_compiled_core_only_where_listed(module: str) -> None:
-    assert "_core" not in imports(module) or module in MAY_IMPORT_CORE
+def test_modules_import_the_compiled_core_only_where_listed() -> None:
+    assert {m for m in MODULES.keys() - ROOT if "_core" in imports(m)} <= MAY_IMPORT_CORE
 
 
 def test_modules_import_no_cycle() -> None:

@@ -179,6 +179,7 @@ def held(value: Any) -> list[tuple[str, int]]:
     return [(path, found) for path, found in identity_of(value) if "tracer" not in path]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", INPUTS)
 def test_wrong_input_says_what_came_and_what_to_do(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -48,6 +48,7 @@ def controlled(**options: Any) -> tuple[Any, oc.AccuracyReport]:
     return model, reports[0]
 
 
+@pytest.mark.slow
 def test_sensitivity_is_the_loss_of_each_layer_alone() -> None:
     found = oc.sensitivity(MODEL, HELD_OUT, candidates=["int8", "int4", FINE], **OPTIONS)
     assert list(found.as_dict()) == ["layers.0", "layers.2", "layers.4", "layers.6"]
@@ -113,6 +114,7 @@ def test_the_budget_is_met_by_the_model_returned() -> None:
     assert type(MODEL.layers[0]) is LINEAR
 
 
+@pytest.mark.slow
 def test_a_larger_budget_never_costs_more_bytes() -> None:
     sizes = [controlled(max_drop=drop, candidates=["int8", "int4", FINE])[1].chosen.nbytes for drop in (0.003, 0.03, 1)]
     assert sizes == sorted(sizes, reverse=True)
@@ -285,6 +287,7 @@ def test_the_pareto_curve_holds_what_nothing_beats() -> None:
         assert e in curve or any(other.cost <= e.cost and other.drop <= e.drop for other in curve)
 
 
+@pytest.mark.slow
 def test_plots_draw(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     controlled(max_drop=0.02)[1].plot(tmp_path / "trade-off.png")

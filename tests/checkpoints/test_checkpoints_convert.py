@@ -25,6 +25,7 @@ from reference import assert_same_bits
 F = np.float32
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("group", ["auto", None])
 def test_convert_writes_what_load_gives(tmp_path: Path, form: str, group: Any, monkeypatch: pytest.MonkeyPatch) -> None:

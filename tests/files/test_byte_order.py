@@ -41,6 +41,7 @@ class FromTheOtherMachine(pickle._Pickler):
         return super().save(swapped(obj) if type(obj) is np.ndarray else obj, save_persistent_id)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_pickle_of_the_other_byte_order_loads_to_an_equal_object(kind: str, tmp_path: Path) -> None:
     made = KINDS[kind]()

@@ -134,6 +134,7 @@ def test_layer_takes_the_place_of_its_own_kind(case: str, tmp_path: Path) -> Non
     assert {name: id(held) for name, held in attributes(old).items()} == {n: id(v) for n, v in before.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [case for case, (_, _, text) in CASES.items() if text])
 def test_layer_of_another_kind_is_refused(case: str, tmp_path: Path) -> None:
     stored, old, text = CASES[case]
@@ -187,6 +188,7 @@ SETTINGS: dict[str, tuple[Callable[[bool], Any], Callable[[Any], Any]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inner", SETTINGS)
 @pytest.mark.parametrize("order", [(True, False), (False, True)], ids=["relu first", "relu last"])
 def test_each_layer_is_held_to_what_it_computes_itself(order: tuple[bool, ...], inner: str, tmp_path: Path) -> None:

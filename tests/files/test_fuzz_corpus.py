@@ -17,6 +17,7 @@ def test_corpus_is_there_and_small() -> None:
     assert sum(path.stat().st_size for path in CORPUS) < 200_000
 
 
+@pytest.mark.slow
 def test_corpus_gives_models_or_value_errors(tmp_path: Path) -> None:
     accepted = 0
     for path in CORPUS:

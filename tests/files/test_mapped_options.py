@@ -44,6 +44,7 @@ def assert_same(found: dict[str, Any]) -> None:
         assert repr(found[name]) == repr(layers()[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["canonical", "packed", "x86", "arm"])
 def test_files_in_every_layout_give_the_same_layers(tmp_path: Path, layout: Any) -> None:
     path = tmp_path / "model.safetensors"
@@ -51,6 +52,7 @@ def test_files_in_every_layout_give_the_same_layers(tmp_path: Path, layout: Any)
     assert_same(oc.load(path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
 def test_pickles_of_mapped_layers_and_of_copies_in_memory(tmp_path: Path, protocol: int) -> None:
     path = tmp_path / "model.safetensors"

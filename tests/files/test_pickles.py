@@ -19,6 +19,7 @@ def test_pickle_of_0_1_0_loads_to_an_equal_object(kind: str) -> None:
         np.testing.assert_array_equal(before, now)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_new_pickle_loads_to_an_equal_object(kind: str) -> None:
     made = KINDS[kind]()

@@ -183,6 +183,7 @@ def filled(
     return cache, results
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dim", [8, 20])
 def test_prompt_at_once_token_by_token_and_in_a_batch_give_the_same_bits(kernel: str, threads: int, dim: int) -> None:
     lengths = [19, 1, 34]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 import fuzz_gguf
 
 CORPUS = sorted((Path(__file__).parents[1] / "data/fuzz_gguf").iterdir())
@@ -14,6 +16,7 @@ def test_corpus_is_there_and_small() -> None:
     assert sum(path.stat().st_size for path in CORPUS) < 200_000
 
 
+@pytest.mark.slow
 def test_corpus_gives_tensors_or_value_errors(tmp_path: Path) -> None:
     accepted = 0
     for path in CORPUS:

@@ -114,6 +114,7 @@ def test_packed_integer_is_shared_by_threads() -> None:
         np.testing.assert_array_equal(y, a @ b)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_packed_integer_works_in_a_child_forked_while_another_thread_packs() -> None:
     code = """

@@ -36,6 +36,7 @@ def layer_of(kind: str, epilogue: Epilogue | None, k: int = 64, n: int = 37) -> 
     return oc.QuantLinear(w, b, dtype=kind, epilogue=epilogue, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["int8", "int4", "grouped"])
 @pytest.mark.parametrize("kernel", [kernel.name for kernel in oc.kernels() if kernel.supported])
 def test_epilogue_gives_the_bits_of_the_function(kind: str, kernel: str) -> None:

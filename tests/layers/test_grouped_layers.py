@@ -214,6 +214,7 @@ def test_recurrent_layers_take_plain_activations_alone() -> None:
         oc.QuantLSTM.from_float(oc.nn.LSTM.init(3, 5), activation="int16")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["plain", "minimum"])
 @pytest.mark.parametrize("bits", [4, 8])
 def test_tiles_of_every_height_give_the_bits_of_the_definition(kernel: str, form: str, bits: int) -> None:

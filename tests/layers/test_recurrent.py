@@ -232,6 +232,7 @@ def test_long_sequences_are_run_in_pieces_to_the_same_bits(kind: str, monkeypatc
             np.testing.assert_array_equal(got, want)
 
 
+@pytest.mark.slow
 @KIND
 def test_bits_do_not_depend_on_kernel_or_threads(kind: str, kernel: str, threads: int) -> None:
     layer = QUANT[kind].from_float(init(kind, 64, 96))

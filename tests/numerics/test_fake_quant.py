@@ -70,6 +70,7 @@ def test_forward_has_the_bits_of_the_definition(grain: str, kind: str) -> None:
         assert y.tobytes() == oc.dequantize(oc.quantize(x, params), params).tobytes()
 
 
+@pytest.mark.slow
 @every_range
 @every_grain
 def test_backward_has_the_bits_of_the_definition(grain: str, kind: str) -> None:
@@ -80,6 +81,7 @@ def test_backward_has_the_bits_of_the_definition(grain: str, kind: str) -> None:
     assert dx.dtype == F
 
 
+@pytest.mark.slow
 @every_range
 @every_grain
 def test_learnable_backward_is_the_definition(grain: str, kind: str) -> None:

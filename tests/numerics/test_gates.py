@@ -121,6 +121,7 @@ def fnv(values: np.ndarray) -> int:
     return h
 
 
+@pytest.mark.slow
 def test_native_test_has_the_hashes_of_the_definition() -> None:
     source = Path(__file__).parents[1] / "native" / "test_recurrent.cpp"
     if not source.exists():

@@ -110,6 +110,7 @@ def literal_refinement(w: np.ndarray, x: np.ndarray, start: oc.GroupedWeight) ->
     return q, scale
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [32, 64, None])
 @pytest.mark.parametrize("symmetric", [True, False], ids=["symmetric", "affine"])
 def test_a_refinement_is_the_literal_one(size: int | None, symmetric: bool) -> None:
@@ -122,6 +123,7 @@ def test_a_refinement_is_the_literal_one(size: int | None, symmetric: bool) -> N
     np.testing.assert_allclose(refined.scale[same], scale[same], rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [32, None])
 @pytest.mark.parametrize("options", [{}, {"symmetric": False}, {"scale_dtype": "float16"}, {"activation_order": False}])
 def test_each_refinement_lowers_the_error(size: int | None, options: dict[str, Any]) -> None:
@@ -143,6 +145,7 @@ def test_each_refinement_lowers_the_error(size: int | None, options: dict[str, A
     assert found[3][3] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block_size", [1, 7, 1000])
 @pytest.mark.parametrize("activation_order", [False, True])
 def test_block_size_changes_nothing_but_float32_rounding(block_size: int, activation_order: bool) -> None:
@@ -215,6 +218,7 @@ def test_statistics_read_in_between_go_on_from_there() -> None:
     np.testing.assert_allclose(statistics.hessian, x.astype(np.float64).T @ x, rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [70, 1000, 100_000])
 def test_statistics_of_many_rows_take_bounded_memory(rows: int) -> None:
     statistics, x = InputStatistics(16), np.ones((rows, 16), F)
@@ -242,6 +246,7 @@ def test_magnitude_of_inputs_does_not_matter(magnitude: float) -> None:
     np.testing.assert_array_equal(round_gptq(w, x * power, group_size=32).q, round_gptq(w, x, group_size=32).q)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("magnitude", [1e-25, 1e25, 1e37])
 @pytest.mark.parametrize("activation_order", [False, True])
 def test_magnitude_of_weights_moves_to_the_scales(magnitude: float, activation_order: bool) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 import octavo as oc
 
 
+@pytest.mark.slow
 @given(st.integers(0, 9), st.integers(0, 40), st.booleans(), st.integers(0, 2**32 - 1))
 def test_unpack_gives_back_what_was_packed(rows: int, n: int, signed: bool, seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -87,6 +87,7 @@ def test_search_comes_near_the_best_scale_there_is(
     assert found.sum() <= 1.03 * sum(best)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("scale_dtype", ["float32", "float16"])
 @pytest.mark.parametrize("size", SIZES)
@@ -207,6 +208,7 @@ def test_importance_moves_the_error_to_where_it_does_not_count() -> None:
     np.testing.assert_array_equal(round_search(w, importance=np.zeros(64)).q, plain.q)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     st.integers(0, 4),

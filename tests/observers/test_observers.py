@@ -72,6 +72,7 @@ def test_defaults_are_those_of_torch(cls):
     assert (observer.quant_min, observer.quant_max, observer.eps) == (0, 255, 2.0**-23)
 
 
+@pytest.mark.slow
 @every(EVERY)
 @pytest.mark.parametrize("dtype", ["int8", "qint8", oc.qint8, np.int8, np.dtype(np.int8)], ids=str)
 def test_dtype_takes_every_spelling(cls, dtype):
@@ -161,6 +162,7 @@ def test_scales_are_raised_to_eps(cls):
     assert (fed(cls(eps=0.0), data).calculate_qparams().scale < 2e-8).all()
 
 
+@pytest.mark.slow
 @every(EVERY)
 def test_memory_is_constant(cls):
     observer = fed(cls(), batches(1))
@@ -171,6 +173,7 @@ def test_memory_is_constant(cls):
     assert len(state(observer)) <= pickled + 16
 
 
+@pytest.mark.slow
 @every(EVERY)
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda o: pickle.loads(pickle.dumps(o))], ids=["copy", "pickle"])
 def test_copies_are_equal_and_independent(cls, copied):

@@ -180,6 +180,7 @@ def test_matmul_integer_refuses_what_does_not_fit(arguments, error, words: str) 
 # the other operators, against onnx.reference
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("x_type", [np.float32, np.float16, np.int32])
 @pytest.mark.parametrize("z_type", [np.int8, np.uint8, np.int16, np.uint16])
 def test_quantize_linear_equals_the_reference(x_type, z_type) -> None:

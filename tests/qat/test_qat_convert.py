@@ -30,6 +30,7 @@ def integers(layer: Any) -> tuple[Any, ...]:
 IN_PLACE = ("residual-in-place", "relu-in-place", "masked-in-place", "copied-into", "view-in-place")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", INTEGERS | FOLDED)
 def test_convert_gives_the_model_of_static_quantization(name: str) -> None:
     net = Net((INTEGERS | FOLDED)[name])
@@ -122,6 +123,7 @@ def test_quant_stub_used_as_float_too() -> None:
     np.testing.assert_allclose(converted(data()), model(data()), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("learnable", [False, True], ids=["observed", "learned"])
 @pytest.mark.parametrize("bits", [8, 4, 2])
 def test_trained_model_converts_to_its_integers(bits: int, learnable: bool) -> None:

@@ -97,6 +97,7 @@ def test_pairs_point_to_forward(taker: str, batch: Any) -> None:
         TAKERS[taker][1]([batch])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("taker", TAKERS)
 @pytest.mark.parametrize(
     "make", [list, tuple, iter, lambda b: (x for x in b)], ids=["list", "tuple", "iter", "generator"]

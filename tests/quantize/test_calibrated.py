@@ -28,6 +28,7 @@ def two_layers() -> oc.nn.Sequential:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rounding", ["gptq", "search", None])
 def test_quantize_dynamic_rounds_by_what_layers_are_given(rounding: Any) -> None:
     model, batches = two_layers(), [correlated(200, 64, seed) for seed in range(3)]
@@ -279,6 +280,7 @@ def run_arrays(params: dict[str, Any], x: np.ndarray) -> np.ndarray:
     return np.einsum("bi,oi->bo", hidden, params["down"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rounding", ["gptq", "search"])
 def test_arrays_are_rounded_by_what_they_multiply(rounding: Any) -> None:
     rng = np.random.default_rng(7)

@@ -198,6 +198,7 @@ def test_quantize_dynamic_finds_leaky_relu(slope: float) -> None:
             quantize_dynamic(layer, {type(layer): spec})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fan_in", [1, 10, 1000, 100_000])
 def test_quantize_dynamic_accepts_float32_rounding_in_any_order(fan_in: int) -> None:
     def one_by_one(self: Any, x: np.ndarray) -> np.ndarray:

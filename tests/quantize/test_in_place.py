@@ -79,6 +79,7 @@ def test_what_is_not_quantized_yet_stays_in_float(
         np.testing.assert_array_equal(new(X), oc.QuantLinear(layer.weight)(X))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [1, 3])
 def test_estimators_that_stay_in_float_may_be_trained(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
     neural = pytest.importorskip("sklearn.neural_network", reason="scikit-learn is not installed")

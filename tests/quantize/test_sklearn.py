@@ -59,6 +59,7 @@ def test_digits_mlp_keeps_its_accuracy_through_joblib(mlp: MLPClassifier, tmp_pa
     assert len(pickle.dumps(q.coefs_)) < 0.15 * len(pickle.dumps(mlp.coefs_))  # from float64
 
 
+@pytest.mark.slow
 def test_patterns_name_the_same_matrices(mlp: MLPClassifier) -> None:
     q = oc.quantize_dynamic(mlp, arrays=["coefs_.*"])
     np.testing.assert_array_equal(q.predict_proba(X), oc.quantize_dynamic(mlp).predict_proba(X))
@@ -87,6 +88,7 @@ def test_linear_classifiers(estimator: Any) -> None:
     assert np.quantile(np.abs(q.decision_function(X) - scores).max(axis=1), 0.95) < 0.02 * np.abs(scores).max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "estimator",
     [
@@ -114,6 +116,7 @@ def quantized_paths(model: Any) -> dict[str, int]:
     return {path: value.axis for path, value in found.items()}
 
 
+@pytest.mark.slow
 def test_estimators_are_known_wherever_they_are(mlp: MLPClassifier) -> None:
     class Mine(MLPClassifier):
         pass
@@ -129,6 +132,7 @@ def test_estimators_are_known_wherever_they_are(mlp: MLPClassifier) -> None:
     assert quantized_paths(mine) == {"coefs_.0": 1, "coefs_.1": 1, "coefs_.2": 1}
 
 
+@pytest.mark.slow
 def test_estimator_named_as_a_layer_is_told_the_other_way() -> None:
     estimator = LogisticRegression().fit(*load_digits(return_X_y=True))
     with pytest.raises(ValueError, match=r"estimator are found without layers: omit them, quantize_dynamic\(model\)"):
@@ -152,6 +156,7 @@ def test_coefficients_of_compiled_code_stay() -> None:
     assert (quantized.predict(X) == both.predict(X)).mean() > 0.99
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "estimator", [RandomForestClassifier(3), DecisionTreeClassifier(), HistGradientBoostingClassifier(max_iter=2)]
 )
@@ -169,6 +174,7 @@ def test_trees_are_said_not_to_be_quantized(estimator: Any) -> None:
             oc.quantize_dynamic(model, {type(estimator)})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["csr_matrix", "csr_array"])
 def test_sparse_inputs(mlp: MLPClassifier, kind: str) -> None:
     s = getattr(sparse, kind)(X[1200:])
@@ -202,6 +208,7 @@ def test_quantized_in_place_is_the_same_estimator(mlp: MLPClassifier) -> None:
         q.fit(X, Y)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["fit", "partial_fit"])
 @pytest.mark.parametrize("copied", [False, True])
 def test_training_a_quantized_network_is_refused(mlp: MLPClassifier, method: str, copied: bool) -> None:
@@ -215,6 +222,7 @@ def test_training_a_quantized_network_is_refused(mlp: MLPClassifier, method: str
     assert isinstance(again.coefs_[0], np.ndarray)
 
 
+@pytest.mark.slow
 def test_training_a_pipeline_around_a_quantized_estimator_is_refused() -> None:
     scaler = StandardScaler()
     pipeline = make_pipeline(scaler, LogisticRegression(max_iter=100)).fit(X[:1200], Y[:1200])

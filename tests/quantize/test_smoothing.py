@@ -53,6 +53,7 @@ def decibels(w: np.ndarray, x: np.ndarray, layer: Any) -> float:
     return float(10 * np.log10(np.square(exact).sum() / np.square(layer(x) - exact).sum()))
 
 
+@pytest.mark.slow
 def test_planted_outliers_cost_ten_decibels_less_with_a_scale() -> None:
     """1 % of the inputs of a layer 1024 -> 256 are 50 times as large; the scale is found on other rows."""
     rng = np.random.default_rng(2026)
@@ -66,6 +67,7 @@ def test_planted_outliers_cost_ten_decibels_less_with_a_scale() -> None:
     assert smooth >= plain + 10
 
 
+@pytest.mark.slow
 def test_scales_act_in_dynamic_static_and_int4() -> None:
     model = Block()
     found = oc.find_smoothing(model, [X], layers=LINEAR)
@@ -89,6 +91,7 @@ def test_scales_act_in_dynamic_static_and_int4() -> None:
         assert error(pair[1], model) < error(pair[0], model)
 
 
+@pytest.mark.slow
 def test_a_folded_scale_costs_nothing_and_reaches_training() -> None:
     model = Block()
     found = oc.find_smoothing(model, [X], layers=LINEAR, fold=FOLD)
@@ -125,6 +128,7 @@ def test_scales_fold_into_arrays_and_linear_layers() -> None:
     np.testing.assert_allclose(folded.model(x), pair(x), rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "fold", "message"),
     [

@@ -32,6 +32,7 @@ def calibrated(body: Callable[[Net, Any], Any], **options: Any) -> tuple[Net, Ne
     return net, prepared, convert(prepared)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [F, np.float64], ids=["float32", "float64"])
 @pytest.mark.parametrize("name", INTEGERS | FOLDED)
 def test_integer_uses_get_integers(name: str, dtype: type) -> None:
@@ -45,6 +46,7 @@ def test_integer_uses_get_integers(name: str, dtype: type) -> None:
         np.testing.assert_array_equal(a, e)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FLOATS)
 def test_any_other_use_gets_float32(name: str) -> None:
     net, prepared, converted = calibrated(FLOATS[name])
@@ -146,6 +148,7 @@ def test_activation_types(dtype: str, qscheme: str) -> None:
 # stubs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by_hand", [False, True], ids=["calibrate", "by-hand"])
 @pytest.mark.parametrize("seed", range(8))
 def test_reference_model_agrees_with_float(seed: int, by_hand: bool) -> None:

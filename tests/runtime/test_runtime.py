@@ -140,6 +140,7 @@ def test_cpu_info_shows_itself_as_a_table() -> None:
     assert "<td" in info._repr_html_()
 
 
+@pytest.mark.slow
 def test_set_num_threads_outranks_a_wrong_environment_and_gives_it_back() -> None:
     code = """
 import octavo as oc
@@ -198,6 +199,7 @@ def test_octavo_min_rows_is_read() -> None:
     assert 'OCTAVO_MIN_ROWS: expected NAME=ROWS,... such as amxint8=8, got "scalar:9"' in wrong.stderr
 
 
+@pytest.mark.slow
 def test_octavo_min_rows_is_read_where_a_kernel_is_forced_first() -> None:
     code = "from octavo import _core; _core.force_kernel('scalar'); print(_core.min_rows('scalar'))"
     assert python(code, OCTAVO_MIN_ROWS="scalar=9").stdout.strip() == "9"

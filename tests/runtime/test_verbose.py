@@ -146,6 +146,7 @@ with oc.set_verbose():
 """
 
 
+@pytest.mark.slow
 def test_verbose_reports_each_product_of_integers_once() -> None:
     result = python(INTEGERS)
     assert result.stderr == ""

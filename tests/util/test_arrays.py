@@ -27,6 +27,7 @@ def test_as_real_array_refuses_other_kinds(x) -> None:
         as_real_array(x, "given")
 
 
+@pytest.mark.slow
 def test_masked_arrays_are_refused_though_nothing_imports_numpy_ma() -> None:
     with pytest.raises(TypeError, match=r"x must not be a masked array.*pass x\.filled\(value\)"):
         as_real_array(np.ma.array([1.0, 2.0], mask=[0, 1]), "x")

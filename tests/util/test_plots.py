@@ -82,6 +82,7 @@ def test_bar_panels_of_zeros_have_an_axis_that_begins_at_zero(tmp_path: Path) ->
     assert axis.get_xticks().tolist() == [0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("values", [[math.inf, 1.0], [math.nan, 2.0], [-math.inf, -3.0], [math.inf, math.inf]])
 def test_bar_panels_write_what_is_not_finite(values: list[float], tmp_path: Path) -> None:
     (axis,) = bar_panels(["a", "b"], [Panel("SQNR, dB", values, limit=20.0)], path=tmp_path / "a.png", axes=None)
