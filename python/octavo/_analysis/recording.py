@@ -12,10 +12,43 @@ from octavo._layers.arrays.products import MatrixStandIn
 from octavo._layers.matrix import QuantMatrix
 from octavo._util.arrays import read_only
 
-__all__ = ["RecordedMatrix"]
+__all__ = ["HeldMatrix", "RecordedMatrix"]
 
 
-class RecordedMatrix(MatrixStandIn):
+class HeldMatrix(MatrixStandIn):
+    """A stand-in that holds the matrix in whose place it is, and whose products are recorded.
+
+    Args:
+        matrix: the float array or the QuantMatrix.
+    """
+
+    __slots__ = ("_matrix",)
+
+    _remedy = "its products are recorded; compute a new array (w + 1, not w += 1)"
+
+    def __init__(self, matrix: NDArray[Any] | QuantMatrix) -> None:
+        self._matrix = matrix
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        rows, columns = self._matrix.shape
+        return rows, columns
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self._matrix.dtype
+
+    def _values(self, use: str) -> NDArray[Any]:
+        return read_only(np.array(self._matrix))
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._matrix[index]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._matrix!r})"
+
+
+class RecordedMatrix(HeldMatrix):
     """Stands where a matrix stood in a copy of its model; `after(x, y)` is called for each y = x @ matrix.
 
     Args:
@@ -30,24 +63,11 @@ class RecordedMatrix(MatrixStandIn):
         array([50.], dtype=float32)
     """
 
-    __slots__ = ("_after", "_matrix")
-
-    _remedy = "its products are recorded; compute a new array (w + 1, not w += 1)"
+    __slots__ = ("_after",)
 
     def __init__(self, matrix: NDArray[Any] | QuantMatrix, after: Callable[[Any, Any], None]) -> None:
-        self._matrix, self._after = matrix, after
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        rows, columns = self._matrix.shape
-        return rows, columns
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return self._matrix.dtype
-
-    def _values(self, use: str) -> NDArray[Any]:
-        return read_only(np.array(self._matrix))
+        super().__init__(matrix)
+        self._after = after
 
     def _transposed(self) -> RecordedMatrix:
         return RecordedMatrix(self._matrix.T, self._after)
@@ -56,9 +76,3 @@ class RecordedMatrix(MatrixStandIn):
         y: NDArray[Any] = np.matmul(a, self._matrix)
         self._after(a, y)
         return y
-
-    def __getitem__(self, index: Any) -> Any:
-        return self._matrix[index]
-
-    def __repr__(self) -> str:
-        return f"RecordedMatrix({self._matrix!r})"

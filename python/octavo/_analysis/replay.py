@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from octavo._layers.arrays.products import MatrixStandIn
+from octavo._analysis.recording import HeldMatrix
+from octavo._layers.matrix import QuantMatrix
 from octavo._models import walk as tree
 from octavo._quantize.batches import Forward
 from octavo._quantize.targets import Target
-from octavo._util.arrays import read_only
 
 __all__ = ["Replay"]
 
@@ -103,28 +103,18 @@ class _Layer:
         return self
 
 
-class _Matrix(MatrixStandIn):
+class _Matrix(HeldMatrix):
     """Stands in for a float matrix."""
 
-    __slots__ = ("_matrix", "_path", "_replay")
+    __slots__ = ("_path", "_replay")
 
-    _remedy = "its products are recorded; compute a new array (w + 1, not w += 1)"
-
-    def __init__(self, matrix: NDArray[Any], path: str, replay: Replay) -> None:
-        self._matrix, self._path, self._replay = matrix, path, replay
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        rows, columns = self._matrix.shape
-        return rows, columns
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return self._matrix.dtype
+    def __init__(self, matrix: NDArray[Any] | QuantMatrix, path: str, replay: Replay) -> None:
+        super().__init__(matrix)
+        self._path, self._replay = path, replay
 
     def _values(self, use: str) -> NDArray[Any]:
         self._replay.use(self._path)
-        return read_only(np.array(self._matrix))
+        return super()._values(use)
 
     def _transposed(self) -> _Matrix:
         return _Matrix(self._matrix.T, self._path, self._replay)
@@ -135,10 +125,7 @@ class _Matrix(MatrixStandIn):
 
     def __getitem__(self, index: Any) -> Any:
         self._replay.use(self._path)
-        return self._matrix[index]
-
-    def __repr__(self) -> str:
-        return f"_Matrix({self._matrix!r})"
+        return super().__getitem__(index)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Matrix:
         return self

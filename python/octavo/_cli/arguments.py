@@ -6,7 +6,7 @@ import argparse
 import re
 from pathlib import Path
 
-__all__ = ["add_layout", "group_size", "in_options", "positive", "require_folder_of"]
+__all__ = ["add_layout", "add_source", "group_size", "in_options", "positive", "require_folder_of"]
 
 _PYTHON = re.compile(r'\b(dtype|group_size|scale_dtype|rounding|layout)=[\'"]?([\w.]+)[\'"]?')
 
@@ -29,6 +29,15 @@ def group_size(text: str) -> int | None:
     if not text.isdecimal() or not int(text) or int(text) % 32:
         raise argparse.ArgumentTypeError(f"must be a multiple of 32, or 'row' for one scale a row, got {text!r}")
     return int(text)
+
+
+def add_source(parser: argparse.ArgumentParser, name: str, metavar: str) -> None:
+    parser.add_argument(
+        name,
+        type=Path,
+        metavar=metavar,
+        help="a .safetensors file, an index of several, their folder, a .npz file, a GGUF file, or an ONNX model",
+    )
 
 
 def add_layout(parser: argparse.ArgumentParser) -> None:

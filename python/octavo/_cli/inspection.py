@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from octavo._cli.arguments import add_layout, require_folder_of
+from octavo._cli.arguments import add_layout, add_source, require_folder_of
 from octavo._files.inspection import inspect_file
 from octavo.checkpoints import _report as checkpoint_report
 from octavo.gguf import _report as gguf_report
@@ -16,12 +16,7 @@ __all__ = ["add_arguments", "command"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "file",
-        type=Path,
-        metavar="FILE",
-        help="a .safetensors file, an index of several, their folder, a .npz file, a GGUF file, or an ONNX model",
-    )
+    add_source(parser, "file", "FILE")
     parser.add_argument("--against", type=Path, metavar="ORIGINAL", help="the float checkpoint, to measure errors")
     add_layout(parser)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures instead; - for stdout")

@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from octavo._cli.arguments import add_layout, group_size, in_options
+from octavo._cli.arguments import add_layout, add_source, group_size, in_options
 from octavo._files.choice import Choice
 from octavo._files.conversion import quantize_checkpoint, summary
 from octavo._files.rows import GROUP_SIZE
@@ -32,12 +32,7 @@ _PATTERNS = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "source",
-        type=Path,
-        metavar="IN",
-        help="a .safetensors file, an index of several, their folder, a .npz file, a GGUF file, or an ONNX model",
-    )
+    add_source(parser, "source", "IN")
     parser.add_argument("destination", type=Path, metavar="OUT", help="another .safetensors file, or a folder")
     parser.add_argument("--dtype", choices=["int8", "int4"], default="int8", help="of the weights (default: int8)")
     parser.add_argument(

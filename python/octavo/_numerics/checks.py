@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from octavo._numerics.params import QTypeLike, as_qtype, qint4, qint8
-from octavo._util.arrays import contiguous, require_finite
+from octavo._util.arrays import as_real_array, contiguous, require_finite
 from octavo._util.foreign import as_array, as_real, is_real, not_real
 
-__all__ = ["as_activations", "as_bias", "check_group_size", "is_int4"]
+__all__ = ["as_activations", "as_bias", "as_input_rows", "check_group_size", "is_int4"]
 
 _ROUNDINGS = ("nearest", "search")
 _GROUP_STEP = 32  # the kernels take a group in steps of so many k
@@ -46,6 +46,19 @@ def as_activations(x: ArrayLike, in_features: int) -> NDArray[Any]:
     if a.ndim == 0 or a.shape[-1] != in_features:
         raise ValueError(f"x must have shape (..., {in_features}) to fit the layer's inputs, got {a.shape}")
     return a
+
+
+def as_input_rows(x: ArrayLike, in_features: int) -> NDArray[Any]:
+    """x (..., in_features) as rows, in its own dtype, for what collects statistics of a layer's inputs.
+
+    Raises:
+        TypeError: x is not real.
+        ValueError: its last axis is not in_features.
+    """
+    values = as_real_array(x, "inputs")
+    if values.ndim == 0 or values.shape[-1] != in_features:
+        raise ValueError(f"inputs must have shape (..., {in_features}), got {values.shape}")
+    return values.reshape(int(np.prod(values.shape[:-1])), in_features)
 
 
 def is_int4(

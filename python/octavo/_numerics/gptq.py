@@ -20,11 +20,11 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
+from octavo._numerics.checks import as_input_rows
 from octavo._numerics.input_scale import input_factors
 from octavo._numerics.int4 import GroupedWeight, ScaleDtype
 from octavo._numerics.refinement import refine_groups
 from octavo._numerics.rounding import as_weight, power_of_two, round_groups, round_search, zero_weight
-from octavo._util.arrays import as_real_array
 from octavo._util.floating import quiet
 
 __all__ = ["InputStatistics", "round_gptq"]
@@ -78,10 +78,7 @@ class InputStatistics:
             TypeError: x is not real.
             ValueError: its last axis is not K, or it holds NaN or infinity in float32; nothing was added then.
         """
-        values, k = as_real_array(x, "inputs"), self.in_features
-        if values.ndim == 0 or values.shape[-1] != k:
-            raise ValueError(f"inputs must have shape (..., {k}), got {values.shape}")
-        rows = values.reshape(int(np.prod(values.shape[:-1])), k)
+        rows = as_input_rows(x, self.in_features)
         parts = [rows[first : first + _ROWS] for first in range(0, len(rows), _ROWS)]
         with np.errstate(all="ignore"):
             if not all(np.isfinite(part.astype(np.float32, copy=False)).all() for part in parts):

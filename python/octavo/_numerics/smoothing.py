@@ -21,6 +21,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from octavo._numerics.checks import as_input_rows
 from octavo._util.arrays import as_real_array
 from octavo._util.floating import quiet
 
@@ -66,11 +67,8 @@ class InputSample:
             TypeError: x is not real.
             ValueError: its last axis is not K, or it holds NaN or infinity in float32; nothing was added then.
         """
-        values, k = as_real_array(x, "inputs"), self.in_features
-        if values.ndim == 0 or values.shape[-1] != k:
-            raise ValueError(f"inputs must have shape (..., {k}), got {values.shape}")
         with np.errstate(all="ignore"):
-            rows = values.reshape(int(np.prod(values.shape[:-1])), k).astype(np.float32, copy=False)
+            rows = as_input_rows(x, self.in_features).astype(np.float32, copy=False)
         if not np.isfinite(rows).all():
             raise ValueError("inputs must be finite in float32, got NaN or infinity")
         for first in range(0, len(rows), _ROWS):
