@@ -11,17 +11,9 @@ namespace {
 
 bool has_grouped(const Kernel& kernel) { return kernel.grouped != nullptr; }
 
-// One call: floats in, floats out.
-struct Call {
-  const float* x;
-  std::int64_t m, x_stride;
-  float* y;
-  std::int64_t y_stride;
-};
-
 class GroupedProduct final : public Product {
  public:
-  GroupedProduct(const GroupedKernel& kernel, const PackedLinearGrouped& layer, const Call& call)
+  GroupedProduct(const GroupedKernel& kernel, const PackedLinearGrouped& layer, const FloatCall& call)
       : kernel_(kernel), layer_(layer), call_(call) {}
 
   Size size() const override {
@@ -65,7 +57,7 @@ class GroupedProduct final : public Product {
 
   const GroupedKernel& kernel_;
   const PackedLinearGrouped& layer_;
-  Call call_;
+  FloatCall call_;
 };
 
 }  // namespace
@@ -79,19 +71,16 @@ std::int64_t max_exact_grouped_k(std::int32_t bits, bool is_signed, bool has_zer
 
 PackedLinearGrouped::PackedLinearGrouped(Image image, const GroupedView& form, bool has_bias, Options options,
                                          const float* factors_or_null)
-    : image_(std::move(image)),
-      weight_(form, options.activations.asymmetric, image_),
-      has_bias_(has_bias),
-      bias_(take_columns(image_, weight_.padded_n(), has_bias)),
-      options_(options),
-      factors_(factors_or_null, weight_.k()) {}
+    : PackedLayer(std::move(image), options, factors_or_null, form, options.activations.asymmetric) {
+  take_bias(has_bias);
+}
 
 PackedLinearGrouped::PackedLinearGrouped(const GroupedView& weight, const float* bias_or_null, Options options,
                                          const float* factors_or_null)
     : PackedLinearGrouped(Image::zeros(image_bytes(weight, bias_or_null != nullptr, options)), weight,
                           bias_or_null != nullptr, options, factors_or_null) {
   weight_.pack(weight);
-  if (has_bias_) put_columns(bias_or_null, n(), bias_);
+  put_bias(bias_or_null);
 }
 
 std::size_t PackedLinearGrouped::image_bytes(const GroupedView& form, bool has_bias, const Options& options) {

@@ -13,15 +13,15 @@ namespace octavo {
 // The longest group whose sums int32 holds, for the values that the weights' form and the activations allow.
 std::int64_t max_exact_grouped_k(std::int32_t bits, bool is_signed, bool has_zero_point, bool asymmetric);
 
-// Grouped codes (n, k) and one bias a column. Immutable: any number of threads may use it.
-class PackedLinearGrouped {
- public:
-  struct Options {
-    GroupedActivations activations;
-    bool relu;
-    LayerFunction function = std::nullopt;
-  };
+struct GroupedLayerOptions {
+  GroupedActivations activations;
+  bool relu;
+  LayerFunction function = std::nullopt;
+};
 
+// Grouped codes (n, k) and one bias a column. Immutable: any number of threads may use it.
+class PackedLinearGrouped : public PackedLayer<PackedGrouped, GroupedLayerOptions> {
+ public:
   PackedLinearGrouped(const GroupedView& weight, const float* bias_or_null, Options options,
                       const float* factors_or_null = nullptr);
   // Of an image that another such layer gave. Of `form` the pointers say only what there is. Panels are the same for
@@ -30,27 +30,10 @@ class PackedLinearGrouped {
                       const float* factors_or_null = nullptr);
   static std::size_t image_bytes(const GroupedView& form, bool has_bias, const Options& options);
 
-  std::int64_t n() const { return weight_.n(); }
-  std::int64_t k() const { return weight_.k(); }
-  const PackedGrouped& weight() const { return weight_; }
-  const float* bias() const { return has_bias_ ? bias_.as<const float>() : nullptr; }
-  const float* factors() const { return factors_.data(); }  // of the inputs; or null
-  const Options& options() const { return options_; }
-  const Image& image() const { return image_; }
-  std::size_t size_bytes() const {
-    return weight_.size_bytes() + bias_.size_bytes() + factors_.size_bytes() + sizeof *this;
-  }
+  std::size_t size_bytes() const { return parts_bytes() + sizeof *this; }
 
   // As PackedLinear: m rows of k floats to m rows of n floats.
   void operator()(const float* x, std::int64_t m, std::int64_t x_stride, float* y, std::int64_t y_stride) const;
-
- private:
-  Image image_;
-  PackedGrouped weight_;
-  bool has_bias_;
-  Part bias_;
-  Options options_;
-  InputFactors factors_;
 };
 
 }  // namespace octavo

@@ -18,17 +18,9 @@ Int4Form form_of(const Int4View& view, bool column_sums) {
 
 bool has_int4(const Kernel& kernel) { return kernel.int4 != nullptr; }
 
-// One call: floats in, floats out.
-struct Call {
-  const float* x;
-  std::int64_t m, x_stride;
-  float* y;
-  std::int64_t y_stride;
-};
-
 class Int4Product final : public Product {
  public:
-  Int4Product(const Int4Kernel& kernel, const PackedLinearInt4& layer, const Call& call)
+  Int4Product(const Int4Kernel& kernel, const PackedLinearInt4& layer, const FloatCall& call)
       : kernel_(kernel), layer_(layer), call_(call) {}
 
   Size size() const override { return size_of(call_.m, layer_.weight(), kernel_); }
@@ -70,7 +62,7 @@ class Int4Product final : public Product {
  private:
   const Int4Kernel& kernel_;
   const PackedLinearInt4& layer_;
-  Call call_;
+  FloatCall call_;
 };
 
 }  // namespace
@@ -81,21 +73,18 @@ std::int64_t max_exact_group_k(bool lhs_wide, bool rhs_wide) {
 }
 
 PackedLinearInt4::PackedLinearInt4(Image image, const Int4Form& form, bool has_bias, Options options, PanelShape shape,
-                           const float* factors_or_null)
-    : image_(std::move(image)),
-      weight_(form, shape, image_),
-      has_bias_(has_bias),
-      bias_(take_columns(image_, weight_.padded_n(), has_bias)),
-      options_(options),
-      factors_(factors_or_null, weight_.k()) {}
+                                   const float* factors_or_null)
+    : PackedLayer(std::move(image), options, factors_or_null, form, shape) {
+  take_bias(has_bias);
+}
 
 PackedLinearInt4::PackedLinearInt4(const Int4View& weight, const float* bias_or_null, Options options,
                                    const float* factors_or_null, PanelShape shape)
-    : PackedLinearInt4(
-          Image::zeros(image_bytes(form_of(weight, options.asymmetric()), bias_or_null != nullptr, shape)),
-          form_of(weight, options.asymmetric()), bias_or_null != nullptr, options, shape, factors_or_null) {
+    : PackedLinearInt4(Image::zeros(image_bytes(form_of(weight, options.asymmetric()), bias_or_null != nullptr, shape)),
+                       form_of(weight, options.asymmetric()), bias_or_null != nullptr, options, shape,
+                       factors_or_null) {
   weight_.pack(weight);
-  if (has_bias_) put_columns(bias_or_null, n(), bias_);
+  put_bias(bias_or_null);
 }
 
 std::size_t PackedLinearInt4::image_bytes(const Int4Form& form, bool has_bias, PanelShape shape) {
@@ -117,8 +106,12 @@ PackedLinearInt4 PackedLinearInt4::repacked(PanelShape shape) const {
   if (zero_points) weight_.unpack_zero_point(all_n, all_groups, zero_point.data());
   // One group a row, whatever its size, is group_k 0.
   const std::int64_t group_k = groups == 1 ? 0 : weight_.groups().group_k;
-  const Int4View view{values.data(), n(),          k(),
-                      group_k,       scale.data(), half ? half_scale.data() : nullptr,
+  const Int4View view{values.data(),
+                      n(),
+                      k(),
+                      group_k,
+                      scale.data(),
+                      half ? half_scale.data() : nullptr,
                       zero_points ? zero_point.data() : nullptr};
   return PackedLinearInt4(view, bias(), options_, factors(), shape);
 }

@@ -14,40 +14,21 @@ namespace octavo {
 std::int64_t max_exact_group_k(bool lhs_wide, bool rhs_wide);
 
 // Four-bit weights (n, k) with a scale a group and one bias a column. Immutable: any number of threads may use it.
-class PackedLinearInt4 {
+class PackedLinearInt4 : public PackedLayer<PackedInt4, LayerOptions> {
  public:
-  using Options = LayerOptions;
-
   PackedLinearInt4(const Int4View& weight, const float* bias_or_null, Options options,
                    const float* factors_or_null = nullptr, PanelShape shape = panel_shape());
   // Of an image that another such layer gave.
   PackedLinearInt4(Image image, const Int4Form& form, bool has_bias, Options options, PanelShape shape,
-               const float* factors_or_null = nullptr);
+                   const float* factors_or_null = nullptr);
   static std::size_t image_bytes(const Int4Form& form, bool has_bias, PanelShape shape);
   // The same layer in the panels of another family: to be unpacked or stored, not multiplied with.
   PackedLinearInt4 repacked(PanelShape shape) const;
 
-  std::int64_t n() const { return weight_.n(); }
-  std::int64_t k() const { return weight_.k(); }
-  const PackedInt4& weight() const { return weight_; }
-  const float* bias() const { return has_bias_ ? bias_.as<const float>() : nullptr; }
-  const float* factors() const { return factors_.data(); }  // of the inputs; or null
-  const Options& options() const { return options_; }
-  const Image& image() const { return image_; }
-  std::size_t size_bytes() const {
-    return weight_.size_bytes() + bias_.size_bytes() + factors_.size_bytes() + sizeof *this;
-  }
+  std::size_t size_bytes() const { return parts_bytes() + sizeof *this; }
 
   // As PackedLinear: m rows of k floats to m rows of n floats.
   void operator()(const float* x, std::int64_t m, std::int64_t x_stride, float* y, std::int64_t y_stride) const;
-
- private:
-  Image image_;
-  PackedInt4 weight_;
-  bool has_bias_;
-  Part bias_;
-  Options options_;
-  InputFactors factors_;
 };
 
 }  // namespace octavo

@@ -176,13 +176,10 @@ std::int64_t max_exact_k(bool lhs_wide, bool rhs_wide) {
 
 PackedLinear::PackedLinear(Image image, std::int64_t n, std::int64_t k, bool has_bias, Options options,
                            PanelShape shape, const float* factors_or_null)
-    : image_(std::move(image)),
-      weight_(n, k, shape, image_),
-      has_bias_(has_bias),
-      scale_(take_columns(image_, weight_.padded_n(), true)),
-      bias_(take_columns(image_, weight_.padded_n(), has_bias)),
-      options_(options),
-      factors_(factors_or_null, weight_.k()) {}
+    : PackedLayer(std::move(image), options, factors_or_null, n, k, shape),
+      scale_(take_columns(image_, weight_.padded_n(), true)) {
+  take_bias(has_bias);
+}
 
 PackedLinear::PackedLinear(const RhsView& weight, const float* scale, const float* bias_or_null, Options options,
                            const float* factors_or_null, PanelShape shape)
@@ -190,7 +187,7 @@ PackedLinear::PackedLinear(const RhsView& weight, const float* scale, const floa
                    bias_or_null != nullptr, options, shape, factors_or_null) {
   weight_.pack(weight);
   put_columns(scale, n(), scale_);
-  if (has_bias_) put_columns(bias_or_null, n(), bias_);
+  put_bias(bias_or_null);
 }
 
 std::size_t PackedLinear::image_bytes(std::int64_t n, std::int64_t k, bool has_bias, PanelShape shape) {
@@ -202,10 +199,6 @@ PackedLinear PackedLinear::repacked(PanelShape shape) const {
   weight_.unpack(q.data());
   const RhsView view{reinterpret_cast<const std::uint8_t*>(q.data()), n(), k(), k(), 1, false};
   return PackedLinear(view, scale(), bias(), options_, factors(), shape);
-}
-
-std::size_t PackedLinear::size_bytes() const {
-  return weight_.size_bytes() + scale_.size_bytes() + bias_.size_bytes() + factors_.size_bytes() + sizeof *this;
 }
 
 void PackedLinear::operator()(const float* x, std::int64_t m, std::int64_t x_stride, float* y,

@@ -24,10 +24,8 @@ std::int64_t max_exact_k(bool lhs_wide, bool rhs_wide);
 enum class ElementType : std::uint8_t { kFloat32, kInt8, kUint8 };
 
 // int8 weights (n, k) with one scale and one bias a column of the product. Immutable: any number of threads may use it.
-class PackedLinear {
+class PackedLinear : public PackedLayer<PackedRhs, LayerOptions> {
  public:
-  using Options = LayerOptions;
-
   PackedLinear(const RhsView& weight, const float* scale, const float* bias_or_null, Options options,
                const float* factors_or_null = nullptr, PanelShape shape = panel_shape());
   // Of an image that another such layer gave.
@@ -37,15 +35,8 @@ class PackedLinear {
   // The same layer in the panels of another family: to be unpacked or stored, not multiplied with.
   PackedLinear repacked(PanelShape shape) const;
 
-  std::int64_t n() const { return weight_.n(); }
-  std::int64_t k() const { return weight_.k(); }
-  const PackedRhs& weight() const { return weight_; }
   const float* scale() const { return scale_.as<const float>(); }
-  const float* bias() const { return has_bias_ ? bias_.as<const float>() : nullptr; }
-  const float* factors() const { return factors_.data(); }  // of the inputs; or null
-  const Options& options() const { return options_; }
-  const Image& image() const { return image_; }
-  std::size_t size_bytes() const;
+  std::size_t size_bytes() const { return parts_bytes() + scale_.size_bytes() + sizeof *this; }
 
   // Rows of k inputs (x) or n outputs (y) with fixed parameters. Floats are quantized on the way in; int8 and uint8 are
   // taken as they are. On the way out sums are rescaled, and for int8 and uint8 requantized in the same pass.
@@ -63,12 +54,7 @@ class PackedLinear {
   void operator()(const float* x, std::int64_t m, std::int64_t x_stride, float* y, std::int64_t y_stride) const;
 
  private:
-  Image image_;
-  PackedRhs weight_;
-  bool has_bias_;
-  Part scale_, bias_;
-  Options options_;
-  InputFactors factors_;
+  Part scale_;
 };
 
 // An operand's zero points: one for all, or one for each row of a or column of b.

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <utility>
 
 #include "gemm/image.h"
 #include "kernels/functions.h"
@@ -40,6 +41,55 @@ class InputFactors {
  private:
   AlignedBuffer values_;
   bool is_there_;
+};
+
+// What a layer holds, whatever the format of its weights: those and the bias in an image, the rest beside it.
+template <class Weight, class LayerOptions>
+class PackedLayer {
+ public:
+  using Options = LayerOptions;
+
+  std::int64_t n() const { return weight_.n(); }
+  std::int64_t k() const { return weight_.k(); }
+  const Weight& weight() const { return weight_; }
+  const float* bias() const { return has_bias_ ? bias_.template as<const float>() : nullptr; }
+  const float* factors() const { return factors_.data(); }  // of the inputs; or null
+  const Options& options() const { return options_; }
+  const Image& image() const { return image_; }
+
+ protected:
+  // The weights are made of `form` and of what they take of the image; then the bias is to be taken.
+  template <class... Form>
+  PackedLayer(Image image, const Options& options, const float* factors_or_null, Form&&... form)
+      : image_(std::move(image)),
+        weight_(std::forward<Form>(form)..., image_),
+        options_(options),
+        factors_(factors_or_null, weight_.k()) {}
+
+  void take_bias(bool present) {
+    has_bias_ = present;
+    bias_ = take_columns(image_, weight_.padded_n(), present);
+  }
+  void put_bias(const float* values_or_null) {
+    if (values_or_null != nullptr) put_columns(values_or_null, n(), bias_);
+  }
+  // Without the object itself.
+  std::size_t parts_bytes() const { return weight_.size_bytes() + bias_.size_bytes() + factors_.size_bytes(); }
+
+  Image image_;
+  Weight weight_;
+  bool has_bias_ = false;
+  Part bias_;
+  Options options_;
+  InputFactors factors_;
+};
+
+// One call of a layer: m rows of floats in, m rows of floats out, so many elements apart.
+struct FloatCall {
+  const float* x;
+  std::int64_t m, x_stride;
+  float* y;
+  std::int64_t y_stride;
 };
 
 // Some rows of results, `stride` elements apart, to the function of themselves, if there is one.
