@@ -33,7 +33,7 @@
 #include "kernels/detail/x86_avx512.h"
 #include "kernels/detail/x86_common.h"
 #include "kernels/kernel.h"
-#if defined(OCTAVO_AMX_MODEL)
+#if defined(OCTAVO_EMULATED)
 #include "amx_model.h"
 #else
 #include "kernels/detail/x86_amx.h"

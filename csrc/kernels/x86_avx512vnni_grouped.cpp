@@ -11,6 +11,7 @@
 #include <cstdint>
 
 #include "kernels/detail/grouped_frame.h"
+#include "kernels/detail/x86_load_once.h"
 #include "kernels/detail/x86_stream.h"
 #include "kernels/grouped.h"
 
@@ -101,14 +102,6 @@ struct Avx512VnniGrouped {
         });
       });
     }
-  }
-
-  // A line that is loaded once. GCC otherwise makes memory operands of both its uses, and loading is what bounds a
-  // stream: Zen 4 loads 64 bytes a cycle.
-  static __m512i load_once(const std::uint8_t* line) {
-    __m512i v = _mm512_load_si512(line);
-    __asm__ volatile("" : "+v"(v));
-    return v;
   }
 
   template <int R>

@@ -18,19 +18,12 @@
 #include "kernels/detail/unroll.h"
 #include "kernels/detail/x86_avx512.h"
 #include "kernels/detail/x86_int4.h"
+#include "kernels/detail/x86_load_once.h"
 #include "kernels/detail/x86_rows.h"
 #include "kernels/int4.h"
 
 namespace octavo {
 namespace {
-
-// A line that is loaded once. GCC otherwise makes memory operands of both its uses, and loading is what bounds a
-// stream: Zen 4 loads 64 bytes a cycle.
-__m512i load_once(const std::uint8_t* line) {
-  __m512i v = _mm512_load_si512(line);
-  __asm__ volatile("" : "+v"(v));
-  return v;
-}
 
 struct Avx512VnniInt4 : Avx512 {
   static constexpr int kMr = 12;

@@ -141,4 +141,6 @@ void check_kernel(const Kernel& kernel) {
 }  // namespace
 }  // namespace octavo::test
 
-int main() { return octavo::test::check_every_kernel("attention", octavo::test::check_kernel); }
+int main(int argc, char** argv) {
+  return octavo::test::check_every_kernel({argc, argv}, " attention", octavo::test::check_kernel);
+}

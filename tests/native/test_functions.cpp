@@ -145,4 +145,6 @@ void check_kernel(const Kernel& kernel) {
 }  // namespace
 }  // namespace octavo::test
 
-int main() { return octavo::test::check_every_kernel("functions", octavo::test::check_kernel); }
+int main(int argc, char** argv) {
+  return octavo::test::check_every_kernel({argc, argv}, " functions", octavo::test::check_kernel);
+}

@@ -226,4 +226,6 @@ void check_kernel(const Kernel& kernel) {
 }  // namespace
 }  // namespace octavo::test
 
-int main() { return octavo::test::check_every_kernel("grouped", octavo::test::check_kernel); }
+int main(int argc, char** argv) {
+  return octavo::test::check_every_kernel({argc, argv}, " grouped", octavo::test::check_kernel);
+}

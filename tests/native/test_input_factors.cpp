@@ -134,4 +134,6 @@ void check_kernel(const Kernel& kernel) {
 }  // namespace
 }  // namespace octavo::test
 
-int main() { return octavo::test::check_every_kernel("factors", octavo::test::check_kernel); }
+int main(int argc, char** argv) {
+  return octavo::test::check_every_kernel({argc, argv}, " factors", octavo::test::check_kernel);
+}

@@ -11,6 +11,7 @@
 
 #include "base/thread_pool.h"
 #include "check.h"
+#include "every_kernel.h"
 #include "gemm/gemm_int4.h"
 #include "gemm/registry.h"
 #include "inputs.h"
@@ -145,17 +146,9 @@ void check_kernel(const Kernel& kernel) {
 }  // namespace
 }  // namespace octavo::test
 
-int main() {
+int main(int argc, char** argv) {
   using namespace octavo;
-  for (const Kernel* kernel : all_kernels()) {
-    const auto missing = missing_features(*kernel);
-    if (kernel->int4 == nullptr) {
-      std::printf("kernel %s int4: not run, it leaves them to the next kernel\n", kernel->name);
-    } else if (missing.empty()) {
-      test::check_kernel(*kernel);
-    } else {
-      std::printf("kernel %s int4: not run, this CPU lacks %s\n", kernel->name, missing[0].c_str());
-    }
-  }
-  return test::finish();
+  return test::check_every_kernel({argc, argv}, " int4", test::check_kernel, [](const Kernel& kernel) {
+    return kernel.int4 == nullptr ? "it leaves them to the next kernel" : nullptr;
+  });
 }

@@ -10,6 +10,7 @@
 
 #include "base/thread_pool.h"
 #include "check.h"
+#include "every_kernel.h"
 #include "gemm/integers/boolean.h"
 #include "gemm/integers/multiply.h"
 #include "gemm/registry.h"
@@ -243,16 +244,5 @@ void check_kernel(const Kernel& kernel) {
 
 // Arguments: names of kernels, where not all are wanted.
 int main(int argc, char** argv) {
-  using namespace octavo;
-  const std::vector<std::string> wanted(argv + 1, argv + argc);
-  for (const Kernel* kernel : all_kernels()) {
-    const auto missing = missing_features(*kernel);
-    if (!wanted.empty() && std::find(wanted.begin(), wanted.end(), kernel->name) == wanted.end()) continue;
-    if (missing.empty()) {
-      test::check_kernel(*kernel);
-    } else {
-      std::printf("kernel %s: not run, this CPU lacks %s\n", kernel->name, missing[0].c_str());
-    }
-  }
-  return test::finish();
+  return octavo::test::check_every_kernel({argc, argv}, "", octavo::test::check_kernel);
 }

@@ -12,6 +12,7 @@
 #include "base/arch.h"
 #include "base/thread_pool.h"
 #include "check.h"
+#include "every_kernel.h"
 #include "gemm/gemm_int8.h"
 #include "gemm/registry.h"
 #include "inputs.h"
@@ -298,16 +299,5 @@ void check_kernel(const Kernel& kernel) {
 
 // Arguments: names of kernels, where not all are wanted.
 int main(int argc, char** argv) {
-  using namespace octavo;
-  const std::vector<std::string> wanted(argv + 1, argv + argc);
-  for (const Kernel* kernel : all_kernels()) {
-    const auto missing = missing_features(*kernel);
-    if (!wanted.empty() && std::find(wanted.begin(), wanted.end(), kernel->name) == wanted.end()) continue;
-    if (missing.empty()) {
-      test::check_kernel(*kernel);
-    } else {
-      std::printf("kernel %s: not run, this CPU lacks %s\n", kernel->name, missing[0].c_str());
-    }
-  }
-  return test::finish();
+  return octavo::test::check_every_kernel({argc, argv}, "", octavo::test::check_kernel);
 }
