@@ -3,7 +3,24 @@ set -euo pipefail
 
 step() { printf '\n== %s (after %d s)\n' "$*" "$SECONDS"; }
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+trap 'jobs -p | xargs -r kill 2>/dev/null; rm -rf "$work"' EXIT
+
+# aside FUNCTIONS...: runs them one after the other, beside what follows: most of them keep one core busy. What they say is shown by
+# `joined`, which waits for them and fails where one of them did.
+asides=()
+aside() {
+  local name; name=$1
+  (for function in "$@"; do "$function"; done) >"$work/aside-$name.log" 2>&1 &
+  asides+=("$!:$work/aside-$name.log")
+}
+joined() {
+  local entry
+  for entry in ${asides[@]+"${asides[@]}"}; do
+    wait "${entry%%:*}" || { cat "${entry#*:}"; echo "what ran aside failed"; exit 1; }
+    cat "${entry#*:}"
+  done
+  asides=()
+}
 
 # Installs the Debian packages that are missing.
 debian() {
@@ -50,10 +67,11 @@ native() {
   grep -E "kernel|passed|ThreadPool" "$work/native-$preset.log"
 }
 
-# Fails unless the last native run of the preset said that it ran these kernels, and those of CPUs that are rare.
+# require_kernels PRESET [KERNELS...]: fails unless the last native run of the preset said that it ran the kernels of this
+# machine, with all that they are for, and those named.
 require_kernels() {
-  local preset=$1 kernel
-  for kernel in "${kernels[@]}" "${kernels[@]/%/ int4}" "${kernels[@]/%/ grouped}" "${kernels[@]/%/ functions}" ${rare[@]+"${rare[@]}"}; do
+  local preset=$1 kernel; shift
+  for kernel in "${kernels[@]}" "${kernels[@]/%/ int4}" "${kernels[@]/%/ grouped}" "${kernels[@]/%/ functions}" "$@"; do
     grep -qE "kernel $kernel: [0-9]+ shapes" "$work/native-$preset.log" ||
       { echo "kernel $kernel did not run in the native tests ($preset)"; exit 1; }
   done
