@@ -22,6 +22,14 @@ constexpr std::int64_t kColumnBlocksPerThread = 4;
 // The most rows of a block: beyond this the panels' traffic is already small, and scratch would grow.
 constexpr std::int64_t kMaxBlockRows = 512;
 
+// Blocks of fewer rows than this read the weights too often: kernels that take K in pieces then get kMaxBlockRows.
+constexpr std::int64_t kFewBlockRows = 256;
+
+// Results of more times the L2 cache than this are written past the caches. Measured with AMX (docs/kernels.md), reading
+// them back then costs less than it saves.
+constexpr std::int64_t kStreamedL2Sizes = 4;
+constexpr std::int64_t kCacheLineBytes = 64;
+
 int plan_threads(const Product::Size& size) {
   const double multiply_adds = static_cast<double>(size.m) * static_cast<double>(size.n) * static_cast<double>(size.k);
   const double rhs_bytes = static_cast<double>(size.panels) * static_cast<double>(size.panel_bytes);
@@ -37,7 +45,8 @@ bool splits_rows(const Product::Size& size, int threads) { return size.m >= thre
 std::int64_t rows_per_block(const Product& product, const Product::Size& size, int threads) {
   const std::int64_t tile_bytes = product.lhs_bytes(size.mr);
   const std::int64_t fit = static_cast<std::int64_t>(cache_sizes().l2_bytes) / 2 * size.mr / tile_bytes;
-  const std::int64_t most = std::clamp<std::int64_t>(fit / size.mr * size.mr, size.mr, kMaxBlockRows);
+  const std::int64_t fitting = std::clamp<std::int64_t>(fit / size.mr * size.mr, size.mr, kMaxBlockRows);
+  const std::int64_t most = size.long_rows && fitting < kFewBlockRows ? kMaxBlockRows : fitting;
   const std::int64_t even = ceil_div(size.m, round_up(ceil_div(size.m, most), threads));
   const std::int64_t whole = round_up(even, size.mr);
   return threads > 1 && whole - even > even / 16 ? even : whole;
@@ -91,6 +100,12 @@ void split_columns(const Product& product, const Product::Size& size, int thread
 }
 
 }  // namespace
+
+bool may_stream(const float* dst, std::int64_t m, std::int64_t stride) {
+  const std::int64_t row_bytes = stride * std::int64_t{sizeof(float)};
+  return m * row_bytes > kStreamedL2Sizes * static_cast<std::int64_t>(cache_sizes().l2_bytes) &&
+         row_bytes % kCacheLineBytes == 0 && reinterpret_cast<std::uintptr_t>(dst) % kCacheLineBytes == 0;
+}
 
 void multiply(const Product& product, const char* kernel, CallReport& report) {
   const Product::Size size = product.size();

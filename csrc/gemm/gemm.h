@@ -54,6 +54,7 @@ class Product {
     std::int64_t panels, panel_bytes;  // of the weights
     std::int64_t mr;                   // rows of the kernel's register tile
     double multiply_adds_per_us;       // by one thread
+    bool long_rows = false;            // a block of them need not fit the L2 cache
   };
 
   virtual Size size() const = 0;
@@ -70,6 +71,10 @@ class Product {
 
 // Runs the product. The kernel's name is for the report.
 void multiply(const Product& product, const char* kernel, CallReport& report);
+
+// Whether m rows of results, `stride` floats apart, may be written past the caches: they are far larger, and no
+// two rows share a cache line.
+bool may_stream(const float* dst, std::int64_t m, std::int64_t stride);
 
 // The size of m rows times packed weights, by a kernel of their format.
 template <class Rhs, class Kernel>

@@ -95,9 +95,19 @@ template <class RowSource>
 class Int8Product final : public Product {
  public:
   Int8Product(const Kernel& kernel, std::int64_t m, const Operands& operands, const RowSource& rows)
-      : kernel_(kernel), m_(m), operands_(operands), rows_(rows) {}
+      : kernel_(kernel),
+        m_(m),
+        operands_(operands),
+        rows_(rows),
+        // Not where a function reads the results at once.
+        streams_(operands.epilogue.kind == DstKind::kFloat32 && !operands.function &&
+                 may_stream(static_cast<const float*>(operands.dst), m, operands.dst_stride)) {}
 
-  Size size() const override { return size_of(m_, operands_.rhs, kernel_); }
+  Size size() const override {
+    Size size = size_of(m_, operands_.rhs, kernel_);
+    size.long_rows = kernel_.long_rows;
+    return size;
+  }
   std::int64_t lhs_bytes(std::int64_t rows) const override { return kernel_.lhs_bytes(rows, operands_.rhs.k()); }
   std::int64_t scratch_bytes(std::int64_t rows) const override {
     return kernel_.scratch_elems(rows, operands_.rhs.k()) * static_cast<std::int64_t>(sizeof(std::int32_t));
@@ -124,6 +134,7 @@ class Int8Product final : public Product {
                             .dst_stride = operands_.dst_stride,
                             .scratch = static_cast<std::int32_t*>(scratch),
                             .epilogue = epilogue(columns.first, lhs),
+                            .stream_dst = streams_,
                         });
     apply_function(operands_.function, static_cast<float*>(operands_.dst) + dst_elem, block.rows, columns.count,
                    operands_.dst_stride);
@@ -150,6 +161,7 @@ class Int8Product final : public Product {
   std::int64_t m_;
   const Operands& operands_;
   const RowSource& rows_;
+  bool streams_;
 };
 
 template <class RowSource>

@@ -109,6 +109,9 @@ struct GemmBlock {
   std::int64_t dst_stride;          // elements from a row to the next
   std::int32_t* scratch;            // scratch_elems(rows, k) elements, 64-byte aligned
   Epilogue epilogue;
+  // float32 results that are far larger than the caches, whose rows begin and end with cache lines: a kernel may write
+  // them past the caches.
+  bool stream_dst = false;
 };
 
 struct Int4Kernel;     // four-bit weights: kernels/int4.h
@@ -149,6 +152,8 @@ struct Kernel {
   // Products of fewer rows go to the next kernel of the table that runs here, which is faster for them.
   std::int64_t min_rows = 1;
   const FunctionKernel* functions = nullptr;  // as int4: null leaves them to the next kernel that has them
+  // It takes K in pieces where rows are long: blocks of many rows need not fit the L2 cache.
+  bool long_rows = false;
 };
 
 }  // namespace octavo

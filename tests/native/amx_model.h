@@ -1,9 +1,9 @@
-// The tile instructions in software, for kernels/x86_amxint8.cpp on CPUs without them: the functions of
+// The tile instructions in software, for the AMX kernels on CPUs without them: the functions of
 // kernels/detail/x86_amx.h, written from the operation and exception sections of Intel's SDM, volume 2 (LDTILECFG,
-// TILELOADD, TILESTORED, TILEZERO, TDPBSSD, TILERELEASE).
+// STTILECFG, TILELOADD, TILELOADDT1, TILESTORED, TILEZERO, TDPBSSD, TDPBSUD, TILERELEASE).
 //
-// Where an instruction would raise an exception the program ends and says why. One rule is the project's own: tiles are
-// configured once and released in each task, so configuring configured tiles is a fault as well.
+// Where an instruction would raise an exception the program ends and says why. One rule is the project's own: tiles
+// that are not configured are not released.
 #pragma once
 
 #include <cstdint>
@@ -14,19 +14,17 @@
 #include "kernels/detail/x86_amx_config.h"
 
 namespace octavo {
-namespace {
-
-constexpr std::uint32_t kTileFeature = 0;  // any CPU will do
 
 struct TileState {
   TileConfig config;
   std::uint8_t data[kTiles][kTileRows][kTileRowBytes];
 };
 
-inline TileState& tile_state() {
-  static thread_local TileState state;
-  return state;
-}
+TileState& tile_state();  // of this thread: amx_model.cpp
+
+namespace {
+
+constexpr std::uint32_t kTileFeature = 0;  // any CPU will do
 
 inline void tile_require(bool condition, const char* exception) {
   if (condition) return;
@@ -41,7 +39,6 @@ inline bool tile_is_valid(int tile) {
 
 inline void tile_configure(const TileConfig& config) {
   TileState& state = tile_state();
-  tile_require(state.config.palette == 0, "configured twice without a release");
   tile_require(config.palette <= 1, "#GP, LDTILECFG: unknown palette");
   for (std::uint8_t byte : config.reserved) tile_require(byte == 0, "#GP, LDTILECFG: reserved byte");
   for (int i = 0; i < 16; ++i) {
@@ -53,6 +50,8 @@ inline void tile_configure(const TileConfig& config) {
   state.config = config;
   std::memset(state.data, 0, sizeof state.data);
 }
+
+inline void tile_read_config(TileConfig& config) { config = tile_state().config; }
 
 inline void tile_release() {
   tile_require(tile_state().config.palette != 0, "released without a configuration");
@@ -77,6 +76,11 @@ void tile_load(const void* from) {
 }
 
 template <int kTile>
+void tile_load_far(const void* from) {
+  tile_load<kTile>(from);
+}
+
+template <int kTile>
 void tile_store(void* to) {
   tile_require(tile_is_valid(kTile), "#UD, TILESTORED: tile not configured");
   const TileState& state = tile_state();
@@ -86,17 +90,18 @@ void tile_store(void* to) {
   }
 }
 
-template <int kSums, int kLhs, int kRhs>
-void tile_dot() {
+// TDPBSSD, or TDPBSUD where bytes of rhs are unsigned.
+template <class RhsByte, int kSums, int kLhs, int kRhs>
+void tile_dot_of() {
   TileState& state = tile_state();
   const TileConfig& c = state.config;
-  tile_require(kSums != kLhs && kSums != kRhs && kLhs != kRhs, "#UD, TDPBSSD: the same tile twice");
-  tile_require(tile_is_valid(kSums) && tile_is_valid(kLhs) && tile_is_valid(kRhs), "#UD, TDPBSSD: not configured");
+  tile_require(kSums != kLhs && kSums != kRhs && kLhs != kRhs, "#UD, TDPBS?D: the same tile twice");
+  tile_require(tile_is_valid(kSums) && tile_is_valid(kLhs) && tile_is_valid(kRhs), "#UD, TDPBS?D: not configured");
   tile_require(c.row_bytes[kSums] % 4 == 0 && c.row_bytes[kLhs] % 4 == 0 && c.row_bytes[kRhs] % 4 == 0,
-               "#UD, TDPBSSD: rows of no whole doublewords");
-  tile_require(c.rows[kSums] == c.rows[kLhs], "#UD, TDPBSSD: rows of sums and lhs differ");
-  tile_require(c.row_bytes[kSums] == c.row_bytes[kRhs], "#UD, TDPBSSD: columns of sums and rhs differ");
-  tile_require(c.row_bytes[kLhs] / 4 == c.rows[kRhs], "#UD, TDPBSSD: depths of lhs and rhs differ");
+               "#UD, TDPBS?D: rows of no whole doublewords");
+  tile_require(c.rows[kSums] == c.rows[kLhs], "#UD, TDPBS?D: rows of sums and lhs differ");
+  tile_require(c.row_bytes[kSums] == c.row_bytes[kRhs], "#UD, TDPBS?D: columns of sums and rhs differ");
+  tile_require(c.row_bytes[kLhs] / 4 == c.rows[kRhs], "#UD, TDPBS?D: depths of lhs and rhs differ");
   for (int m = 0; m < c.rows[kSums]; ++m) {
     std::uint32_t sums[kTileRowBytes / 4];
     std::memcpy(sums, state.data[kSums][m], sizeof sums);
@@ -105,12 +110,22 @@ void tile_dot() {
       for (int n = 0; n < c.row_bytes[kSums] / 4; ++n) {
         const std::uint8_t* rhs = state.data[kRhs][k] + 4 * n;
         for (int i = 0; i < 4; ++i) {
-          sums[n] += static_cast<std::uint32_t>(static_cast<std::int8_t>(lhs[i]) * static_cast<std::int8_t>(rhs[i]));
+          sums[n] += static_cast<std::uint32_t>(static_cast<std::int8_t>(lhs[i]) * static_cast<RhsByte>(rhs[i]));
         }
       }
     }
     std::memcpy(state.data[kSums][m], sums, sizeof sums);
   }
+}
+
+template <int kSums, int kLhs, int kRhs>
+void tile_dot() {
+  tile_dot_of<std::int8_t, kSums, kLhs, kRhs>();
+}
+
+template <int kSums, int kLhs, int kRhs>
+void tile_dot_unsigned() {
+  tile_dot_of<std::uint8_t, kSums, kLhs, kRhs>();
 }
 
 }  // namespace

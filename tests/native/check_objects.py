@@ -8,7 +8,7 @@ without AVX2 would crash in code that is meant to be portable. So, for the build
    initialiser (a sanitizer's own constructor is passed over);
 2. no other object holds an instruction on 256-bit or 512-bit registers or tiles, or an Arm dot or matrix product;
 3. tile instructions stand in x86_amxint8 alone, and it holds them all: configuring, loading, zeroing, multiplying,
-   storing, releasing;
+   storing, giving back;
 4. each row of kernels.inc has an object named after it, and each kernel object a row (or, for four-bit weights and for
    wide integers, grouped codes and functions, the row of its name without _int4, _integer, _grouped or _functions);
 5. each linked program or module holds exactly as many of them as the kernel objects, or none where it uses no kernel.
@@ -34,7 +34,16 @@ PROGRAMS = {
 }
 # Linked into programs of their own: the tests' builds of kernels, and a benchmark.
 APART = {"emulated_kernels.dir", "kernel_share.dir"}
-TILES = {"ldtilecfg", "tileloadd", "tilezero", "tdpbssd", "tilestored", "tilerelease"}
+TILES = {
+    "sttilecfg",
+    "ldtilecfg",
+    "tileloadd",
+    "tileloaddt1",
+    "tilezero",
+    "tdpbssd",
+    "tilestored",
+    "tilerelease",
+}
 WIDE = re.compile(r"%[yz]mm\d|%tmm\d|\t(sdot|smmla)\b")
 
 

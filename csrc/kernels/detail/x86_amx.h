@@ -17,6 +17,9 @@ constexpr std::uint32_t kTileFeature = kFeatureAmxInt8;
 
 inline void tile_configure(const TileConfig& config) { __asm__ volatile("ldtilecfg %0" : : "m"(config)); }
 
+// The configuration in use; palette 0 where there is none.
+inline void tile_read_config(TileConfig& config) { __asm__ volatile("sttilecfg %0" : "=m"(config)); }
+
 inline void tile_release() { __asm__ volatile("tilerelease"); }
 
 template <int kTile>
@@ -28,6 +31,15 @@ template <int kTile>
 void tile_load(const void* from) {
   using Bytes = const char[kTileBytes];
   __asm__ volatile("tileloadd (%1,%2,1), %%tmm%c0"
+                   :
+                   : "i"(kTile), "r"(from), "r"(std::int64_t{kTileRowBytes}), "m"(*static_cast<Bytes*>(from)));
+}
+
+// The same for data that is not read again from the L1 cache, which it does not push others out of: a hint.
+template <int kTile>
+void tile_load_far(const void* from) {
+  using Bytes = const char[kTileBytes];
+  __asm__ volatile("tileloaddt1 (%1,%2,1), %%tmm%c0"
                    :
                    : "i"(kTile), "r"(from), "r"(std::int64_t{kTileRowBytes}), "m"(*static_cast<Bytes*>(from)));
 }
@@ -44,6 +56,12 @@ void tile_store(void* to) {
 template <int kSums, int kLhs, int kRhs>
 void tile_dot() {
   __asm__ volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(kSums), "i"(kLhs), "i"(kRhs));
+}
+
+// The same with unsigned bytes in rhs.
+template <int kSums, int kLhs, int kRhs>
+void tile_dot_unsigned() {
+  __asm__ volatile("tdpbsud %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(kSums), "i"(kLhs), "i"(kRhs));
 }
 
 }  // namespace

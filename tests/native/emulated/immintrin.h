@@ -8,6 +8,7 @@
 #include_next <immintrin.h>
 
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 
 #define SIMDE_ENABLE_NATIVE_ALIASES
@@ -38,6 +39,7 @@
 #define _mm512_reduce_max_ps emulated_mm512_reduce_max_ps
 #define _mm512_reduce_min_ps emulated_mm512_reduce_min_ps
 #define _mm512_zextsi256_si512 emulated_mm512_zextsi256_si512
+#define _mm512_stream_ps emulated_mm512_stream_ps
 #define _mm512_mask_loadu_ps emulated_mm512_mask_loadu_ps
 #define _mm512_maskz_loadu_ps emulated_mm512_maskz_loadu_ps
 #define _mm512_mask_storeu_ps emulated_mm512_mask_storeu_ps
@@ -153,6 +155,12 @@ inline float _mm512_reduce_max_ps(__m512 v) {
 }
 inline float _mm512_reduce_min_ps(__m512 v) {
   return emulated::reduce<float>(&v, [](float a, float b) { return a < b ? a : b; });
+}
+
+// Where the hardware raises #GP, the program ends.
+inline void _mm512_stream_ps(float* to, __m512 v) {
+  if (reinterpret_cast<std::uintptr_t>(to) % sizeof v != 0) std::abort();
+  std::memcpy(to, &v, sizeof v);
 }
 
 inline __m512 _mm512_mask_loadu_ps(__m512 v, __mmask16 mask, const void* from) {

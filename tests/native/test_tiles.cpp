@@ -1,0 +1,176 @@
+// The kernel amxint8 where it differs from others: every number of rows up to two pairs of tiles and more, K in pieces,
+// results past the caches, and tiles that another library has configured. Against the definitions in reference.h.
+//
+// Runs on the software model of the tiles (amx_model.h), because hardware keeps its state to itself.
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "amx_model.h"
+#include "base/aligned_buffer.h"
+#include "base/arch.h"
+#include "base/thread_pool.h"
+#include "check.h"
+#include "gemm/gemm_int8.h"
+#include "gemm/registry.h"
+#include "inputs.h"
+#include "reference.h"
+
+namespace octavo::test {
+namespace {
+
+struct Weights {
+  std::int64_t n, k;
+  std::vector<std::int8_t> q;
+  std::vector<float> scale, bias;
+
+  Weights(Random& random, std::int64_t columns, std::int64_t depth)
+      : n(columns), k(depth), q(static_cast<std::size_t>(n * k)), scale(static_cast<std::size_t>(n)), bias(scale) {
+    for (auto& v : q) v = static_cast<std::int8_t>(random.between(-128, 127));
+    for (float& v : scale) v = static_cast<float>(random.between(1, 1000)) * 1e-4f;
+    for (float& v : bias) v = random.real();
+  }
+  RhsView view() const { return {reinterpret_cast<const std::uint8_t*>(q.data()), n, k, k, 1, false}; }
+};
+
+// What of a result lies `first` floats into its memory, in rows `stride` floats apart.
+struct Place {
+  std::int64_t first, stride;
+};
+
+// Rows of a layer at a place that starts on a cache line, or off it, among marks that must stay.
+void check_linear(const Shape& s, int variant, Place place) {
+  constexpr float kMark = -12345.0f;
+  Random random(static_cast<std::uint64_t>(s.m * 1009 + s.k * 31 + s.n + variant));
+  const std::vector<float> x = hard_rows(random, s);
+  const Weights w(random, s.n, s.k);
+  const bool asymmetric = variant % 2 != 0, relu = variant / 2 % 2 != 0;
+  const float* bias = variant / 4 % 2 != 0 ? w.bias.data() : nullptr;
+  const PackedLinear layer(w.view(), w.scale.data(), bias,
+                           {asymmetric ? ActivationScheme::kAsymmetric : ActivationScheme::kSymmetric, relu});
+  const std::int64_t count = place.first + s.m * place.stride + 16;
+  AlignedBuffer memory;
+  memory.reserve(static_cast<std::size_t>(count) * sizeof(float));
+  float* const y = memory.as<float>();
+  for (std::int64_t i = 0; i < count; ++i) y[i] = kMark;
+  layer(x.data(), s.m, s.k, y + place.first, place.stride);
+  const std::vector<float> expected = linear(x, s.m, s.k, s.n, w.q, w.scale, bias, asymmetric, relu);
+  bool equal = true, intact = true;
+  for (std::int64_t i = 0; i < count; ++i) {
+    const std::int64_t at = i - place.first, m = at / place.stride, n = at % place.stride;
+    if (at < 0 || m >= s.m || n >= s.n) {
+      intact = intact && y[i] == kMark;
+    } else {
+      equal = equal && same_bits(y[i], expected[static_cast<std::size_t>(m * s.n + n)]);
+    }
+  }
+  const std::string what = s.text() + " variant " + std::to_string(variant) + " first " + std::to_string(place.first) +
+                           " stride " + std::to_string(place.stride);
+  check(equal, what + ": bits");
+  check(intact, what + ": marks");
+}
+
+// int32 results with zero points, and the same requantized to bytes by a static layer.
+void check_integers(const Shape& s) {
+  Random random(static_cast<std::uint64_t>(s.m + s.k + s.n));
+  const Weights w(random, s.n, s.k);
+  std::vector<std::uint8_t> a(static_cast<std::size_t>(s.m * s.k));
+  for (auto& v : a) v = static_cast<std::uint8_t>(random.between(0, 255));
+  const std::int32_t a_zero = 3, b_zero = -5;
+  Guarded<std::int32_t> y(s.m, s.n, s.n);
+  matmul_integer({a.data(), s.m, s.k, s.k, true}, w.view(), {&a_zero, true}, {&b_zero, true}, y.get());
+  const PackedLinear layer(w.view(), w.scale.data(), w.bias.data(), {});
+  Guarded<std::uint8_t> bytes(s.m, s.n, s.n + 1);
+  layer.forward_static({a.data(), ElementType::kUint8, s.m, s.k, 0.0625f, a_zero, 0, 255},
+                       {bytes.get(), ElementType::kUint8, s.m, s.n + 1, 300.0f, 100, 0, 255});
+  bool sums_equal = true, bytes_equal = true;
+  for (std::int64_t m = 0; m < s.m; ++m) {
+    for (std::int64_t n = 0; n < s.n; ++n) {
+      std::int64_t plain = 0, row = 0;  // sum of (a - a_zero) w, and of a - a_zero
+      for (std::int64_t k = 0; k < s.k; ++k) {
+        const std::int32_t value = a[static_cast<std::size_t>(m * s.k + k)] - a_zero;
+        plain += value * w.q[static_cast<std::size_t>(n * s.k + k)];
+        row += value;
+      }
+      sums_equal = sums_equal && y.at(m, n) == static_cast<std::int32_t>(plain - row * b_zero);
+      const auto at = static_cast<std::size_t>(n);
+      const float scaled = static_cast<float>(static_cast<std::int32_t>(plain)) * (0.0625f * w.scale[at]) + w.bias[at];
+      bytes_equal = bytes_equal && bytes.at(m, n) == quantize(scaled, 300.0f, 100, 0, 255);
+    }
+  }
+  check(sums_equal, s.text() + ": integers");
+  check(bytes_equal, s.text() + ": bytes");
+  check(y.intact() && bytes.intact(), s.text() + ": guards");
+}
+
+// Results of more than four times the L2 cache: streamed where each row begins and ends with a cache line.
+void check_streamed() {
+  constexpr std::int64_t n = 2050, stride = 2064, k = 3;
+  const std::int64_t m = static_cast<std::int64_t>(cache_sizes().l2_bytes) * 4 / (stride * 4) + 37;
+  check_linear({m, k, n}, 4, {0, stride});
+  check_linear({m, k, n}, 6, {16, stride});      // another line
+  check_linear({m, k, n}, 0, {3, stride});       // no line
+  check_linear({m, k, n}, 0, {0, stride + 1});   // lines in part
+  check_linear({m, k, stride}, 2, {0, stride});  // contiguous
+  check_linear({m, k, n}, 1, {0, stride});       // zero points: not the common case
+}
+
+// A configuration as another library may have it, of two tiles.
+TileConfig others_config() {
+  TileConfig config;
+  config.palette = 1;
+  config.rows[0] = config.rows[3] = 5;
+  config.row_bytes[0] = config.row_bytes[3] = 20;
+  return config;
+}
+
+bool same_config(const TileConfig& a, const TileConfig& b) { return std::memcmp(&a, &b, sizeof a) == 0; }
+
+void check_configuration_of_others() {
+  set_num_threads(1);
+  for (const std::int64_t m : {1, 16, 40}) {
+    check_linear({m, 100, 50}, 0, {0, 50});
+    check(tile_state().config.palette == 0, "released where nothing was configured");
+    tile_configure(others_config());
+    tile_state().data[0][0][0] = 77;
+    check_linear({m, 100, 50}, 0, {0, 50});
+    check(same_config(tile_state().config, others_config()), "configured as before the call");
+    check(tile_state().data[0][0][0] == 0, "what the tiles held is lost");
+    tile_release();
+  }
+}
+
+void check_kernel() {
+  for (std::int64_t m = 1; m <= 70; ++m) {
+    set_num_threads(1 + static_cast<int>(m % 3));
+    check_linear({m, 200, 70}, static_cast<int>(m % 8), {m % 5, 70 + m % 3});
+    check_linear({m, 1345, 37}, static_cast<int>(m * 3 % 8), {0, 48});  // more steps than stay near
+  }
+  for (const int threads : {1, 2}) {
+    set_num_threads(threads);
+    check_linear({65, 16448, 277}, 0, {0, 277});  // pieces: two stripes, two pairs of row tiles and a single one
+    check_linear({50, 27400, 33}, 7, {1, 40});
+  }
+  set_num_threads(1);
+  check_integers({33, 30000, 20});
+  check_streamed();
+  check_configuration_of_others();
+  std::printf("kernel amxint8 tiles: %d shapes\n", 140 + 4 + 1 + 6 + 6);
+}
+
+}  // namespace
+}  // namespace octavo::test
+
+int main() {
+  using namespace octavo;
+  const Kernel& kernel = *find_kernel("amxint8");
+  if (const auto missing = missing_features(kernel); !missing.empty()) {
+    std::printf("kernel amxint8 tiles: not run, this CPU lacks %s\n", missing[0].c_str());
+    return 0;
+  }
+  force_kernel(&kernel);
+  test::check_kernel();
+  return test::finish();
+}
