@@ -32,8 +32,7 @@ bool is_byte_array(const py::array& a) {
 
 PackedLinear make_linear(const CArray<std::int8_t>& weight, const CArray<float>& scale,
                          const std::optional<CArray<float>>& bias, bool asymmetric, bool relu,
-                         const std::optional<CArray<float>>& input_factor,
-             const std::optional<std::string>& epilogue) {
+                         const std::optional<CArray<float>>& input_factor, const std::optional<std::string>& epilogue) {
   require(weight.ndim() == 2, "weight must be 2-D");
   const std::int64_t n = weight.shape(0), k = weight.shape(1);
   require(scale.size() == n, "scale must have one element a row of weight");
@@ -50,7 +49,7 @@ PackedLinear make_linear(const CArray<std::int8_t>& weight, const CArray<float>&
 py::object linear_from_image(const py::array& image, const std::string& family, std::int64_t n, std::int64_t k,
                              bool bias, bool asymmetric, bool relu, bool borrow,
                              const std::optional<CArray<float>>& input_factor,
-             const std::optional<std::string>& epilogue) {
+                             const std::optional<std::string>& epilogue) {
   require_sizes(n, k);
   require(k <= max_exact_k(asymmetric, false), "weight has too many columns for exact int32 sums");
   const auto scheme = asymmetric ? ActivationScheme::kAsymmetric : ActivationScheme::kSymmetric;
@@ -187,7 +186,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   py::class_<PackedLinear>(m, "PackedLinear", metaclass, py::is_final())
       .def(py::init(&make_linear), py::arg("weight"), py::arg("scale"), py::arg("bias").none(true), py::kw_only(),
            py::arg("asymmetric"), py::arg("relu"), py::arg("input_factor").none(true) = py::none(),
-                  py::arg("epilogue").none(true) = py::none())
+           py::arg("epilogue").none(true) = py::none())
       .def_static("from_image", &linear_from_image, py::arg("image"), py::kw_only(), py::arg("family"),
                   py::arg("out_features"), py::arg("in_features"), py::arg("bias"), py::arg("asymmetric"),
                   py::arg("relu"), py::arg("borrow"), py::arg("input_factor").none(true) = py::none(),
@@ -247,8 +246,12 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   m.def(
       "min_rows", [](const std::string& kernel) { return min_rows(require_kernel(kernel)); }, py::arg("kernel"));
   m.def(
-      "set_min_rows", [](const std::string& kernel, std::int64_t rows) { set_min_rows(require_kernel(kernel), rows); },
-      py::arg("kernel"), py::arg("rows"));
+      "chosen_min_rows", [](const std::string& kernel) { return chosen_min_rows(require_kernel(kernel)); },
+      py::arg("kernel"));
+  m.def(
+      "set_min_rows",
+      [](const std::string& kernel, std::optional<std::int64_t> rows) { set_min_rows(require_kernel(kernel), rows); },
+      py::arg("kernel"), py::arg("rows").none(true));
   m.def(
       "kernel_for", [](std::int64_t rows) { return std::string(kernel_for(rows).name); }, py::arg("rows"));
   m.def("cpu_features", &cpu_feature_dict);

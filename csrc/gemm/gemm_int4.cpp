@@ -17,6 +17,7 @@ Int4Form form_of(const Int4View& view, bool column_sums) {
 }
 
 bool has_int4(const Kernel& kernel) { return kernel.int4 != nullptr; }
+std::int64_t least_rows(const Kernel& kernel) { return kernel.int4->min_rows; }
 
 class Int4Product final : public Product {
  public:
@@ -121,7 +122,7 @@ void PackedLinearInt4::operator()(const float* x, std::int64_t m, std::int64_t x
   if (m == 0 || n() == 0) return;
   CallReport report("int4 linear", m, k(), n());
   if (k() == 0) return put_empty_sums(bias(), options_.relu, options_.function, m, n(), y, y_stride);
-  const Kernel& kernel = kernel_for(m, has_int4);
+  const Kernel& kernel = kernel_for(m, has_int4, least_rows);
   multiply(Int4Product(*kernel.int4, *this, {x, m, x_stride, y, y_stride}), kernel.name, report);
 }
 

@@ -166,7 +166,9 @@ class Int8Product final : public Product {
 
 template <class RowSource>
 void multiply_int8(std::int64_t m, const Operands& operands, const RowSource& rows, CallReport& report) {
-  const Kernel& kernel = kernel_for(m);
+  const PackedRhs& rhs = operands.rhs;
+  const Kernel& kernel = kernel_for(
+      m, [](const Kernel&) { return true; }, least_rows_of(rhs.panels() * rhs.panel_bytes()));
   multiply(Int8Product<RowSource>(kernel, m, operands, rows), kernel.name, report);
 }
 

@@ -44,12 +44,12 @@ const Kernel& kernel_named(const std::string& name, const std::string& asked_by)
   return *kernel;
 }
 
-// A kernel that runs here, and the fewest rows for which it is chosen.
+// A kernel that runs here, and the fewest rows for which it is chosen where somebody has said so, else 0.
 struct Candidate {
-  explicit Candidate(const Kernel* k) : kernel(k), min_rows(k->min_rows) {}
+  explicit Candidate(const Kernel* k) : kernel(k) {}
 
   const Kernel* kernel;
-  std::atomic<std::int64_t> min_rows;
+  std::atomic<std::int64_t> min_rows = 0;
 };
 
 // Best first. A list, because its elements never move; never destroyed, because daemon threads may still multiply while
@@ -92,7 +92,7 @@ void read_min_rows_of_environment() {
 }
 
 // The next kernel of the table after this one that runs here and can.
-const Kernel& next_that(bool (*can)(const Kernel&), const Kernel& kernel) {
+const Kernel& next_that(CanMultiply can, const Kernel& kernel) {
   bool passed = false;
   for (const Candidate& c : candidates()) {
     if (passed && can(*c.kernel)) return *c.kernel;
@@ -151,12 +151,13 @@ const Kernel& active_kernel() {
   return forced != nullptr ? *forced : *candidates().front().kernel;
 }
 
-const Kernel& kernel_for(std::int64_t rows, bool (*can)(const Kernel&)) {
+const Kernel& kernel_for(std::int64_t rows, CanMultiply can, LeastRows least) {
   if (const Kernel* forced = forced_kernel(); forced != nullptr)
     return can(*forced) ? *forced : next_that(can, *forced);
   for (const Candidate& c : candidates()) {
-    const bool enough = std::max<std::int64_t>(rows, 1) >= c.min_rows.load(std::memory_order_relaxed);
-    if (enough && can(*c.kernel)) return *c.kernel;
+    if (!can(*c.kernel)) continue;
+    const std::int64_t chosen = c.min_rows.load(std::memory_order_relaxed);
+    if (std::max<std::int64_t>(rows, 1) >= (chosen != 0 ? chosen : least(*c.kernel))) return *c.kernel;
   }
   return *candidates().back().kernel;  // the portable one takes what no other does
 }
@@ -166,20 +167,30 @@ const FunctionKernel& functions_in_use() {
   return *kernel_for(kMany, [](const Kernel& kernel) { return kernel.functions != nullptr; }).functions;
 }
 
-std::int64_t min_rows(const Kernel& kernel) {
-  read_environment();
-  for (const Candidate& c : candidates()) {
-    if (c.kernel == &kernel) return c.min_rows.load(std::memory_order_relaxed);
-  }
-  return kernel.min_rows;
+LeastRows least_rows_of(std::int64_t weight_bytes) {
+  if (weight_bytes > kNearWeightBytes) return [](const Kernel& kernel) { return kernel.min_rows; };
+  return [](const Kernel& kernel) { return kernel.min_rows_near != 0 ? kernel.min_rows_near : kernel.min_rows; };
 }
 
-void set_min_rows(const Kernel& kernel, std::int64_t rows) {
+std::optional<std::int64_t> chosen_min_rows(const Kernel& kernel) {
+  read_environment();
+  for (const Candidate& c : candidates()) {
+    const std::int64_t rows = c.min_rows.load(std::memory_order_relaxed);
+    if (c.kernel == &kernel && rows != 0) return rows;
+  }
+  return std::nullopt;
+}
+
+std::int64_t min_rows(const Kernel& kernel) { return chosen_min_rows(kernel).value_or(kernel.min_rows); }
+
+void set_min_rows(const Kernel& kernel, std::optional<std::int64_t> rows) {
   require_supported(kernel, "set_min_rows");
-  if (rows < 1) throw std::invalid_argument("set_min_rows: rows must be at least 1, got " + std::to_string(rows));
+  if (rows && *rows < 1) {
+    throw std::invalid_argument("set_min_rows: rows must be at least 1, got " + std::to_string(*rows));
+  }
   read_environment();
   for (Candidate& c : candidates()) {
-    if (c.kernel == &kernel) c.min_rows.store(rows, std::memory_order_relaxed);
+    if (c.kernel == &kernel) c.min_rows.store(rows.value_or(0), std::memory_order_relaxed);
   }
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -23,18 +24,28 @@ const Kernel& active_kernel();
 
 // The kernel for a product of this many rows: the forced one, else the best that runs here and takes so few rows. Not
 // every kernel has every weight format: `can` says which do, and in place of a forced kernel that does not, the next of
-// the table is taken that does.
+// the table is taken that does. `least` says from how many rows on each is chosen, unless OCTAVO_MIN_ROWS or
+// set_min_rows does.
+using CanMultiply = bool (*)(const Kernel&);
+using LeastRows = std::int64_t (*)(const Kernel&);
 const Kernel& kernel_for(
-    std::int64_t rows, bool (*can)(const Kernel&) = [](const Kernel&) { return true; });
+    std::int64_t rows, CanMultiply can = [](const Kernel&) { return true; },
+    LeastRows least = [](const Kernel& kernel) { return kernel.min_rows; });
+
+// For int8 weights that take so many bytes.
+LeastRows least_rows_of(std::int64_t weight_bytes);
 
 // The functions of elements and rows of the kernel in use, or of the next of the table that has them.
 const FunctionKernel& functions_in_use();
 
-// The fewest rows for which a kernel is chosen: Kernel::min_rows, unless OCTAVO_MIN_ROWS ("amxint8=9,avx512vnni=1") or
-// set_min_rows says otherwise. A forced kernel takes any number of rows. std::invalid_argument where OCTAVO_MIN_ROWS is
-// not such a list.
+// The fewest rows for which a kernel is chosen, whatever the weights, where OCTAVO_MIN_ROWS ("amxint8=9,avx512vnni=1")
+// or set_min_rows says so; nothing returns to what was measured. A forced kernel takes any number of rows.
+// std::invalid_argument where OCTAVO_MIN_ROWS is not such a list, or rows is below 1.
+std::optional<std::int64_t> chosen_min_rows(const Kernel& kernel);
+void set_min_rows(const Kernel& kernel, std::optional<std::int64_t> rows);
+
+// The same, or Kernel::min_rows.
 std::int64_t min_rows(const Kernel& kernel);
-void set_min_rows(const Kernel& kernel, std::int64_t rows);
 
 // Forces a kernel for the process; nullptr returns to the best. std::invalid_argument where it does not run here.
 void force_kernel(const Kernel* kernel);

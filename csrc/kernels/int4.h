@@ -79,6 +79,7 @@ struct Int4Kernel {
   void (*gemv)(const Int4Block&);  // for at most gemv_max_rows rows
   std::int64_t gemv_max_rows;
   double multiply_adds_per_us;  // as Kernel::multiply_adds_per_us
+  std::int64_t min_rows = 1;    // as Kernel::min_rows, for four-bit weights of any size
 };
 
 }  // namespace octavo

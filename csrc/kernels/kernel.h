@@ -127,6 +127,9 @@ struct IntegerCosts {
   double pass_k;
 };
 
+// Weights of which a part stays in the L2 cache between calls.
+inline constexpr std::int64_t kNearWeightBytes = 1 << 20;
+
 struct Kernel {
   const char* name;
   std::uint32_t features;  // Feature bits, all needed
@@ -149,8 +152,9 @@ struct Kernel {
   const GroupedKernel* grouped = nullptr;  // grouped codes, likewise
   const IntegerKernel* integer;
   IntegerCosts integer_costs;
-  // Products of fewer rows go to the next kernel of the table that runs here, which is faster for them.
-  std::int64_t min_rows = 1;
+  // Products of fewer rows go to the next kernel of the table that runs here, which is faster for them. Where int8
+  // weights take at most kNearWeightBytes, min_rows_near counts, if it is not 0.
+  std::int64_t min_rows = 1, min_rows_near = 0;
   const FunctionKernel* functions = nullptr;  // as int4: null leaves them to the next kernel that has them
   // It takes K in pieces where rows are long: blocks of many rows need not fit the L2 cache.
   bool long_rows = false;

@@ -352,6 +352,7 @@ void gemm(const GemmBlock& block) {
 
 }  // namespace
 
+extern const Int4Kernel int4_amxint8;
 extern const IntegerKernel integer_avx512vnni;
 extern const Kernel kernel_amxint8;
 const Kernel kernel_amxint8 = {
@@ -370,10 +371,13 @@ const Kernel kernel_amxint8 = {
     .gemv = gemm,
     .gemv_max_rows = kTileRows,
     .multiply_adds_per_us = 1.5e6,
+    .int4 = &int4_amxint8,
     .integer = &integer_avx512vnni,
     // Not measured on such a CPU, but from how many multiply-adds a cycle each instruction makes.
     .integer_costs = {12, 48, 144, 48, 600},
-    .min_rows = 5,  // a tile multiplies 16 rows or 1 in the time that 4 take with VPDPBUSD
+    // A tile multiplies 16 rows or 1 in the time that 4 take with VPDPBUSD, which reads large weights faster.
+    .min_rows = 5,
+    .min_rows_near = 3,
     .long_rows = true,
 };
 

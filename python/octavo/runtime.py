@@ -189,8 +189,9 @@ def use_kernel(name: str | None) -> AbstractContextManager[None]:
 def set_min_rows(kernel: str, rows: int) -> AbstractContextManager[None]:
     """Sets the fewest rows for which a kernel is chosen; products of fewer go to the next kernel that is supported.
 
-    The value to begin with was measured, or comes from ``OCTAVO_MIN_ROWS="amxint8=8"``. A forced kernel takes any
-    number of rows. Every kernel gives the same bits, so this affects speed alone.
+    To begin with, it depends on the size of the weights and their number of bits, as measured, or comes from
+    ``OCTAVO_MIN_ROWS="amxint8=8"``, which counts for all weights, as this does. A forced kernel takes any number of
+    rows. Every kernel gives the same bits, so this affects speed alone.
 
     Args:
         kernel: name of a kernel that is supported here.
@@ -211,7 +212,7 @@ def set_min_rows(kernel: str, rows: int) -> AbstractContextManager[None]:
     """
     _check_integer(rows, "rows", 1, 2**63 - 1)
     _check_kernel(kernel)
-    before = _core.min_rows(kernel)
+    before = _core.chosen_min_rows(kernel)
     _core.set_min_rows(kernel, int(rows))
     return _Setting(f"set_min_rows({kernel!r}, {rows})", before, lambda: _core.set_min_rows(kernel, before))
 

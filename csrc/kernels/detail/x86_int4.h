@@ -23,6 +23,7 @@
 
 #include "kernels/detail/unroll.h"
 #include "kernels/detail/x86_common.h"
+#include "kernels/detail/x86_int4_columns.h"
 #include "kernels/detail/x86_stream.h"
 #include "kernels/int4.h"
 
@@ -125,24 +126,10 @@ struct Int4Segment {
 
 // The arrays over groups: the columns of register v of a tile, in one group.
 template <class Isa>
-struct Int4Columns {
-  const Int4Block& block;
-  std::int64_t at;
-
-  Int4Columns(const Int4Block& of, const Int4Tile& tile, int v, std::int64_t group)
-      : block(of),
-        at(((tile.panel + v / Isa::kVecs) * tile.group_count + group) * kNr + v % Isa::kVecs * Isa::kLanes) {}
-
-  typename Isa::Floats scale() const {
-    if (block.half_scale) return Isa::load_halves(static_cast<const std::uint16_t*>(block.scale) + at);
-    return Isa::load_floats(static_cast<const float*>(block.scale) + at);
-  }
-  typename Isa::Ints offset() const { return Isa::load_bytes(block.offset + at); }
-  typename Isa::Ints sum() const {
-    if (block.wide_sums()) return Isa::load_words(static_cast<const std::int32_t*>(block.column_sums) + at);
-    return Isa::load_shorts(static_cast<const std::int16_t*>(block.column_sums) + at);
-  }
-};
+Int4Columns<Isa> columns_of(const Int4Block& block, const Int4Tile& tile, int v, std::int64_t group) {
+  const std::int64_t panel = tile.panel + v / Isa::kVecs;
+  return {block, (panel * tile.group_count + group) * kNr + v % Isa::kVecs * Isa::kLanes};
+}
 
 // What the sums of R rows by V registers start with in a segment.
 template <class Isa, int R, int V>
@@ -161,7 +148,7 @@ void start_sums(const Int4Block& block, const Int4Tile& tile, const Int4Segment&
   });
   if (block.offset == nullptr && block.column_sums == nullptr) return;
   unrolled<V>([&](auto v) {
-    const Int4Columns<Isa> columns(block, tile, v, segment.group);
+    const Int4Columns<Isa> columns = columns_of<Isa>(block, tile, v, segment.group);
     if (block.offset != nullptr) {
       const Ints offset = columns.offset();
       unrolled<R>([&](auto r) { sums[r][v] = Isa::multiply(sums[r][v], offset); });
@@ -190,7 +177,7 @@ void put_sums(const Int4Block& block, const Int4Tile& tile, const Int4Segment& s
   }
   float* const first = tile.y;
   unrolled<V>([&](auto v) {
-    const Floats scale = Int4Columns<Isa>(block, tile, v, segment.group).scale();
+    const Floats scale = columns_of<Isa>(block, tile, v, segment.group).scale();
     unrolled<R>([&](auto r) {
       float* y = first + kYStride<Isa> * r + Isa::kLanes * v;
       const Floats f = Isa::multiply(Isa::to_floats(sums[r][v]), scale);
