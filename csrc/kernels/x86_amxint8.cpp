@@ -148,6 +148,7 @@ class Leaving {
 };
 
 struct Signed {
+  static constexpr bool kStreamed = true;
   template <int kSums, int kLhs, int kRhs>
   static void dot() {
     tile_dot<kSums, kLhs, kRhs>();
@@ -164,15 +165,13 @@ struct Work {
 template <int kRowTiles, int kPanels>
 Pending multiply(const GemmBlock& block, const Work& work, const Pending& before, Prefetch (&prefetch)[2]) {
   const TileProduct& of = work.product;
-  const std::int8_t *lhs = of.lhs, *rhs = of.rhs;
   exchange_sums<kRowTiles * kPanels>(before.sums, of.initial);
-  multiply_step<Signed, kRowTiles, kPanels>(lhs, rhs, of);
   Leaving<kPanels> leaving(block, before);
+  const std::int8_t *lhs = of.lhs, *rhs = of.rhs;
   const int rows_a_step = of.steps < 2 ? 0 : static_cast<int>((before.rows + of.steps - 2) / (of.steps - 1));
-  for (std::int64_t s = 1; s < of.steps; ++s) {
-    lhs += kTileBytes;
-    rhs += kTileBytes;
+  for (std::int64_t s = 0; s < of.steps; ++s, lhs += kTileBytes, rhs += kTileBytes) {
     multiply_step<Signed, kRowTiles, kPanels>(lhs, rhs, of);
+    if (s == 0) continue;  // the sums are still on their way to memory
     leaving.take_rows(rows_a_step);
     prefetch[0].step();
     prefetch[1].step();

@@ -37,6 +37,9 @@
 #include "kernels/int4.h"
 
 namespace octavo {
+
+extern const Kernel kernel_amxint8;
+
 namespace {
 
 constexpr int kWidth = 2;                             // panels at a time: for up to 16 rows 2 were faster than 4
@@ -74,7 +77,7 @@ std::int32_t sum_of_32(const std::int8_t* q) {
 }
 
 void quantize_lhs_int4(const QuantizeLhs& task, const Int4Groups& groups) {
-  quantize_tiled_lhs(task);
+  kernel_amxint8.quantize_lhs(task);
   const std::int32_t factor = groups.has_offsets ? 1 : kInt4Offset;
   const std::int64_t halves = groups.halves(), size = groups.halves_per_group();
   std::int32_t* start = TiledLhs(task.rows, groups).starts(task.dst);
@@ -179,6 +182,7 @@ class Leaving {
 }
 
 struct Unsigned {
+  static constexpr bool kStreamed = false;  // it is in scratch
   template <int kSums, int kLhs, int kRhs>
   static void dot() {
     tile_dot_unsigned<kSums, kLhs, kRhs>();

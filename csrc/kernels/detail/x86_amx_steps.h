@@ -106,8 +106,9 @@ struct TileProduct {
   bool far_lhs = false;                   // it does not stay in the L1 cache
 };
 
-// The tiles of one step. `Format` says how a rhs tile is multiplied with. What it asks of `of` is the same in all
-// steps, and such a branch costs nothing beside a tile; two copies of the code would cost twice the room.
+// The tiles of one step. `Format` says how a rhs tile is multiplied with, and whether few rows stream the rhs
+// (near_bytes). Branches on `of` go the same way in all steps: beside tiles they cost little, where copies of the code
+// without them would take twice the room.
 template <class Format, int kRowTiles, int kPanels>
 [[gnu::always_inline]] inline void multiply_step(const std::int8_t* lhs, const std::int8_t* rhs,
                                                  const TileProduct& of) {
@@ -123,7 +124,7 @@ template <class Format, int kRowTiles, int kPanels>
   load_lhs(Index<0>{});
   unrolled<kPanels>([&](auto p) {
     const std::int8_t* from = rhs + p * of.panel_bytes;
-    if constexpr (kRowTiles == 1) {
+    if constexpr (kRowTiles == 1 && Format::kStreamed) {
       for (std::int64_t i = 0; i < kTileLines && of.near_bytes != 0; ++i) {
         _mm_prefetch(reinterpret_cast<const char*>(from + of.near_bytes + i * kLineBytes), _MM_HINT_T0);
       }
