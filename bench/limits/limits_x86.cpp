@@ -29,6 +29,7 @@
 #include <thread>
 #include <vector>
 
+#include "core_mode.h"
 #include "rates.h"
 
 namespace {
@@ -154,31 +155,41 @@ STEPS(avx2_step_single, ROW_ONE_BY_ONE)
 GROUPED_STEPS(nibble_step, FOR_8(NIBBLE_LINE))
 GROUPED_STEPS(nibble_step_flushed, FOR_8(NIBBLE_LINE) FOR_8(NIBBLE_FLUSH))
 
-// 2 by 2 tiles of 16 rows by 64 bytes: tiles 0 to 3 sum, 4 and 5 times 6 and 7.
-struct alignas(64) TileConfig {
-  std::uint8_t palette = 1, start_row = 0, reserved[14] = {};
-  std::uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-  std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-};
+// A thread's tiles from registers, or with a lhs of 12 steps in L1 and panels in L1 or L2.
+using Tiles = void (*)(std::int64_t steps);
+template <Tiles kTiles>
 void tiles(int, std::int64_t steps) {
-  static const TileConfig config;
-  __asm__ volatile("ldtilecfg %0" : : "m"(config));
-  __asm__ volatile(
-      "tilezero %%tmm0\n\ttilezero %%tmm1\n\ttilezero %%tmm2\n\ttilezero %%tmm3\n\t"
-      "tilezero %%tmm4\n\ttilezero %%tmm5\n\ttilezero %%tmm6\n\ttilezero %%tmm7" ::);
-  for (std::int64_t i = 0; i < steps; ++i) {
-    __asm__ volatile(
-        "tdpbssd %%tmm6, %%tmm4, %%tmm0\n\ttdpbssd %%tmm7, %%tmm4, %%tmm1\n\t"
-        "tdpbssd %%tmm6, %%tmm5, %%tmm2\n\ttdpbssd %%tmm7, %%tmm5, %%tmm3" ::);
+  kTiles(steps);
+}
+template <int kPanelKib>
+void tile_steps(int, std::int64_t steps) {
+  alignas(64) static thread_local char lhs[12 * 2048] = {}, rhs[kPanelKib << 10] = {};
+  amx::steps_from(lhs, 12, rhs, sizeof rhs, steps);
+}
+
+// Of ten thousand probes, one every 0.1 ms or so, how many find the core in its slow mode.
+void measure_core_mode() {
+  int slow = 0;
+  constexpr int kProbes = 10000;
+  for (int i = 0; i < kProbes; ++i) {
+    slow += amx::is_slow() ? 1 : 0;
+    for (const auto start = Clock::now(); seconds_since(start) < 1e-4;) {
+    }
   }
-  __asm__ volatile("tilerelease" ::);
+  report({"mode", "probes that find the tiles slow", "%", 1, 0, 0, 0, 0}, {100.0 * slow / kProbes});
 }
 
 void measure_arithmetic(const Features& f, int threads) {
   const auto measure = [threads](const char* name, double operations_per_step, const Work& work) {
     report({"arithmetic", name, "TOPS", threads, 0, 0, 0, 0}, rates(threads, operations_per_step, 1e-12, work));
   };
-  if (f.amx_int8) measure("TDPBSSD (AMX)", 4 * 2 * 16 * 16 * 64, tiles);
+  if (f.amx_int8) {
+    measure("TDPBSSD (AMX)", amx::kStepOperations, tiles<amx::dot_signed>);
+    measure("TDPBUSD (AMX)", amx::kStepOperations, tiles<amx::dot_unsigned_signed>);
+    measure("TDPBSUD (AMX)", amx::kStepOperations, tiles<amx::dot_signed_unsigned>);
+    measure("amxint8 kernel's step, all from L1", amx::kStepOperations, tile_steps<8>);
+    measure("amxint8 kernel's step, panels from L2", amx::kStepOperations, tile_steps<384>);
+  }
   if (f.avx512_vnni) measure("VPDPBUSD 512", 24 * 64 * 2, dot_512);
   if (f.avx512_vnni) measure("VPDPBUSD 256 (EVEX)", 24 * 32 * 2, dot_256);
   if (f.avx_vnni) measure("VPDPBUSD 256 (AVX-VNNI)", 12 * 32 * 2, dot_vex);
@@ -415,6 +426,7 @@ int main(int argc, char** argv) {
     measure_arithmetic(features, threads);
     measure_memory(features, threads);
   }
+  if (features.amx_int8) measure_core_mode();
   measure_fresh_pages(false);
   measure_fresh_pages(true);
   measure_wake_up(true);

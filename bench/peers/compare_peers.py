@@ -11,6 +11,10 @@ is the best that bench/limits/limits_x86.cpp measures right before, compiled wit
 
     limit = max(operations / arithmetic limit, bytes of weights / read bandwidth for as many bytes)
 
+A core with AMX can have two modes (bench/limits/core_mode.h). There a round is many samples, the core is probed before
+and after each, for all contenders alike, and a figure is the median of those in the fast mode, or of all where fewer
+than three were. The column `samples` says how many samples each figure of a row rests on.
+
 Contenders that multiply integers alone are marked (ints): neither quantizing nor rescaling is in their time.
 """
 
@@ -25,7 +29,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from bench.peers import peer_plot, peer_report
+from bench.peers import core_mode, peer_plot, peer_report
 from bench.shapes import parse_shapes
 
 LIMITS = Path(__file__).parents[1] / "limits" / "limits_x86.cpp"
@@ -47,13 +51,15 @@ def measured_limits(threads: list[int], folder: Path) -> dict[str, Any]:
     return limits
 
 
-def run_at(threads: int, args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+def run_at(threads: int, args: argparse.Namespace, folder: Path, probe: Path | None) -> dict[str, Any]:
     """One process for one number of threads: most libraries take it from the environment, once."""
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OCTAVO_NUM_THREADS")
     environment = os.environ | dict.fromkeys(names, str(threads))
     out = folder / f"run{threads}.json"
     command = [sys.executable, "-m", "bench.peers.peer_run", "--threads", str(threads), "--json", str(out)]
     command += ["--round-seconds", str(args.round_seconds), "--shapes", *args.shapes]
+    if probe is not None:
+        command += ["--core-mode", str(probe)]
     if args.only:
         command += ["--only", *args.only]
     subprocess.run(command, check=True, env=environment)
@@ -90,7 +96,8 @@ def main() -> int:
             folder = Path(name)
             given = args.limits is not None
             limits = json.loads(args.limits.read_text()) if given else measured_limits(args.threads, folder)
-            comparison = {"limits": limits, "runs": [run_at(threads, args, folder) for threads in args.threads]}
+            probe = core_mode.library(folder)
+            comparison = {"limits": limits, "runs": [run_at(threads, args, folder, probe) for threads in args.threads]}
     if args.json is not None:
         args.json.write_text(json.dumps(comparison, indent=1))
     for run in comparison["runs"]:

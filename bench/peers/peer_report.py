@@ -93,6 +93,17 @@ def times_as_fast(run: dict[str, Any], shape: str) -> float | None:
     return float(figures[peer]["seconds"] / figures["octavo int8"]["seconds"])
 
 
+def samples_of(run: dict[str, Any], shape: str) -> str:
+    """How many samples each figure of a row rests on, and of which mode of the core where modes were told apart."""
+    timed = [f for f in run["shapes"][shape].values() if "seconds" in f]
+    counts = sorted(f.get("samples", f.get("rounds", 0)) for f in timed)
+    modes = {f.get("mode", "any") for f in timed}
+    if not counts:
+        return "-"
+    text = f"{counts[0]}" if counts[0] == counts[-1] else f"{counts[0]}-{counts[-1]}"
+    return text if modes == {"any"} else f"{text} fast" if modes == {"fast"} else f"{text}, not all fast"
+
+
 def percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.0f} %"
 
@@ -111,12 +122,12 @@ def rows(run: dict[str, Any], limits: dict[str, Any]) -> list[list[str]]:
             row.append("-" if peer is None else f"{times_as_fast(run, shape):.2f}x {peer}")
         else:
             row += ["-"] * 4
-        found.append(row)
+        found.append([*row, samples_of(run, shape)])
     return found
 
 
 def heads(run: dict[str, Any]) -> list[str]:
-    return ["M x K x N", *run["contenders"], "spread", "TOPS", "of limit", "best peer takes"]
+    return ["M x K x N", *run["contenders"], "spread", "TOPS", "of limit", "best peer takes", "samples"]
 
 
 def complaints(run: dict[str, Any]) -> list[str]:
@@ -144,11 +155,14 @@ def table(run: dict[str, Any], limits: dict[str, Any]) -> str:
     lines += [f"  ({chr(ord('a') + i)}) {name}" for i, name in enumerate(names)]
     letters = [f"({chr(ord('a') + i)})" for i in range(len(names))]
     lines.append(
-        f"{'M x K x N':>16} " + "".join(f"{a:>9}" for a in letters) + "  spread   TOPS of limit  best peer takes"
+        f"{'M x K x N':>16} "
+        + "".join(f"{a:>9}" for a in letters)
+        + "  spread   TOPS of limit  best peer takes, samples"
     )
     for shape, *cells in rows(run, limits):
-        times, (spread, rate, limit, ratio) = cells[: len(names)], cells[len(names) :]
-        lines.append(f"{shape:>16} " + "".join(f"{t:>9}" for t in times) + f"{spread:>8} {rate:>6} {limit:>8}  {ratio}")
+        times, (spread, rate, limit, ratio, count) = cells[: len(names)], cells[len(names) :]
+        figures = f"{spread:>8} {rate:>6} {limit:>8}  {ratio}, {count}"
+        lines.append(f"{shape:>16} " + "".join(f"{t:>9}" for t in times) + figures)
     return "\n".join([*lines, *(complaints(run) or ["all answers are right"])])
 
 
@@ -200,7 +214,7 @@ def page(comparison: dict[str, Any], path: Path, picture: Path | None) -> str:
         "*TOPS*: 2 M K N operations over octavo int8's time. *Of limit*: against the larger of operations over the "
         "best integer instruction's measured rate and bytes of weights over the read bandwidth measured for about as "
         "many bytes, each at its best. *Best peer takes*: the time of the fastest right contender from floats to "
-        "floats, octavo and int4 aside, over octavo int8's.",
+        "floats, octavo and int4 aside, over octavo int8's. *Samples*: how many each figure of a row rests on.",
     ]
     if picture is not None:
         parts.append(

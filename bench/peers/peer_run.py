@@ -1,8 +1,10 @@
 """One run of all contenders at one number of threads, to a JSON file. Started by compare_peers.py, which fixes the
 threads in the environment before anything is imported.
 
-Shapes of one layer share what was built for it. At each shape every contender's answer is checked, then all are called
-in turn, round after round. One that fails is recorded with its message, and the run goes on.
+On a CPU with AMX each sample is told apart by the core's mode (core_mode.py), for all contenders alike, and a figure is
+of fast samples where there are enough. Shapes of one layer share what was built for it. At each shape every
+contender's answer is checked, then all are called in turn, round after round. One that fails is recorded with its
+message, and the run goes on.
 """
 
 from __future__ import annotations
@@ -11,7 +13,6 @@ import argparse
 import gc
 import itertools
 import json
-import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -22,10 +23,12 @@ import numpy as np
 
 import octavo as oc
 from bench.peers import contenders as peers
+from bench.peers import core_mode
 from bench.shapes import parse_shapes, shape_name
 
 ROUNDS, ROUNDS_IF_SLOW = 5, 3
 SLOW_SECONDS = 0.5  # a call
+SAMPLE_SECONDS = 5e-5  # the core's modes follow each other within milliseconds
 SETTLE_SECONDS = 0.03  # OpenBLAS threads look for work for 26 ms after their last, and take a core meanwhile
 ROWS_CHECKED = 16
 
@@ -72,17 +75,20 @@ def seconds_of(run: Callable[[], Any], calls: int) -> float:
     return (time.perf_counter() - start) / calls
 
 
-def time_in_turn(runs: dict[str, Callable[[], Any]], round_seconds: float, pause: float) -> dict[str, Any]:
-    """Median, spread, rounds and calls a round. In each round a contender is warmed up with one call
-    where that is short."""
-    calls, results, rounds = {}, {}, {}
+def time_in_turn(
+    runs: dict[str, Callable[[], Any]], round_seconds: float, pause: float, is_slow: Callable[[], bool] | None = None
+) -> dict[str, Any]:
+    """Median, spread, samples, rounds and calls a round. In each round a contender is warmed up with one call
+    where that is short. A round is one sample; with a probe of the core's mode, samples of 50 us or a call each."""
+    calls, results, rounds, calls_a_sample = {}, {}, {}, {}
     for name, run in runs.items():
         first = seconds_of(run, 1)
         if first < SLOW_SECONDS:
             first = seconds_of(run, max(1, min(100, int(round_seconds / first))))
         calls[name] = max(1, int(round_seconds / first))
         rounds[name] = ROUNDS_IF_SLOW if first > SLOW_SECONDS else ROUNDS
-    taken: dict[str, list[float]] = {name: [] for name in runs}
+        calls_a_sample[name] = calls[name] if is_slow is None else min(calls[name], max(1, int(SAMPLE_SECONDS / first)))
+    taken: dict[str, list[tuple[float, str]]] = {name: [] for name in runs}
     for i in range(ROUNDS):
         for name, run in runs.items():
             if i >= rounds[name]:
@@ -90,11 +96,13 @@ def time_in_turn(runs: dict[str, Callable[[], Any]], round_seconds: float, pause
             time.sleep(pause)  # until the threads of the one before have stopped looking for work
             if calls[name] > 1:
                 run()
-            taken[name].append(seconds_of(run, calls[name]))
-    for name, seconds in taken.items():
-        median = statistics.median(seconds)
-        spread = (max(seconds) - min(seconds)) / median
-        results[name] = {"seconds": median, "spread": spread, "rounds": len(seconds), "calls": calls[name]}
+            for _ in range(calls[name] // calls_a_sample[name]):
+                before = is_slow is not None and is_slow()
+                seconds = seconds_of(run, calls_a_sample[name])
+                after = is_slow is not None and is_slow()
+                taken[name].append((seconds, "any" if is_slow is None else core_mode.mode_of(before, after)))
+    for name, samples in taken.items():
+        results[name] = core_mode.figures_of(samples) | {"rounds": rounds[name], "calls": calls[name]}
     return results
 
 
@@ -105,6 +113,7 @@ def measure_layer(
     rng = np.random.default_rng(k + n)
     weight = rng.standard_normal((n, k), dtype=np.float32) / np.float32(k**0.5)
     layer = peers.Layer(weight, rng.standard_normal(n, dtype=np.float32))
+    is_slow = None if args.core_mode is None else core_mode.load(args.core_mode)
     built: dict[str, Any] = {}
     for contender in chosen:
         try:
@@ -130,7 +139,7 @@ def measure_layer(
             shape[contender.name] = {"error": error_size, "wrong": not error_size <= LARGEST_ERROR[contender.kind]}
             runs[contender.name] = run
         pause = SETTLE_SECONDS if args.threads > 1 else 0.0
-        for name, figures in time_in_turn(runs, args.round_seconds, pause).items():
+        for name, figures in time_in_turn(runs, args.round_seconds, pause, is_slow).items():
             shape[name] |= figures
         results[shape_name((m, k, n))] = shape
         ours, theirs = shape.get("octavo int8", {}), shape.get("numpy float32", {})
@@ -153,6 +162,7 @@ def main() -> int:
     parser.add_argument("--shapes", nargs="+", required=True)
     parser.add_argument("--only", nargs="*", default=[])
     parser.add_argument("--round-seconds", type=float, required=True)
+    parser.add_argument("--core-mode", type=Path, help="the library that tells a core's two modes apart")
     args = parser.parse_args()
     peers.set_threads(args.threads)
     chosen = [

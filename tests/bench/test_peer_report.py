@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bench import shapes
-from bench.peers import peer_plot, peer_report
+from bench.peers import core_mode, peer_plot, peer_report
 
 
 def contender(kind: str, bits: int, **marks: Any) -> dict[str, Any]:
@@ -18,7 +18,14 @@ def contender(kind: str, bits: int, **marks: Any) -> dict[str, Any]:
 
 
 def took(seconds: float, *, wrong: bool = False) -> dict[str, Any]:
-    return {"seconds": seconds, "spread": 0.1, "error": 0.5 if wrong else 0.01, "wrong": wrong}
+    return {
+        "seconds": seconds,
+        "spread": 0.1,
+        "samples": 5,
+        "mode": "any",
+        "error": 0.5 if wrong else 0.01,
+        "wrong": wrong,
+    }
 
 
 RUN: dict[str, Any] = {
@@ -81,11 +88,37 @@ def test_limit_is_the_larger_of_arithmetic_and_reading() -> None:
 
 def test_table_gives_ratio_and_share() -> None:
     first, second = peer_report.rows(RUN, LIMITS)
-    assert first[-2:] == ["50 %", "1.50x slow int8"]
-    assert second[-2:] == ["40 %", "0.90x numpy float32"]
+    assert first[-3:] == ["50 %", "1.50x slow int8", "5"]
+    assert second[-3:] == ["40 %", "0.90x numpy float32", "5"]
     assert first[column_of("hasty int8")] == "0.001!"
     assert second[column_of("slow int8")] == "failed"
     assert second[column_of("fast int4")] == "-"
+
+
+def test_samples_are_told_apart_by_the_mode_of_the_core() -> None:
+    assert [core_mode.mode_of(*sides) for sides in ((False, False), (True, True), (False, True), (True, False))] == [
+        "fast",
+        "slow",
+        "mixed",
+        "mixed",
+    ]
+    samples = [(1.0, "fast"), (1.2, "fast"), (5.0, "slow"), (3.0, "mixed"), (1.1, "fast")]
+    figures = core_mode.figures_of(samples)
+    assert [figures[name] for name in ("seconds", "spread", "samples", "slow_seconds")] == pytest.approx(
+        [1.1, 0.2 / 1.1, 3, 5.0]
+    )
+    assert (figures["mode"], figures["slow_samples"]) == ("fast", 1)
+    few = core_mode.figures_of(samples[1:4])
+    assert (few["seconds"], few["samples"], few["mode"]) == (3.0, 3, "any")
+    run = {"shapes": {"1x1x1": {"a": figures, "b": figures | {"samples": 9}, "c": {"failed": "no"}}}}
+    assert peer_report.samples_of(run, "1x1x1") == "3-9 fast"
+    run["shapes"]["1x1x1"]["b"] = few
+    assert peer_report.samples_of(run, "1x1x1") == "3, not all fast"
+
+
+def test_core_mode_is_left_out_where_there_are_no_tiles(tmp_path: Path) -> None:
+    built = core_mode.library(tmp_path)
+    assert built is None or core_mode.load(built)() in (False, True)
 
 
 def column_of(name: str) -> int:
