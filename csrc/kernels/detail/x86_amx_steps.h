@@ -60,14 +60,14 @@ class Tiles {
   Tiles& operator=(const Tiles&) = delete;
 
  private:
-  TileConfig before_;
+  TileConfig before_{};
 };
 
 // Steps of `k_bytes` of K. Every tile whole, or the lhs and its sums with no more rows than there are: fewer rows
 // multiply faster.
 inline TileConfig tile_config(std::int64_t rows, int k_bytes) {
   const auto lhs_rows = static_cast<std::uint8_t>(rows < kTileRows ? rows : kTileRows);
-  TileConfig config;
+  TileConfig config{};
   config.palette = 1;
   for (int i = 0; i < kTiles; ++i) {
     config.row_bytes[i] = static_cast<std::uint16_t>(i == kLhsTile || i == kLhsTile + 1 ? k_bytes : kTileRowBytes);
