@@ -6,8 +6,8 @@
 // The limit is measured in the same run, with nothing loaded or stored: 24 or 12 accumulators in registers, as the
 // kernels have them. Limits, layers and kernels take turns; the figures are medians of nine rounds, and beside them the
 // best round: neighbours on a shared machine take cache and memory, which only ever lowers a rate. The kernel avxvnni
-// runs as the tests build it where the CPU has AVX512-VNNI: the same code with the same number of registers, on the
-// EVEX form of its instruction, whose limit at 256 bits is what it is held against.
+// runs where the CPU has AVX512-VNNI, as tests/native/evex_avxvnni.cpp builds it: the same code with the same number of
+// registers, on the EVEX form of its instruction, whose limit at 256 bits is what it is held against.
 #include <time.h>
 
 #include <algorithm>

@@ -22,6 +22,8 @@
 #include "base/features.h"
 #define kFeatureAvx512Vnni kFeatureAvx2
 
+#undef _mm256_dpbusd_epi32
+#undef _mm512_dpbusd_epi32
 #define _mm256_dpbusd_epi32 emulated_mm256_dpbusd_epi32
 #define _mm512_dpbusd_epi32 emulated_mm512_dpbusd_epi32
 #define _mm512_cvtepi16_epi32 emulated_mm512_cvtepi16_epi32
