@@ -13,6 +13,7 @@
 #include "base/arch.h"
 #include "base/thread_pool.h"
 #include "check.h"
+#include "gemm/gemm_int4.h"
 #include "gemm/gemm_int8.h"
 #include "gemm/registry.h"
 #include "inputs.h"
@@ -128,6 +129,17 @@ TileConfig others_config() {
 
 bool same_config(const TileConfig& a, const TileConfig& b) { return std::memcmp(&a, &b, sizeof a) == 0; }
 
+// A call of the four-bit kernel, whose results test_int4 checks.
+void call_int4(std::int64_t m) {
+  constexpr std::int64_t k = 96, n = 20, group_k = 32;
+  const std::vector<std::int8_t> weight(n * k, 3);
+  const std::vector<float> scale(n * (k / group_k), 0.5f), x(static_cast<std::size_t>(m * k), 1.0f);
+  std::vector<float> y(static_cast<std::size_t>(m * n));
+  const PackedLinearInt4 layer({weight.data(), n, k, group_k, scale.data(), nullptr, nullptr}, nullptr, {});
+  layer(x.data(), m, k, y.data(), n);
+  check(y.front() == y.back() && y.front() != 0, "four bits: a result");
+}
+
 void check_configuration_of_others() {
   set_num_threads(1);
   for (const std::int64_t m : {1, 16, 40}) {
@@ -137,6 +149,8 @@ void check_configuration_of_others() {
     tile_state().data[0][0][0] = 77;
     check_linear({m, 100, 50}, 0, {0, 50});
     check(same_config(tile_state().config, others_config()), "configured as before the call");
+    call_int4(m);
+    check(same_config(tile_state().config, others_config()), "configured as before the call of four bits");
     check(tile_state().data[0][0][0] == 0, "what the tiles held is lost");
     tile_release();
   }
