@@ -26,7 +26,16 @@ from octavo._quantize.watching import input_statistics, shown
 from octavo._util.caller import warn_caller
 from octavo._util.plots import Panel, Plotted
 
-__all__ = ["RoundingComparison", "RoundingErrors", "compare_rounding", "rounded_weights", "rounding_error"]
+__all__ = [
+    "RoundingComparison",
+    "RoundingErrors",
+    "check_first",
+    "compare_rounding",
+    "relative_errors",
+    "rounded_weights",
+    "rounding_error",
+    "warn_of_no_row",
+]
 
 
 def rounded_weights(
@@ -54,7 +63,7 @@ def rounded_weights(
         TypeError, ValueError: what would be refused after the batches have run for long is refused before; a batch does
             not fit. The layer is named.
     """
-    _check_first(targets, options, check)
+    check_first(targets, options, check)
     rounded: dict[int, GroupedWeight] = {}
     gptq, report = calibration.rounding == "gptq", calibration.report
     known = input_statistics(
@@ -71,11 +80,7 @@ def rounded_weights(
         if s is not None:
             statistics = statistics.scaled(s)
         if statistics.rows == 0:
-            if target.spec is not None:  # an array may be looked up without any product
-                warn_caller(
-                    f"{tree.label(target.path)} was given no row by the calibration batches; its weights are rounded "
-                    "by the plain search"
-                )
+            warn_of_no_row(target)
             way, new = "search", round_search(weight, **options.groups)
         elif gptq:
             way, new = "gptq", round_gptq(weight, statistics, **options.groups)
@@ -87,7 +92,16 @@ def rounded_weights(
     return rounded
 
 
-def _check_first(targets: list[Target], options: WeightOptions, check: bool) -> None:
+def warn_of_no_row(target: Target) -> None:
+    """Warns that a layer is rounded by the plain search. An array may be looked up without any product."""
+    if target.spec is not None:
+        warn_caller(
+            f"{tree.label(target.path)} was given no row by the calibration batches; its weights are rounded by the "
+            "plain search"
+        )
+
+
+def check_first(targets: list[Target], options: WeightOptions, check: bool) -> None:
     arguments = options.arguments(qint4) | {"rounding": "nearest"}
     for target in targets:
         try:
@@ -249,15 +263,22 @@ def _errors(
 ) -> tuple[float, float]:
     w = weight.astype(np.float64)
     e = rounded.dequantize() - w
+    if statistics is None:
+        return relative_errors(w, e, None)
+    # sum over the inputs of |x e^T|^2 is the trace of e H e^T.
+    h = statistics.hessian
+    return relative_errors(w, e, (float(np.sum((e @ h) * e)), float(np.sum((w @ h) * w))))
+
+
+def relative_errors(
+    w: npt.NDArray[Any], e: npt.NDArray[Any], of_output: tuple[float, float] | None
+) -> tuple[float, float]:
+    """RMS(e) / RMS(w) of a weight and its errors, and the same of the output from its sums of squares."""
 
     def ratio(wrong: float, right: float) -> float:
         if right > 0:
             return float(np.sqrt(max(wrong, 0.0) / right))
         return 0.0 if wrong <= 0 else float("inf")
 
-    weight_error = ratio(float(np.sum(e * e)), float(np.sum(w * w)))
-    if statistics is None:
-        return weight_error, float("nan")
-    # sum over the inputs of |x e^T|^2 is the trace of e H e^T.
-    h = statistics.hessian
-    return weight_error, ratio(float(np.sum((e @ h) * e)), float(np.sum((w @ h) * w)))
+    of_weight = ratio(float(np.sum(e * e)), float(np.sum(w * w)))
+    return of_weight, float("nan") if of_output is None else ratio(*of_output)

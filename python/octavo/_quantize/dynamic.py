@@ -30,6 +30,7 @@ from octavo._quantize.options import Calibration, Dtypes, Measuring, WeightOptio
 from octavo._quantize.report import Outcome, QuantizationReport, report_of
 from octavo._quantize.scales import warn_of_losses, warn_of_spread
 from octavo._quantize.select import Arrays, unwrapped
+from octavo._quantize.sequential import rounded_in_turn
 from octavo._quantize.spec import LayerChoice, Layers, as_choice
 from octavo._quantize.targets import Target, Targets, find_targets
 from octavo._quantize.watching import first_rows
@@ -55,6 +56,7 @@ class _Options(TypedDict, total=False):
     scale_dtype: ScaleDtype
     rounding: Rounding | Literal["gptq"] | None
     calibration: Iterable[Any] | None
+    sequential: bool
     forward: Forward
     progress: bool
     rounding_report: Callable[[RoundingErrors], object] | None
@@ -108,6 +110,7 @@ def quantize_dynamic(
     scale_dtype: ScaleDtype = "float32",
     rounding: Rounding | Literal["gptq"] | None = None,
     calibration: Iterable[Any] | None = None,
+    sequential: bool = False,
     forward: Forward = run_model,
     progress: bool = False,
     rounding_report: Callable[[RoundingErrors], object] | None = None,
@@ -153,6 +156,15 @@ def quantize_dynamic(
             970 MB), at most 2 GiB at a time: where that does not hold all layers, the batches are run several times, so
             they must be a list or the like. A layer that no batch reaches is rounded by the plain search, with a
             warning; recurrent layers and embeddings always are.
+        sequential: with rounding="gptq", round the weights one after the other, in the order in which the model uses
+            them. Each is rounded on the inputs q that the quantized model gives it, after it has been moved to where q
+            brings its result nearest to float's, x W^T:
+
+                V = argmin sum |q V^T - x W^T|^2 + d |V - W|^2          d = 0.01 of the mean of q^2
+
+            so that layers make up for the errors of those before them. The model runs twice over all batches for each
+            weight, in float and quantized, which takes time; memory is that of one layer. What needs no calibration
+            (embeddings, recurrent layers, int8 weights) is quantized from the start.
         forward: how to run the model on x and on a batch of calibration; by default model(batch), or
             model.predict(batch) where the model cannot be called.
         progress: show a bar of the batches of calibration, then of the weights as they are rounded (needs tqdm).
@@ -209,7 +221,7 @@ def quantize_dynamic(
         dtypes=as_dtypes(dtype), group_size=group_size, symmetric=symmetric, scale_dtype=scale_dtype,
         rounding=rounding, activation=activation, activation_group=activation_group,
     )  # fmt: skip
-    batches = Calibration.of(options, calibration, forward, progress, rounding_report)
+    batches = Calibration.of(options, calibration, forward, progress, rounding_report, sequential)
     measuring = Measuring(min_speedup=min_speedup, batch_size=batch_size)
 
     model = unwrapped(model)
@@ -273,7 +285,21 @@ def _calibrated(
     linear = [t for t in targets if t.is_linear and types[id(t.original)] == qint4]
     if not linear:
         raise ValueError("calibration is for linear layers and arrays, and neither is named; others need none")
+    if calibration.sequential:
+        chosen = {id(t.original) for t in linear}
+        others = [t for t in targets if id(t.original) not in chosen]
+
+        def build(target: Target, weight: GroupedWeight | None) -> Any:
+            known = {} if weight is None else {id(target.original): weight}
+            return Builder([target], types, options, known, _of(scales, target), check=check).build(target)
+
+        return rounded_in_turn(model, linear, options, calibration, build, others, scales=scales, check=check)
     return rounded_weights(model, linear, options, calibration, scales=scales, check=check)
+
+
+def _of(scales: Mapping[int, NDArray[np.float32]], target: Target) -> dict[int, NDArray[np.float32]]:
+    held = id(target.original)
+    return {held: scales[held]} if held in scales else {}
 
 
 def _outcomes(

@@ -104,6 +104,7 @@ class Calibration:
     batches: Iterable[Any]
     rounding: Literal["search", "gptq"]
     forward: Forward
+    sequential: bool = False
     progress: bool = False
     report: Callable[[Any], object] | None = None
 
@@ -115,6 +116,7 @@ class Calibration:
         forward: Forward,
         progress: bool,
         report: Callable[[Any], object] | None,
+        sequential: bool,
     ) -> Calibration | None:
         """The calibration that is asked for, if any.
 
@@ -123,6 +125,8 @@ class Calibration:
             ValueError: an option needs batches that are not there, or they are there for nothing.
         """
         rounding = options.rounding
+        if sequential and rounding != "gptq":
+            raise ValueError(f'sequential=True is for rounding="gptq", got {rounding!r}')
         if batches is None:
             if rounding == "gptq":
                 raise ValueError('rounding="gptq" needs calibration=batches, which the layers\' inputs are taken from')
@@ -137,6 +141,7 @@ class Calibration:
             batches=check_batches(batches, "calibration"),
             rounding="gptq" if rounding == "gptq" else "search",
             forward=forward,
+            sequential=sequential,
             progress=progress,
             report=report,
         )
