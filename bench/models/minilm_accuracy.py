@@ -52,6 +52,14 @@ WAYS: dict[str, dict[str, Any]] = {
     "int4 g64, gptq, awq": {**INT4, "rounding": "gptq", "smooth": "awq"},
     "int4 g64, gptq, zero points": {**INT4, "rounding": "gptq", "symmetric": False},
     "int4 g64, gptq, zero points, int16": {**INT4, "rounding": "gptq", "symmetric": False, "activation": "int16"},
+    "int4 g64, in turn": {**INT4, "rounding": "gptq", "symmetric": False, "sequential": True},
+    "int4 g64, in turn, int16": {
+        **INT4,
+        "rounding": "gptq",
+        "symmetric": False,
+        "sequential": True,
+        "activation": "int16",
+    },
 }
 CANDIDATES = [
     {"activation": "int16"},

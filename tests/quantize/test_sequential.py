@@ -96,6 +96,69 @@ def test_a_table_is_quantized_before_the_matrix_that_follows(dtype: Any) -> None
     np.testing.assert_array_equal(np.asarray(q.w).T, expected.dequantize())
 
 
+class Residual:
+    """x + the results of two layers, then a third, as objects or as arrays."""
+
+    def __init__(self, arrays: bool) -> None:
+        rng = np.random.default_rng(6)
+        self.arrays = arrays
+        sizes = {"first": (64, 64), "up": (64, 96), "down": (96, 64)}
+        for name, (k, n) in sizes.items():
+            layer = oc.nn.Linear.init(k, n, rng=rng)
+            setattr(self, name, np.ascontiguousarray(layer.weight.T) if arrays else layer)
+
+    def __call__(self, x: Array) -> Array:
+        x, inner = self.before_down(x)
+        y: Array = x + (inner @ self.down if self.arrays else self.down(inner))
+        return y
+
+    def before_down(self, x: Array) -> tuple[Array, Array]:
+        if self.arrays:
+            x = x @ self.first
+            return x, np.maximum(x @ self.up, 0)
+        x = self.first(x)
+        return x, np.maximum(self.up(x), 0)
+
+
+@pytest.mark.parametrize("arrays", [False, True], ids=["layers", "arrays"])
+def test_a_layer_makes_up_for_the_error_of_what_it_is_added_to(arrays: bool) -> None:
+    model, batches = Residual(arrays), [correlated(200, 64, seed) for seed in range(2)]
+    chosen: Any = {"arrays": dict.fromkeys(("first", "up", "down"), "in_out")} if arrays else {"layers": oc.nn.Linear}
+    q = oc.quantize_dynamic(model, dtype="int4", calibration=batches, **chosen, **OPTIONS)
+    statistics = PairedStatistics(96, 64)
+    for x in batches:
+        (exact, inner), (wrong, given) = model.before_down(x), q.before_down(x)
+        statistics.update(given, inner, exact - wrong)
+    w = model.down.T if arrays else model.down.weight
+    expected = oc.round_gptq(statistics.aligned(w), statistics.given, group_size=32)
+    found = np.asarray(q.down).T if arrays else q.down.weight
+    np.testing.assert_array_equal(found, expected.dequantize())
+
+
+def test_results_behind_a_relu_of_the_layer_make_up_for_nothing() -> None:
+    class Dense:
+        def __init__(self, weight: Array) -> None:
+            self.weight = weight
+
+        def __call__(self, x: Array) -> Array:
+            return np.maximum(x @ self.weight.T, 0)
+
+    rng = np.random.default_rng(7)
+    first, second = (Dense(rng.standard_normal((64, 64)).astype(F) / 8) for _ in range(2))
+    spec = oc.LayerSpec(weight="weight", activation="relu")
+    x = correlated(200, 64)
+
+    def run(model: Any, x: Array) -> Array:
+        y = model[0](x)
+        return y + model[1](y)
+
+    q = oc.quantize_dynamic([first, second], {Dense: spec}, "int4", calibration=[x], forward=run, **OPTIONS)
+    statistics = PairedStatistics(64, 64)
+    statistics.update(q[0](x), first(x))
+    expected = oc.round_gptq(statistics.aligned(second.weight), statistics.given, group_size=32)
+    np.testing.assert_array_equal(q[1].int_repr(), expected.q)
+
+
 def test_report_has_the_errors_against_the_float_model() -> None:
     model, x, errors = Backwards(), correlated(300, 64), []
     q = quantized(model, [x], rounding_report=errors.append)

@@ -22,6 +22,7 @@ class WatchedMatrix(MatrixStandIn):
         axis: that of the outputs, as for `QuantMatrix`: with 1 the matrix is w.T and x @ Q is watched, with 0 it is w,
             and x @ Q.T is.
         before: called with x (..., inputs) as an array.
+        after: given what `before` returned and the product; what it returns takes its place.
 
     Example:
         >>> import numpy as np
@@ -31,12 +32,18 @@ class WatchedMatrix(MatrixStandIn):
         array([50.], dtype=float32)
     """
 
-    __slots__ = ("_axis", "_before", "_w")
+    __slots__ = ("_after", "_axis", "_before", "_w")
 
     _remedy = "calibration looks at its products; compute a new array (w + 1, not w += 1)"
 
-    def __init__(self, w: NDArray[Any], axis: Literal[0, 1], before: Callable[[Any], None]) -> None:
-        self._w, self._axis, self._before = w, axis, before
+    def __init__(
+        self,
+        w: NDArray[Any],
+        axis: Literal[0, 1],
+        before: Callable[[Any], Any],
+        after: Callable[[Any, NDArray[Any]], NDArray[Any]] = lambda kept, y: y,
+    ) -> None:
+        self._w, self._axis, self._before, self._after = w, axis, before, after
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -51,13 +58,14 @@ class WatchedMatrix(MatrixStandIn):
         return read_only(np.array(self._w.T if self._axis else self._w, order="C"))
 
     def _transposed(self) -> WatchedMatrix:
-        return WatchedMatrix(self._w, 0 if self._axis else 1, self._before)
+        return WatchedMatrix(self._w, 0 if self._axis else 1, self._before, self._after)
 
     def _times(self, a: NDArray[Any], out: NDArray[Any] | None) -> NDArray[Any]:
-        if self._axis:
-            self._before(a)
-        y: NDArray[Any] = np.matmul(a, self._w.T if self._axis else self._w)
-        return y
+        if not self._axis:
+            y: NDArray[Any] = np.matmul(a, self._w)
+            return y
+        kept = self._before(a)
+        return self._after(kept, np.matmul(a, self._w.T))
 
     def __repr__(self) -> str:
         return f"WatchedMatrix({self.shape[0]} x {self.shape[1]}, {self.dtype})"

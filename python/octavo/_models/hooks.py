@@ -15,7 +15,8 @@ class Watched:
         layer: what is called; all other attributes are its own.
         method: name of the method that computes, besides ``__call__`` and ``forward``.
         before: given the layer's first argument (None without one), before the call, which may write to it.
-        after: given what `before` returned and the layer's result.
+        after: given what `before` returned and the layer's result; what it returns takes its place, unless that is
+            None.
 
     Example:
         >>> import octavo as oc
@@ -25,9 +26,7 @@ class Watched:
         0.0
     """
 
-    def __init__(
-        self, layer: Any, method: str, before: Callable[[Any], Any], after: Callable[[Any, Any], None]
-    ) -> None:
+    def __init__(self, layer: Any, method: str, before: Callable[[Any], Any], after: Callable[[Any, Any], Any]) -> None:
         self._layer, self._method, self._before, self._after = layer, method, before, after
 
     def __call__(self, *args: Any, **options: Any) -> Any:
@@ -36,8 +35,8 @@ class Watched:
     def _called(self, function: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         kept = self._before(args[0] if args else next(iter(options.values()), None))
         y = function(*args, **options)
-        self._after(kept, y)
-        return y
+        found = self._after(kept, y)
+        return y if found is None else found
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or "_layer" not in self.__dict__:

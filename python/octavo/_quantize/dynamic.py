@@ -160,9 +160,11 @@ def quantize_dynamic(
             them. Each is rounded on the inputs q that the quantized model gives it, after it has been moved to where q
             brings its result nearest to float's, x W^T:
 
-                V = argmin sum |q V^T - x W^T|^2 + d |V - W|^2          d = 0.01 of the mean of q^2
+                V = argmin sum |q V^T - (x W^T + r)|^2 + d |V - W|^2          d = 0.01 of the mean of q^2
 
-            so that layers make up for the errors of those before them. The model runs twice over all batches for each
+            so that layers make up for the errors of those before them. Where the result is added to another value, as
+            in a residual connection, r is the error of that value: float's less the quantized model's. Otherwise r = 0.
+            The model runs twice over all batches for each
             weight, in float and quantized, which takes time; memory is that of one layer. What needs no calibration
             (embeddings, recurrent layers, int8 weights) is quantized from the start.
         forward: how to run the model on x and on a batch of calibration; by default model(batch), or

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octavo._models import walk as tree
+from octavo._models.summand import as_summand
 from octavo._numerics.alignment import PairedStatistics
 from octavo._numerics.gptq import round_gptq
 from octavo._numerics.input_scale import scaled_weight
@@ -99,14 +100,34 @@ def _in_order(model: Any, targets: list[Target], batches: Iterable[Any], forward
     return sorted(targets, key=lambda t: called.index(t.path) if t.path in called else -1)  # stable
 
 
+class _Call:
+    """One call of a layer: its inputs, and what its result is added to."""
+
+    def __init__(self, target: Target, x: Any) -> None:
+        refuse_several(x, f"{tree.label(target.path)}: its input")
+        k = target.weight().shape[1]
+        values = np.asarray(x)
+        if values.ndim == 0 or values.shape[-1] != k:
+            raise ValueError(f"{tree.label(target.path)}: inputs must have shape (..., {k}), got {values.shape}")
+        self.x: Floats = np.array(values.reshape(-1, k), np.float32)
+        self.other: Floats | None = None
+
+    def result(self, y: Any) -> Any:
+        """y, which tells what it is added to."""
+        return as_summand(y, self._add) if isinstance(y, np.ndarray) else y
+
+    def _add(self, other: NDArray[Any]) -> None:
+        self.other = np.asarray(other.reshape(len(self.x), -1), np.float32)
+
+
 def _paired(
     model: Any, target: Target, replaced: Mapping[int, Any], batches: Iterable[Any], forward: Forward
 ) -> PairedStatistics:
     """Of what the target is given in the model with `replaced` in it, and in the float model."""
-    found: tuple[list[Floats], list[Floats]] = ([], [])
+    found: tuple[list[_Call], list[_Call]] = ([], [])
     in_float, quantized = (
-        tree.copy_with(model, {**others, id(target.original): watched(target, partial(_keep, target, rows))})
-        for others, rows in zip(({}, replaced), found, strict=True)
+        tree.copy_with(model, {**others, id(target.original): _listed(target, calls)})
+        for others, calls in zip(({}, replaced), found, strict=True)
     )
     n, k = target.weight().shape
     statistics = PairedStatistics(k, n)
@@ -115,28 +136,31 @@ def _paired(
             for running in (in_float, quantized):
                 forward(running, batch)
             exact, given = found
-            if [x.shape for x in exact] != [x.shape for x in given]:
+            if [call.x.shape for call in exact] != [call.x.shape for call in given]:
                 raise ValueError(
                     f"{tree.label(target.path)} is not called with as many rows in the quantized model as in the float "
                     "one; use sequential=False"
                 )
             for q, x in zip(given, exact, strict=True):
-                statistics.update(q, x)
+                missing = None if q.other is None or x.other is None else x.other - q.other
+                statistics.update(q.x, x.x, missing)
         except Exception as error:
             error.add_note(f"octavo: this was batch {i} of calibration")
             raise
-        for rows in found:
-            rows.clear()
+        for calls in found:
+            calls.clear()
     return statistics
 
 
-def _keep(target: Target, rows: list[Floats], x: Any) -> None:
-    refuse_several(x, f"{tree.label(target.path)}: its input")
-    k = target.weight().shape[1]
-    values = np.asarray(x)
-    if values.ndim == 0 or values.shape[-1] != k:
-        raise ValueError(f"{tree.label(target.path)}: inputs must have shape (..., {k}), got {values.shape}")
-    rows.append(np.array(values.reshape(-1, k), np.float32))
+def _listed(target: Target, calls: list[_Call]) -> Any:
+    """What computes as the target does and lists its calls."""
+
+    def before(x: Any) -> _Call:
+        calls.append(_Call(target, x))
+        return calls[-1]
+
+    linear = target.spec is None or target.spec.activation is None
+    return watched(target, before, lambda call, y: call.result(y) if linear else y)
 
 
 def _errors_of(

@@ -33,15 +33,21 @@ class Gathered(Protocol):
     def update(self, x: Any) -> None: ...
 
 
-def watched(target: Target, update: Callable[[Any], None]) -> Any:
-    """What computes as the layer or array does, and hands the inputs that it multiplies to `update`."""
+def watched(target: Target, update: Callable[[Any], Any], after: Callable[[Any, Any], Any] = lambda kept, y: y) -> Any:
+    """What computes as the layer or array does, and hands the inputs that it multiplies to `update`.
+
+    Args:
+        target: the layer or array.
+        update: given the inputs, before they are multiplied.
+        after: given what `update` returned and the result; what it returns takes the result's place.
+    """
     if target.axis is not None:
-        return WatchedMatrix(target.weight(), target.axis, update)
+        return WatchedMatrix(target.weight(), target.axis, update, after)
     assert target.spec is not None
     # What the layer sets in itself stays in the copy, which shares the weight.
     held = getattr(target.original, target.spec.weight)
     kept = copy.deepcopy(target.original, {id(held): held})
-    return Watched(kept, target.spec.call, update, lambda before, y: None)
+    return Watched(kept, target.spec.call, update, after)
 
 
 def first_rows(model: Any, targets: list[Target], x: Any, forward: Forward) -> dict[str, NDArray[np.float32]]:
