@@ -89,9 +89,10 @@ def test_what_is_told_is_a_copy() -> None:
     np.testing.assert_array_equal(told[0], X)
 
 
-def test_sums_of_two_results_tell_the_first() -> None:
+def test_sums_of_two_results_tell_both() -> None:
     told: list[np.ndarray] = []
     y = as_summand(Y.copy(), told.append) + as_summand(X.copy(), told.append)
     np.testing.assert_array_equal(told[0], X)
+    np.testing.assert_array_equal(told[1], Y)
     np.testing.assert_array_equal(y, X + Y)
-    assert not isinstance(told[0], Summand)
+    assert not any(isinstance(a, Summand) for a in told)

@@ -97,42 +97,61 @@ def test_a_table_is_quantized_before_the_matrix_that_follows(dtype: Any) -> None
 
 
 class Residual:
-    """x + the results of two layers, then a third, as objects or as arrays."""
+    """h + down(relu(up(h))) of h = stem(first(x)), as objects or as arrays."""
 
     def __init__(self, arrays: bool) -> None:
         rng = np.random.default_rng(6)
         self.arrays = arrays
-        sizes = {"first": (64, 64), "up": (64, 96), "down": (96, 64)}
+        sizes = {"first": (64, 64), "stem": (64, 64), "up": (64, 96), "down": (96, 64)}
         for name, (k, n) in sizes.items():
             layer = oc.nn.Linear.init(k, n, rng=rng)
             setattr(self, name, np.ascontiguousarray(layer.weight.T) if arrays else layer)
 
-    def __call__(self, x: Array) -> Array:
-        x, inner = self.before_down(x)
-        y: Array = x + (inner @ self.down if self.arrays else self.down(inner))
+    def times(self, name: str, x: Array) -> Array:
+        part = getattr(self, name)
+        y: Array = x @ part if self.arrays else part(x)
         return y
 
-    def before_down(self, x: Array) -> tuple[Array, Array]:
-        if self.arrays:
-            x = x @ self.first
-            return x, np.maximum(x @ self.up, 0)
-        x = self.first(x)
-        return x, np.maximum(self.up(x), 0)
+    def inner(self, x: Array) -> dict[str, Array]:
+        """The inputs of each layer."""
+        inputs = {"first": x, "stem": self.times("first", x)}
+        inputs["up"] = self.times("stem", inputs["stem"])
+        inputs["down"] = np.maximum(self.times("up", inputs["up"]), 0)
+        return inputs
+
+    def __call__(self, x: Array) -> Array:
+        inputs = self.inner(x)
+        return inputs["up"] + self.times("down", inputs["down"])
 
 
 @pytest.mark.parametrize("arrays", [False, True], ids=["layers", "arrays"])
 def test_a_layer_makes_up_for_the_error_of_what_it_is_added_to(arrays: bool) -> None:
     model, batches = Residual(arrays), [correlated(200, 64, seed) for seed in range(2)]
-    chosen: Any = {"arrays": dict.fromkeys(("first", "up", "down"), "in_out")} if arrays else {"layers": oc.nn.Linear}
+    names = ("first", "stem", "up", "down")
+    chosen: Any = {"arrays": dict.fromkeys(names, "in_out")} if arrays else {"layers": oc.nn.Linear}
     q = oc.quantize_dynamic(model, dtype="int4", calibration=batches, **chosen, **OPTIONS)
-    statistics = PairedStatistics(96, 64)
-    for x in batches:
-        (exact, inner), (wrong, given) = model.before_down(x), q.before_down(x)
-        statistics.update(given, inner, exact - wrong)
-    w = model.down.T if arrays else model.down.weight
-    expected = oc.round_gptq(statistics.aligned(w), statistics.given, group_size=32)
-    found = np.asarray(q.down).T if arrays else q.down.weight
-    np.testing.assert_array_equal(found, expected.dequantize())
+    for name in names:
+        part, made = getattr(model, name), getattr(q, name)
+        w, found = (part.T, np.asarray(made).T) if arrays else (part.weight, made.weight)
+        statistics = PairedStatistics(*w.shape[::-1])
+        for x in batches:
+            exact, given = model.inner(x), q.inner(x)
+            # stem is added to something as well, but that depends on its result
+            missing = exact["up"] - given["up"] if name == "down" else None
+            statistics.update(given[name], exact[name], missing)
+        expected = oc.round_gptq(statistics.aligned(w), statistics.given, group_size=32)
+        np.testing.assert_array_equal(found, expected.dequantize())
+
+
+def test_the_second_of_two_branches_makes_up_for_the_first() -> None:
+    rng = np.random.default_rng(8)
+    model, x = [oc.nn.Linear.init(64, 64, rng=rng) for _ in range(2)], correlated(200, 64)
+    q = quantized(model, [x], forward=lambda model, x: model[0](x) + model[1](x))
+    np.testing.assert_array_equal(q[0].int_repr(), oc.round_gptq(model[0].weight, x, group_size=32).q)
+    statistics = PairedStatistics(64, 64)
+    statistics.update(x, x, model[0](x) - q[0](x))
+    expected = oc.round_gptq(statistics.aligned(model[1].weight), statistics.given, group_size=32)
+    np.testing.assert_array_equal(q[1].int_repr(), expected.q)
 
 
 def test_results_behind_a_relu_of_the_layer_make_up_for_nothing() -> None:
@@ -166,6 +185,22 @@ def test_report_has_the_errors_against_the_float_model() -> None:
     exact = np.maximum(model.first(x), 0) @ model.last.weight.T
     y = np.maximum(q.first(x), 0) @ q.last.weight.T
     assert errors[1].output_error == pytest.approx(np.linalg.norm(y - exact) / np.linalg.norm(exact), rel=1e-3)
+
+
+@pytest.mark.parametrize("room", [0, 4 * 50 * (64 + 96), 4 * 50 * 2 * (64 + 96)])
+def test_the_result_does_not_depend_on_the_memory_for_inputs(room: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, batches = Residual(arrays=False), [correlated(50, 64)]
+    expected = quantized(model, batches)
+    monkeypatch.setattr("octavo._quantize.sequential._MAX_KEPT_BYTES", room)
+    again = quantized(model, batches)
+    for name in ("first", "stem", "up", "down"):
+        np.testing.assert_array_equal(getattr(again, name).weight, getattr(expected, name).weight)
+
+
+def test_the_batch_that_fails_is_named() -> None:
+    with pytest.raises(ValueError, match="must have shape") as caught:
+        quantized(Backwards(), [correlated(50, 64), correlated(50, 63)], check=False)
+    assert "batch 1 of calibration" in "".join(caught.value.__notes__)
 
 
 def test_the_model_is_as_it_was() -> None:

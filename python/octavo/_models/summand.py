@@ -33,10 +33,11 @@ class Summand(np.ndarray[Any, Any]):
         plain = [_plain(a) for a in inputs]
         keeps = False
         if ufunc is np.add and method == "__call__" and not kwargs and inputs[0] is not inputs[1]:
-            mine = 0 if isinstance(inputs[0], Summand) else 1
-            keeps = np.ndim(plain[1 - mine]) < np.ndim(plain[mine])
-            if np.shape(plain[0]) == np.shape(plain[1]) and isinstance(inputs[mine], Summand):
-                inputs[mine]._tell(plain[1 - mine])
+            for mine, a in enumerate(inputs):
+                other = plain[1 - mine]
+                if isinstance(a, Summand) and np.shape(other) == a.shape:
+                    a._tell(other)
+                keeps |= isinstance(a, Summand) and np.ndim(other) < a.ndim
         if out:
             kwargs["out"] = tuple(_plain(a) for a in out)
         y = getattr(ufunc, method)(*plain, **kwargs)

@@ -162,11 +162,12 @@ def quantize_dynamic(
 
                 V = argmin sum |q V^T - (x W^T + r)|^2 + d |V - W|^2          d = 0.01 of the mean of q^2
 
-            so that layers make up for the errors of those before them. Where the result is added to another value, as
-            in a residual connection, r is the error of that value: float's less the quantized model's. Otherwise r = 0.
-            The model runs twice over all batches for each
-            weight, in float and quantized, which takes time; memory is that of one layer. What needs no calibration
-            (embeddings, recurrent layers, int8 weights) is quantized from the start.
+            so that layers make up for the errors of those before them. Where the result is added to another value before
+            the next of them is called, as in a residual connection, r is that value's error: what float has there, less
+            what the quantized model has. Otherwise r = 0.
+            The model runs over all batches for each weight, which takes time, and what float's layers are given is kept
+            for as many as fit 1 GiB. What needs no calibration (embeddings, recurrent layers, int8 weights) is
+            quantized from the start.
         forward: how to run the model on x and on a batch of calibration; by default model(batch), or
             model.predict(batch) where the model cannot be called.
         progress: show a bar of the batches of calibration, then of the weights as they are rounded (needs tqdm).

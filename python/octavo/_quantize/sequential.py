@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -26,6 +27,8 @@ __all__ = ["rounded_in_turn"]
 
 Floats = NDArray[np.float32]
 
+_MAX_KEPT_BYTES = 1 << 30  # of what the float model's layers are given; it runs again for the layers beyond
+
 
 def rounded_in_turn(
     model: Any,
@@ -40,9 +43,10 @@ def rounded_in_turn(
 ) -> dict[int, GroupedWeight]:
     """The weights rounded by GPTQ in the order in which the model uses them, by the id of the layer or array.
 
-    Before each is rounded, the model runs on all batches twice: in float, and with all that comes before it quantized.
-    Its weight is moved to where these inputs give float's results, as far as they can (`PairedStatistics.aligned`), and
-    then rounded on them. What the first batch does not reach is rounded first.
+    Before each is rounded, the model runs on all batches with all that comes before it quantized. Its weight is moved
+    to where these inputs give float's results, as far as they can (`PairedStatistics.aligned`), and then rounded on
+    them. What float's layers are given is kept for as many layers as fit 1 GiB; a layer that does not is watched once
+    more in float. What no batch reaches is rounded first.
 
     Args:
         model: the model, which is left as it is.
@@ -66,44 +70,84 @@ def rounded_in_turn(
     check_first(targets, options, check)
     replaced: dict[int, Any] = {id(target.original): build(target, None) for target in others}
     rounded: dict[int, GroupedWeight] = {}
-    ordered = _in_order(model, targets, batches, forward)
-    for target in shown(ordered, "rounding", "weight", calibration.progress, total=len(targets)):
-        weight, s = target.weight(), scales.get(id(target.original))
-        statistics = _paired(model, target, replaced, batches, forward)
-        if statistics.rows == 0:
-            warn_of_no_row(target)
-            way, new = "search", round_search(scaled_weight(weight, s), **options.groups)
-        else:
-            way, given = "gptq", statistics.given if s is None else statistics.given.scaled(s)
-            new = round_gptq(scaled_weight(statistics.aligned(weight), s), given, **options.groups)
-        rounded[id(target.original)] = new
-        replaced[id(target.original)] = build(target, new)
-        if calibration.report is not None:
-            calibration.report(_errors_of(target, way, new, s, statistics))
+    rows, added = _uses(model, targets, batches, forward)
+    bar = iter(shown(sorted(targets, key=_place(rows)), "rounding", "weight", calibration.progress, total=len(targets)))
+    for run in _runs(sorted(targets, key=_place(rows)), rows):
+        kept = _exact_calls(model, run, batches, forward, added) if len(run) > 1 else None
+        for target in run:
+            next(bar)
+            sums = target.path in added
+            exact = _running(model, target, batches, forward, {}, sums) if kept is None else kept.pop(target.path)
+            statistics = _paired(target, exact, _running(model, target, batches, forward, replaced, sums))
+            weight, s = target.weight(), scales.get(id(target.original))
+            if statistics.rows == 0:
+                warn_of_no_row(target)
+                way, new = "search", round_search(scaled_weight(weight, s), **options.groups)
+            else:
+                way, given = "gptq", statistics.given if s is None else statistics.given.scaled(s)
+                new = round_gptq(scaled_weight(statistics.aligned(weight), s), given, **options.groups)
+            rounded[id(target.original)] = new
+            replaced[id(target.original)] = build(target, new)
+            if calibration.report is not None:
+                calibration.report(_errors_of(target, way, new, s, statistics))
+    next(bar, None)
     return rounded
 
 
-def _in_order(model: Any, targets: list[Target], batches: Iterable[Any], forward: Forward) -> list[Target]:
-    """Targets as the first batch reaches them, after those that it does not reach."""
-    called: list[str] = []
+def _uses(
+    model: Any, targets: list[Target], batches: Iterable[Any], forward: Forward
+) -> tuple[dict[str, int], set[str]]:
+    """How the float model uses each, by path.
 
-    def note(path: str, x: Any) -> None:
-        if path not in called:
-            called.append(path)
+    Returns:
+        Rows that all batches give it, in the order in which the model first calls them; and those whose results are
+        added to something before another of them is called, so that it cannot depend on them.
+    """
+    rows: dict[str, int] = {}
+    added: set[str] = set()
+    late: set[str] = set()
+    last: list[_Call] = []
 
-    running = tree.copy_with(model, {id(t.original): watched(t, partial(note, t.path)) for t in targets})
-    for batch in batches:
-        forward(running, batch)
-        break
-    else:
+    def before(target: Target, x: Any) -> _Call:
+        call = _Call(target, x, lambda: (added if last[0] is call else late).add(target.path))
+        rows[target.path] = rows.get(target.path, 0) + len(call.x)
+        last[:] = [call]
+        return call
+
+    replaced = {id(t.original): watched(t, partial(before, t), lambda call, y: call.result(y)) for t in targets}
+    running, count = tree.copy_with(model, replaced), 0
+    for count, batch in enumerate(batches, start=1):
+        with _named(count - 1):
+            forward(running, batch)
+    if count == 0:
         raise ValueError("calibration must hold at least one batch, got none")
-    return sorted(targets, key=lambda t: called.index(t.path) if t.path in called else -1)  # stable
+    return rows, added - late
+
+
+def _place(rows: Mapping[str, int]) -> Callable[[Target], int]:
+    """Sorts targets as the model calls them, after those that it does not call."""
+    places = {path: place for place, path in enumerate(rows)}
+    return lambda target: places.get(target.path, -1)
+
+
+def _runs(targets: list[Target], rows: Mapping[str, int]) -> list[list[Target]]:
+    """Targets that one run of the float model serves: what they are given and added to fits the memory allowed."""
+    runs: list[list[Target]] = []
+    room = 0
+    for target in targets:
+        needed = 4 * rows.get(target.path, 0) * sum(target.weight().shape)
+        if not runs or needed > room:
+            runs.append([])
+            room = _MAX_KEPT_BYTES
+        runs[-1].append(target)
+        room -= needed
+    return runs
 
 
 class _Call:
     """One call of a layer: its inputs, and what its result is added to."""
 
-    def __init__(self, target: Target, x: Any) -> None:
+    def __init__(self, target: Target, x: Any, told: Callable[[], object] = lambda: None) -> None:
         refuse_several(x, f"{tree.label(target.path)}: its input")
         k = target.weight().shape[1]
         values = np.asarray(x)
@@ -111,56 +155,80 @@ class _Call:
             raise ValueError(f"{tree.label(target.path)}: inputs must have shape (..., {k}), got {values.shape}")
         self.x: Floats = np.array(values.reshape(-1, k), np.float32)
         self.other: Floats | None = None
+        self._told = told
+        self._linear = target.spec is None or target.spec.activation is None
 
     def result(self, y: Any) -> Any:
         """y, which tells what it is added to."""
-        return as_summand(y, self._add) if isinstance(y, np.ndarray) else y
+        return as_summand(y, self._add) if self._linear and isinstance(y, np.ndarray) else y
 
     def _add(self, other: NDArray[Any]) -> None:
         self.other = np.asarray(other.reshape(len(self.x), -1), np.float32)
+        self._told()
 
 
-def _paired(
-    model: Any, target: Target, replaced: Mapping[int, Any], batches: Iterable[Any], forward: Forward
-) -> PairedStatistics:
-    """Of what the target is given in the model with `replaced` in it, and in the float model."""
-    found: tuple[list[_Call], list[_Call]] = ([], [])
-    in_float, quantized = (
-        tree.copy_with(model, {**others, id(target.original): _listed(target, calls)})
-        for others, calls in zip(({}, replaced), found, strict=True)
-    )
+def _running(
+    model: Any, target: Target, batches: Iterable[Any], forward: Forward, replaced: Mapping[int, Any], sums: bool
+) -> Iterator[list[_Call]]:
+    """The target's calls in each batch, while the model with `replaced` in it runs."""
+    calls: list[_Call] = []
+    running = tree.copy_with(model, {**replaced, id(target.original): _listed(target, calls, sums)})
+    for i, batch in enumerate(batches):
+        with _named(i):
+            forward(running, batch)
+        yield calls
+        calls.clear()
+
+
+def _exact_calls(
+    model: Any, run: list[Target], batches: Iterable[Any], forward: Forward, added: set[str]
+) -> dict[str, list[list[_Call]]]:
+    """The calls of each target in each batch, by path, while the float model runs on each once."""
+    calls: dict[str, list[_Call]] = {target.path: [] for target in run}
+    found: dict[str, list[list[_Call]]] = {target.path: [] for target in run}
+    running = tree.copy_with(model, {id(t.original): _listed(t, calls[t.path], t.path in added) for t in run})
+    for i, batch in enumerate(batches):
+        with _named(i):
+            forward(running, batch)
+        for path, made in calls.items():
+            found[path].append(made.copy())
+            made.clear()
+    return found
+
+
+def _paired(target: Target, exact: Iterable[list[_Call]], quantized: Iterable[list[_Call]]) -> PairedStatistics:
+    """Of the target's calls in each batch, in the float model and in the quantized one."""
     n, k = target.weight().shape
     statistics = PairedStatistics(k, n)
-    for i, batch in enumerate(batches):
-        try:
-            for running in (in_float, quantized):
-                forward(running, batch)
-            exact, given = found
-            if [call.x.shape for call in exact] != [call.x.shape for call in given]:
-                raise ValueError(
-                    f"{tree.label(target.path)} is not called with as many rows in the quantized model as in the float "
-                    "one; use sequential=False"
-                )
-            for q, x in zip(given, exact, strict=True):
-                missing = None if q.other is None or x.other is None else x.other - q.other
-                statistics.update(q.x, x.x, missing)
-        except Exception as error:
-            error.add_note(f"octavo: this was batch {i} of calibration")
-            raise
-        for calls in found:
-            calls.clear()
+    for found, given in zip(exact, quantized, strict=True):
+        if [call.x.shape for call in found] != [call.x.shape for call in given]:
+            raise ValueError(
+                f"{tree.label(target.path)} is not called with as many rows in the quantized model as in the float "
+                "one; use sequential=False"
+            )
+        for q, x in zip(given, found, strict=True):
+            statistics.update(q.x, x.x, None if q.other is None or x.other is None else x.other - q.other)
     return statistics
 
 
-def _listed(target: Target, calls: list[_Call]) -> Any:
-    """What computes as the target does and lists its calls."""
+@contextmanager
+def _named(batch: int) -> Iterator[None]:
+    """Names the batch in errors."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"octavo: this was batch {batch} of calibration")
+        raise
+
+
+def _listed(target: Target, calls: list[_Call], sums: bool) -> Any:
+    """What computes as the target does and lists its calls, with what results are added to if `sums` asks for it."""
 
     def before(x: Any) -> _Call:
         calls.append(_Call(target, x))
         return calls[-1]
 
-    linear = target.spec is None or target.spec.activation is None
-    return watched(target, before, lambda call, y: call.result(y) if linear else y)
+    return watched(target, before, lambda call, y: call.result(y) if sums else y)
 
 
 def _errors_of(
