@@ -197,6 +197,34 @@ def test_the_result_does_not_depend_on_the_memory_for_inputs(room: int, monkeypa
         np.testing.assert_array_equal(getattr(again, name).weight, getattr(expected, name).weight)
 
 
+class Counted(Residual):
+    """Notes how far each of its runs gets."""
+
+    def __init__(self, reached: list[str]) -> None:
+        super().__init__(arrays=False)
+        self.reached = reached
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Counted:
+        other = Counted(self.reached)
+        for name in ("first", "stem", "up", "down"):
+            part = getattr(self, name)
+            setattr(other, name, memo.get(id(part), part))
+        return other
+
+    def times(self, name: str, x: Array) -> Array:
+        y = super().times(name, x)
+        self.reached.append(name)
+        return y
+
+
+def test_runs_end_where_the_next_layer_begins() -> None:
+    reached: list[str] = []
+    quantized(Counted(reached), [correlated(50, 64)])
+    names = ["first", "stem", "up", "down"]
+    # twice in float: how layers are used, and what they are given; then as far as each
+    assert reached == [*names, *names, *names[:1], *names[:2], *names[:3], *names]
+
+
 def test_the_batch_that_fails_is_named() -> None:
     with pytest.raises(ValueError, match="must have shape") as caught:
         quantized(Backwards(), [correlated(50, 64), correlated(50, 63)], check=False)

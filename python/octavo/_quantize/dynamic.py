@@ -162,9 +162,9 @@ def quantize_dynamic(
 
                 V = argmin sum |q V^T - (x W^T + r)|^2 + d |V - W|^2          d = 0.01 of the mean of q^2
 
-            so that layers make up for the errors of those before them. Where the result is added to another value before
-            the next of them is called, as in a residual connection, r is that value's error: what float has there, less
-            what the quantized model has. Otherwise r = 0.
+            so that layers make up for the errors of those before them. Where the result is added to another value
+            before the next of them is called, as in a residual connection, r is that value's error: what float has
+            there, less what the quantized model has. Otherwise r = 0.
             The model runs over all batches for each weight, which takes time, and what float's layers are given is kept
             for as many as fit 1 GiB. What needs no calibration (embeddings, recurrent layers, int8 weights) is
             quantized from the start.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -77,8 +77,9 @@ def rounded_in_turn(
         for target in run:
             next(bar)
             sums = target.path in added
-            exact = _running(model, target, batches, forward, {}, sums) if kept is None else kept.pop(target.path)
-            statistics = _paired(target, exact, _running(model, target, batches, forward, replaced, sums))
+            exact = _running(model, target, batches, forward, sums) if kept is None else kept.pop(target.path)
+            later = [t for t in targets if id(t.original) not in rounded and t is not target]
+            statistics = _paired(model, target, later, replaced, batches, forward, exact, sums)
             weight, s = target.weight(), scales.get(id(target.original))
             if statistics.rows == 0:
                 warn_of_no_row(target)
@@ -167,12 +168,10 @@ class _Call:
         self._told()
 
 
-def _running(
-    model: Any, target: Target, batches: Iterable[Any], forward: Forward, replaced: Mapping[int, Any], sums: bool
-) -> Iterator[list[_Call]]:
-    """The target's calls in each batch, while the model with `replaced` in it runs."""
+def _running(model: Any, target: Target, batches: Iterable[Any], forward: Forward, sums: bool) -> Iterator[list[_Call]]:
+    """The target's calls in each batch, while the float model runs."""
     calls: list[_Call] = []
-    running = tree.copy_with(model, {**replaced, id(target.original): _listed(target, calls, sums)})
+    running = tree.copy_with(model, {id(target.original): _listed(target, calls, sums)})
     for i, batch in enumerate(batches):
         with _named(i):
             forward(running, batch)
@@ -196,17 +195,44 @@ def _exact_calls(
     return found
 
 
-def _paired(target: Target, exact: Iterable[list[_Call]], quantized: Iterable[list[_Call]]) -> PairedStatistics:
-    """Of the target's calls in each batch, in the float model and in the quantized one."""
+class _Enough(BaseException):
+    """Ends a run of the model: what follows is not needed."""
+
+
+def _paired(
+    model: Any,
+    target: Target,
+    later: list[Target],
+    replaced: Mapping[int, Any],
+    batches: Iterable[Any],
+    forward: Forward,
+    exact: Iterable[list[_Call]],
+    sums: bool,
+) -> PairedStatistics:
+    """Of the target's calls in the model with `replaced` in it, beside those in the float model.
+
+    Each run ends where the model calls one of the `later` ones and has called the target as often as the float model.
+    """
     n, k = target.weight().shape
-    statistics = PairedStatistics(k, n)
-    for found, given in zip(exact, quantized, strict=True):
-        if [call.x.shape for call in found] != [call.x.shape for call in given]:
+    statistics, calls, count = PairedStatistics(k, n), list[_Call](), 0
+
+    def stop(x: Any) -> None:
+        if len(calls) >= count:
+            raise _Enough
+
+    stops = {id(t.original): watched(t, stop) for t in later}
+    parts = {**replaced, **stops, id(target.original): _listed(target, calls, sums)}
+    for i, (found, batch) in enumerate(zip(exact, batches, strict=True)):
+        calls.clear()
+        count = len(found)
+        with _named(i), suppress(_Enough):
+            forward(tree.copy_with(model, parts), batch)  # a new copy: a run that ends early may leave anything behind
+        if [call.x.shape for call in found] != [call.x.shape for call in calls]:
             raise ValueError(
                 f"{tree.label(target.path)} is not called with as many rows in the quantized model as in the float "
                 "one; use sequential=False"
             )
-        for q, x in zip(given, found, strict=True):
+        for q, x in zip(calls, found, strict=True):
             statistics.update(q.x, x.x, None if q.other is None or x.other is None else x.other - q.other)
     return statistics
 
