@@ -154,6 +154,23 @@ def test_the_second_of_two_branches_makes_up_for_the_first() -> None:
     np.testing.assert_array_equal(q[1].int_repr(), expected.q)
 
 
+def test_a_sum_that_depends_on_the_result_itself_is_not_made_up_for() -> None:
+    rng = np.random.default_rng(9)
+    model, x = [oc.nn.Linear.init(64, 64, rng=rng) for _ in range(2)], correlated(200, 64)
+
+    def run(model: Any, x: Array) -> Array:
+        y = model[1](model[0](x))
+        return y + model[1](y)
+
+    q = quantized(model, [x], forward=run)
+    statistics = PairedStatistics(64, 64)
+    exact, given = model[0](x), q[0](x)
+    statistics.update(given, exact)
+    statistics.update(given @ model[1].weight.T + model[1].bias, model[1](exact))
+    expected = oc.round_gptq(statistics.aligned(model[1].weight), statistics.given, group_size=32)
+    np.testing.assert_array_equal(q[1].int_repr(), expected.q)
+
+
 def test_results_behind_a_relu_of_the_layer_make_up_for_nothing() -> None:
     class Dense:
         def __init__(self, weight: Array) -> None:
