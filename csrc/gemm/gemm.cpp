@@ -22,8 +22,10 @@ constexpr std::int64_t kColumnBlocksPerThread = 4;
 // The most rows of a block: beyond this the panels' traffic is already small, and scratch would grow.
 constexpr std::int64_t kMaxBlockRows = 512;
 
-// Blocks of fewer rows than this read the weights too often: kernels that take K in pieces then get kMaxBlockRows.
+// Blocks of fewer rows than this read the weights too often: kernels that take K in pieces then get kMaxBlockRows, or as
+// many as take so many bytes, which a thread keeps.
 constexpr std::int64_t kFewBlockRows = 256;
+constexpr std::int64_t kLongRowsBytes = 8 << 20;
 
 // Results of more times the L2 cache than this are written past the caches. Measured with AMX (docs/kernels.md), reading
 // them back then costs less than it saves.
@@ -44,9 +46,11 @@ bool splits_rows(const Product::Size& size, int threads) { return size.m >= thre
 // threads take 128 rows as 64 + 64 and not as 72 + 56, which took a tenth longer with mr = 12.
 std::int64_t rows_per_block(const Product& product, const Product::Size& size, int threads) {
   const std::int64_t tile_bytes = product.lhs_bytes(size.mr);
-  const std::int64_t fit = static_cast<std::int64_t>(cache_sizes().l2_bytes) / 2 * size.mr / tile_bytes;
-  const std::int64_t fitting = std::clamp<std::int64_t>(fit / size.mr * size.mr, size.mr, kMaxBlockRows);
-  const std::int64_t most = size.long_rows && fitting < kFewBlockRows ? kMaxBlockRows : fitting;
+  const auto rows_in = [&](std::int64_t bytes) {
+    return std::clamp<std::int64_t>(bytes / tile_bytes * size.mr, size.mr, kMaxBlockRows);
+  };
+  const std::int64_t fitting = rows_in(static_cast<std::int64_t>(cache_sizes().l2_bytes) / 2);
+  const std::int64_t most = size.long_rows && fitting < kFewBlockRows ? rows_in(kLongRowsBytes) : fitting;
   const std::int64_t even = ceil_div(size.m, round_up(ceil_div(size.m, most), threads));
   const std::int64_t whole = round_up(even, size.mr);
   return threads > 1 && whole - even > even / 16 ? even : whole;
@@ -101,10 +105,10 @@ void split_columns(const Product& product, const Product::Size& size, int thread
 
 }  // namespace
 
-bool may_stream(const float* dst, std::int64_t m, std::int64_t stride) {
-  const std::int64_t row_bytes = stride * std::int64_t{sizeof(float)};
-  return m * row_bytes > kStreamedL2Sizes * static_cast<std::int64_t>(cache_sizes().l2_bytes) &&
-         row_bytes % kCacheLineBytes == 0 && reinterpret_cast<std::uintptr_t>(dst) % kCacheLineBytes == 0;
+bool may_stream(const float* dst, std::int64_t m, std::int64_t n, std::int64_t stride) {
+  constexpr std::int64_t kElemBytes = sizeof(float);
+  return m * n * kElemBytes > kStreamedL2Sizes * static_cast<std::int64_t>(cache_sizes().l2_bytes) &&
+         stride * kElemBytes % kCacheLineBytes == 0 && reinterpret_cast<std::uintptr_t>(dst) % kCacheLineBytes == 0;
 }
 
 void multiply(const Product& product, const char* kernel, CallReport& report) {

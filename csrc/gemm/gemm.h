@@ -19,8 +19,8 @@
 namespace octavo {
 
 // Packed rows, and the numbers of each row that finishing its sums needs, in memory that a thread keeps for its next
-// call. What it keeps is bounded: the plan lets a block of many rows fill half of the L2 cache, and few rows are at
-// most four tiles a thread.
+// call. What it keeps is bounded: the plan lets a block of many rows fill half of the L2 cache, or 8 MiB with kernels
+// that take K in pieces, and few rows are at most four tiles a thread.
 class RowBuffers {
  public:
   void reserve(std::int64_t packed_bytes, std::int64_t rows) {
@@ -72,9 +72,10 @@ class Product {
 // Runs the product. The kernel's name is for the report.
 void multiply(const Product& product, const char* kernel, CallReport& report);
 
-// Whether m rows of results, `stride` floats apart, may be written past the caches: they are far larger, and no
-// two rows share a cache line.
-bool may_stream(const float* dst, std::int64_t m, std::int64_t stride);
+// Whether m rows of n results, `stride` floats apart, may be written past the caches: they are far larger, and no two
+// rows share a cache line. Memory of octavo's pool begins with a line; a large array of NumPy's own begins 16 bytes
+// behind one.
+bool may_stream(const float* dst, std::int64_t m, std::int64_t n, std::int64_t stride);
 
 // The size of m rows times packed weights, by a kernel of their format.
 template <class Rhs, class Kernel>

@@ -101,7 +101,7 @@ class Int8Product final : public Product {
         rows_(rows),
         // Not where a function reads the results at once.
         streams_(operands.epilogue.kind == DstKind::kFloat32 && !operands.function &&
-                 may_stream(static_cast<const float*>(operands.dst), m, operands.dst_stride)) {}
+                 may_stream(static_cast<const float*>(operands.dst), m, operands.rhs.n(), operands.dst_stride)) {}
 
   Size size() const override {
     Size size = size_of(m_, operands_.rhs, kernel_);

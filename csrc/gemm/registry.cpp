@@ -6,6 +6,8 @@
 #include <cstdlib>
 #include <list>
 #include <stdexcept>
+#include <utility>
+#include <vector>
 
 #include "base/arch.h"
 #include "base/text.h"
@@ -71,6 +73,7 @@ void read_min_rows(const std::string& text) {
     return std::invalid_argument("OCTAVO_MIN_ROWS: expected NAME=ROWS,... such as amxint8=8, got \"" + text +
                                  "\": " + what);
   };
+  std::vector<std::pair<const Kernel*, std::int64_t>> read;  // all, before anything changes
   for (const std::string& entry : split(text, ',')) {
     const std::size_t equals = entry.find('=');
     if (equals == std::string::npos) throw fault("no = in \"" + entry + "\"");
@@ -81,6 +84,9 @@ void read_min_rows(const std::string& text) {
     const char *first = entry.data() + equals + 1, *last = entry.data() + entry.size();
     const auto [end, error] = std::from_chars(first, last, rows);
     if (error != std::errc{} || end != last || rows < 1) throw fault("ROWS must be a number from 1 on");
+    read.emplace_back(kernel, rows);
+  }
+  for (const auto& [kernel, rows] : read) {
     for (Candidate& c : candidates()) {
       if (c.kernel == kernel) c.min_rows.store(rows, std::memory_order_relaxed);
     }

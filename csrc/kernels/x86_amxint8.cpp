@@ -50,6 +50,7 @@ constexpr std::int64_t kMostChunkBytes = 384 << 10, kMostChunkPanels = 64;
 // Rows that take more than this come in pieces of K.
 constexpr std::int64_t kWholeLhsBytes = 1280 << 10;
 constexpr std::int64_t kPieceSteps = 32, kStripePanels = 16;
+constexpr std::int64_t kStripRows = 512;  // at most at a time, so that their sums stay in L2
 
 std::int64_t pairs_of(std::int64_t rows) { return (rows + kPairRows - 1) / kPairRows; }
 
@@ -60,7 +61,8 @@ bool in_pieces(std::int64_t rows, std::int64_t k) {
 // The sums that leave the tiles; then those of a stripe so far, [pair of row tiles][2 panels][4][16][16].
 constexpr std::int64_t kExchangeSums = kSumTiles * kTileSums;
 std::int64_t scratch_elems(std::int64_t rows, std::int64_t k) {
-  return kExchangeSums * (1 + (in_pieces(rows, k) ? pairs_of(rows) * kStripePanels / 2 : 0));
+  if (!in_pieces(rows, k)) return kExchangeSums;
+  return kExchangeSums * (1 + pairs_of(rows < kStripRows ? rows : kStripRows) * kStripePanels / 2);
 }
 
 void pack_lhs(const PackLhs& task) {
@@ -343,9 +345,30 @@ Pending gemm_in_pieces(const GemmBlock& block) {
   return pending;
 }
 
+// kStripRows rows of a block from row0 on, or as many as are left.
+GemmBlock strip_of(const GemmBlock& block, std::int64_t row0) {
+  const std::int64_t dst_elem_bytes = block.epilogue.kind == DstKind::kByte ? 1 : 4;
+  GemmBlock strip = block;
+  strip.rows = block.rows - row0 < kStripRows ? block.rows - row0 : kStripRows;
+  strip.lhs = static_cast<const std::int8_t*>(block.lhs) + row0 / kTileRows * row_tile_bytes(block.k);
+  strip.dst = static_cast<char*>(block.dst) + row0 * block.dst_stride * dst_elem_bytes;
+  Epilogue& e = strip.epilogue;
+  if (e.lhs_scale != nullptr) e.lhs_scale += row0;
+  if (e.lhs_zero_point != nullptr) e.lhs_zero_point += row0;
+  if (e.lhs_sum != nullptr) e.lhs_sum += row0;
+  return strip;
+}
+
 void gemm(const GemmBlock& block) {
   const Tiles tiles(tile_config(block.rows, kStepK));
-  take_last(block, in_pieces(block.rows, block.k) ? gemm_in_pieces(block) : gemm_whole(block));
+  if (in_pieces(block.rows, block.k)) {
+    for (std::int64_t row0 = 0; row0 < block.rows; row0 += kStripRows) {
+      const GemmBlock strip = strip_of(block, row0);
+      take_last(strip, gemm_in_pieces(strip));
+    }
+  } else {
+    take_last(block, gemm_whole(block));
+  }
   if (block.stream_dst) _mm_sfence();
 }
 

@@ -1,18 +1,21 @@
 // The kernel amxint8 where it differs from others: every number of rows up to two pairs of tiles and more, K in pieces,
 // results past the caches, and tiles that another library has configured. Against the definitions in reference.h.
 //
-// Runs on the software model of the tiles (amx_model.h), because hardware keeps its state to itself.
+// On hardware without the last, because that keeps its state to itself; on any CPU by the software model (amx_model.h).
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
 #include <string>
 #include <vector>
 
+#if defined(OCTAVO_EMULATED)
 #include "amx_model.h"
+#endif
 #include "base/aligned_buffer.h"
 #include "base/arch.h"
 #include "base/thread_pool.h"
 #include "check.h"
+#include "gemm/gemm.h"
 #include "gemm/gemm_int4.h"
 #include "gemm/gemm_int8.h"
 #include "gemm/registry.h"
@@ -116,8 +119,18 @@ void check_streamed() {
   check_linear({m, k, n}, 0, {0, stride + 1});   // lines in part
   check_linear({m, k, stride}, 2, {0, stride});  // contiguous
   check_linear({m, k, n}, 1, {0, stride});       // zero points: not the common case
+  set_num_threads(2);
+  check_linear({m, 200, n}, 4, {0, stride});
+  set_num_threads(1);
+  AlignedBuffer line;
+  line.reserve(64);
+  const float* const y = line.as<float>();
+  check(may_stream(y, m, n, stride), "large results are streamed");
+  check(!may_stream(y, m, n, stride + 1), "rows that share lines are not");
+  check(!may_stream(y, m, 16, stride), "a few columns of a wide array are not");
 }
 
+#if defined(OCTAVO_EMULATED)
 // A configuration as another library may have it, of two tiles.
 TileConfig others_config() {
   TileConfig config;
@@ -156,6 +169,10 @@ void check_configuration_of_others() {
   }
 }
 
+#else
+void check_configuration_of_others() {}
+#endif
+
 void check_kernel() {
   for (std::int64_t m = 1; m <= 70; ++m) {
     set_num_threads(1 + static_cast<int>(m % 3));
@@ -167,11 +184,16 @@ void check_kernel() {
     check_linear({65, 16448, 277}, 0, {0, 277});  // pieces: two stripes, two pairs of row tiles and a single one
     check_linear({50, 27400, 33}, 7, {1, 40});
   }
+  for (const int threads : {1, 5}) {  // rows are split, or shared by the threads: then more than go at a time
+    set_num_threads(threads);
+    check_linear({530, 5200, 33}, 5, {0, 33});
+    check_integers({530, 5200, 20});
+  }
   set_num_threads(1);
   check_integers({33, 30000, 20});
   check_streamed();
   check_configuration_of_others();
-  std::printf("kernel amxint8 tiles: %d shapes\n", 140 + 4 + 1 + 6 + 6);
+  std::printf("kernel amxint8 tiles: %d shapes\n", 140 + 4 + 4 + 1 + 7 + 6);
 }
 
 }  // namespace

@@ -205,6 +205,23 @@ def test_octavo_min_rows_is_read_where_a_kernel_is_forced_first() -> None:
     assert python(code, OCTAVO_MIN_ROWS="scalar=9").stdout.strip() == "9"
 
 
+@pytest.mark.slow
+def test_wrong_octavo_min_rows_changes_nothing() -> None:
+    code = """
+import os
+from octavo import _core
+try:
+    _core.min_rows("scalar")
+except ValueError as error:
+    print(error)
+del os.environ["OCTAVO_MIN_ROWS"]
+print(_core.chosen_min_rows("scalar"))
+"""
+    said, chosen = python(code, OCTAVO_MIN_ROWS="scalar=1000,bogus=1").stdout.splitlines()
+    assert 'no kernel is named "bogus"' in said
+    assert chosen == "None"
+
+
 def test_show_config_says_what_the_system_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_core, "feature_refusal", lambda: "the operating system refused the tile registers: no")
     text = "\n".join(oc.runtime.config_lines())
