@@ -5,6 +5,7 @@
 #     tests/fresh_environments.sh python3.11 python3.12 ~/.pyenv/versions/3.13.0/bin/python
 set -euo pipefail
 cd "$(dirname "$0")/.."
+export SKBUILD_BUILD_DIR="build/{wheel_tag}"  # within the sources, wherever they lie, so that a compiler cache serves all builds
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
 
