@@ -96,7 +96,7 @@ def main() -> int:
             folder = Path(name)
             given = args.limits is not None
             limits = json.loads(args.limits.read_text()) if given else measured_limits(args.threads, folder)
-            probe = core_mode.library(folder)
+            probe = core_mode.compiled(folder)
             comparison = {"limits": limits, "runs": [run_at(threads, args, folder, probe) for threads in args.threads]}
     if args.json is not None:
         args.json.write_text(json.dumps(comparison, indent=1))

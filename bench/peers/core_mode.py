@@ -14,7 +14,7 @@ SOURCE = Path(__file__).parents[1] / "limits" / "core_mode.cpp"
 FEWEST_FAST = 3  # samples, below which a figure is that of all
 
 
-def library(folder: Path) -> Path | None:
+def compiled(folder: Path) -> Path | None:
     """The probe as a shared library; None where it does not build or this process may not use tiles."""
     path = folder / "core_mode.so"
     build = [os.environ.get("CXX", "c++"), "-O2", "-std=c++20", "-shared", "-fPIC", "-o", str(path), str(SOURCE)]

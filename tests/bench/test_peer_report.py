@@ -117,7 +117,7 @@ def test_samples_are_told_apart_by_the_mode_of_the_core() -> None:
 
 
 def test_core_mode_is_left_out_where_there_are_no_tiles(tmp_path: Path) -> None:
-    built = core_mode.library(tmp_path)
+    built = core_mode.compiled(tmp_path)
     assert built is None or core_mode.load(built)() in (False, True)
 
 
