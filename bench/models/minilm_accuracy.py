@@ -33,7 +33,8 @@ import octavo as oc
 
 LAYERS: Any = {f"layers.{i}.{name}": "in_out" for i in range(6) for name in ("qkv", "out", "up", "down")}
 INT4 = {"dtype": "int4", "group_size": 64, "activation": "asymmetric"}
-# smooth: inputs of all layers but those whose names end as "plain" says; "int16": layers with such activations.
+# smooth: inputs of all layers but those whose names end as "plain" says. "int16": layers with such activations. "table": the
+# type of the embedding, if it has one of its own.
 WAYS: dict[str, dict[str, Any]] = {
     "int8": {"activation": "asymmetric"},
     "int8, smoothed": {"activation": "asymmetric", "smooth": "smoothquant"},
@@ -59,6 +60,14 @@ WAYS: dict[str, dict[str, Any]] = {
         "symmetric": False,
         "sequential": True,
         "activation": "int16",
+    },
+    "int4 g64, in turn, int16, int8 embedding": {
+        **INT4,
+        "rounding": "gptq",
+        "symmetric": False,
+        "sequential": True,
+        "activation": "int16",
+        "table": "int8",
     },
 }
 CANDIDATES = [
@@ -114,10 +123,10 @@ class Data:
         return float(np.mean([len({*a} & {*b}) / 10 for a, b in zip(*near, strict=True)]))
 
     def quantized(self, way: dict[str, Any]) -> Any:
-        """The model quantized in one of WAYS; the embedding with the same groups."""
+        """The model quantized in one of WAYS; the embedding with the same groups, or as int8."""
         options = dict(way)
         seen: dict[str, Any] = {"forward": minilm.embed}
-        smooth, finer, plain = (options.pop(name, None) for name in ("smooth", "int16", "plain"))
+        smooth, finer, plain, table = (options.pop(name, None) for name in ("smooth", "int16", "plain", "table"))
         fine = {name: layout for name, layout in LAYERS.items() if finer and name.endswith(finer)}
         scales: Any = None
         if smooth is not None:
@@ -128,8 +137,11 @@ class Data:
             scales = found.scales
         if "dtype" in options:
             seen["calibration"] = self.calibration
-        arrays = {"words": "out_in"} | {name: layout for name, layout in LAYERS.items() if name not in fine}
+        words = {"words": "out_in"}
+        arrays = {name: layout for name, layout in LAYERS.items() if name not in fine} | ({} if table else words)
         model = oc.quantize_dynamic(self.params, arrays=arrays, pre_quant_scale=scales, **options, **seen)
+        if table:
+            model = oc.quantize_dynamic(model, arrays=words, dtype=table)
         return oc.quantize_dynamic(model, arrays=fine, activation="int16") if fine else model
 
 
