@@ -33,8 +33,8 @@ import octavo as oc
 
 LAYERS: Any = {f"layers.{i}.{name}": "in_out" for i in range(6) for name in ("qkv", "out", "up", "down")}
 INT4 = {"dtype": "int4", "group_size": 64, "activation": "asymmetric"}
-# smooth: inputs of all layers but those whose names end as "plain" says. "int16": layers with such activations. "table":
-# the type of the embedding, if it has one of its own.
+# smooth: inputs of all layers but those whose names end as "plain" says. "int16": layers with such activations.
+# "table": the type of the embedding, if it has one of its own.
 WAYS: dict[str, dict[str, Any]] = {
     "int8": {"activation": "asymmetric"},
     "int8, smoothed": {"activation": "asymmetric", "smooth": "smoothquant"},

@@ -22,7 +22,7 @@ def least_squares(q: np.ndarray, target: np.ndarray, w: np.ndarray, damping: flo
     """argmin |q v^T - target|^2 + d |v - w|^2 as one larger system."""
     root = np.sqrt(damping * np.mean(np.sum(q * q, axis=0)))
     a, b = np.concatenate([q, root * np.eye(K)]), np.concatenate([target, root * w.T])
-    return np.linalg.lstsq(a, b)[0].T
+    return np.linalg.lstsq(a, b, rcond=None)[0].T
 
 
 @pytest.mark.parametrize("damping", [1e-6, 0.01, 1.0])
