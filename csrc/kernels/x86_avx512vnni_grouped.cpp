@@ -10,7 +10,7 @@
 
 #include <cstdint>
 
-#include "kernels/detail/grouped_frame.h"
+#include "kernels/detail/grouped_registers.h"
 #include "kernels/detail/x86_load_once.h"
 #include "kernels/detail/x86_stream.h"
 #include "kernels/grouped.h"
@@ -219,6 +219,6 @@ struct Avx512VnniGrouped {
 }  // namespace
 
 extern const GroupedKernel grouped_avx512vnni;
-constexpr GroupedKernel grouped_avx512vnni = grouped_kernel<Avx512VnniGrouped>(1.5e5);
+constexpr GroupedKernel grouped_avx512vnni = registers_kernel<Avx512VnniGrouped>(1.5e5);
 
 }  // namespace octavo

@@ -74,37 +74,42 @@ struct GroupedRows {
   }
 };
 
+// The sums of group g, which begins at k.
+template <class Isa, int kBits, int R, int P>
+[[gnu::always_inline]] inline void sum_group(const GroupedForm& form, const GroupedTile& tile,
+                                             const GroupedRows<R>& rows, std::int64_t g, std::int64_t k,
+                                             typename Isa::Int (&sums)[R][P][Isa::kVecs]) {
+  constexpr int V = Isa::kVecs;
+  unrolled<R>([&](auto r) {
+    const typename Isa::Int start = Isa::set1(read_as<std::int32_t>(rows.starts[r], g));
+    unrolled<P>([&](auto p) { unrolled<V>([&](auto v) { sums[r][p][v] = start; }); });
+  });
+  const std::int64_t size = form.group_k, group_end = k + size;
+  if constexpr (kBits == 8) {
+    const std::uint8_t* lines = tile.lines + k * kGroupedNr;
+    return Isa::template add_lines<Codes::kBytes>(sums, rows.q, k, lines, tile.panel_bytes, size / 16, tile.ahead);
+  }
+  while (k < group_end) {
+    const std::int64_t half_end = (k | 31) + 1, end = half_end < group_end ? half_end : group_end;
+    const std::uint8_t* lines = tile.lines + (k >> 6) * (32 * kGroupedNr) + (k & 31) * kGroupedNr;
+    const std::int64_t quads = (end - k) >> 4;
+    if ((k & 32) == 0) {
+      Isa::template add_lines<Codes::kLowNibbles>(sums, rows.q, k, lines, tile.panel_bytes, quads, tile.ahead);
+    } else {
+      Isa::template add_lines<Codes::kHighNibbles>(sums, rows.q, k, lines, tile.panel_bytes, quads, 0);
+    }
+    k = end;
+  }
+}
+
 // dots: sums[group - first][row][panel][column] of the groups in k0 <= k < k1.
 template <class Isa, int R, int P, int kBits>
 [[gnu::flatten, gnu::noinline]] void dots(const GroupedForm& form, const GroupedTile& tile, const GroupedRows<R>& rows,
                                           std::int64_t k0, std::int64_t k1, std::int32_t* out) {
-  using Int = typename Isa::Int;
   constexpr int V = Isa::kVecs, kLanes = static_cast<int>(kGroupedNr) / V;
-  const std::int64_t size = form.group_k;
-  for (std::int64_t k = k0, g = k0 / size; k < k1; ++g) {
-    Int sums[R][P][V];
-    unrolled<R>([&](auto r) {
-      const Int start = Isa::set1(read_as<std::int32_t>(rows.starts[r], g));
-      unrolled<P>([&](auto p) { unrolled<V>([&](auto v) { sums[r][p][v] = start; }); });
-    });
-    const std::int64_t group_end = k + size;
-    if constexpr (kBits == 8) {
-      const std::uint8_t* lines = tile.lines + k * kGroupedNr;
-      Isa::template add_lines<Codes::kBytes>(sums, rows.q, k, lines, tile.panel_bytes, size / 16, tile.ahead);
-      k = group_end;
-    } else {
-      while (k < group_end) {
-        const std::int64_t half_end = (k | 31) + 1, end = half_end < group_end ? half_end : group_end;
-        const std::uint8_t* lines = tile.lines + (k >> 6) * (32 * kGroupedNr) + (k & 31) * kGroupedNr;
-        const std::int64_t quads = (end - k) >> 4;
-        if ((k & 32) == 0) {
-          Isa::template add_lines<Codes::kLowNibbles>(sums, rows.q, k, lines, tile.panel_bytes, quads, tile.ahead);
-        } else {
-          Isa::template add_lines<Codes::kHighNibbles>(sums, rows.q, k, lines, tile.panel_bytes, quads, 0);
-        }
-        k = end;
-      }
-    }
+  for (std::int64_t k = k0, g = k0 / form.group_k; k < k1; ++g, k += form.group_k) {
+    typename Isa::Int sums[R][P][V];
+    sum_group<Isa, kBits>(form, tile, rows, g, k, sums);
     unrolled<R>([&](auto r) {
       unrolled<P>([&](auto p) {
         unrolled<V>([&](auto v) { Isa::store32(out + (r * P + p) * kGroupedNr + v * kLanes, sums[r][p][v]); });
