@@ -1,4 +1,4 @@
-// Memory for large results, kept for the next result of about that size.
+// Memory for large results, and for what a call packs, kept for the next of about that size.
 //
 // Writing to a fresh page costs a fault and 4 KB of zeros; for a large result that takes about as long as the
 // arithmetic of a layer with small K. So when an array dies its block waits here, and the next result of its size class
@@ -33,6 +33,27 @@ using ResultBlock = std::unique_ptr<AlignedBuffer, GiveBack>;
 // below kSmallestPooledBytes, above max_bytes, or any where the pool is off. std::bad_alloc where there is no memory;
 // std::invalid_argument where OCTAVO_RESULT_POOL_BYTES is not a number.
 ResultBlock take_result_block(std::size_t bytes);
+
+// Memory of one call: a block of the pool, which the next call finds with its pages, or where the pool does not serve
+// the size, memory that goes back to the system.
+class CallMemory {
+ public:
+  // Makes room for `bytes`; what was inside is lost when it has to grow.
+  void reserve(std::size_t bytes) {
+    if (bytes <= size_bytes()) return;
+    block_ = take_result_block(bytes);
+    if (block_ == nullptr) own_.reserve(bytes);
+  }
+  template <class T>
+  T* as() const {
+    return (block_ != nullptr ? *block_ : own_).as<T>();
+  }
+  std::size_t size_bytes() const { return (block_ != nullptr ? *block_ : own_).size_bytes(); }
+
+ private:
+  ResultBlock block_;
+  AlignedBuffer own_;
+};
 
 struct ResultPoolState {
   std::size_t max_bytes;

@@ -5,6 +5,7 @@
 
 #include "base/thread_pool.h"
 #include "gemm/image.h"
+#include "kernels/integer.h"
 
 namespace octavo {
 
@@ -18,6 +19,16 @@ struct RhsView {
 
 // Calls pack_one(i) for every panel, on all threads where there are enough weights.
 void pack_panels(std::int64_t panels, std::int64_t weights, IndexFunction pack_one);
+
+// Bytes of a panel's columns, whose k lie side by side: column j at data + j * stride.
+struct ByteColumns {
+  const std::uint8_t* data;
+  std::int64_t stride, cols, k;
+};
+
+// Packs them into one panel, XORed with flip, whose last group it pads with zeros, and adds to the columns' sums.
+void pack_columns(const IntegerKernel& kernel, const ByteColumns& src, std::uint8_t flip, PanelShape shape,
+                  std::int8_t* panel, std::int32_t* sums);
 
 class PackedRhs {
  public:
@@ -46,7 +57,8 @@ class PackedRhs {
   void unpack_columns(const std::int64_t* columns, std::int64_t count, std::int8_t* dst) const;
 
  private:
-  void pack_panel(const RhsView& view, std::int64_t panel);
+  void pack_block(const IntegerKernel& kernel, const RhsView& view, std::int64_t panel0, std::int64_t panel1,
+                  std::int64_t k0);
 
   std::int64_t n_, k_;
   std::int32_t nr_, kr_;

@@ -89,6 +89,16 @@ struct CombineTask {
   bool add;
 };
 
+// A vector times a matrix in memory, all of 4 or 8 bytes, modulo 2^32 or 2^64; lines of the matrix are a stride apart.
+struct StreamTask {
+  const void* vector;  // k elements
+  const std::byte* matrix;
+  std::int64_t stride;  // bytes
+  std::int64_t k, count;
+  void* sums;  // count elements
+  std::int32_t elem_bytes;
+};
+
 struct IntegerKernel {
   std::int32_t mr16, mr32, mr64;  // rows of a register tile
   void (*load)(const LoadTask&);
@@ -101,6 +111,8 @@ struct IntegerKernel {
   // Two rows of 16 elements of 16 bits to a line, for each pair of rows.
   void (*pack_pairs)(const std::uint16_t* rows, std::int64_t stride, std::int64_t lines, std::uint16_t* panel);
   void (*combine)(const CombineTask&);
+  void (*add_rows)(const StreamTask&);  // lines of `count`, one a k: sums[c] += vector[k] * line[k][c]
+  void (*dot_rows)(const StreamTask&);  // lines of k, one a sum: sums[c] = sum of vector[k] * line[c][k]
   void (*multiply16)(const WideBlock&);
   void (*multiply32)(const WideBlock&);
   void (*multiply64)(const WideBlock&);

@@ -107,13 +107,15 @@ void check_form(const Kernel& kernel, const Shape& s, Form form, int bytes, Valu
   const IntegerMatrix lhs = matrix_of(a, s.m, s.k, false), rhs = matrix_of(b, s.k, s.n, s.n % 2 == 0);
   Guarded<C> y(s.m, s.n, s.n + 3);
   const std::int64_t cut = s.k > 3 ? s.k / 2 + 1 : s.k;
-  PackedPiece piece;
+  AlignedBuffer memory;
   const std::vector<ValueRange> lhs_ranges(static_cast<std::size_t>(ceil_div(s.m, kRangeRows)),
                                            range_of_values(*kernel.integer, lhs.view, s.m, s.k));
   const ValueRange rhs_range = range_of_values(*kernel.integer, rhs.view, s.k, s.n);
   CallReport report("form", s.m, s.k, s.n);
   for (std::int64_t k0 = 0; k0 < s.k; k0 += cut) {
-    piece.pack(*kernel.integer, rhs, {k0, std::min(cut, s.k - k0), 0, s.n}, form, digits_of(rhs_range), false);
+    PackedPiece piece({k0, std::min(cut, s.k - k0), 0, s.n}, form, digits_of(rhs_range));
+    memory.reserve(memory_bytes(piece.bytes()));
+    piece.pack(*kernel.integer, rhs, memory.as<void>(), false);
     const PieceProduct::Operands operands{lhs, lhs_ranges, piece, rhs_range, result_of(y, s.n + 3), k0 > 0};
     multiply(PieceProduct(kernel, {form, bytes}, operands), kernel.name, report);
   }
@@ -230,6 +232,20 @@ void check_kernel(const Kernel& kernel) {
     for (const Shape& s : {Shape{1, 1, 1}, {2, 3, 5}, {17, 16, 15}, {40, 33, 50}, {3, 260, 300}, {130, 70, 65}}) {
       check_products(kernel, s);
       for (const int percent : {0, 2, 51, 100}) check_booleans(kernel, s, percent);
+    }
+    // Vectors times a matrix that lies along k, or along the outputs.
+    for (const Shape& s : {Shape{1, 300, 261},
+                           {1, 300, 260},
+                           {261, 300, 1},
+                           {260, 300, 1},
+                           {4, 150, 101},
+                           {8, 90, 100},
+                           {101, 150, 4},
+                           {100, 90, 8},
+                           {1, 600, 701},
+                           {700, 600, 1},
+                           {1, 30, 4200}}) {
+      check_products(kernel, s);
     }
     check_product<std::int64_t, std::int64_t, std::int64_t>(kernel, {18, 2100, 20}, Values::kFull, Values::kFull);
     check_product<std::int8_t, std::uint8_t, std::int64_t>(kernel, {18, 17000, 20}, Values::kExtremes,

@@ -3,11 +3,14 @@
 #include <algorithm>
 #include <cstring>
 #include <memory>
+#include <utility>
 
 #include "base/aligned_buffer.h"
+#include "base/result_pool.h"
 #include "base/thread_pool.h"
 #include "gemm/gemm.h"
 #include "gemm/integers/small.h"
+#include "gemm/integers/streamed.h"
 #include "gemm/registry.h"
 
 namespace octavo {
@@ -159,12 +162,20 @@ void multiply_section(const Matrices& product, const Section& section, CallRepor
   const std::int64_t k = product.lhs.cols, most_k = piece_k(section.choice.form);
   const Digits digits = digits_of(section.range).lowest(section.choice.bytes);
   const std::int64_t most_cols = piece_cols(section.choice.form, digits.count, std::min(k, most_k), kPieceBytes);
-  PackedPiece piece;
+  CallMemory memory;
   for_each_piece(section.col0, section.cols, k, most_cols, most_k, [&](const PackedPiece::Place& place) {
-    piece.pack(*product.kernel.integer, product.rhs, place, section.choice.form, digits, true);
+    PackedPiece piece(place, section.choice.form, digits);
+    memory.reserve(memory_bytes(piece.bytes()));
+    piece.pack(*product.kernel.integer, product.rhs, memory.as<void>(), true);
     multiply(piece_product(product, piece, section.range, section.choice), product.kernel.name, report);
   });
 }
+
+// What a thread keeps for few rows: about half a MiB.
+struct FewRowsSpace {
+  AlignedBuffer piece, scratch;
+  RowBuffers rows;
+};
 
 // Few rows: each thread packs pieces of its columns into its own cache, and multiplies them at once.
 void multiply_few_rows(const Matrices& product, const Section& section, std::int64_t col0, std::int64_t cols) {
@@ -172,16 +183,16 @@ void multiply_few_rows(const Matrices& product, const Section& section, std::int
   const Form form = section.choice.form;
   const Digits digits = digits_of(section.range).lowest(section.choice.bytes);
   const std::int64_t most_cols = piece_cols(form, digits.count, std::min(k, kFewRowsPieceK), kFewRowsPieceBytes);
-  PackedPiece piece;
-  RowBuffers rows;
-  AlignedBuffer scratch;
+  static thread_local FewRowsSpace space;
   for_each_piece(col0, cols, k, most_cols, kFewRowsPieceK, [&](const PackedPiece::Place& place) {
-    piece.pack(*product.kernel.integer, product.rhs, place, form, digits, false);
+    PackedPiece piece(place, form, digits);
+    space.piece.reserve(memory_bytes(piece.bytes()));
+    piece.pack(*product.kernel.integer, product.rhs, space.piece.as<void>(), false);
     const PieceProduct one = piece_product(product, piece, section.range, section.choice);
-    rows.reserve(one.lhs_bytes(m), m);
-    scratch.reserve(memory_bytes(one.scratch_bytes(m)));
-    one.load_rows(0, m, rows);
-    one.multiply_block({0, m, 0, one.size().panels}, rows, scratch.as<void>());
+    space.rows.reserve(one.lhs_bytes(m), m);
+    space.scratch.reserve(memory_bytes(one.scratch_bytes(m)));
+    one.load_rows(0, m, space.rows);
+    one.multiply_block({0, m, 0, one.size().panels}, space.rows, space.scratch.as<void>());
   });
 }
 
@@ -216,6 +227,7 @@ void multiply_by(const Kernel& kernel, const IntegerMatrix& lhs, const IntegerMa
   report.run_by(kernel.name, 1);
   if (is_empty(lhs, rhs, dst)) return;
   if (work_of(lhs, rhs) <= kSmallWork) return multiply_small(*kernel.integer, lhs, rhs, dst);
+  if (multiply_streamed(kernel, lhs, rhs, dst, report)) return;
   const bool look_at_values = worth_looking(lhs, rhs);
   const Matrices product{lhs, rhs, dst, kernel, row_ranges(*kernel.integer, lhs, look_at_values)};
   for (const Section& section : sections_of(product, column_ranges(*kernel.integer, rhs, look_at_values))) {
@@ -283,7 +295,10 @@ PackedIntegers::Pieces PackedIntegers::pack(Form form) const {
   const std::int64_t k = matrix_.rows, most_k = piece_k(form);
   const std::int64_t most_cols = piece_cols(form, digits.count, std::min(k, most_k), kPieceBytes);
   for_each_piece(0, matrix_.cols, k, most_cols, most_k, [&](const PackedPiece::Place& place) {
-    packed.emplace_back().pack(*active_kernel().integer, matrix_, place, form, digits, true);
+    PackedPiece piece(place, form, digits);
+    AlignedBuffer memory(memory_bytes(piece.bytes()));
+    piece.pack(*active_kernel().integer, matrix_, memory.as<void>(), true);
+    packed.push_back({piece, std::move(memory)});
   });
   return packed;
 }
@@ -293,7 +308,7 @@ std::size_t PackedIntegers::size_bytes() const {
   for (const auto& place : pieces_) {
     const Pieces* pieces = place.load();
     if (pieces == nullptr) continue;
-    for (const PackedPiece& piece : *pieces) bytes += piece.size_bytes();
+    for (const OwnedPiece& owned : *pieces) bytes += owned.memory.size_bytes();
   }
   return bytes;
 }
@@ -305,8 +320,8 @@ void PackedIntegers::multiply(const IntegerMatrix& lhs, const IntegerResult& dst
   if (is_empty(lhs, matrix_, dst)) return;
   const Matrices product{lhs, matrix_, dst, kernel, row_ranges(*kernel.integer, lhs, worth_looking(lhs, matrix_))};
   const Choice choice = choose(product, range_);
-  for (const PackedPiece& piece : pieces(choice.form)) {
-    octavo::multiply(piece_product(product, piece, range_, choice), kernel.name, report);
+  for (const OwnedPiece& owned : pieces(choice.form)) {
+    octavo::multiply(piece_product(product, owned.piece, range_, choice), kernel.name, report);
   }
 }
 

@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "base/aligned_buffer.h"
 #include "gemm/integers/packed_rhs.h"
 #include "gemm/integers/piece_product.h"
 #include "gemm/verbose.h"
@@ -47,7 +48,11 @@ class PackedIntegers {
   void multiply(const IntegerMatrix& lhs, const IntegerResult& dst);
 
  private:
-  using Pieces = std::vector<PackedPiece>;
+  struct OwnedPiece {
+    PackedPiece piece;
+    AlignedBuffer memory;
+  };
+  using Pieces = std::vector<OwnedPiece>;
   const Pieces& pieces(Form form);
   Pieces pack(Form form) const;
 

@@ -20,33 +20,40 @@ constexpr std::int64_t kPanelsAtOnce = 8;
 
 std::int64_t PackedPiece::lines() const { return ceil_div(place_.depth, form_shape(form_).line_k); }
 
-void PackedPiece::pack(const IntegerKernel& kernel, const IntegerMatrix& rhs, const Place& place, Form form,
-                       Digits digits, bool parallel) {
-  place_ = place;
-  form_ = form;
-  digits_ = digits;
-  kr_ = panel_shape().kr;
+PackedPiece::PackedPiece(const Place& place, Form form, Digits digits)
+    : place_(place), form_(form), digits_(digits), kr_(panel_shape().kr) {
   const FormShape shape = form_shape(form);
   const std::int64_t panels = ceil_div(place.cols, shape.cols);
   padded_cols_ = panels * shape.cols;
   if (form == Form::kDigits) {
     panel_bytes_ = round_up(place.depth, kr_) * shape.cols;
     digit_bytes_ = round_up(panels * panel_bytes_ + kRhsSlackBytes, kWideLineBytes);
-    panels_.reserve(memory_bytes(digits.count * digit_bytes_));
-    sums_.reserve(memory_bytes(digits.count * padded_cols_ * std::int64_t{sizeof(std::int32_t)}));
-    std::memset(sums_.as<void>(), 0, static_cast<std::size_t>(digits.count * padded_cols_) * sizeof(std::int32_t));
-    for (int d = 0; d < digits.count; ++d) {  // the slack is read, never used
-      std::memset(panels_.as<std::int8_t>() + d * digit_bytes_ + panels * panel_bytes_, 0, kRhsSlackBytes);
-    }
+    sums_at_ = digits.count * digit_bytes_;
+    sums_bytes_ = digits.count * padded_cols_ * std::int64_t{sizeof(std::int32_t)};
   } else {
     panel_bytes_ = lines() * kWideLineBytes;
-    panels_.reserve(memory_bytes(panels * panel_bytes_));
+    digit_bytes_ = sums_at_ = panels * panel_bytes_;
+  }
+}
+
+void PackedPiece::pack(const IntegerKernel& kernel, const IntegerMatrix& rhs, void* memory, bool parallel) {
+  memory_ = static_cast<std::byte*>(memory);
+  const std::int64_t panels = padded_cols_ / form_shape(form_).cols;
+  if (form_ == Form::kDigits) {
+    std::memset(sums(), 0, static_cast<std::size_t>(sums_bytes_));
+    for (int d = 0; d < digits_.count; ++d) {  // the slack is read, never used
+      std::memset(panels_as<std::byte>() + d * digit_bytes_ + panels * panel_bytes_, 0, kRhsSlackBytes);
+    }
+  }
+  if (form_ == Form::kDigits && rhs.view.elem_bytes == 1 && rhs.view.row_stride == 1) {
+    return pack_panels(panels, parallel ? place_.cols * place_.depth : 0,
+                       [&](std::int64_t panel) { pack_bytes(kernel, rhs, panel); });
   }
   const auto pack_some = [&](std::int64_t i) {
-    for (std::int64_t k = 0; k < place.depth; k += kRowsAtOnce) {
-      const Tile tile{k, std::min(kRowsAtOnce, place.depth - k), i * kPanelsAtOnce,
+    for (std::int64_t k = 0; k < place_.depth; k += kRowsAtOnce) {
+      const Tile tile{k, std::min(kRowsAtOnce, place_.depth - k), i * kPanelsAtOnce,
                       std::min(panels, (i + 1) * kPanelsAtOnce)};
-      switch (form) {
+      switch (form_) {
         case Form::kDigits:
           pack_digits(kernel, rhs, tile);
           break;
@@ -58,7 +65,7 @@ void PackedPiece::pack(const IntegerKernel& kernel, const IntegerMatrix& rhs, co
       }
     }
   };
-  pack_panels(ceil_div(panels, kPanelsAtOnce), parallel ? place.cols * place.depth : 0, pack_some);
+  pack_panels(ceil_div(panels, kPanelsAtOnce), parallel ? place_.cols * place_.depth : 0, pack_some);
 }
 
 IntegerView PackedPiece::view_of(const IntegerMatrix& rhs, const Tile& tile) const {
@@ -75,7 +82,7 @@ void PackedPiece::pack_elements(const IntegerKernel& kernel, const IntegerMatrix
   const FormShape shape = form_shape(form_);
   for (std::int64_t p = tile.panel0; p < tile.panel1; ++p) {
     const std::int64_t cols = std::min<std::int64_t>(shape.cols, place_.cols - p * shape.cols);
-    std::byte* const to = panels_.as<std::byte>() + p * panel_bytes_ + tile.k * kWideLineBytes;
+    std::byte* const to = panels_as<std::byte>() + p * panel_bytes_ + tile.k * kWideLineBytes;
     if (cols < shape.cols) std::memset(to, 0, static_cast<std::size_t>(tile.rows * kWideLineBytes));
     const IntegerView src = rhs.view.at(place_.k0 + tile.k, place_.col0 + p * shape.cols);
     kernel.load({src, tile.rows, cols, 0, to, shape.cols, shape.elem_bytes});
@@ -92,9 +99,20 @@ void PackedPiece::pack_pairs(const IntegerKernel& kernel, const IntegerMatrix& r
   std::memset(rows + tile.rows * kStride, 0, kStride * sizeof *rows);  // of a last pair that is half
   kernel.load({view_of(rhs, tile), tile.rows, cols, 0, rows, kStride, 2});
   for (std::int64_t p = tile.panel0; p < tile.panel1; ++p) {
-    std::byte* const to = panels_.as<std::byte>() + p * panel_bytes_ + tile.k / 2 * kWideLineBytes;
+    std::byte* const to = panels_as<std::byte>() + p * panel_bytes_ + tile.k / 2 * kWideLineBytes;
     kernel.pack_pairs(rows + (p - tile.panel0) * kCols, kStride, lines, reinterpret_cast<std::uint16_t*>(to));
   }
+}
+
+// Bytes whose k lie side by side, as those of a matrix that is turned.
+void PackedPiece::pack_bytes(const IntegerKernel& kernel, const IntegerMatrix& rhs, std::int64_t panel) {
+  constexpr std::int64_t kCols = form_shape(Form::kDigits).cols;
+  const std::int64_t col = panel * kCols;
+  const IntegerView src = rhs.view.at(place_.k0, place_.col0 + col);
+  const ByteColumns columns{reinterpret_cast<const std::uint8_t*>(src.data), src.col_stride,
+                            std::min(kCols, place_.cols - col), place_.depth};
+  pack_columns(kernel, columns, digits_.flip(0), panel_shape(), panels_as<std::int8_t>() + panel * panel_bytes_,
+               sums() + col);
 }
 
 void PackedPiece::pack_digits(const IntegerKernel& kernel, const IntegerMatrix& rhs, const Tile& tile) {
@@ -106,8 +124,8 @@ void PackedPiece::pack_digits(const IntegerKernel& kernel, const IntegerMatrix& 
     kernel.load({view_of(rhs, tile), tile.rows, cols, 8 * d, rows, kStride, 1});
     for (std::int64_t p = tile.panel0; p < tile.panel1; ++p) {
       kernel.pack_digits(rows + (p - tile.panel0) * kCols, kStride, tile.rows, kr_, digits_.flip(d),
-                         panels_.as<std::int8_t>() + d * digit_bytes_ + p * panel_bytes_ + tile.k * kCols,
-                         sums_.as<std::int32_t>() + d * padded_cols_ + p * kCols);
+                         panels_as<std::int8_t>() + d * digit_bytes_ + p * panel_bytes_ + tile.k * kCols,
+                         sums() + d * padded_cols_ + p * kCols);
     }
   }
 }

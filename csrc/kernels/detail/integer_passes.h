@@ -1,6 +1,6 @@
 // Passes over integers of any width, in standard C++ that compilers vectorise with the flags of the file that includes
-// it: taking elements in, looking at their range, packing digits, and combining digits' sums. kernels/integer.h says
-// what each does. Everything is in an anonymous namespace.
+// it: taking elements in, looking at their range, packing digits, combining digits' sums, and vectors times a matrix.
+// kernels/integer.h says what each does. Everything is in an anonymous namespace.
 #pragma once
 
 #include <cstdint>
@@ -16,9 +16,6 @@ namespace {
 constexpr std::int64_t kPanelCols = 16;
 
 constexpr bool kBigEndian = __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__;
-
-// A word whose bytes lie in memory with the lowest first.
-constexpr std::uint32_t in_memory_order(std::uint32_t word) { return kBigEndian ? __builtin_bswap32(word) : word; }
 
 constexpr int log2_bytes(std::int32_t bytes) { return bytes == 1 ? 0 : bytes == 2 ? 1 : bytes == 4 ? 2 : 3; }
 
@@ -154,40 +151,73 @@ std::int64_t row_sum(const std::uint8_t* bytes, std::int64_t count, std::uint8_t
   return std::int64_t{sum} - 128 * count;
 }
 
-// Four bytes of each column side by side: an int32 of each, which compilers make of vectors.
-void pack_four(const std::uint8_t* rows, std::int64_t row_stride, std::uint8_t flip, std::int8_t* group,
-               std::int64_t group_stride, std::int32_t* __restrict sums) {
-  std::uint32_t line[kPanelCols];
-  for (std::int64_t j = 0; j < kPanelCols; ++j) {
-    const auto byte = [&](std::int64_t i) { return static_cast<std::uint8_t>(rows[i * row_stride + j] ^ flip); };
-    const auto value = [&](std::int64_t i) { return static_cast<std::int32_t>(static_cast<std::int8_t>(byte(i))); };
-    line[j] = in_memory_order(byte(0) | static_cast<std::uint32_t>(byte(1)) << 8 |
-                              static_cast<std::uint32_t>(byte(2)) << 16 | static_cast<std::uint32_t>(byte(3)) << 24);
-    sums[j] += value(0) + value(1) + value(2) + value(3);
+// Vectors as GCC and Clang have them on every architecture.
+using Bytes16 = std::uint8_t __attribute__((vector_size(16)));
+using Pairs8 = std::uint16_t __attribute__((vector_size(16)));
+using Shorts8 = std::int16_t __attribute__((vector_size(16)));
+
+#define OCTAVO_ZIP_LOW(a, b) __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
+#define OCTAVO_ZIP_HIGH(a, b) \
+  __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
+
+// Four bytes of each column side by side. Sums of even columns, and of odd ones, to which kSumGroups calls may add.
+constexpr std::int64_t kSumGroups = 32;
+template <std::int64_t kKr>
+[[gnu::always_inline]] inline void pack_four(const std::uint8_t* rows, std::int64_t row_stride, std::uint8_t flip,
+                                             std::int8_t* group, Shorts8 (&sums)[2]) {
+  Bytes16 row[4];
+  for (int i = 0; i < 4; ++i) {
+    std::memcpy(row + i, rows + i * row_stride, sizeof row[i]);
+    row[i] ^= flip;
+    const Shorts8 pairs = reinterpret_cast<Shorts8>(row[i]);
+    sums[kBigEndian ? 1 : 0] += pairs << 8 >> 8;
+    sums[kBigEndian ? 0 : 1] += pairs >> 8;
   }
-  if (group_stride == 4) {
+  const Pairs8 first[2] = {reinterpret_cast<Pairs8>(OCTAVO_ZIP_LOW(row[0], row[1])),
+                           reinterpret_cast<Pairs8>(OCTAVO_ZIP_HIGH(row[0], row[1]))};
+  const Pairs8 second[2] = {reinterpret_cast<Pairs8>(OCTAVO_ZIP_LOW(row[2], row[3])),
+                            reinterpret_cast<Pairs8>(OCTAVO_ZIP_HIGH(row[2], row[3]))};
+  Pairs8 line[4];
+  for (int h = 0; h < 2; ++h) {
+    line[2 * h] = __builtin_shufflevector(first[h], second[h], 0, 8, 1, 9, 2, 10, 3, 11);
+    line[2 * h + 1] = __builtin_shufflevector(first[h], second[h], 4, 12, 5, 13, 6, 14, 7, 15);
+  }
+  if constexpr (kKr == 4) {
     std::memcpy(group, line, sizeof line);
   } else {
-    for (std::int64_t j = 0; j < kPanelCols; ++j) std::memcpy(group + j * group_stride, line + j, sizeof line[j]);
+    std::uint32_t words[kPanelCols];
+    std::memcpy(words, line, sizeof line);
+    for (std::int64_t j = 0; j < kPanelCols; ++j) std::memcpy(group + j * kKr, words + j, sizeof words[j]);
+  }
+}
+
+template <std::int64_t kKr>
+void pack_panel(const std::uint8_t* rows, std::int64_t stride, std::int64_t k, std::uint8_t flip, std::int8_t* panel,
+                std::int32_t* column_sums) {
+  const auto group = [&](std::int64_t i) { return panel + i / kKr * kKr * kPanelCols + i % kKr; };
+  const std::int64_t padded = (k + kKr - 1) / kKr * kKr;
+  for (std::int64_t i = 0; i < padded;) {
+    Shorts8 sums[2] = {};
+    const std::int64_t end = padded - i < 4 * kSumGroups ? padded : i + 4 * kSumGroups;
+    const std::int64_t whole = end < k ? end : k - k % 4;
+    for (; i < whole; i += 4) pack_four<kKr>(rows + i * stride, stride, flip, group(i), sums);
+    for (; i < end; i += 4) {  // the rest of a group, whose missing k are 0: flipped twice
+      std::uint8_t last[4 * kPanelCols];
+      std::memset(last, flip, sizeof last);
+      for (std::int64_t r = i; r < k; ++r) std::memcpy(last + (r - i) * kPanelCols, rows + r * stride, kPanelCols);
+      pack_four<kKr>(last, kPanelCols, flip, group(i), sums);
+    }
+    for (std::int64_t j = 0; j < kPanelCols; ++j) column_sums[j] += sums[j % 2][j / 2];
   }
 }
 
 void pack_digits(const std::uint8_t* rows, std::int64_t stride, std::int64_t k, std::int32_t kr, std::uint8_t flip,
                  std::int8_t* panel, std::int32_t* column_sums) {
-  std::int32_t sums[kPanelCols] = {};
-  const auto group = [&](std::int64_t i) { return panel + i / kr * kr * kPanelCols + i % kr; };
-  std::int64_t i = 0;
-  for (; i + 4 <= k; i += 4) pack_four(rows + i * stride, stride, flip, group(i), kr, sums);
-  // The rest of a group, whose missing k are 0: flipped twice.
-  const std::int64_t padded = (k + kr - 1) / kr * kr;
-  for (; i < padded; i += 4) {
-    std::uint8_t last[4 * kPanelCols];
-    std::memset(last, flip, sizeof last);
-    for (std::int64_t r = i; r < k; ++r) std::memcpy(last + (r - i) * kPanelCols, rows + r * stride, kPanelCols);
-    pack_four(last, kPanelCols, flip, group(i), kr, sums);
-  }
-  for (std::int64_t j = 0; j < kPanelCols; ++j) column_sums[j] += sums[j];
+  (kr == 4 ? pack_panel<4> : pack_panel<8>)(rows, stride, k, flip, panel, column_sums);
 }
+
+#undef OCTAVO_ZIP_LOW
+#undef OCTAVO_ZIP_HIGH
 
 void pack_pairs(const std::uint16_t* rows, std::int64_t stride, std::int64_t lines, std::uint16_t* panel) {
   for (std::int64_t g = 0; g < lines; ++g, rows += 2 * stride, panel += 2 * kPanelCols) {
@@ -272,6 +302,51 @@ void combine(const CombineTask& task) {
                     task.add);
   }
   task.acc_bytes == 4 ? combine_of<std::uint32_t, std::int32_t>(task) : combine_of<std::uint64_t, std::int64_t>(task);
+}
+
+// ---- vectors -------------------------------------------------------------------------------------------------------
+
+// kLines lines at once, so that the sums are loaded and stored less often.
+template <int kLines, class T>
+void add_lines_to(const StreamTask& task, std::int64_t k, T* __restrict sums) {
+  T by[kLines];
+  const T* line[kLines];
+  for (int i = 0; i < kLines; ++i) {
+    by[i] = static_cast<const T*>(task.vector)[k + i];
+    line[i] = element<T>(task.matrix + (k + i) * task.stride);
+  }
+  for (std::int64_t c = 0; c < task.count; ++c) {
+    T sum = sums[c];
+    unrolled<kLines>([&](auto i) { sum += by[i] * line[i][c]; });
+    sums[c] = sum;
+  }
+}
+
+template <class T>
+void add_rows_of(const StreamTask& task) {
+  T* const sums = static_cast<T*>(task.sums);
+  std::int64_t k = 0;
+  for (; k + 4 <= task.k; k += 4) add_lines_to<4>(task, k, sums);
+  for (; k < task.k; ++k) add_lines_to<1>(task, k, sums);
+}
+
+template <class T>
+void dot_rows_of(const StreamTask& task) {
+  const T* const vector = static_cast<const T*>(task.vector);
+  for (std::int64_t c = 0; c < task.count; ++c) {
+    const T* const line = element<T>(task.matrix + c * task.stride);
+    T sum = 0;
+    for (std::int64_t k = 0; k < task.k; ++k) sum += vector[k] * line[k];
+    static_cast<T*>(task.sums)[c] = sum;
+  }
+}
+
+void add_rows(const StreamTask& task) {
+  (task.elem_bytes == 4 ? add_rows_of<std::uint32_t> : add_rows_of<std::uint64_t>)(task);
+}
+
+void dot_rows(const StreamTask& task) {
+  (task.elem_bytes == 4 ? dot_rows_of<std::uint32_t> : dot_rows_of<std::uint64_t>)(task);
 }
 
 }  // namespace
