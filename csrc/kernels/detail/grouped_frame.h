@@ -17,7 +17,9 @@
 //   dot_pairs(acc, two int16, bytes)                        acc + g0 * even byte + g1 * odd byte, a pair a column
 //   store(dst, value, count)                                the first `count` columns
 //   add_lines<kCodes>(sums, rows, k, lines, panel_bytes, quads, ahead)     the products of 16 k times `quads`
-//   stream<bits>(rows, starts, lines, groups, k0, k1, sums)                dots of a panel that comes from memory
+//   stream_groups<bits>(rows, group_k, lines, g0, g1, put)                 put(group, sums) for each group of a panel
+//   that
+//                                                                          comes from memory
 #pragma once
 
 #include <cstdint>
@@ -117,6 +119,20 @@ template <class Isa, int R, int P, int kBits>
     });
     out += R * P * kGroupedNr;
   }
+}
+
+// The same of one panel that comes from memory.
+template <class Isa, int R, int kBits>
+[[gnu::flatten, gnu::noinline]] void stream_dots(const GroupedForm& form, const GroupedTile& tile,
+                                                 const GroupedRows<R>& rows, std::int64_t k0, std::int64_t k1,
+                                                 std::int32_t* out) {
+  constexpr int V = Isa::kVecs, kLanes = static_cast<int>(kGroupedNr) / V;
+  const std::int64_t first = k0 / form.group_k, end = k1 / form.group_k;
+  Isa::template stream_groups<kBits>(rows, form.group_k, tile.lines, first, end, [&](std::int64_t g, const auto& sums) {
+    std::int32_t* const to = out + (g - first) * R * kGroupedNr;
+    unrolled<R>(
+        [&](auto r) { unrolled<V>([&](auto v) { Isa::store32(to + r * kGroupedNr + v * kLanes, sums[r][0][v]); }); });
+  });
 }
 
 // The floats of R rows by P panels of activations in kParts parts. Everything is held by value: what is read through a
@@ -323,8 +339,8 @@ void multiply_grouped(const GroupedBlock& block, const GroupedTile& tile) {
   for (std::int64_t k0 = 0; k0 < end; k0 += step) {
     const std::int64_t k1 = k0 + step < end ? k0 + step : end;
     if constexpr (kStream) {
-      form.bits == 8 ? Isa::template stream<8>(rows, form.group_k, tile.lines, k0, k1, sums)
-                     : Isa::template stream<4>(rows, form.group_k, tile.lines, k0, k1, sums);
+      form.bits == 8 ? stream_dots<Isa, kRows, 8>(form, tile, rows, k0, k1, sums)
+                     : stream_dots<Isa, kRows, 4>(form, tile, rows, k0, k1, sums);
     } else {
       form.bits == 8 ? dots<Isa, kRows, P, 8>(form, tile, rows, k0, k1, sums)
                      : dots<Isa, kRows, P, 4>(form, tile, rows, k0, k1, sums);
@@ -354,16 +370,23 @@ std::int64_t multiply_tile(std::int64_t rows, std::int64_t panels, const Grouped
 }
 
 // Few rows: the panels one at a time, from memory.
-template <class Isa, int R, int kParts>
-void stream_rows(const GroupedBlock& block, GroupedTile tile, std::int64_t panels) {
-  if constexpr (R > 1) {
-    if (block.rows < R) return stream_rows<Isa, R - 1, kParts>(block, tile, panels);
-  }
-  for (; tile.panel < panels; ++tile.panel) {
-    multiply_grouped<Isa, R, 1, kParts, true>(block, tile);
+template <class Multiply>
+void for_each_panel(const GroupedBlock& block, const GroupedLhs& lhs, const Multiply& multiply) {
+  const std::int64_t record_bytes = block.form.records() * block.form.record_bytes();
+  GroupedTile tile{lhs.row(block.lhs, 0), 0, block.rhs, block.records, 0, block.form.panel_bytes(), record_bytes, 0};
+  for (; tile.panel * kGroupedNr < block.cols; ++tile.panel) {
+    multiply(tile);
     tile.lines += tile.panel_bytes;
     tile.records += tile.panel_record_bytes;
   }
+}
+
+template <class Isa, int R, int kParts>
+void stream_rows(const GroupedBlock& block, const GroupedLhs& lhs) {
+  if constexpr (R > 1) {
+    if (block.rows < R) return stream_rows<Isa, R - 1, kParts>(block, lhs);
+  }
+  for_each_panel(block, lhs, [&](const GroupedTile& tile) { multiply_grouped<Isa, R, 1, kParts, true>(block, tile); });
 }
 
 // Many rows: for each chunk of panels: for each tile of rows: the chunk's panels, so that a row of the result is
@@ -397,17 +420,8 @@ void gemm_grouped(const GroupedBlock& block) {
   const GroupedLhs lhs(block.form, block.activations);
   if constexpr (Isa::kStreamRows > 0) {
     if (block.rows * block.activations.parts() <= Isa::kStreamRows) {
-      const GroupedTile tile{lhs.row(block.lhs, 0),
-                             0,
-                             block.rhs,
-                             block.records,
-                             0,
-                             block.form.panel_bytes(),
-                             block.form.records() * block.form.record_bytes(),
-                             0};
-      const std::int64_t panels = (block.cols + kGroupedNr - 1) / kGroupedNr;
-      if (!block.activations.int16) return stream_rows<Isa, Isa::kStreamRows, 1>(block, tile, panels);
-      return stream_rows<Isa, Isa::kStreamRows / 2, 2>(block, tile, panels);
+      if (!block.activations.int16) return stream_rows<Isa, Isa::kStreamRows, 1>(block, lhs);
+      return stream_rows<Isa, Isa::kStreamRows / 2, 2>(block, lhs);
     }
   }
   for_each_tile<Isa::kPanels>(block, lhs, Isa::kAheadBytes,

@@ -4,7 +4,7 @@
 //       R x P sums of a group | R x P floats | P codes, then P scales | the lhs broadcast
 //
 // Offsets of groups, rows with zero points and two levels have the loops of grouped_frame.h, as have rows and panels
-// that do not fill a tile.
+// that do not fill a tile. One row of activations streams the panels, one at a time, in the same way.
 #pragma once
 
 #include <cstdint>
@@ -22,18 +22,76 @@ inline bool fits_registers(const GroupedBlock& block) {
          !(block.activations.int16 && form.group_k > kSuperK);
 }
 
-// kEach: every group of codes is a group of activations. Then y = fma(acc, by, y) follows each, and acc, which starts
-// from 0, is a product: what fma makes of it, up to the sign of a zero, which y does not keep.
-template <class Isa, int R, int kParts, int kBits, bool kMinimum, bool kEach>
-struct GroupedRegisters {
+// The floats of a tile while its groups are added, one after the other. kEach: every group of codes is a group of
+// activations. Then y = fma(acc, by, y) follows each, and acc, which starts from 0, is a product: what fma makes of it,
+// up to the sign of a zero, which y does not keep.
+template <class Isa, int R, int P, int kParts, bool kMinimum, bool kEach>
+class RegisterFloats {
+ public:
   using Int = typename Isa::Int;
   using Float = typename Isa::Float;
-  static constexpr int P = Isa::kPanels, V = Isa::kVecs, kLanes = static_cast<int>(kGroupedNr) / V, kRows = R * kParts;
+  static constexpr int V = Isa::kVecs, kLanes = static_cast<int>(kGroupedNr) / V, kRows = R * kParts;
 
+  [[gnu::always_inline]] RegisterFloats(const GroupedBlock& block, const GroupedTile& tile, const GroupedLhs& lhs,
+                                        float* y)
+      : sums_at_(tile.lhs + lhs.sums_at),
+        scales_at_(tile.lhs + lhs.scale_at),
+        row_bytes_(lhs.row_bytes),
+        records_(tile.records),
+        record_bytes_(block.form.group_scale_at()),
+        panel_record_bytes_(tile.panel_record_bytes),
+        minimum_at_(block.form.floats_bytes()),
+        half_(block.form.half),
+        by_row_(block.activations.group_k == 0),
+        run_groups_(by_row_ ? lhs.groups + 1 : block.activations.group_k / block.form.group_k),
+        left_(run_groups_),
+        y_(y) {
+    each([&](auto r, auto p, auto v) { acc_[r][p][v] = Isa::zerof(); });
+  }
+
+  // The sums of the next group.
+  [[gnu::always_inline]] void add(std::int64_t group, const Int (&sums)[kRows][P][V]) {
+    unrolled<P>([&](auto p) {
+      const std::uint8_t* const at = records_ + group * record_bytes_ + p * panel_record_bytes_;
+      if constexpr (P == 1) Isa::template prefetch_record<kRows>(at);
+      unrolled<V>([&](auto v) {
+        const Float scale = floats(at, v);
+        Float minimum = Isa::zerof();
+        if constexpr (kMinimum) minimum = floats(at + minimum_at_, v);
+        unrolled<R>([&](auto r) {
+          const Float sum = sum_of(sums, r, p, v);
+          Float part = kEach ? Isa::mul(sum, scale) : Isa::fma(sum, scale, acc_[r][p][v]);
+          if constexpr (kMinimum) {
+            part = Isa::fma(Isa::set1f(read_as<float>(sums_at_ + r * row_bytes_, group)), minimum, part);
+          }
+          if constexpr (kEach) {
+            part = Isa::fma(part, Isa::set1f(read_as<float>(scales_at_ + r * row_bytes_, group)), acc_[r][p][v]);
+          }
+          acc_[r][p][v] = part;
+        });
+      });
+    });
+    if (!kEach && --left_ == 0) {
+      end_run(run_++);
+      left_ = run_groups_;
+    }
+  }
+
+  // Leaves in y the floats as GroupedFlush::finish takes them.
+  [[gnu::always_inline]] void finish() {
+    if (kEach || by_row_) {
+      each([&](auto r, auto p, auto v) { Isa::store(y_at(r, p, v), acc_[r][p][v], kLanes); });
+    } else if (left_ != run_groups_) {  // the last run may be shorter
+      end_run(run_);
+    }
+  }
+
+ private:
   template <class Body>
   static void each(const Body& body) {
     unrolled<P>([&](auto p) { unrolled<V>([&](auto v) { unrolled<R>([&](auto r) { body(r, p, v); }); }); });
   }
+  float* y_at(int r, int p, int v) const { return y_ + (r * P + p) * kGroupedNr + v * kLanes; }
 
   static Float sum_of(const Int (&sums)[kRows][P][V], int r, int p, int v) {
     if constexpr (kParts == 1) {
@@ -42,86 +100,72 @@ struct GroupedRegisters {
       return Isa::to_float(Isa::add(Isa::shift8(sums[2 * r][p][v]), sums[2 * r + 1][p][v]));
     }
   }
-
-  static Float floats(bool half, const std::uint8_t* at, int v) {
-    return half ? Isa::load_f16(reinterpret_cast<const std::uint16_t*>(at) + v * kLanes)
-                : Isa::load_f32(reinterpret_cast<const float*>(at) + v * kLanes);
+  Float floats(const std::uint8_t* at, int v) const {
+    return half_ ? Isa::load_f16(reinterpret_cast<const std::uint16_t*>(at) + v * kLanes)
+                 : Isa::load_f32(reinterpret_cast<const float*>(at) + v * kLanes);
+  }
+  void end_run(std::int64_t run) {
+    each([&](auto r, auto p, auto v) {
+      const Float by = Isa::set1f(read_as<float>(scales_at_ + r * row_bytes_, run));
+      Isa::store(y_at(r, p, v), Isa::fma(acc_[r][p][v], by, Isa::load_f32(y_at(r, p, v))), kLanes);
+      acc_[r][p][v] = Isa::zerof();
+    });
   }
 
-  // Leaves in y the floats as GroupedFlush::finish takes them.
-  [[gnu::flatten, gnu::noinline]] static void multiply(const GroupedBlock& block, const GroupedTile& its_tile,
-                                                       const GroupedLhs& lhs, float* y) {
-    const GroupedForm form = block.form;
-    const GroupedTile tile = its_tile;
-    const GroupedRows<kRows> rows(tile, lhs, kParts);
-    const char *const sums_at = tile.lhs + lhs.sums_at, *const scales_at = tile.lhs + lhs.scale_at;
-    const std::int64_t row_bytes = lhs.row_bytes, groups = lhs.groups, record_bytes = form.group_scale_at();
-    const std::int64_t activation_k = block.activations.group_k;
-    const std::int64_t run_groups = activation_k == 0 ? groups + 1 : activation_k / form.group_k;
-    const auto y_at = [&](int r, int p, int v) { return y + (r * P + p) * kGroupedNr + v * kLanes; };
-    Float acc[R][P][V];
-    each([&](auto r, auto p, auto v) { acc[r][p][v] = Isa::zerof(); });
-    const auto end_run = [&](std::int64_t run) {
-      each([&](auto r, auto p, auto v) {
-        const Float by = Isa::set1f(read_as<float>(scales_at + r * row_bytes, run));
-        Isa::store(y_at(r, p, v), Isa::fma(acc[r][p][v], by, Isa::load_f32(y_at(r, p, v))), kLanes);
-        acc[r][p][v] = Isa::zerof();
-      });
-    };
-    const std::uint8_t* record = tile.records;
-    std::int64_t left = run_groups, run = 0;
-    for (std::int64_t group = 0; group < groups; ++group, record += record_bytes) {
-      Int sums[kRows][P][V];
-      sum_group<Isa, kBits>(form, tile, rows, group, group * form.group_k, sums);
-      unrolled<P>([&](auto p) {
-        const std::uint8_t* const at = record + p * tile.panel_record_bytes;
-        unrolled<V>([&](auto v) {
-          const Float scale = floats(form.half, at, v);
-          Float minimum = Isa::zerof();
-          if constexpr (kMinimum) minimum = floats(form.half, at + form.floats_bytes(), v);
-          unrolled<R>([&](auto r) {
-            const Float sum = sum_of(sums, r, p, v);
-            Float part = kEach ? Isa::mul(sum, scale) : Isa::fma(sum, scale, acc[r][p][v]);
-            if constexpr (kMinimum) {
-              part = Isa::fma(Isa::set1f(read_as<float>(sums_at + r * row_bytes, group)), minimum, part);
-            }
-            if constexpr (kEach) {
-              part = Isa::fma(part, Isa::set1f(read_as<float>(scales_at + r * row_bytes, group)), acc[r][p][v]);
-            }
-            acc[r][p][v] = part;
-          });
-        });
-      });
-      if (!kEach && --left == 0) {
-        end_run(run++);
-        left = run_groups;
-      }
-    }
-    if (kEach || activation_k == 0) {
-      each([&](auto r, auto p, auto v) { Isa::store(y_at(r, p, v), acc[r][p][v], kLanes); });
-    } else if (left != run_groups) {  // the last run may be shorter
-      end_run(run);
-    }
-  }
+  const char *sums_at_, *scales_at_;
+  std::int64_t row_bytes_;
+  const std::uint8_t* records_;
+  std::int64_t record_bytes_, panel_record_bytes_, minimum_at_;
+  bool half_, by_row_;
+  std::int64_t run_groups_, left_, run_ = 0;  // groups of codes in one of activations; those that are missing
+  float* y_;
+  Float acc_[R][P][V];
 };
 
-template <class Isa, int R, int kParts>
+template <class Isa, int R, int P, int kParts, int kBits, bool kMinimum, bool kEach>
+[[gnu::flatten, gnu::noinline]] void add_groups(const GroupedBlock& block, const GroupedTile& its_tile,
+                                                const GroupedLhs& lhs, float* y) {
+  const GroupedForm form = block.form;
+  const GroupedTile tile = its_tile;
+  const GroupedRows<R * kParts> rows(tile, lhs, kParts);
+  RegisterFloats<Isa, R, P, kParts, kMinimum, kEach> floats(block, tile, lhs, y);
+  if constexpr (P == 1) {
+    Isa::template stream_groups<kBits>(rows, form.group_k, tile.lines, 0, lhs.groups,
+                                       [&](std::int64_t group, const auto& sums) { floats.add(group, sums); });
+  } else {
+    for (std::int64_t group = 0; group < lhs.groups; ++group) {
+      typename Isa::Int sums[R * kParts][P][Isa::kVecs];
+      sum_group<Isa, kBits>(form, tile, rows, group, group * form.group_k, sums);
+      floats.add(group, sums);
+    }
+  }
+  floats.finish();
+}
+
+// A tile of R rows, or one row of a panel that is streamed (P == 1).
+template <class Isa, int R, int P, int kParts>
 void multiply_in_registers(const GroupedBlock& block, const GroupedTile& tile, const GroupedLhs& lhs) {
-  alignas(64) float y[R * Isa::kPanels * kGroupedNr] = {};
+  alignas(64) float y[R * P * kGroupedNr] = {};
   const auto run = [&](auto bits, auto minimum) {
     if constexpr (kParts == 1) {
       if (block.activations.group_k == block.form.group_k) {
-        return GroupedRegisters<Isa, R, kParts, bits, minimum != 0, true>::multiply(block, tile, lhs, y);
+        return add_groups<Isa, R, P, kParts, bits, minimum != 0, true>(block, tile, lhs, y);
       }
     }
-    GroupedRegisters<Isa, R, kParts, bits, minimum != 0, false>::multiply(block, tile, lhs, y);
+    add_groups<Isa, R, P, kParts, bits, minimum != 0, false>(block, tile, lhs, y);
   };
   if (block.form.bits == 4) {
     block.form.has_minimum ? run(Index<4>{}, Index<1>{}) : run(Index<4>{}, Index<0>{});
   } else {
     block.form.has_minimum ? run(Index<8>{}, Index<1>{}) : run(Index<8>{}, Index<0>{});
   }
-  GroupedFlush<Isa, R, Isa::kPanels, kParts>{block, tile, lhs, y}.finish();
+  GroupedFlush<Isa, R, P, kParts>{block, tile, lhs, y}.finish();
+}
+
+template <class Isa, int kParts>
+void stream_row_in_registers(const GroupedBlock& block, const GroupedLhs& lhs) {
+  for_each_panel(block, lhs,
+                 [&](const GroupedTile& tile) { multiply_in_registers<Isa, 1, 1, kParts>(block, tile, lhs); });
 }
 
 // As many rows as a tile has, or all that are left; returns how many. The rows that a last tile lacks are the ones
@@ -141,15 +185,21 @@ std::int64_t multiply_tile_in_registers(std::int64_t left, std::int64_t panels, 
     }
   } else {
     move(rows - kRows);
-    multiply_in_registers<Isa, kRows, kParts>(block, tile, lhs);
+    multiply_in_registers<Isa, kRows, Isa::kPanels, kParts>(block, tile, lhs);
   }
   return rows;
 }
 
 template <class Isa>
 void gemm_in_registers(const GroupedBlock& block) {
-  if (!fits_registers(block) || block.rows * block.activations.parts() < Isa::kMr) return gemm_grouped<Isa>(block);
+  const bool few = block.rows * block.activations.parts() < Isa::kMr, one = block.rows == 1;
+  // Groups of 16 are not streamed in their order.
+  if (!fits_registers(block) || (one ? block.form.group_k == kGroupedStepK : few)) return gemm_grouped<Isa>(block);
   const GroupedLhs lhs(block.form, block.activations);
+  if (one) {
+    return block.activations.int16 ? stream_row_in_registers<Isa, 2>(block, lhs)
+                                   : stream_row_in_registers<Isa, 1>(block, lhs);
+  }
   for_each_tile<Isa::kPanels>(
       block, lhs, Isa::kAheadBytes, [&](std::int64_t rows, std::int64_t panels, const GroupedTile& tile) {
         return block.activations.int16 ? multiply_tile_in_registers<Isa, 2>(rows, panels, block, tile, lhs)
