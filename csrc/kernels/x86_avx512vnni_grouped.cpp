@@ -144,13 +144,13 @@ struct Avx512VnniGrouped {
 
   // Of one row the hardware prefetches the records by itself: on Zen 5 asking for them took it a fifth of its speed,
   // and gave two halves of int16 a tenth.
-  template <int R>
+  template <int kBits, int R>
   static void prefetch_record(const std::uint8_t* at) {
-    if constexpr (R > 1) prefetch_stream<true, 0>(at);
+    if constexpr (kBits == 4 && R > 1) prefetch_stream<true, 0>(at);
   }
 
-  // put(group, sums) for groups [first, end) of a panel; sums[R][1][1].
-  template <int kBits, int R, class Put>
+  // put(group, sums) for groups [first, end) of a panel, and with kBeyond for some behind them; sums[R][1][1].
+  template <int kBits, bool kBeyond, int R, class Put>
   static void stream_groups(const GroupedRows<R>& rows, std::int64_t size, const std::uint8_t* panel,
                             std::int64_t first, std::int64_t end, const Put& put) {
     if constexpr (kBits == 8) {
@@ -160,7 +160,8 @@ struct Avx512VnniGrouped {
     } else if (size >= 64) {
       stream_chunks(rows, size, panel, first, end, put);
     } else {
-      size == 16 ? stream_split<4>(rows, panel, first, end, put) : stream_split<8>(rows, panel, first, end, put);
+      size == 16 ? stream_split<4, kBeyond>(rows, panel, first, end, put)
+                 : stream_split<8, kBeyond>(rows, panel, first, end, put);
     }
   }
 
@@ -200,7 +201,7 @@ struct Avx512VnniGrouped {
 
   // Nibbles in groups of kLines lines, 16 or 32 k: a chunk holds 4 or 2 of them, one half in its low nibbles. Groups of
   // 16 do not come in their order. What a last chunk holds of groups that are not there is computed from zeros.
-  template <int kLines, int R, class Put>
+  template <int kLines, bool kBeyond, int R, class Put>
   static void stream_split(const GroupedRows<R>& rows, const std::uint8_t* panel, std::int64_t group, std::int64_t end,
                            const Put& put) {
     constexpr int kParts = 8 / kLines;  // groups of a chunk's low nibbles, and of its high ones
@@ -211,8 +212,8 @@ struct Avx512VnniGrouped {
         start(low, rows, first < end ? first : end - 1);
         start(high, rows, second < end ? second : end - 1);
         add_both<kLines * part, kLines>(low, high, rows, k, panel + k * (kGroupedNr / 2));
-        if (first < end) put(first, low);
-        if (second < end) put(second, high);
+        if (kBeyond || first < end) put(first, low);
+        if (kBeyond || second < end) put(second, high);
       });
     }
   }

@@ -128,11 +128,13 @@ template <class Isa, int R, int kBits>
                                                  std::int32_t* out) {
   constexpr int V = Isa::kVecs, kLanes = static_cast<int>(kGroupedNr) / V;
   const std::int64_t first = k0 / form.group_k, end = k1 / form.group_k;
-  Isa::template stream_groups<kBits>(rows, form.group_k, tile.lines, first, end, [&](std::int64_t g, const auto& sums) {
-    std::int32_t* const to = out + (g - first) * R * kGroupedNr;
-    unrolled<R>(
-        [&](auto r) { unrolled<V>([&](auto v) { Isa::store32(to + r * kGroupedNr + v * kLanes, sums[r][0][v]); }); });
-  });
+  Isa::template stream_groups<kBits, true>(
+      rows, form.group_k, tile.lines, first, end, [&](std::int64_t g, const auto& sums) {
+        std::int32_t* const to = out + (g - first) * R * kGroupedNr;
+        unrolled<R>([&](auto r) {
+          unrolled<V>([&](auto v) { Isa::store32(to + r * kGroupedNr + v * kLanes, sums[r][0][v]); });
+        });
+      });
 }
 
 // The floats of R rows by P panels of activations in kParts parts. Everything is held by value: what is read through a

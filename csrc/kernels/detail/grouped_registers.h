@@ -25,7 +25,7 @@ inline bool fits_registers(const GroupedBlock& block) {
 // The floats of a tile while its groups are added, one after the other. kEach: every group of codes is a group of
 // activations. Then y = fma(acc, by, y) follows each, and acc, which starts from 0, is a product: what fma makes of it,
 // up to the sign of a zero, which y does not keep.
-template <class Isa, int R, int P, int kParts, bool kMinimum, bool kEach>
+template <class Isa, int R, int P, int kParts, int kBits, bool kMinimum, bool kEach>
 class RegisterFloats {
  public:
   using Int = typename Isa::Int;
@@ -53,7 +53,7 @@ class RegisterFloats {
   [[gnu::always_inline]] void add(std::int64_t group, const Int (&sums)[kRows][P][V]) {
     unrolled<P>([&](auto p) {
       const std::uint8_t* const at = records_ + group * record_bytes_ + p * panel_record_bytes_;
-      if constexpr (P == 1) Isa::template prefetch_record<kRows>(at);
+      if constexpr (P == 1) Isa::template prefetch_record<kBits, kRows>(at);
       unrolled<V>([&](auto v) {
         const Float scale = floats(at, v);
         Float minimum = Isa::zerof();
@@ -128,10 +128,10 @@ template <class Isa, int R, int P, int kParts, int kBits, bool kMinimum, bool kE
   const GroupedForm form = block.form;
   const GroupedTile tile = its_tile;
   const GroupedRows<R * kParts> rows(tile, lhs, kParts);
-  RegisterFloats<Isa, R, P, kParts, kMinimum, kEach> floats(block, tile, lhs, y);
+  RegisterFloats<Isa, R, P, kParts, kBits, kMinimum, kEach> floats(block, tile, lhs, y);
   if constexpr (P == 1) {
-    Isa::template stream_groups<kBits>(rows, form.group_k, tile.lines, 0, lhs.groups,
-                                       [&](std::int64_t group, const auto& sums) { floats.add(group, sums); });
+    Isa::template stream_groups<kBits, false>(rows, form.group_k, tile.lines, 0, lhs.groups,
+                                              [&](std::int64_t group, const auto& sums) { floats.add(group, sums); });
   } else {
     for (std::int64_t group = 0; group < lhs.groups; ++group) {
       typename Isa::Int sums[R * kParts][P][Isa::kVecs];
