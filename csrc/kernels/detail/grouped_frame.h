@@ -137,6 +137,10 @@ template <class Isa, int R, int kBits>
       });
 }
 
+// What a buffer of sums holds for each record: the sum of its one group, those of all groups of its two levels, or
+// their total, each times its group's scale.
+enum class Sums { kGroup, kGroups, kTotal };
+
 // The floats of R rows by P panels of activations in kParts parts. Everything is held by value: what is read through a
 // pointer the compiler would read again after every store.
 template <class Isa, int R, int P, int kParts>
@@ -218,6 +222,7 @@ struct GroupedFlush {
   }
 
   // acc with one super-block of two levels added, a panel's register at a time.
+  template <Sums kSums>
   void add_super(std::int64_t super, const std::uint8_t* first, const std::int32_t* sums, Float (&acc)[R][P][V]) const {
     const GroupedForm& form = block.form;
     const std::int64_t count = kSuperK / form.group_k, group0 = super * count;
@@ -225,10 +230,9 @@ struct GroupedFlush {
       const std::uint8_t* at = first + p * tile.panel_record_bytes;
       unrolled<V>([&](auto v) {
         Int totals[kRows];
-        unrolled<kRows>([&](auto r) { totals[r] = Isa::zero(); });
-        for (std::int64_t g = 0; g < count; ++g) {
-          const std::uint8_t* bytes = at + form.group_scale_at() + g * kGroupedNr + v * kLanes;
-          const Int scale = form.signed_scale ? Isa::load_s8(bytes) : Isa::load_u8(bytes);
+        unrolled<kRows>([&](auto r) { totals[r] = kSums == Sums::kTotal ? sum_of(sums, r, p, v) : Isa::zero(); });
+        for (std::int64_t g = 0; kSums == Sums::kGroups && g < count; ++g) {
+          const Int scale = group_scale(form, at, g, v);
           unrolled<kRows>([&](auto r) {
             totals[r] = Isa::add(totals[r], Isa::multiply(sum_of(sums + g * kGroupSums, r, p, v), scale));
           });
@@ -251,6 +255,11 @@ struct GroupedFlush {
     });
   }
 
+  static Int group_scale(const GroupedForm& form, const std::uint8_t* record, std::int64_t g, int v) {
+    const std::uint8_t* bytes = record + form.group_scale_at() + g * kGroupedNr + v * kLanes;
+    return form.signed_scale ? Isa::load_s8(bytes) : Isa::load_u8(bytes);
+  }
+
   static Float total(const Int (&totals)[kRows], int r) {
     if constexpr (kParts == 1) {
       return Isa::to_float(totals[r]);
@@ -266,34 +275,34 @@ struct GroupedFlush {
   float* y_at(int r, int p, int v) const { return y + (r * P + p) * kGroupedNr + v * kLanes; }
 
   // `count` records from `i` on; acc goes on from what it is.
-  template <bool kTwoLevel>
+  template <Sums kSums>
   void add_records(std::int64_t i, std::int64_t count, const std::int32_t* sums, Float (&acc)[R][P][V]) const {
     const std::int64_t bytes = block.form.record_bytes();
-    const std::int64_t step = kTwoLevel ? kSuperK / block.form.group_k * kGroupSums : kGroupSums;
+    const std::int64_t step = kSums == Sums::kGroups ? kSuperK / block.form.group_k * kGroupSums : kGroupSums;
     const std::uint8_t* at = tile.records + i * bytes;
     for (const std::int64_t end = i + count; i < end; ++i, at += bytes, sums += step) {
-      if constexpr (kTwoLevel) {
-        add_super(i, at, sums, acc);
-      } else {
+      if constexpr (kSums == Sums::kGroup) {
         add_group(i, at, sums, acc);
+      } else {
+        add_super<kSums>(i, at, sums, acc);
       }
     }
   }
 
-  template <bool kTwoLevel>
+  template <Sums kSums>
   void add_runs(std::int64_t i, std::int64_t count, const std::int32_t* sums) const {
     Float acc[R][P][V];
     if (block.activations.group_k == 0) {
       each([&](auto r, auto p, auto v) { acc[r][p][v] = Isa::load_f32(y_at(r, p, v)); });
-      add_records<kTwoLevel>(i, count, sums, acc);
+      add_records<kSums>(i, count, sums, acc);
       return each([&](auto r, auto p, auto v) { Isa::store(y_at(r, p, v), acc[r][p][v], kLanes); });
     }
     const std::int64_t run = block.activations.group_k / block.form.record_k();
-    const std::int64_t step = kTwoLevel ? kSuperK / block.form.group_k * kGroupSums : kGroupSums;
+    const std::int64_t step = kSums == Sums::kGroups ? kSuperK / block.form.group_k * kGroupSums : kGroupSums;
     std::int64_t a = i / run;
     for (const std::int64_t end = i + count; i < end; i += run, sums += run * step, ++a) {
       each([&](auto r, auto p, auto v) { acc[r][p][v] = Isa::zerof(); });
-      add_records<kTwoLevel>(i, end - i < run ? end - i : run, sums, acc);
+      add_records<kSums>(i, end - i < run ? end - i : run, sums, acc);
       each([&](auto r, auto p, auto v) {
         const Float scale = Isa::set1f(read_as<float>(record(r) + lhs.scale_at, a));
         Isa::store(y_at(r, p, v), Isa::fma(acc[r][p][v], scale, Isa::load_f32(y_at(r, p, v))), kLanes);
@@ -307,10 +316,17 @@ struct GroupedFlush {
     const std::int64_t size = self.block.form.group_k, record_k = self.block.form.record_k();
     if (self.block.offsets != nullptr || self.block.sums != nullptr) correct_all(k0 / size, k1 / size, sums);
     if (self.block.form.two_level) {
-      self.template add_runs<true>(k0 / record_k, (k1 - k0) / record_k, sums);
+      self.template add_runs<Sums::kGroups>(k0 / record_k, (k1 - k0) / record_k, sums);
     } else {
-      self.template add_runs<false>(k0 / record_k, (k1 - k0) / record_k, sums);
+      self.template add_runs<Sums::kGroup>(k0 / record_k, (k1 - k0) / record_k, sums);
     }
+  }
+
+  // The same, of super-blocks [first, end) whose totals are given.
+  [[gnu::flatten, gnu::noinline]] void add_totals(std::int64_t first, std::int64_t end,
+                                                  const std::int32_t* totals) const {
+    const GroupedFlush self = *this;
+    self.template add_runs<Sums::kTotal>(first, end - first, totals);
   }
 
   void finish() const {

@@ -17,9 +17,8 @@ namespace {
 
 // Of int16 activations the joined sums of longer groups would not fit int32.
 inline bool fits_registers(const GroupedBlock& block) {
-  const GroupedForm& form = block.form;
-  return !form.two_level && block.offsets == nullptr && block.sums == nullptr &&
-         !(block.activations.int16 && form.group_k > kSuperK);
+  return block.offsets == nullptr && block.sums == nullptr &&
+         !(block.activations.int16 && block.form.group_k > kSuperK);
 }
 
 // The floats of a tile while its groups are added, one after the other. kEach: every group of codes is a group of
@@ -142,6 +141,62 @@ template <class Isa, int R, int P, int kParts, int kBits, bool kMinimum, bool kE
   floats.finish();
 }
 
+// Totals of super-blocks [first, end): sum of group_scale * sums over their groups, which may come in any order.
+template <class Isa, int R, int P, int kBits>
+[[gnu::flatten, gnu::noinline]] void total_supers(const GroupedForm& its_form, const GroupedTile& its_tile,
+                                                  const GroupedRows<R>& rows, std::int64_t first, std::int64_t end,
+                                                  std::int32_t* out) {
+  using Int = typename Isa::Int;
+  constexpr int V = Isa::kVecs, kLanes = static_cast<int>(kGroupedNr) / V;
+  const GroupedForm form = its_form;
+  const GroupedTile tile = its_tile;
+  const std::int64_t count = kSuperK / form.group_k;
+  for (std::int64_t super = first; super < end; ++super, out += R * P * kGroupedNr) {
+    const std::uint8_t* const record = tile.records + super * form.record_bytes();
+    Int totals[R][P][V];
+    const auto each = [&](const auto& body) {
+      unrolled<P>([&](auto p) { unrolled<V>([&](auto v) { unrolled<R>([&](auto r) { body(r, p, v); }); }); });
+    };
+    each([&](auto r, auto p, auto v) { totals[r][p][v] = Isa::zero(); });
+    const auto add = [&](std::int64_t group, const Int(&sums)[R][P][V]) {
+      unrolled<P>([&](auto p) {
+        unrolled<V>([&](auto v) {
+          const std::uint8_t* const at = record + p * tile.panel_record_bytes;
+          const Int scale = GroupedFlush<Isa, R, P, 1>::group_scale(form, at, group - super * count, v);
+          unrolled<R>(
+              [&](auto r) { totals[r][p][v] = Isa::add(totals[r][p][v], Isa::multiply(sums[r][p][v], scale)); });
+        });
+      });
+    };
+    if constexpr (P == 1) {
+      Isa::template stream_groups<kBits, false>(rows, form.group_k, tile.lines, super * count, (super + 1) * count,
+                                                add);
+    } else {
+      for (std::int64_t group = super * count; group < (super + 1) * count; ++group) {
+        Int sums[R][P][V];
+        sum_group<Isa, kBits>(form, tile, rows, group, group * form.group_k, sums);
+        add(group, sums);
+      }
+    }
+    each([&](auto r, auto p, auto v) { Isa::store32(out + (r * P + p) * kGroupedNr + v * kLanes, totals[r][p][v]); });
+  }
+}
+
+template <class Isa, int R, int P, int kParts>
+void add_supers(const GroupedBlock& block, const GroupedTile& tile, const GroupedLhs& lhs, float* y) {
+  constexpr int kRows = R * kParts;
+  constexpr std::int64_t kSupers = 8;  // at once
+  const GroupedRows<kRows> rows(tile, lhs, kParts);
+  alignas(64) std::int32_t totals[kSupers * kRows * P * kGroupedNr];
+  const GroupedFlush<Isa, R, P, kParts> flush{block, tile, lhs, y};
+  for (std::int64_t first = 0, end = block.form.records(); first < end; first += kSupers) {
+    const std::int64_t last = first + kSupers < end ? first + kSupers : end;
+    (block.form.bits == 8 ? total_supers<Isa, kRows, P, 8> : total_supers<Isa, kRows, P, 4>)(block.form, tile, rows,
+                                                                                             first, last, totals);
+    flush.add_totals(first, last, totals);
+  }
+}
+
 // A tile of R rows, or one row of a panel that is streamed (P == 1).
 template <class Isa, int R, int P, int kParts>
 void multiply_in_registers(const GroupedBlock& block, const GroupedTile& tile, const GroupedLhs& lhs) {
@@ -154,7 +209,9 @@ void multiply_in_registers(const GroupedBlock& block, const GroupedTile& tile, c
     }
     add_groups<Isa, R, P, kParts, bits, minimum != 0, false>(block, tile, lhs, y);
   };
-  if (block.form.bits == 4) {
+  if (block.form.two_level) {
+    add_supers<Isa, R, P, kParts>(block, tile, lhs, y);
+  } else if (block.form.bits == 4) {
     block.form.has_minimum ? run(Index<4>{}, Index<1>{}) : run(Index<4>{}, Index<0>{});
   } else {
     block.form.has_minimum ? run(Index<8>{}, Index<1>{}) : run(Index<8>{}, Index<0>{});
@@ -193,8 +250,10 @@ std::int64_t multiply_tile_in_registers(std::int64_t left, std::int64_t panels, 
 template <class Isa>
 void gemm_in_registers(const GroupedBlock& block) {
   const bool few = block.rows * block.activations.parts() < Isa::kMr, one = block.rows == 1;
-  // Groups of 16 are not streamed in their order.
-  if (!fits_registers(block) || (one ? block.form.group_k == kGroupedStepK : few)) return gemm_grouped<Isa>(block);
+  // For one row: groups of 16 are not streamed in the order in which floats are added; and nibbles of two levels
+  // took 1.1 to 1.3 times as long as with sums in a buffer, on Zen 5.
+  const bool through_buffer = block.form.two_level ? block.form.bits == 4 : block.form.group_k == kGroupedStepK;
+  if (!fits_registers(block) || (one ? through_buffer : few)) return gemm_grouped<Isa>(block);
   const GroupedLhs lhs(block.form, block.activations);
   if (one) {
     return block.activations.int16 ? stream_row_in_registers<Isa, 2>(block, lhs)
