@@ -19,7 +19,7 @@
 //   add_lines<kCodes>(sums, rows, k, lines, panel_bytes, quads, ahead)     the products of 16 k times `quads`
 //   stream_groups<bits>(rows, group_k, lines, g0, g1, put)                 put(group, sums) for each group of a panel
 //   that
-//                                                                          comes from memory
+//                                                                          comes from memory, or for some more
 #pragma once
 
 #include <cstdint>
@@ -128,13 +128,11 @@ template <class Isa, int R, int kBits>
                                                  std::int32_t* out) {
   constexpr int V = Isa::kVecs, kLanes = static_cast<int>(kGroupedNr) / V;
   const std::int64_t first = k0 / form.group_k, end = k1 / form.group_k;
-  Isa::template stream_groups<kBits, true>(
-      rows, form.group_k, tile.lines, first, end, [&](std::int64_t g, const auto& sums) {
-        std::int32_t* const to = out + (g - first) * R * kGroupedNr;
-        unrolled<R>([&](auto r) {
-          unrolled<V>([&](auto v) { Isa::store32(to + r * kGroupedNr + v * kLanes, sums[r][0][v]); });
-        });
-      });
+  Isa::template stream_groups<kBits>(rows, form.group_k, tile.lines, first, end, [&](std::int64_t g, const auto& sums) {
+    std::int32_t* const to = out + (g - first) * R * kGroupedNr;
+    unrolled<R>(
+        [&](auto r) { unrolled<V>([&](auto v) { Isa::store32(to + r * kGroupedNr + v * kLanes, sums[r][0][v]); }); });
+  });
 }
 
 // What a buffer of sums holds for each record: the sum of its one group, those of all groups of its two levels, or

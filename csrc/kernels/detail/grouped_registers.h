@@ -24,7 +24,7 @@ inline bool fits_registers(const GroupedBlock& block) {
 // The floats of a tile while its groups are added, one after the other. kEach: every group of codes is a group of
 // activations. Then y = fma(acc, by, y) follows each, and acc, which starts from 0, is a product: what fma makes of it,
 // up to the sign of a zero, which y does not keep.
-template <class Isa, int R, int P, int kParts, int kBits, bool kMinimum, bool kEach>
+template <class Isa, int R, int P, int kParts, bool kMinimum, bool kEach>
 class RegisterFloats {
  public:
   using Int = typename Isa::Int;
@@ -52,7 +52,6 @@ class RegisterFloats {
   [[gnu::always_inline]] void add(std::int64_t group, const Int (&sums)[kRows][P][V]) {
     unrolled<P>([&](auto p) {
       const std::uint8_t* const at = records_ + group * record_bytes_ + p * panel_record_bytes_;
-      if constexpr (P == 1) Isa::template prefetch_record<kBits, kRows>(at);
       unrolled<V>([&](auto v) {
         const Float scale = floats(at, v);
         Float minimum = Isa::zerof();
@@ -127,10 +126,10 @@ template <class Isa, int R, int P, int kParts, int kBits, bool kMinimum, bool kE
   const GroupedForm form = block.form;
   const GroupedTile tile = its_tile;
   const GroupedRows<R * kParts> rows(tile, lhs, kParts);
-  RegisterFloats<Isa, R, P, kParts, kBits, kMinimum, kEach> floats(block, tile, lhs, y);
+  RegisterFloats<Isa, R, P, kParts, kMinimum, kEach> floats(block, tile, lhs, y);
   if constexpr (P == 1) {
-    Isa::template stream_groups<kBits, false>(rows, form.group_k, tile.lines, 0, lhs.groups,
-                                              [&](std::int64_t group, const auto& sums) { floats.add(group, sums); });
+    Isa::template stream_groups<kBits>(rows, form.group_k, tile.lines, 0, lhs.groups,
+                                       [&](std::int64_t group, const auto& sums) { floats.add(group, sums); });
   } else {
     for (std::int64_t group = 0; group < lhs.groups; ++group) {
       typename Isa::Int sums[R * kParts][P][Isa::kVecs];
@@ -139,6 +138,15 @@ template <class Isa, int R, int P, int kParts, int kBits, bool kMinimum, bool kE
     }
   }
   floats.finish();
+}
+
+// body(Index<bits>{}); one panel is streamed of bytes alone.
+template <int P, class Body>
+void with_bits(const GroupedForm& form, const Body& body) {
+  if constexpr (P > 1) {
+    if (form.bits == 4) return body(Index<4>{});
+  }
+  body(Index<8>{});
 }
 
 // Totals of super-blocks [first, end): sum of group_scale * sums over their groups, which may come in any order.
@@ -169,8 +177,7 @@ template <class Isa, int R, int P, int kBits>
       });
     };
     if constexpr (P == 1) {
-      Isa::template stream_groups<kBits, false>(rows, form.group_k, tile.lines, super * count, (super + 1) * count,
-                                                add);
+      Isa::template stream_groups<kBits>(rows, form.group_k, tile.lines, super * count, (super + 1) * count, add);
     } else {
       for (std::int64_t group = super * count; group < (super + 1) * count; ++group) {
         Int sums[R][P][V];
@@ -191,8 +198,8 @@ void add_supers(const GroupedBlock& block, const GroupedTile& tile, const Groupe
   const GroupedFlush<Isa, R, P, kParts> flush{block, tile, lhs, y};
   for (std::int64_t first = 0, end = block.form.records(); first < end; first += kSupers) {
     const std::int64_t last = first + kSupers < end ? first + kSupers : end;
-    (block.form.bits == 8 ? total_supers<Isa, kRows, P, 8> : total_supers<Isa, kRows, P, 4>)(block.form, tile, rows,
-                                                                                             first, last, totals);
+    with_bits<P>(block.form,
+                 [&](auto bits) { total_supers<Isa, kRows, P, bits>(block.form, tile, rows, first, last, totals); });
     flush.add_totals(first, last, totals);
   }
 }
@@ -211,10 +218,9 @@ void multiply_in_registers(const GroupedBlock& block, const GroupedTile& tile, c
   };
   if (block.form.two_level) {
     add_supers<Isa, R, P, kParts>(block, tile, lhs, y);
-  } else if (block.form.bits == 4) {
-    block.form.has_minimum ? run(Index<4>{}, Index<1>{}) : run(Index<4>{}, Index<0>{});
   } else {
-    block.form.has_minimum ? run(Index<8>{}, Index<1>{}) : run(Index<8>{}, Index<0>{});
+    with_bits<P>(block.form,
+                 [&](auto bits) { block.form.has_minimum ? run(bits, Index<1>{}) : run(bits, Index<0>{}); });
   }
   GroupedFlush<Isa, R, P, kParts>{block, tile, lhs, y}.finish();
 }
@@ -250,9 +256,9 @@ std::int64_t multiply_tile_in_registers(std::int64_t left, std::int64_t panels, 
 template <class Isa>
 void gemm_in_registers(const GroupedBlock& block) {
   const bool few = block.rows * block.activations.parts() < Isa::kMr, one = block.rows == 1;
-  // For one row: groups of 16 are not streamed in the order in which floats are added; and nibbles of two levels
-  // took 1.1 to 1.3 times as long as with sums in a buffer, on Zen 5.
-  const bool through_buffer = block.form.two_level ? block.form.bits == 4 : block.form.group_k == kGroupedStepK;
+  // For one row: groups of 16 are not streamed in the order in which floats are added; and nibbles took 1.1 times as
+  // long from memory as with sums in a buffer, on Zen 5, where bytes took 0.9 times as long.
+  const bool through_buffer = block.form.bits == 4 || (block.form.group_k == kGroupedStepK && !block.form.two_level);
   if (!fits_registers(block) || (one ? through_buffer : few)) return gemm_grouped<Isa>(block);
   const GroupedLhs lhs(block.form, block.activations);
   if (one) {
