@@ -17,9 +17,8 @@
 //   dot_pairs(acc, two int16, bytes)                        acc + g0 * even byte + g1 * odd byte, a pair a column
 //   store(dst, value, count)                                the first `count` columns
 //   add_lines<kCodes>(sums, rows, k, lines, panel_bytes, quads, ahead)     the products of 16 k times `quads`
-//   stream_groups<bits>(rows, group_k, lines, g0, g1, put)                 put(group, sums) for each group of a panel
-//   that
-//                                                                          comes from memory, or for some more
+//   stream_groups<bits>(rows, group_k, lines, g0, g1, put)     put(group, sums) for each group of a panel that comes from
+//                                                              memory, or for some more
 #pragma once
 
 #include <cstdint>
