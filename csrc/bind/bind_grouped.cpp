@@ -71,7 +71,8 @@ GroupedView view_of(const Arrays& a, std::int64_t group_k, std::int32_t bits) {
   require(a.codes.ndim() == 2, "codes must be 2-D");
   const std::int64_t n = a.codes.shape(0), k = a.codes.shape(1);
   const bool two_level = a.group_scale.has_value();
-  require_form(k, group_k, bits, {a.zero_point.has_value(), a.minimum.has_value(), two_level, a.group_minimum.has_value()});
+  require_form(k, group_k, bits,
+               {a.zero_point.has_value(), a.minimum.has_value(), two_level, a.group_minimum.has_value()});
   const std::int64_t groups = n * (group_k == 0 ? 1 : k / group_k), floats = two_level ? n * (k / kSuperK) : groups;
   const char* const per_group = "integers must have one element a row and group";
   GroupedView view{};
@@ -117,7 +118,7 @@ PackedLinearGrouped make_linear(const py::array& codes, const py::array& scale, 
                                 std::int64_t group_k, std::int32_t bits, const std::string& activation,
                                 std::int64_t activation_group, bool relu,
                                 const std::optional<CArray<float>>& input_factor,
-             const std::optional<std::string>& epilogue) {
+                                const std::optional<std::string>& epilogue) {
   const Arrays arrays{
       codes, scale, std::move(zero_point), std::move(minimum), std::move(group_scale), std::move(group_minimum)};
   const GroupedView view = view_of(arrays, group_k, bits);
@@ -138,7 +139,7 @@ struct GroupedNames {
 py::object linear_from_image(const py::array& image, std::int64_t n, std::int64_t k, const GroupedNames& names,
                              bool bias, std::int64_t group_k, std::int32_t bits, const GroupedActivations& activations,
                              bool relu, bool borrow, const std::optional<CArray<float>>& input_factor,
-             const std::optional<std::string>& epilogue) {
+                             const std::optional<std::string>& epilogue) {
   static constexpr std::uint8_t kThere = 0;  // pointers say only what there is
   const auto there = [](const std::string& name) { return name.empty() ? nullptr : &kThere; };
   GroupedView view{};
@@ -167,14 +168,13 @@ py::object from_names(const py::array& image, std::int64_t n, std::int64_t k, st
                       std::string zero_point, std::string minimum, std::string group_scale, std::string group_minimum,
                       bool bias, std::int64_t group_k, std::int32_t bits, const std::string& activation,
                       std::int64_t activation_group, bool relu, bool borrow,
-                      const std::optional<CArray<float>>& input_factor,
-             const std::optional<std::string>& epilogue) {
+                      const std::optional<CArray<float>>& input_factor, const std::optional<std::string>& epilogue) {
   const GroupedNames names{std::move(codes),   std::move(scale),       std::move(zero_point),
                            std::move(minimum), std::move(group_scale), std::move(group_minimum)};
   require_sizes(n, k);
-  require_form(k, group_k, bits,
-               {!names.zero_point.empty(), !names.minimum.empty(), !names.group_scale.empty(),
-                !names.group_minimum.empty()});
+  require_form(
+      k, group_k, bits,
+      {!names.zero_point.empty(), !names.minimum.empty(), !names.group_scale.empty(), !names.group_minimum.empty()});
   GroupedView view{};
   view.group_k = group_k;
   const std::uint8_t two_level = 0;
@@ -268,12 +268,13 @@ void bind_grouped(py::module_& m) {
   using Layer = PackedLinearGrouped;
   const auto metaclass = py::metaclass(reinterpret_cast<PyObject*>(&PyType_Type));
   const auto of_some = py::arg("outputs") = py::none();
-  py::class_<Layer>(m, "PackedLinearGrouped", metaclass, py::is_final())
+  py::class_<Layer> layer(m, "PackedLinearGrouped", metaclass, py::is_final());
+  layer
       .def(py::init(&make_linear), py::arg("codes"), py::arg("scale"), py::kw_only(), py::arg("zero_point").none(true),
            py::arg("minimum").none(true), py::arg("group_scale").none(true), py::arg("group_minimum").none(true),
            py::arg("bias").none(true), py::arg("group_k"), py::arg("bits"), py::arg("activation"),
            py::arg("activation_group"), py::arg("relu"), py::arg("input_factor").none(true) = py::none(),
-                  py::arg("epilogue").none(true) = py::none())
+           py::arg("epilogue").none(true) = py::none())
       .def_static("from_image", &from_names, py::arg("image"), py::kw_only(), py::arg("out_features"),
                   py::arg("in_features"), py::arg("codes"), py::arg("scale"), py::arg("zero_point"), py::arg("minimum"),
                   py::arg("group_scale"), py::arg("group_minimum"), py::arg("bias"), py::arg("group_k"),
@@ -313,8 +314,8 @@ void bind_grouped(py::module_& m) {
              return array_from(self.bias(), self.n());
            })
       .def("input_factor", &factors_of<Layer>)
-      .def("try_call", &try_call<Layer>, py::arg("x"), py::pos_only())
       .def("forward", &forward<Layer>, py::arg("x").noconvert(), py::arg("out").noconvert());
+  bind_calls(layer);
   m.def("max_exact_grouped_k", &max_exact_grouped_k, py::arg("bits"), py::arg("is_signed"), py::arg("has_zero_point"),
         py::arg("asymmetric"));
 }

@@ -70,38 +70,10 @@ py::array_t<std::int8_t> int_columns(const Layer& self, const CArray<std::int64_
   return unpacked(inputs, self.k(), self.n(), [&](auto... to) { self.weight().unpack_columns(to...); });
 }
 
-// A new C-contiguous float32 array with the leading dimensions of `x` and `n` columns.
-inline py::object empty_like_rows(const py::detail::PyArray_Proxy* x, std::int64_t n) {
-  constexpr int kMaxDims = 64;
-  Py_intptr_t shape[kMaxDims];
-  for (int i = 0; i + 1 < x->nd; ++i) shape[i] = x->dimensions[i];
-  shape[x->nd - 1] = static_cast<Py_intptr_t>(n);
-  return new_result(x->nd, shape, py::dtype::of<float>());
-}
-
-// The fast path: a plain ndarray of aligned, C-contiguous, native float32 with k columns. Anything else gives None; the
-// Python layer then converts it or says what is wrong with it.
+// try_call(x), the fast path: a plain ndarray of aligned, C-contiguous, native float32 with k columns. Anything else
+// gives None; the Python layer then converts it or says what is wrong with it. In calls.cpp.
 template <class Layer>
-py::object try_call(const Layer& self, py::handle argument) {
-  if (reinterpret_cast<PyObject*>(Py_TYPE(argument.ptr())) !=
-      reinterpret_cast<PyObject*>(py::detail::npy_api::get().PyArray_Type_)) {
-    return py::none();
-  }
-  const auto* x = py::detail::array_proxy(argument.ptr());
-  constexpr int kNeeded = py::detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_ | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
-  if ((x->flags & kNeeded) != kNeeded || x->nd < 1 || x->dimensions[x->nd - 1] != self.k() ||
-      !py::array_t<float>::check_(argument)) {
-    return py::none();
-  }
-  std::int64_t rows = 1;
-  for (int i = 0; i + 1 < x->nd; ++i) rows *= x->dimensions[i];
-  py::object y = empty_like_rows(x, self.n());
-  const auto* in = reinterpret_cast<const float*>(x->data);
-  auto* out = reinterpret_cast<float*>(py::detail::array_proxy(y.ptr())->data);
-  without_gil(static_cast<double>(rows) * static_cast<double>(self.n()) * static_cast<double>(self.k()),
-              [&] { self(in, rows, self.k(), out, self.n()); });
-  return y;
-}
+void bind_calls(py::class_<Layer>& layer);
 
 // x (m, k) and out (m, n): float32 with contiguous rows, any distance between rows.
 template <class Layer>

@@ -183,7 +183,8 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
 
   // An ordinary metaclass: pybind11's own one would be the only thing here that a type stub cannot describe.
   const auto metaclass = py::metaclass(reinterpret_cast<PyObject*>(&PyType_Type));
-  py::class_<PackedLinear>(m, "PackedLinear", metaclass, py::is_final())
+  py::class_<PackedLinear> layer(m, "PackedLinear", metaclass, py::is_final());
+  layer
       .def(py::init(&make_linear), py::arg("weight"), py::arg("scale"), py::arg("bias").none(true), py::kw_only(),
            py::arg("asymmetric"), py::arg("relu"), py::arg("input_factor").none(true) = py::none(),
            py::arg("epilogue").none(true) = py::none())
@@ -206,11 +207,11 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
              return array_from(self.bias(), self.weight().n());
            })
       .def("input_factor", &factors_of<PackedLinear>)
-      .def("try_call", &try_call<PackedLinear>, py::arg("x"), py::pos_only())
       .def("forward", &forward<PackedLinear>, py::arg("x").noconvert(), py::arg("out").noconvert())
       .def("forward_static", &forward_static, py::arg("x"), py::arg("x_scale"), py::arg("x_zero_point"),
            py::arg("x_qmin"), py::arg("x_qmax"), py::arg("out"), py::arg("out_scale"), py::arg("out_zero_point"),
            py::arg("out_qmin"), py::arg("out_qmax"));
+  bind_calls(layer);
 
   bind_attention(m);
   bind_fake_quant(m);

@@ -253,3 +253,13 @@ def _no_warnings() -> Iterator[None]:
     # A layer must not pass NumPy's floating-point warnings on.
     with np.errstate(over="raise", invalid="raise", divide="raise"):
         yield
+
+
+def test_packed_layers_that_were_never_made_are_refused() -> None:
+    packed = oc.QuantLinear(np.ones((2, 4), np.float32))._packed
+    x = np.ones((1, 4), np.float32)
+    empty = type(packed).__new__(type(packed))
+    with pytest.raises(TypeError, match="__init__"):
+        empty.try_call(x)
+    with pytest.raises(TypeError, match="PackedLinear"):
+        type(packed).try_call(oc.QuantLinear(np.ones((2, 4), np.float32), dtype="int4")._packed, x)  # type: ignore[arg-type]
