@@ -4,8 +4,6 @@
 #include <pybind11/pybind11.h>
 
 #include <cstdint>
-#include <exception>
-#include <new>
 
 #include "bind/gil.h"
 #include "bind/layer_call.h"
@@ -60,10 +58,8 @@ PyObject* call_method(PyObject* self, PyObject* x) noexcept {
     error.restore();
   } catch (const py::builtin_exception& error) {
     error.set_error();
-  } catch (const std::bad_alloc&) {
-    PyErr_NoMemory();
-  } catch (const std::exception& error) {
-    PyErr_SetString(PyExc_RuntimeError, error.what());
+  } catch (...) {
+    py::detail::try_translate_exceptions();
   }
   return nullptr;
 }
