@@ -1,5 +1,5 @@
-// Calls of layers, in a file of their own that is optimised for speed; linked first, so that pybind11's dispatcher is,
-// too.
+// Calls of layers: methods of CPython's own kind, in a file that is optimised for speed. pybind11's dispatcher takes a third
+// of the time of a small layer.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
