@@ -1,7 +1,10 @@
-// Calls of layers: methods of CPython's own kind, in a file that is optimised for speed. pybind11's dispatcher takes a third
-// of the time of a small layer.
+// Calls of layers: methods of CPython's own kind, in a file that is optimised for speed. pybind11's dispatcher takes a
+// third of the time of a small layer.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
+#if defined(__GLIBCXX__)
+#include <cxxabi.h>
+#endif
 
 #include <cstdint>
 
@@ -48,16 +51,16 @@ py::object try_call(const Layer& self, py::handle argument) {
 
 // CPython has checked that `self` is such a layer.
 template <class Layer>
-PyObject* call_method(PyObject* self, PyObject* x) noexcept {
+PyObject* call_method(PyObject* self, PyObject* x) {
   try {
     const auto held = reinterpret_cast<py::detail::instance*>(self)->get_value_and_holder();
     const void* const layer = held.value_ptr();
     if (layer == nullptr) throw py::type_error("__init__() must be called first");
     return try_call(*static_cast<const Layer*>(layer), x).release().ptr();
-  } catch (py::error_already_set& error) {
-    error.restore();
-  } catch (const py::builtin_exception& error) {
-    error.set_error();
+#if defined(__GLIBCXX__)
+  } catch (abi::__forced_unwind&) {  // a thread that the interpreter ends as it exits
+    throw;
+#endif
   } catch (...) {
     py::detail::try_translate_exceptions();
   }

@@ -17,7 +17,7 @@ constexpr std::int64_t kParallelWeights = 1 << 18;
 
 // Weights that are packed in blocks: so many k of so many panels. And k of a column that
 // are packed at once.
-constexpr std::int64_t kRowsAtOnce = 64, kPanelsAtOnce = 8, kWidestPanel = 16, kStretch = 512;
+constexpr std::int64_t kRowsAtOnce = 64, kPanelsAtOnce = 8, kPanelColumns = 16, kStretch = 512;
 
 // A column's k to words, `step` bytes apart, XORed with flip.
 template <class Word>
@@ -42,6 +42,7 @@ std::int8_t* copy_row(const std::int8_t* src, std::int64_t step, std::int64_t k,
   for (; k >= kKr; k -= kKr, src += step, dst += kKr) std::memcpy(dst, src, kKr);
   return std::copy_n(src, k, dst);
 }
+static_assert(kRowsAtOnce <= kMostPackedK);
 
 }  // namespace
 
@@ -53,6 +54,7 @@ void pack_panels(std::int64_t panels, std::int64_t weights, IndexFunction pack_o
 // Short stretches of k, so that the panel's lines stay in L1.
 void pack_columns(const IntegerKernel& kernel, const ByteColumns& src, std::uint8_t flip, PanelShape shape,
                   std::int8_t* panel, std::int32_t* sums) {
+  if (src.cols < shape.nr) std::memset(panel, 0, static_cast<std::size_t>(round_up(src.k, shape.kr) * shape.nr));
   for (std::int64_t k0 = 0; k0 < src.k; k0 += kStretch) {
     const std::int64_t depth = std::min(kStretch, src.k - k0), step = shape.nr * shape.kr;
     for (std::int64_t j = 0; j < src.cols; ++j) {
@@ -75,7 +77,7 @@ PackedRhs::PackedRhs(std::int64_t n, std::int64_t k, PanelShape shape, Image& im
       data_(image.take(memory_bytes(panels_ * panel_bytes_ + kRhsSlackBytes))),
       sums_(image.take(static_cast<std::size_t>(padded_n()) * sizeof(std::int32_t))) {
   assert(kr_ == 4 || kr_ == 8);  // what pack and unpack_rows know
-  assert(nr_ <= kWidestPanel);
+  assert(nr_ == kPanelColumns);  // what pack_digits knows
 }
 
 std::size_t PackedRhs::image_bytes(std::int64_t n, std::int64_t k, PanelShape shape) {
@@ -106,7 +108,7 @@ void PackedRhs::pack(const RhsView& view) {
 void PackedRhs::pack_block(const IntegerKernel& kernel, const RhsView& view, std::int64_t panel0, std::int64_t panel1,
                            std::int64_t k0) {
   const std::uint8_t flip = view.is_unsigned ? 0x80 : 0;
-  alignas(64) std::uint8_t rows[kRowsAtOnce * kPanelsAtOnce * kWidestPanel];
+  alignas(64) std::uint8_t rows[kRowsAtOnce * kPanelsAtOnce * kPanelColumns];
   const std::int64_t depth = std::min(kRowsAtOnce, k_ - k0), n0 = panel0 * nr_, stride = kPanelsAtOnce * nr_;
   const std::int64_t cols = std::min(n_, panel1 * nr_) - n0;
   if (cols % nr_ != 0) std::memset(rows, flip, sizeof rows);  // columns that are not there are zeros

@@ -26,7 +26,7 @@ struct ByteColumns {
   std::int64_t stride, cols, k;
 };
 
-// Packs them into one panel, XORed with flip, whose last group it pads with zeros, and adds to the columns' sums.
+// Packs them into one panel, XORed with flip, which it pads with zeros, and adds to the columns' sums.
 void pack_columns(const IntegerKernel& kernel, const ByteColumns& src, std::uint8_t flip, PanelShape shape,
                   std::int8_t* panel, std::int32_t* sums);
 

@@ -40,6 +40,9 @@ struct IntegerView {
 
 inline constexpr std::int64_t kWideLineBytes = 64;
 
+// Rows that are packed together: int16 holds the sum of so many bytes.
+inline constexpr std::int64_t kMostPackedK = 255;
+
 // dst[r * dst_stride + c] = src(r, c) >> shift as dst_bytes bytes: cut off, or extended by its sign or zeros.
 struct LoadTask {
   IntegerView src;
@@ -105,7 +108,8 @@ struct IntegerKernel {
   IntegerSpread (*spread)(const IntegerView& view, std::int64_t rows, std::int64_t cols);
   // The sum of bytes, each XORed with flip (0 or 0x80) and taken as int8; 2^23 of them at most.
   std::int64_t (*row_sum)(const std::uint8_t* bytes, std::int64_t count, std::uint8_t flip);
-  // A panel of the int8 kernels (kernel.h) from k rows of 16 bytes, XORed with flip; adds to the sums of its columns.
+  // A panel of the int8 kernels (kernel.h) from k <= kMostPackedK rows of 16 bytes, XORed with flip; adds to the sums
+  // of its columns.
   void (*pack_digits)(const std::uint8_t* rows, std::int64_t stride, std::int64_t k, std::int32_t kr, std::uint8_t flip,
                       std::int8_t* panel, std::int32_t* column_sums);
   // Two rows of 16 elements of 16 bits to a line, for each pair of rows.

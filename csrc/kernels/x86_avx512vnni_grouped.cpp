@@ -118,8 +118,8 @@ struct Avx512VnniGrouped {
     });
   }
 
-  // One row, or two halves of int16: each line, far ahead into L2. On Zen 5 every other line, a third as far, took 1.1
-  // times as long from memory, and two halves of nibbles 1.3 times.
+  // One or two rows, or two halves of int16: each line, far ahead into L2. On Zen 5 every other line, a third as far,
+  // took 1.1 times as long from memory, and two halves of nibbles 1.3 times.
   template <int R, int kLine>
   static void prefetch_codes(const std::uint8_t* at) {
     if constexpr (R <= 2) {

@@ -179,6 +179,36 @@ void check_layer(const Kernel& kernel, const Shape& s, const Options& o) {
   check(y.intact(), what + ": guards");
 }
 
+// A product that underflows to -0 leaves y at -0, and a sum of 0 times a negative scale, added to 0, makes it +0.
+void check_zeros(const Kernel& kernel, const Shape& s, int bits) {
+  const Options o{32, Term::kNone, {false, false, 32}, bits, true, false, false, false};
+  Weights w;
+  w.reference.n = s.n;
+  w.reference.k = s.k;
+  w.reference.group_k = 32;
+  std::vector<float> x(static_cast<std::size_t>(s.m * s.k));
+  for (std::int64_t i = 0; i < s.n * s.k; ++i) w.reference.codes.push_back(i % s.k == 0 ? -1 : 0);
+  for (const std::int32_t code : w.reference.codes) w.codes.push_back(static_cast<std::uint8_t>(code));
+  for (std::int64_t g = 0; g < 2 * s.n; ++g) w.scale.push_back(g % 2 == 0 ? 0x1p-60f : -1.0f);
+  w.reference.scale = w.scale;
+  w.reference.zero_point.resize(static_cast<std::size_t>(2 * s.n));
+  for (std::int64_t m = 0; m < s.m; ++m) {
+    x[static_cast<std::size_t>(m * s.k)] = 0x1p-99f;
+    x[static_cast<std::size_t>(m * s.k + 32)] = 1.0f;
+  }
+  const PackedLinearGrouped layer(view_of(w, o), nullptr, {o.activations, o.relu});
+  Guarded<float> y(s.m, s.n, s.n);
+  layer(x.data(), s.m, s.k, y.get(), s.n);
+  bool equal = true;
+  for (std::int64_t m = 0; m < s.m; ++m) {
+    const GroupedRow row = quantize_row(x.data() + m * s.k, s.k, o.activations);
+    for (std::int64_t n = 0; n < s.n; ++n) {
+      equal = equal && same_bits(y.at(m, n), grouped_output(row, w.reference, n, o.activations, nullptr, false));
+    }
+  }
+  check(equal, std::string(kernel.name) + " grouped " + s.text() + ": signs of zeros");
+}
+
 constexpr GroupedActivations kActivations[] = {{false, false, 0},  {false, true, 0},   {true, false, 0},
                                                {false, false, 32}, {false, false, 64}, {false, false, 128},
                                                {false, false, 256}};
@@ -208,6 +238,26 @@ void check_kernel(const Kernel& kernel) {
             ++layers;
           }
         }
+      }
+    }
+  }
+  // Each group of codes is one of activations; and more super-blocks than are added up at a time.
+  for (const std::int64_t m : {1, 2, 6, 7, 13}) {
+    for (const std::int64_t n : {17, 33, 49}) {
+      for (const int bits : {4, 8}) {
+        for (const std::int64_t group_k : {32, 128}) {
+          for (const Term term : {Term::kNone, Term::kMinimum}) {
+            check_layer(kernel, {m, 2 * group_k, n},
+                        {group_k, term, {false, false, group_k}, bits, true, n == 33, false, true});
+            ++layers;
+          }
+        }
+        for (const std::int64_t supers : {8, 9}) {
+          check_layer(kernel, {m, kSuperK * supers, n},
+                      {32, Term::kTwoLevelsMinimum, {m == 2, false, 0}, bits, false, true, false, false});
+          ++layers;
+        }
+        check_zeros(kernel, {m, 64, n}, bits);
       }
     }
   }

@@ -127,10 +127,10 @@ std::vector<Section> sections_of(const Matrices& product, const std::vector<Valu
 }
 
 // Columns of a piece of `depth`, a multiple of a panel's.
-std::int64_t piece_cols(Form form, int digits, std::int64_t depth, std::int64_t bytes) {
-  const FormShape shape = form_shape(form);
-  const std::int64_t panel_bytes = depth * shape.cols * shape.elem_bytes * (form == Form::kDigits ? digits : 1);
-  return std::max<std::int64_t>(1, bytes / panel_bytes) * shape.cols;
+std::int64_t piece_cols(Form form, Digits digits, std::int64_t depth, std::int64_t bytes) {
+  const std::int64_t cols = form_shape(form).cols;
+  const PackedPiece panel({0, depth, 0, cols}, form, digits);
+  return std::max<std::int64_t>(1, bytes / panel.panel_and_sums_bytes()) * cols;
 }
 
 // visit(place) for the pieces of the columns, k ascending within the same columns.
@@ -161,7 +161,7 @@ PieceProduct piece_product(const Matrices& product, const PackedPiece& piece, Va
 void multiply_section(const Matrices& product, const Section& section, CallReport& report) {
   const std::int64_t k = product.lhs.cols, most_k = piece_k(section.choice.form);
   const Digits digits = digits_of(section.range).lowest(section.choice.bytes);
-  const std::int64_t most_cols = piece_cols(section.choice.form, digits.count, std::min(k, most_k), kPieceBytes);
+  const std::int64_t most_cols = piece_cols(section.choice.form, digits, std::min(k, most_k), kPieceBytes);
   CallMemory memory;
   for_each_piece(section.col0, section.cols, k, most_cols, most_k, [&](const PackedPiece::Place& place) {
     PackedPiece piece(place, section.choice.form, digits);
@@ -182,7 +182,7 @@ void multiply_few_rows(const Matrices& product, const Section& section, std::int
   const std::int64_t k = product.lhs.cols, m = product.lhs.rows;
   const Form form = section.choice.form;
   const Digits digits = digits_of(section.range).lowest(section.choice.bytes);
-  const std::int64_t most_cols = piece_cols(form, digits.count, std::min(k, kFewRowsPieceK), kFewRowsPieceBytes);
+  const std::int64_t most_cols = piece_cols(form, digits, std::min(k, kFewRowsPieceK), kFewRowsPieceBytes);
   static thread_local FewRowsSpace space;
   for_each_piece(col0, cols, k, most_cols, kFewRowsPieceK, [&](const PackedPiece::Place& place) {
     PackedPiece piece(place, form, digits);
@@ -293,7 +293,7 @@ PackedIntegers::Pieces PackedIntegers::pack(Form form) const {
   Pieces packed;
   const Digits digits = digits_of(range_);
   const std::int64_t k = matrix_.rows, most_k = piece_k(form);
-  const std::int64_t most_cols = piece_cols(form, digits.count, std::min(k, most_k), kPieceBytes);
+  const std::int64_t most_cols = piece_cols(form, digits, std::min(k, most_k), kPieceBytes);
   for_each_piece(0, matrix_.cols, k, most_cols, most_k, [&](const PackedPiece::Place& place) {
     PackedPiece piece(place, form, digits);
     AlignedBuffer memory(memory_bytes(piece.bytes()));

@@ -15,8 +15,14 @@ constexpr std::int64_t kRowsAtOnce = 64;
 
 // Panels of a task.
 constexpr std::int64_t kPanelsAtOnce = 8;
+static_assert(kRowsAtOnce <= kMostPackedK);
 
 }  // namespace
+
+std::int64_t PackedPiece::panel_and_sums_bytes() const {
+  if (form_ != Form::kDigits) return panel_bytes_;
+  return digits_.count * (panel_bytes_ + form_shape(form_).cols * std::int64_t{sizeof(std::int32_t)});
+}
 
 std::int64_t PackedPiece::lines() const { return ceil_div(place_.depth, form_shape(form_).line_k); }
 

@@ -33,6 +33,8 @@ class PackedPiece {
 
   PackedPiece(const Place& place, Form form, Digits digits);
   std::int64_t bytes() const { return sums_at_ + sums_bytes_; }
+  // What one of its panels adds to that.
+  std::int64_t panel_and_sums_bytes() const;
   // Packs it into so many bytes, aligned to 64, with all threads if `parallel`.
   void pack(const IntegerKernel& kernel, const IntegerMatrix& rhs, void* memory, bool parallel);
 

@@ -18,12 +18,13 @@ constexpr std::int64_t most_vectors(std::int32_t elem_bytes) { return elem_bytes
 // Vectors that have to be brought to the result's type are copied, so many bytes at most.
 constexpr std::int64_t kCopiedBytes = 16 << 20;
 
-// Sums of a vector that are made together, in the L1 cache; and lines of the matrix that stay in the L2 cache for the
-// next vector.
+// Sums of a vector that are made together, in the L1 cache; and lines of the matrix that every vector meets before the
+// next ones, which stay in the L2 cache if they are not too long.
 constexpr std::int64_t kSumsBytes = 16 << 10, kLines = 8;
 
-// Elements of the matrix below which one thread reads it. Weakly founded.
-constexpr std::int64_t kParallelElems = 1 << 18;
+// Elements of the matrix below which one thread reads it. Weakly founded. Tasks a thread on average, and outputs of one
+// where lines hold an output each.
+constexpr std::int64_t kParallelElems = 1 << 18, kTasks = 4, kLeastOutputs = 64;
 
 // The product as vectors times a matrix: out[v, o] = sum_k vectors[v, k] * matrix[o, k].
 struct Streamed {
@@ -109,7 +110,8 @@ bool multiply_streamed(const Kernel& kernel, const IntegerMatrix& lhs, const Int
   }
   const std::int64_t at_once = kSumsBytes / dst.elem_bytes;
   const int threads = outputs * k < kParallelElems ? 1 : num_threads();
-  const std::int64_t tasks = std::max(ceil_div(outputs, at_once), std::min<std::int64_t>(4 * threads, outputs / 64));
+  const std::int64_t least = streamed.along_k ? kLines : kLeastOutputs;
+  const std::int64_t tasks = std::max(ceil_div(outputs, at_once), std::min(kTasks * threads, outputs / least));
   const auto run = [&](std::int64_t i) {
     static thread_local AlignedBuffer sums;
     const std::int64_t first = outputs * i / tasks, some = outputs * (i + 1) / tasks - first;
@@ -119,9 +121,9 @@ bool multiply_streamed(const Kernel& kernel, const IntegerMatrix& lhs, const Int
       put_outputs(streamed, sums.as<std::byte>() + v * kSumsBytes, v, first, some, dst);
     }
   };
-  report.run_by(kernel.name, threads);
+  report.run_by(kernel.name, static_cast<int>(std::min<std::int64_t>(threads, tasks)));
   report.split(tasks, streamed.turned ? "rows" : "columns");
-  if (threads > 1) {
+  if (threads > 1 && tasks > 1) {
     parallel_for(tasks, run);
   } else {
     for (std::int64_t i = 0; i < tasks; ++i) run(i);

@@ -1,4 +1,4 @@
-// A vector or two times a matrix of the result's type: the matrix is read once, as it lies, and nothing is packed.
+// A few vectors times a matrix of the result's type, which is read as it lies: nothing is packed.
 #pragma once
 
 #include "gemm/integers/packed_rhs.h"

@@ -1,10 +1,10 @@
-// The tile of grouped codes of one level where an instruction set has 32 registers: the sums of a group and the floats
-// of the tile both stay there.
+// The tile of grouped codes where an instruction set has 32 registers: beside the sums of a group, what they are added
+// to stays there: the floats of the tile, or with two levels the totals of a super-block.
 //
-//       R x P sums of a group | R x P floats | P codes, then P scales | the lhs broadcast
+//       R x P sums of a group | R x P floats or totals | P codes, then P scales | the lhs broadcast
 //
-// Offsets of groups, rows with zero points and two levels have the loops of grouped_frame.h, as have rows and panels
-// that do not fill a tile. One row of activations streams the panels, one at a time, in the same way.
+// Offsets of groups and rows with zero points have the loops of grouped_frame.h, as have panels that do not fill a
+// tile, and fewer rows than a tile has. One row of activations streams panels of bytes, one at a time, in the same way.
 #pragma once
 
 #include <cstdint>
@@ -22,8 +22,8 @@ inline bool fits_registers(const GroupedBlock& block) {
 }
 
 // The floats of a tile while its groups are added, one after the other. kEach: every group of codes is a group of
-// activations. Then y = fma(acc, by, y) follows each, and acc, which starts from 0, is a product: what fma makes of it,
-// up to the sign of a zero, which y does not keep.
+// activations, so that acc, which starts from 0 in each, is added to y at once. The fma with 0 is not a product: of -0
+// it makes +0.
 template <class Isa, int R, int P, int kParts, bool kMinimum, bool kEach>
 class RegisterFloats {
  public:
@@ -58,7 +58,7 @@ class RegisterFloats {
         if constexpr (kMinimum) minimum = floats(at + minimum_at_, v);
         unrolled<R>([&](auto r) {
           const Float sum = sum_of(sums, r, p, v);
-          Float part = kEach ? Isa::mul(sum, scale) : Isa::fma(sum, scale, acc_[r][p][v]);
+          Float part = Isa::fma(sum, scale, kEach ? Isa::zerof() : acc_[r][p][v]);
           if constexpr (kMinimum) {
             part = Isa::fma(Isa::set1f(read_as<float>(sums_at_ + r * row_bytes_, group)), minimum, part);
           }
@@ -256,10 +256,9 @@ std::int64_t multiply_tile_in_registers(std::int64_t left, std::int64_t panels, 
 template <class Isa>
 void gemm_in_registers(const GroupedBlock& block) {
   const bool few = block.rows * block.activations.parts() < Isa::kMr, one = block.rows == 1;
-  // For one row: groups of 16 are not streamed in the order in which floats are added; and nibbles took 1.1 times as
-  // long from memory as with sums in a buffer, on Zen 5, where bytes took 0.9 times as long.
-  const bool through_buffer = block.form.bits == 4 || (block.form.group_k == kGroupedStepK && !block.form.two_level);
-  if (!fits_registers(block) || (one ? through_buffer : few)) return gemm_grouped<Isa>(block);
+  // Nibbles of one row took 1.1 times as long from memory as with sums in a buffer, on Zen 5, where bytes took 0.9
+  // times as long.
+  if (!fits_registers(block) || (one ? block.form.bits == 4 : few)) return gemm_grouped<Isa>(block);
   const GroupedLhs lhs(block.form, block.activations);
   if (one) {
     return block.activations.int16 ? stream_row_in_registers<Isa, 2>(block, lhs)

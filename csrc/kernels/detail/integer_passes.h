@@ -1,6 +1,7 @@
-// Passes over integers of any width, in standard C++ that compilers vectorise with the flags of the file that includes
-// it: taking elements in, looking at their range, packing digits, combining digits' sums, and vectors times a matrix.
-// kernels/integer.h says what each does. Everything is in an anonymous namespace.
+// Passes over integers of any width, in C++ that compilers vectorise with the flags of the file that includes it (and
+// with vectors of GCC 12 and Clang where bytes change places): taking elements in, looking at their range, packing
+// digits, combining digits' sums, and vectors times a matrix. kernels/integer.h says what each does. Everything is in
+// an anonymous namespace.
 #pragma once
 
 #include <cstdint>
@@ -160,8 +161,8 @@ using Shorts8 = std::int16_t __attribute__((vector_size(16)));
 #define OCTAVO_ZIP_HIGH(a, b) \
   __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
 
-// Four bytes of each column side by side. Sums of even columns, and of odd ones, to which kSumGroups calls may add.
-constexpr std::int64_t kSumGroups = 32;
+// Four bytes of each column side by side. Adds to the sums of even columns and of odd ones, which int16 holds for
+// kMostPackedK k.
 template <std::int64_t kKr>
 [[gnu::always_inline]] inline void pack_four(const std::uint8_t* rows, std::int64_t row_stride, std::uint8_t flip,
                                              std::int8_t* group, Shorts8 (&sums)[2]) {
@@ -196,19 +197,16 @@ void pack_panel(const std::uint8_t* rows, std::int64_t stride, std::int64_t k, s
                 std::int32_t* column_sums) {
   const auto group = [&](std::int64_t i) { return panel + i / kKr * kKr * kPanelCols + i % kKr; };
   const std::int64_t padded = (k + kKr - 1) / kKr * kKr;
-  for (std::int64_t i = 0; i < padded;) {
-    Shorts8 sums[2] = {};
-    const std::int64_t end = padded - i < 4 * kSumGroups ? padded : i + 4 * kSumGroups;
-    const std::int64_t whole = end < k ? end : k - k % 4;
-    for (; i < whole; i += 4) pack_four<kKr>(rows + i * stride, stride, flip, group(i), sums);
-    for (; i < end; i += 4) {  // the rest of a group, whose missing k are 0: flipped twice
-      std::uint8_t last[4 * kPanelCols];
-      std::memset(last, flip, sizeof last);
-      for (std::int64_t r = i; r < k; ++r) std::memcpy(last + (r - i) * kPanelCols, rows + r * stride, kPanelCols);
-      pack_four<kKr>(last, kPanelCols, flip, group(i), sums);
-    }
-    for (std::int64_t j = 0; j < kPanelCols; ++j) column_sums[j] += sums[j % 2][j / 2];
+  Shorts8 sums[2] = {};
+  std::int64_t i = 0;
+  for (; i + 4 <= k; i += 4) pack_four<kKr>(rows + i * stride, stride, flip, group(i), sums);
+  for (; i < padded; i += 4) {  // the rest of a group, whose missing k are 0: flipped twice
+    std::uint8_t last[4 * kPanelCols];
+    std::memset(last, flip, sizeof last);
+    for (std::int64_t r = i; r < k; ++r) std::memcpy(last + (r - i) * kPanelCols, rows + r * stride, kPanelCols);
+    pack_four<kKr>(last, kPanelCols, flip, group(i), sums);
   }
+  for (std::int64_t j = 0; j < kPanelCols; ++j) column_sums[j] += sums[j % 2][j / 2];
 }
 
 void pack_digits(const std::uint8_t* rows, std::int64_t stride, std::int64_t k, std::int32_t kr, std::uint8_t flip,
