@@ -27,7 +27,6 @@ struct Avx512VnniGrouped {
   static constexpr int kPanels = 2;
   static constexpr std::int64_t kAheadBytes = octavo::kAheadBytes;
   static constexpr int kStreamRows = 4;
-  static constexpr int kStreamAheadBytes = 12288;
   static constexpr std::uint32_t kByteBias = 0;
 
   static Int zero() { return _mm512_setzero_si512(); }
@@ -118,8 +117,6 @@ struct Avx512VnniGrouped {
     });
   }
 
-  // One or two rows, or two halves of int16: each line, far ahead into L2. On Zen 5 every other line, a third as far,
-  // took 1.1 times as long from memory, and two halves of nibbles 1.3 times.
   template <int R, int kLine>
   static void prefetch_codes(const std::uint8_t* at) {
     if constexpr (R <= 2) {

@@ -140,7 +140,11 @@ struct Avx512VnniInt4 : Avx512 {
     };
     for (int i = 0; i < kHalfLines; i += kLines, a += kLines * kKr, lines += kLines * kLineBytes) {
       unrolled<kLines>([&](auto l) {
-        prefetch_stream<(R > 2), l>(lines + l * kLineBytes);
+        if constexpr (kNibbles != (kLow | kHigh)) {  // groups of 32, whose flushes keep the next lines waiting
+          prefetch_to_l2(lines + l * kLineBytes + kStreamAheadBytes);
+        } else {
+          prefetch_stream<(R > 2), l>(lines + l * kLineBytes);
+        }
         const Ints both = load_once(lines + l * kLineBytes);
         const std::int8_t* at = a + l * kKr;
         if constexpr ((kNibbles & kLow) != 0) add_line(Index<2 * l % kChains>{}, low_nibbles(both), at);

@@ -36,5 +36,10 @@ void prefetch_stream(const void* line) {
   }
 }
 
+// Nibbles in groups of 32, and grouped codes of one or two rows, are busy with more than loads and products. On Zen 5
+// each line into L2, kStreamAheadBytes ahead, made them 1.1 to 2 times as fast from memory; longer groups gained
+// nothing from memory and lost 6 to 9 % from L3.
+constexpr int kStreamAheadBytes = 12288;
+
 }  // namespace
 }  // namespace octavo
