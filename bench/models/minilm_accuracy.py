@@ -46,6 +46,7 @@ WAYS: dict[str, dict[str, Any]] = {
     },
     "int8, smoothed, int16 for all down": {"activation": "asymmetric", "smooth": "smoothquant", "int16": "down"},
     "int8, int16 activations": {"activation": "int16"},
+    "int8, int16 activations, gptq": {"dtype": "int8", "activation": "int16", "rounding": "gptq"},
     "int8, int16 activations, awq": {"activation": "int16", "smooth": "awq"},
     "int4 g64": {**INT4, "rounding": "search"},
     "int4 g64, awq": {**INT4, "rounding": "search", "smooth": "awq"},
@@ -71,7 +72,7 @@ WAYS: dict[str, dict[str, Any]] = {
     },
 }
 CANDIDATES = [
-    {"activation": "int16"},
+    {"activation": "int16", "rounding": "gptq"},
     {"activation": "asymmetric", "smooth": "smoothquant"},
     {**INT4, "group_size": 32, "scale_dtype": "float16", "symmetric": False, "rounding": "gptq"},
 ]

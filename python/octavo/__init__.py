@@ -21,6 +21,7 @@ from octavo._layers.static import StaticQuantLinear
 from octavo._layers.stubs import DeQuantStub, Quantize, QuantStub
 from octavo._numerics.definition import dequantize, fake_quantize, quantize
 from octavo._numerics.gptq import InputStatistics, round_gptq
+from octavo._numerics.gptq_int8 import Int8Weight, round_gptq_int8
 from octavo._numerics.grouped import GroupedCodes
 from octavo._numerics.int4 import GroupedWeight, pack_int4, unpack_int4
 from octavo._numerics.params import QParams, QType, as_qtype, choose_qparams, qint4, qint8, quint4, quint8
@@ -108,7 +109,7 @@ __all__ = [
     # arrays
     "QParams", "QType", "as_qtype", "choose_qparams", "quantize", "dequantize", "fake_quantize",
     "qint8", "quint8", "qint4", "quint4", "GroupedWeight", "GroupedCodes", "pack_int4", "unpack_int4",
-    "round_nearest", "round_search", "round_gptq", "InputStatistics",
+    "round_nearest", "round_search", "round_gptq", "round_gptq_int8", "Int8Weight", "InputStatistics",
     "smoothing_scale", "InputSample", "find_smoothing", "Smoothing", "SmoothedLayer",
     "compare_rounding", "rounding_error", "RoundingComparison", "RoundingErrors",
     # operators

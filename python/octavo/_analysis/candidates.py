@@ -13,6 +13,7 @@ from octavo._layers.linear import QuantLinear
 from octavo._layers.matrix import QuantMatrix
 from octavo._layers.weights import ActivationScheme
 from octavo._numerics.gptq import InputStatistics, round_gptq
+from octavo._numerics.gptq_int8 import round_gptq_int8
 from octavo._numerics.input_scale import scaled_weight
 from octavo._numerics.int4 import ScaleDtype
 from octavo._numerics.params import as_qtype, qint4, qint8
@@ -34,7 +35,7 @@ class Candidate:
 
     Args:
         dtype, group_size, symmetric, scale_dtype, activation, activation_group: as for `QuantLinear`.
-        rounding: of int4 weights: "nearest", "search" or "gptq".
+        rounding: of int4 weights: "nearest", "search" or "gptq"; of int8 weights "gptq", or None for the nearest.
         smooth: the scale of the inputs: "smoothquant", "awq" or None, as for `find_smoothing`.
         name: in reports; by default made of the options.
 
@@ -63,14 +64,14 @@ class Candidate:
         if self.rounding not in (None, "nearest", "search", "gptq"):
             raise ValueError(f'a candidate\'s rounding must be "nearest", "search" or "gptq", got {self.rounding!r}')
         if qtype == qint8 and (
-            self.rounding is not None
+            self.rounding not in (None, "gptq")
             or self.group_size is not None
             or not self.symmetric
             or self.scale_dtype != "float32"
         ):
             raise ValueError(
-                "rounding, group_size, symmetric and scale_dtype are for int4 candidates; int8 weights have one scale "
-                "an output, in float32"
+                'other rounding than "gptq", group_size, symmetric and scale_dtype are for int4 candidates; int8 '
+                "weights have one scale an output, in float32"
             )
         object.__setattr__(self, "dtype", qtype.name[1:])
         object.__setattr__(self, "name", self.name or self._made_name())
@@ -193,10 +194,13 @@ def built(target: Target, candidate: Candidate, inputs: Inputs | None) -> QuantL
         assert inputs is not None
         assert inputs.statistics is not None
         statistics = inputs.statistics if scale is None else inputs.statistics.scaled(scale)
-        groups = {name: arguments[name] for name in ("group_size", "symmetric", "scale_dtype")}
-        grouped = round_gptq(scaled_weight(weight, scale), statistics, **groups)
-        of_inputs = {name: arguments[name] for name in ("activation", "activation_group")}
-        layer = QuantLinear.from_grouped(grouped, bias, pre_quant_scale=scale, **of_inputs, **own)
+        scaled = scaled_weight(weight, scale)
+        own |= {name: arguments[name] for name in ("activation", "activation_group")} | {"pre_quant_scale": scale}
+        if as_qtype(candidate.dtype) == qint8:
+            layer = QuantLinear.from_quantized(*round_gptq_int8(scaled, statistics), bias, **own)
+        else:
+            groups = {name: arguments[name] for name in ("group_size", "symmetric", "scale_dtype")}
+            layer = QuantLinear.from_grouped(round_gptq(scaled, statistics, **groups), bias, **own)
     else:
         layer = QuantLinear(weight, bias, pre_quant_scale=scale, **arguments, **own)
     return layer if target.spec is not None else QuantMatrix._made(layer, target.axis or 0)

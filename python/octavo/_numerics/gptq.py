@@ -1,4 +1,4 @@
-"""GPTQ: rounding a layer's weights so that its output, on its own inputs, changes least.
+"""GPTQ: rounding a layer's weights to four bits so that its output, on its own inputs, changes least.
 
 Source: Frantar, Ashkboos, Hoefler and Alistarh, "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained
 Transformers" (ICLR 2023); the scales of groups are searched as in `octavo.round_search`.
@@ -27,7 +27,7 @@ from octavo._numerics.refinement import refine_groups
 from octavo._numerics.rounding import as_weight, power_of_two, round_groups, round_search, zero_weight
 from octavo._util.floating import quiet
 
-__all__ = ["InputStatistics", "round_gptq"]
+__all__ = ["InputStatistics", "as_statistics", "checked_block", "inverse_factor", "round_columns", "round_gptq"]
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -239,13 +239,7 @@ def round_gptq(
     w = as_weight(weight)
     n, k = w.shape
     statistics = as_statistics(inputs, k)
-    if not isinstance(damping, (int, float, np.integer, np.floating)):
-        raise TypeError(f"damping must be a number, got {damping!r}")
-    if not (damping > 0 and np.isfinite(damping)):
-        raise ValueError(f"damping must be positive and finite, got {damping}")
-    block = operator.index(block_size)
-    if block < 1:
-        raise ValueError(f"block_size must be at least 1, got {block}")
+    block = checked_block(damping, block_size)
     rounds = operator.index(refinements)
     if rounds < 0:
         raise ValueError(f"refinements must be 0 or more, got {rounds}")
@@ -255,7 +249,7 @@ def round_gptq(
     zero = np.zeros(scale.shape, np.int8) if result.zero_point is None else result.zero_point
     hessian = statistics.hessian
     order = np.argsort(-hessian.diagonal(), kind="stable") if activation_order else np.arange(k)
-    factor = _inverse_factor(hessian, order, damping)
+    factor = inverse_factor(hessian, order, damping)
     cost = 1 / np.square(factor.diagonal(), dtype=np.float64)
     large = np.abs(w).max(axis=1, initial=0, keepdims=True)
     unit = np.where(large > _LARGE, power_of_two(large / _LARGE), np.float32(1))
@@ -279,7 +273,7 @@ def round_gptq(
                 zero[:, g] = z[:, 0]
         at = order[first:last]
         groups = at // size
-        q[:, at] = _round_columns(rest, first, factor[first:last], scale[:, groups].T, zero[:, groups].T).T
+        q[:, at] = round_columns(rest, first, factor[first:last], scale[:, groups].T, zero[:, groups].T, (-8, 7)).T
     if rounds and hessian.any():
         damped = hessian.copy()
         _damp(damped, damping)
@@ -290,6 +284,18 @@ def round_gptq(
         )  # fmt: skip
         q[:], scale[:] = columns.T, scales.T
     return GroupedWeight(q, scale * unit, result.zero_point, group_size, scale_dtype)
+
+
+def checked_block(damping: float, block_size: int) -> int:
+    """The block size, where it and the damping are usable."""
+    if not isinstance(damping, (int, float, np.integer, np.floating)):
+        raise TypeError(f"damping must be a number, got {damping!r}")
+    if not (damping > 0 and np.isfinite(damping)):
+        raise ValueError(f"damping must be positive and finite, got {damping}")
+    block = operator.index(block_size)
+    if block < 1:
+        raise ValueError(f"block_size must be at least 1, got {block}")
+    return block
 
 
 def as_statistics(inputs: npt.ArrayLike | InputStatistics, k: int) -> InputStatistics:
@@ -314,23 +320,30 @@ def _spans(k: int, size: int, block: int) -> Iterator[tuple[int, int]]:
             yield first, min(stop, first + block)
 
 
-def _round_columns(rest: Floats, first: int, factor: Floats, scale: Floats, zero: npt.NDArray[np.int8]) -> Floats:
+def round_columns(
+    rest: Floats,
+    first: int,
+    factor: Floats,
+    scale: Floats,
+    zero: npt.NDArray[np.int8],
+    limits: tuple[int, int],
+) -> Floats:
     """The integers (B, N) of the B columns from `first` on; `rest` (K, N) takes the corrections, up to its last row.
 
-    factor (B, K): their rows of U; scale, zero (B, N): their parameters.
+    factor (B, K): their rows of U; scale, zero (B, N): their parameters; limits: of the integers.
     """
     last = first + len(factor)
     block, z = rest[first:last], zero.astype(np.float32)
     q, errors = np.empty_like(block), np.empty_like(block)
     for i in range(last - first):
-        q[i] = np.clip(np.rint(block[i] / scale[i]) + z[i], -8, 7)
+        q[i] = np.clip(np.rint(block[i] / scale[i]) + z[i], *limits)
         errors[i] = (block[i] - (q[i] - z[i]) * scale[i]) / factor[i, first + i]
         block[i + 1 :] -= factor[i, first + i + 1 : last, None] * errors[i]
     rest[last:] -= factor[:, last:].T @ errors
     return q
 
 
-def _inverse_factor(hessian: Doubles, order: Integers, damping: float) -> Floats:
+def inverse_factor(hessian: Doubles, order: Integers, damping: float) -> Floats:
     """U, upper, with U^T U = (H + damping)^-1 for the columns of H in `order`, H's mean diagonal taken as 1."""
     backwards = order[::-1]
     h: Doubles = hessian[np.ix_(backwards, backwards)]

@@ -15,6 +15,7 @@ from octavo._layers.matrix import QuantMatrix
 from octavo._models import walk as tree
 from octavo._models.containers import attributes, memory_of
 from octavo._models.estimators import allow_training
+from octavo._numerics.gptq_int8 import Int8Weight
 from octavo._numerics.int4 import GroupedWeight
 from octavo._numerics.params import QType, qint4
 from octavo._quantize.options import WeightOptions
@@ -33,7 +34,7 @@ class Builder:
         targets: all of them.
         types: of their weights, by their ids.
         options: of their weights.
-        rounded: four-bit weights that calibration has rounded already, by the ids of their targets.
+        rounded: weights that calibration has rounded already, by the ids of their targets.
         scales: of the inputs of targets that have them, by their ids.
         check: whether each layer must compute what its spec says.
     """
@@ -43,7 +44,7 @@ class Builder:
         targets: list[Target],
         types: Mapping[int, QType],
         options: WeightOptions,
-        rounded: Mapping[int, GroupedWeight],
+        rounded: Mapping[int, GroupedWeight | Int8Weight],
         scales: Mapping[int, NDArray[np.float32]],
         *,
         check: bool,
@@ -143,22 +144,28 @@ class Builder:
                 own_class = target.counterpart is QuantLinear
                 known = {name: value for name, value in arguments.items() if own_class or name != "activation_group"}
                 return target.counterpart.from_float(target.original, **known)
-            grouped = self._rounded.get(id(target.original))
+            rounded = self._rounded.get(id(target.original))
             inputs = {name: arguments[name] for name in _OF_INPUTS if name in arguments}
             if target.spec is None:
-                if grouped is not None:
-                    return QuantMatrix.from_grouped(grouped, axis=target.axis or 0, **inputs)
+                if rounded is not None:
+                    return QuantMatrix._made(_of_rounded(rounded, None, **inputs), target.axis or 0)
                 return QuantMatrix(target.original, axis=target.axis or 0, **arguments)
             spec = target.spec
             weight, bias = read_layer(target.original, spec)
             own: dict[str, Any] = {
                 "relu": spec.activation == "relu", "call": "forward" if spec.call == "__call__" else spec.call,
             }  # fmt: skip
-            if grouped is not None:
-                return QuantLinear.from_grouped(grouped, bias, **inputs, **own)
+            if rounded is not None:
+                return _of_rounded(rounded, bias, **inputs, **own)
             return QuantLinear(weight, bias, **own, **arguments)
         except (TypeError, ValueError) as error:
             raise target.refused(error, hint=self._check) from error
+
+
+def _of_rounded(weight: GroupedWeight | Int8Weight, bias: NDArray[Any] | None, **options: Any) -> QuantLinear:
+    if isinstance(weight, Int8Weight):
+        return QuantLinear.from_quantized(*weight, bias, **options)
+    return QuantLinear.from_grouped(weight, bias, **options)
 
 
 def _held_arrays(target: Target) -> tuple[Any, ...] | None:

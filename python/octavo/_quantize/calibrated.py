@@ -1,4 +1,4 @@
-"""Four-bit rounding of a model's layers by what their inputs are; and the errors of each way of rounding."""
+"""Rounding of a model's layers by what their inputs are; and the errors of each way of rounding."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ import numpy.typing as npt
 
 from octavo._layers.linear import Layout, QuantLinear
 from octavo._models import walk as tree
+from octavo._numerics.definition import quantize_weight
 from octavo._numerics.gptq import InputStatistics, as_statistics, round_gptq
+from octavo._numerics.gptq_int8 import Int8Weight, round_gptq_int8
 from octavo._numerics.input_scale import scaled_weight
 from octavo._numerics.int4 import GroupedWeight, ScaleDtype
-from octavo._numerics.params import qint4
+from octavo._numerics.params import qint8
 from octavo._numerics.rounding import as_weight, round_nearest, round_search
 from octavo._quantize.batches import Forward, check_batches, run_model
 from octavo._quantize.options import Calibration, WeightOptions, as_dtypes
@@ -31,6 +33,8 @@ __all__ = [
     "RoundingErrors",
     "check_first",
     "compare_rounding",
+    "gptq_rounded",
+    "plainly_rounded",
     "relative_errors",
     "rounded_weights",
     "rounding_error",
@@ -46,15 +50,15 @@ def rounded_weights(
     *,
     scales: Mapping[int, npt.NDArray[np.float32]] = MappingProxyType({}),
     check: bool,
-) -> dict[int, GroupedWeight]:
+) -> dict[int, GroupedWeight | Int8Weight]:
     """The rounded weights, by the id of the layer or array. The model is left as it is.
 
-    rounding="search" weighs the search with the inputs' mean squares; "gptq" is `octavo.round_gptq`. What no batch
-    reaches is rounded by the plain search.
+    rounding="search" weighs the search with the inputs' mean squares; "gptq" is `octavo.round_gptq`, or for int8
+    `octavo.round_gptq_int8`. What no batch reaches is rounded as without calibration.
 
     Args:
         model: the model.
-        targets: linear layers and arrays whose weights are to have four bits.
+        targets: linear layers and arrays whose weights are of `options.calibrated_type`.
         options, calibration: how.
         scales: of inputs, by the id of the layer or array: what is rounded is the weight times the scale.
         check: whether to check each layer before the model runs.
@@ -64,7 +68,7 @@ def rounded_weights(
             not fit. The layer is named.
     """
     check_first(targets, options, check)
-    rounded: dict[int, GroupedWeight] = {}
+    rounded: dict[int, GroupedWeight | Int8Weight] = {}
     gptq, report = calibration.rounding == "gptq", calibration.report
     known = input_statistics(
         model,
@@ -79,11 +83,12 @@ def rounded_weights(
         weight = scaled_weight(target.weight(), s)
         if s is not None:
             statistics = statistics.scaled(s)
+        new: GroupedWeight | Int8Weight
         if statistics.rows == 0:
-            warn_of_no_row(target)
-            way, new = "search", round_search(weight, **options.groups)
+            warn_of_no_row(target, options)
+            way, new = plainly_rounded(weight, options)
         elif gptq:
-            way, new = "gptq", round_gptq(weight, statistics, **options.groups)
+            way, new = "gptq", gptq_rounded(weight, statistics, options)
         else:
             way, new = "search, weighted", round_search(weight, importance=statistics.importance, **options.groups)
         rounded[id(target.original)] = new
@@ -92,17 +97,35 @@ def rounded_weights(
     return rounded
 
 
-def warn_of_no_row(target: Target) -> None:
-    """Warns that a layer is rounded by the plain search. An array may be looked up without any product."""
+def gptq_rounded(
+    weight: npt.NDArray[Any], statistics: InputStatistics, options: WeightOptions
+) -> GroupedWeight | Int8Weight:
+    """By GPTQ, to the bits that the options ask for."""
+    if options.calibrated_type == qint8:
+        return round_gptq_int8(weight, statistics)
+    return round_gptq(weight, statistics, **options.groups)
+
+
+def plainly_rounded(weight: npt.NDArray[Any], options: WeightOptions) -> tuple[str, GroupedWeight | Int8Weight]:
+    """How, and the weight: without calibration."""
+    if options.calibrated_type == qint8:
+        return "nearest", Int8Weight(*quantize_weight(weight))
+    return "search", round_search(weight, **options.groups)
+
+
+def warn_of_no_row(target: Target, options: WeightOptions) -> None:
+    """Warns that a layer is rounded without calibration. An array may be looked up without any product."""
     if target.spec is not None:
+        how = "to the nearest" if options.calibrated_type == qint8 else "by the plain search"
         warn_caller(
-            f"{tree.label(target.path)} was given no row by the calibration batches; its weights are rounded by the "
-            "plain search"
+            f"{tree.label(target.path)} was given no row by the calibration batches; its weights are rounded {how}"
         )
 
 
 def check_first(targets: list[Target], options: WeightOptions, check: bool) -> None:
-    arguments = options.arguments(qint4) | {"rounding": "nearest"}
+    arguments = options.arguments(options.calibrated_type)
+    if options.four_bit_types:
+        arguments["rounding"] = "nearest"
     for target in targets:
         try:
             width = as_weight(target.weight()).shape[1]
@@ -219,14 +242,14 @@ def compare_rounding(
 
 
 def _errors_of(
-    target: Target, way: str, weight: npt.NDArray[Any], rounded: GroupedWeight, statistics: InputStatistics
+    target: Target, way: str, weight: npt.NDArray[Any], rounded: GroupedWeight | Int8Weight, statistics: InputStatistics
 ) -> RoundingErrors:
     return RoundingErrors(target.name, way, *_errors(weight, rounded, statistics if statistics.rows else None))
 
 
 def rounding_error(
     weight: npt.ArrayLike,
-    rounded: GroupedWeight,
+    rounded: GroupedWeight | Int8Weight,
     inputs: npt.ArrayLike | InputStatistics | None = None,
     *,
     layer: str = "",
@@ -259,7 +282,7 @@ def rounding_error(
 
 
 def _errors(
-    weight: npt.NDArray[Any], rounded: GroupedWeight, statistics: InputStatistics | None
+    weight: npt.NDArray[Any], rounded: GroupedWeight | Int8Weight, statistics: InputStatistics | None
 ) -> tuple[float, float]:
     w = weight.astype(np.float64)
     e = rounded.dequantize() - w

@@ -18,8 +18,9 @@ from octavo._layers.weights import ActivationScheme
 from octavo._models import walk as tree
 from octavo._models.estimators import refuse_training, training_state
 from octavo._models.paths import joined
+from octavo._numerics.gptq_int8 import Int8Weight
 from octavo._numerics.int4 import GroupedWeight, ScaleDtype
-from octavo._numerics.params import QType, qint4
+from octavo._numerics.params import QType
 from octavo._quantize.batches import Forward, run_model
 from octavo._quantize.building import Builder
 from octavo._quantize.calibrated import RoundingErrors, rounded_weights
@@ -151,11 +152,12 @@ def quantize_dynamic(
             those below 20 dB are warned about. Pass real inputs; random ones say little.
         group_size, symmetric, scale_dtype, rounding: of int4 weights, as for `QuantLinear`. rounding="gptq" needs
             calibration; it minimises the error of each layer's output rather than of its weights (`octavo.round_gptq`).
-        calibration: batches to run the float model on first, for int4 weights; [x] for one. rounding="search" then
-            weighs each input by its mean square. "gptq" takes 8 K^2 bytes a layer of K inputs (K = 4096: 134 MB, 11008:
-            970 MB), at most 2 GiB at a time: where that does not hold all layers, the batches are run several times, so
-            they must be a list or the like. A layer that no batch reaches is rounded by the plain search, with a
-            warning; recurrent layers and embeddings always are.
+            It is for int8 weights, too, where all have eight bits (`octavo.round_gptq_int8`).
+        calibration: batches to run the float model on first, for int4 weights or GPTQ; [x] for one. With
+            rounding="search" each input is then weighed by its mean square. "gptq" takes 8 K^2 bytes a layer of K
+            inputs (K = 4096: 134 MB, 11008: 970 MB), at most 2 GiB at a time: where that does not hold all layers, the
+            batches are run several times, so they must be a list or the like. A layer that no batch reaches is rounded
+            as without calibration, with a warning; recurrent layers and embeddings always are.
         sequential: with rounding="gptq", round the weights one after the other, in the order in which the model uses
             them. Each is rounded on the inputs q that the quantized model gives it, after it has been moved to where q
             brings its result nearest to float's, x W^T:
@@ -166,8 +168,8 @@ def quantize_dynamic(
             before the next of them is called, as in a residual connection, r is that value's error: what float has
             there, less what the quantized model has. Otherwise r = 0.
             The model runs over all batches for each weight, which takes time, and what float's layers are given is kept
-            for as many as fit 1 GiB. What needs no calibration (embeddings, recurrent layers, int8 weights) is
-            quantized from the start.
+            for as many as fit 1 GiB. What needs no calibration (embeddings, recurrent layers, int8 weights beside int4
+            ones) is quantized from the start.
         forward: how to run the model on x and on a batch of calibration; by default model(batch), or
             model.predict(batch) where the model cannot be called.
         progress: show a bar of the batches of calibration, then of the weights as they are rounded (needs tqdm).
@@ -283,16 +285,16 @@ def _calibrated(
     calibration: Calibration,
     scales: Mapping[int, NDArray[np.float32]],
     check: bool,
-) -> dict[int, GroupedWeight]:
-    """The four-bit weights of linear layers and arrays that calibration rounds, by the targets' ids."""
-    linear = [t for t in targets if t.is_linear and types[id(t.original)] == qint4]
+) -> dict[int, GroupedWeight | Int8Weight]:
+    """The weights of linear layers and arrays that calibration rounds, by the targets' ids."""
+    linear = [t for t in targets if t.is_linear and types[id(t.original)] == options.calibrated_type]
     if not linear:
         raise ValueError("calibration is for linear layers and arrays, and neither is named; others need none")
     if calibration.sequential:
         chosen = {id(t.original) for t in linear}
         others = [t for t in targets if id(t.original) not in chosen]
 
-        def build(target: Target, weight: GroupedWeight | None) -> Any:
+        def build(target: Target, weight: GroupedWeight | Int8Weight | None) -> Any:
             known = {} if weight is None else {id(target.original): weight}
             return Builder([target], types, options, known, _of(scales, target), check=check).build(target)
 

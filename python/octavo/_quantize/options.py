@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -75,6 +75,11 @@ class WeightOptions:
         return qint4 in self.dtypes.values()
 
     @property
+    def calibrated_type(self) -> QType:
+        """Of the weights that calibration rounds: those of four bits if there are any."""
+        return qint4 if self.four_bit_types else qint8
+
+    @property
     def groups(self) -> dict[str, Any]:
         """The options of groups of four-bit weights."""
         return {"group_size": self.group_size, "symmetric": self.symmetric, "scale_dtype": self.scale_dtype}
@@ -86,6 +91,8 @@ class WeightOptions:
         """
         if qtype == qint8 and self.four_bit_types:
             return {"dtype": qtype, "activation": self.activation}
+        if qtype == qint8 and self.rounding == "gptq":
+            return replace(self, rounding=None).arguments(qtype)  # of what has no inputs to calibrate by
         rounding = "search" if self.rounding == "gptq" else self.rounding  # of what has no inputs to calibrate by
         found = self.groups | {"dtype": qtype, "rounding": rounding, "activation": self.activation}
         return found | ({} if self.activation_group is None else {"activation_group": self.activation_group})
@@ -99,7 +106,7 @@ class WeightOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """Batches that rounding of four-bit weights looks at, and how to run the model on them."""
+    """Batches that rounding of weights looks at, and how to run the model on them."""
 
     batches: Iterable[Any]
     rounding: Literal["search", "gptq"]
@@ -133,8 +140,10 @@ class Calibration:
             if report is not None:
                 raise ValueError("rounding_report needs calibration=batches, which the errors are measured on")
             return None
-        if not options.four_bit_types:
-            raise ValueError('calibration is for dtype="int4", got qint8; int8 weights need none')
+        if not options.four_bit_types and rounding != "gptq":
+            raise ValueError(
+                'calibration is for dtype="int4", got qint8; int8 weights need it for rounding="gptq" alone'
+            )
         if rounding not in (None, "search", "gptq"):
             raise ValueError(f'rounding must be "search" or "gptq" with calibration, got {rounding!r}')
         return cls(

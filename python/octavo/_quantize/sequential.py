@@ -1,4 +1,4 @@
-"""Four-bit rounding of a model's layers one after the other, each on what the quantized ones before it give."""
+"""Rounding of a model's layers one after the other, each on what the quantized ones before it give."""
 
 from __future__ import annotations
 
@@ -13,12 +13,18 @@ from numpy.typing import NDArray
 from octavo._models import walk as tree
 from octavo._models.summand import as_summand
 from octavo._numerics.alignment import PairedStatistics
-from octavo._numerics.gptq import round_gptq
+from octavo._numerics.gptq_int8 import Int8Weight
 from octavo._numerics.input_scale import scaled_weight
 from octavo._numerics.int4 import GroupedWeight
-from octavo._numerics.rounding import round_search
 from octavo._quantize.batches import Forward, refuse_several
-from octavo._quantize.calibrated import RoundingErrors, check_first, relative_errors, warn_of_no_row
+from octavo._quantize.calibrated import (
+    RoundingErrors,
+    check_first,
+    gptq_rounded,
+    plainly_rounded,
+    relative_errors,
+    warn_of_no_row,
+)
 from octavo._quantize.options import Calibration, WeightOptions
 from octavo._quantize.targets import Target
 from octavo._quantize.watching import shown, watched
@@ -35,12 +41,12 @@ def rounded_in_turn(
     targets: list[Target],
     options: WeightOptions,
     calibration: Calibration,
-    build: Callable[[Target, GroupedWeight | None], Any],
+    build: Callable[[Target, GroupedWeight | Int8Weight | None], Any],
     others: list[Target],
     *,
     scales: Mapping[int, Floats],
     check: bool,
-) -> dict[int, GroupedWeight]:
+) -> dict[int, GroupedWeight | Int8Weight]:
     """The weights rounded by GPTQ in the order in which the model uses them, by the id of the layer or array.
 
     Before each is rounded, the model runs on all batches with all that comes before it quantized. Its weight is moved
@@ -50,7 +56,7 @@ def rounded_in_turn(
 
     Args:
         model: the model, which is left as it is.
-        targets: linear layers and arrays whose weights are to have four bits.
+        targets: linear layers and arrays whose weights are of `options.calibrated_type`.
         options, calibration: how.
         build: makes what takes the place of a target; without a weight, one that needs no calibration.
         others: targets that need none; they are quantized from the start.
@@ -69,7 +75,7 @@ def rounded_in_turn(
         )
     check_first(targets, options, check)
     replaced: dict[int, Any] = {id(target.original): build(target, None) for target in others}
-    rounded: dict[int, GroupedWeight] = {}
+    rounded: dict[int, GroupedWeight | Int8Weight] = {}
     rows, added = _uses(model, targets, batches, forward)
     bar = iter(shown(sorted(targets, key=_place(rows)), "rounding", "weight", calibration.progress, total=len(targets)))
     for run in _runs(sorted(targets, key=_place(rows)), rows):
@@ -82,11 +88,11 @@ def rounded_in_turn(
             statistics = _paired(model, target, later, replaced, batches, forward, exact, sums)
             weight, s = target.weight(), scales.get(id(target.original))
             if statistics.rows == 0:
-                warn_of_no_row(target)
-                way, new = "search", round_search(scaled_weight(weight, s), **options.groups)
+                warn_of_no_row(target, options)
+                way, new = plainly_rounded(scaled_weight(weight, s), options)
             else:
                 way, given = "gptq", statistics.given if s is None else statistics.given.scaled(s)
-                new = round_gptq(scaled_weight(statistics.aligned(weight), s), given, **options.groups)
+                new = gptq_rounded(scaled_weight(statistics.aligned(weight), s), given, options)
             rounded[id(target.original)] = new
             replaced[id(target.original)] = build(target, new)
             if calibration.report is not None:
@@ -258,7 +264,7 @@ def _listed(target: Target, calls: list[_Call], sums: bool) -> Any:
 
 
 def _errors_of(
-    target: Target, way: str, rounded: GroupedWeight, scale: Floats | None, statistics: PairedStatistics
+    target: Target, way: str, rounded: GroupedWeight | Int8Weight, scale: Floats | None, statistics: PairedStatistics
 ) -> RoundingErrors:
     """Against what the float model's layer gives for its own inputs."""
     w, v = np.asarray(target.weight(), np.float64), np.asarray(rounded.dequantize(), np.float64)
