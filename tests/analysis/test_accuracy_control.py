@@ -120,6 +120,29 @@ def test_a_larger_budget_never_costs_more_bytes() -> None:
     assert sizes == sorted(sizes, reverse=True)
 
 
+@pytest.mark.parametrize(("often", "rarely", "first"), [(90, 10, "rare"), (10, 90, "common")])
+def test_what_is_looked_up_less_often_is_quantized_first(often: int, rarely: int, first: str) -> None:
+    rng = np.random.default_rng(0)
+    model = {name: rng.standard_normal((64, 64), dtype=F) for name in ("common", "rare")}
+
+    def forward(m: dict[str, Any], ids: np.ndarray) -> np.ndarray:
+        return np.concatenate([m["common"][ids[:often]], m["rare"][ids[:rarely]]])
+
+    ids, other = rng.integers(64, size=(2, 100))
+    exact = forward(model, other)
+
+    def nearness(results: list[np.ndarray]) -> float:
+        return -float(np.linalg.norm(results[0] - exact) / np.linalg.norm(exact))
+
+    reports: list[oc.AccuracyReport] = []
+    oc.quantize_with_accuracy_control(
+        model, [ids], [other], nearness, max_drop=0.05, candidates=["int8", "int4"],
+        arrays=dict.fromkeys(model, "out_in"), forward=forward, report=reports.append,
+    )  # fmt: skip
+    second = "common" if first == "rare" else "rare"
+    assert reports[0].assignment == {first: "int4", second: "int8"}
+
+
 def test_the_result_is_the_same_each_time() -> None:
     (a, first), (b, second) = (controlled(max_drop=0.02, candidates=["int8", FINE]) for _ in range(2))
     assert first.assignment == second.assignment

@@ -134,17 +134,26 @@ def as_candidates(candidates: Candidates) -> tuple[Candidate, ...]:
     return tuple(found)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Inputs:
-    """What one layer was given: a sample, and sums for GPTQ where some candidate needs them."""
+    """What one layer was given: a sample, and sums for GPTQ where some candidate needs them.
+
+    Attributes:
+        sample, statistics: of what it multiplied.
+        lookups: how many of its rows were looked up, each as often as it was.
+    """
 
     sample: InputSample
     statistics: InputStatistics | None
+    lookups: int = 0
 
     def update(self, x: Any) -> None:
         self.sample.update(x)
         if self.statistics is not None:
             self.statistics.update(x)
+
+    def look_up(self, rows: int) -> None:
+        self.lookups += rows
 
 
 def seen_inputs(
@@ -163,7 +172,8 @@ def seen_inputs(
     for target in targets:
         k = target.weight().shape[1]
         found.append(Inputs(InputSample(k, rows=rows), InputStatistics(k) if gptq else None))
-    gather(model, targets, found, batches, forward, progress=progress)
+    looked_up = [inputs.look_up for inputs in found]
+    gather(model, targets, found, batches, forward, progress=progress, looked_up=looked_up)
     return {target.path: inputs for target, inputs in zip(targets, found, strict=True)}
 
 

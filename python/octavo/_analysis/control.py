@@ -99,11 +99,13 @@ def quantize_with_accuracy_control(
 
     Warns:
         UserWarning: the budget is not met but by the float model; or no calibration batch reaches a layer, which stays
-            in float. An array that is looked up and never multiplied is ranked by the error of its values.
+            in float.
 
     Notes:
         The terms are NNCF's. With "bytes" the result is the same each time; times differ from run to run. The metric
         need not fall evenly along the path, so that the assignment found meets the budget, and a smaller one might too.
+        An array that is looked up and never multiplied is ranked by the error of its values, times the number of rows
+        that the calibration data looks up in it, divided by the largest number of any array.
         While it runs, each layer is held in float and as each candidate, and 1024 rows or fewer of its inputs.
 
     Example:
@@ -233,19 +235,24 @@ def _choices(
 ) -> dict[str, list[Choice]]:
     """Float and the candidates of each layer, with cost and local loss."""
     found: dict[str, list[Choice]] = {}
+    most = max((seen.lookups for seen in inputs.values()), default=0)
     for target in shown(targets, "ranking", "layer", progress):
         known = kept.ranking(target.path)
         if known is None:
-            known = _ranked(target, ways, inputs[target.path], minimize, search)
+            known = _ranked(target, ways, inputs[target.path], most, minimize, search)
             kept.put_ranking(target.path, known)
         found[target.path] = [Choice(name, cost, loss) for name, cost, loss in known]
     return found
 
 
 def _ranked(
-    target: Target, ways: Sequence[Candidate], inputs: Inputs, minimize: str, search: _Search
+    target: Target, ways: Sequence[Candidate], inputs: Inputs, most: int, minimize: str, search: _Search
 ) -> list[tuple[str, float, float]]:
-    """(name, cost, loss): the squared relative error of the output, or without rows of the weights."""
+    """(name, cost, loss): the squared relative error of the output.
+
+    Without rows of inputs it is that of the weights. An array whose rows are looked up less often than the `most` of
+    another array counts as much less: so many values of the model are wrong.
+    """
     x, exact = inputs.sample.rows, np.asarray(target.weight(), np.float32)
     if len(x):
         exact = x @ exact.T
@@ -261,6 +268,8 @@ def _ranked(
         layer = new._layer if isinstance(new, QuantMatrix) else new
         wrong = float(np.square((layer(x) if len(x) else layer.weight) - exact, dtype=np.float64).sum())
         loss = wrong / power if power > 0 else 0.0 if wrong == 0 else math.inf
+        if not len(x) and inputs.lookups:
+            loss *= inputs.lookups / most
         cost = float(new.nbytes)
         if minimize == "time":
             seconds = measured(target.original, new, target.spec, x) if len(x) else None

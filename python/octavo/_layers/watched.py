@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octavo._layers.arrays.products import MatrixStandIn
+from octavo._layers.arrays.rows_first import rows_first
 from octavo._util.arrays import read_only
 
 __all__ = ["WatchedMatrix"]
@@ -23,6 +24,7 @@ class WatchedMatrix(MatrixStandIn):
             and x @ Q.T is.
         before: called with x (..., inputs) as an array.
         after: given what `before` returned and the product; what it returns takes its place.
+        looked_up: given the number of rows whenever some are looked up, Q[ids].
 
     Example:
         >>> import numpy as np
@@ -32,7 +34,7 @@ class WatchedMatrix(MatrixStandIn):
         array([50.], dtype=float32)
     """
 
-    __slots__ = ("_after", "_axis", "_before", "_w")
+    __slots__ = ("_after", "_axis", "_before", "_looked_up", "_w")
 
     _remedy = "calibration looks at its products; compute a new array (w + 1, not w += 1)"
 
@@ -42,8 +44,9 @@ class WatchedMatrix(MatrixStandIn):
         axis: Literal[0, 1],
         before: Callable[[Any], Any],
         after: Callable[[Any, NDArray[Any]], NDArray[Any]] = lambda kept, y: y,
+        looked_up: Callable[[int], object] = lambda rows: None,
     ) -> None:
-        self._w, self._axis, self._before, self._after = w, axis, before, after
+        self._w, self._axis, self._before, self._after, self._looked_up = w, axis, before, after, looked_up
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -58,7 +61,17 @@ class WatchedMatrix(MatrixStandIn):
         return read_only(np.array(self._w.T if self._axis else self._w, order="C"))
 
     def _transposed(self) -> WatchedMatrix:
-        return WatchedMatrix(self._w, 0 if self._axis else 1, self._before, self._after)
+        return WatchedMatrix(self._w, 0 if self._axis else 1, self._before, self._after, self._looked_up)
+
+    def __getitem__(self, index: Any) -> Any:
+        return rows_first(index, self.shape, self._rows)
+
+    def _rows(self, ids: NDArray[np.int64] | None) -> NDArray[Any]:
+        """Those rows, in a new array; None: all of them."""
+        if ids is None:
+            return np.array(self._values("[]"))
+        self._looked_up(len(ids))
+        return (self._w.T if self._axis else self._w)[ids]
 
     def _times(self, a: NDArray[Any], out: NDArray[Any] | None) -> NDArray[Any]:
         if not self._axis:

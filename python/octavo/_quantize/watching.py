@@ -33,16 +33,22 @@ class Gathered(Protocol):
     def update(self, x: Any) -> None: ...
 
 
-def watched(target: Target, update: Callable[[Any], Any], after: Callable[[Any, Any], Any] = lambda kept, y: y) -> Any:
+def watched(
+    target: Target,
+    update: Callable[[Any], Any],
+    after: Callable[[Any, Any], Any] = lambda kept, y: y,
+    looked_up: Callable[[int], object] = lambda rows: None,
+) -> Any:
     """What computes as the layer or array does, and hands the inputs that it multiplies to `update`.
 
     Args:
         target: the layer or array.
         update: given the inputs, before they are multiplied.
         after: given what `update` returned and the result; what it returns takes the result's place.
+        looked_up: given the number of rows that are looked up in an array.
     """
     if target.axis is not None:
-        return WatchedMatrix(target.weight(), target.axis, update, after)
+        return WatchedMatrix(target.weight(), target.axis, update, after, looked_up)
     assert target.spec is not None
     # What the layer sets in itself stays in the copy, which shares the weight.
     held = getattr(target.original, target.spec.weight)
@@ -112,15 +118,18 @@ def gather(
     forward: Forward,
     *,
     progress: bool,
+    looked_up: Sequence[Callable[[int], object]] | None = None,
 ) -> None:
     """Updates the statistics of each one's inputs: a copy of the model runs on each batch once.
+
+    looked_up: of each, as for `watched`.
 
     Raises:
         TypeError, ValueError: an input does not fit (the layer is named), or there is no batch.
     """
     replaced = {
-        id(target.original): watched(target, _named(of.update, target.path))
-        for target, of in zip(targets, statistics, strict=True)
+        id(target.original): watched(target, _named(of.update, target.path), looked_up=look)
+        for target, of, look in zip(targets, statistics, looked_up or [lambda rows: None] * len(targets), strict=True)
     }
     running, count = tree.copy_with(model, replaced), 0
     for count, batch in enumerate(shown(batches, "calibrating", "batch", progress), start=1):
