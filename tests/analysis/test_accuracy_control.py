@@ -120,7 +120,7 @@ def test_a_larger_budget_never_costs_more_bytes() -> None:
     assert sizes == sorted(sizes, reverse=True)
 
 
-@pytest.mark.parametrize(("often", "rarely", "first"), [(90, 10, "rare"), (10, 90, "common")])
+@pytest.mark.parametrize(("often", "rarely", "first"), [(90, 10, "rare"), (10, 90, "common"), (100, 0, "rare")])
 def test_what_is_looked_up_less_often_is_quantized_first(often: int, rarely: int, first: str) -> None:
     rng = np.random.default_rng(0)
     model = {name: rng.standard_normal((64, 64), dtype=F) for name in ("common", "rare")}

@@ -17,11 +17,11 @@ IDS = np.array([[3, 1], [0, -1]])
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize(
     ("index", "rows"),
-    [(IDS, 4), (IDS[0], 2), (2, 1), ((IDS, slice(1)), 4), ([0, 2], 2), (np.zeros(0, np.intp), 0), (slice(None), 0)],
+    [(IDS, 4), (IDS[0], 2), (2, 1), ((IDS, slice(1)), 4), ([0, 2], 2), (np.zeros(0, np.intp), 0), (slice(None), None)],
     ids=["batch", "ids", "one", "part", "list", "none", "all"],
 )
 def test_rows_are_those_of_the_array_and_counted(
-    dtype: Any, axis: Any, transposed: bool, index: Any, rows: int
+    dtype: Any, axis: Any, transposed: bool, index: Any, rows: int | None
 ) -> None:
     w = np.random.default_rng(0).standard_normal((5, 4)).astype(dtype)
     counts: list[int] = []
@@ -32,4 +32,7 @@ def test_rows_are_those_of_the_array_and_counted(
     found = matrix[index]
     np.testing.assert_array_equal(found, array[index])
     assert found.dtype == dtype
-    assert sum(counts) == rows
+    assert sum(counts) == (len(array) if rows is None else rows)
+    counts.clear()
+    np.testing.assert_array_equal(matrix + 1, array + 1)
+    assert counts == [len(array)]

@@ -104,8 +104,8 @@ def quantize_with_accuracy_control(
     Notes:
         The terms are NNCF's. With "bytes" the result is the same each time; times differ from run to run. The metric
         need not fall evenly along the path, so that the assignment found meets the budget, and a smaller one might too.
-        An array that is looked up and never multiplied is ranked by the error of its values, times the number of rows
-        that the calibration data looks up in it, divided by the largest number of any array.
+        An array that is looked up and never multiplied is ranked by the error of its values, times (1 + n) / (1 + m): n
+        rows are looked up in it by the calibration data, m in the array where they are most.
         While it runs, each layer is held in float and as each candidate, and 1024 rows or fewer of its inputs.
 
     Example:
@@ -251,7 +251,8 @@ def _ranked(
     """(name, cost, loss): the squared relative error of the output.
 
     Without rows of inputs it is that of the weights. An array whose rows are looked up less often than the `most` of
-    another array counts as much less: so many values of the model are wrong.
+    another array counts as much less: so many values of the model are wrong. Each is taken to be looked up once more,
+    so that one that the data does not reach still counts.
     """
     x, exact = inputs.sample.rows, np.asarray(target.weight(), np.float32)
     if len(x):
@@ -268,8 +269,8 @@ def _ranked(
         layer = new._layer if isinstance(new, QuantMatrix) else new
         wrong = float(np.square((layer(x) if len(x) else layer.weight) - exact, dtype=np.float64).sum())
         loss = wrong / power if power > 0 else 0.0 if wrong == 0 else math.inf
-        if not len(x) and inputs.lookups:
-            loss *= inputs.lookups / most
+        if not len(x):
+            loss *= (1 + inputs.lookups) / (1 + most)
         cost = float(new.nbytes)
         if minimize == "time":
             seconds = measured(target.original, new, target.spec, x) if len(x) else None

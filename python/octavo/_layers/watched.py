@@ -24,7 +24,8 @@ class WatchedMatrix(MatrixStandIn):
             and x @ Q.T is.
         before: called with x (..., inputs) as an array.
         after: given what `before` returned and the product; what it returns takes its place.
-        looked_up: given the number of rows whenever some are looked up, Q[ids].
+        looked_up: given the number of rows whenever some are looked up, Q[ids]; all of them, where the values are used
+            otherwise than in a product that is watched.
 
     Example:
         >>> import numpy as np
@@ -58,6 +59,7 @@ class WatchedMatrix(MatrixStandIn):
         return self._w.dtype
 
     def _values(self, use: str) -> NDArray[Any]:
+        self._looked_up(self.shape[0])
         return read_only(np.array(self._w.T if self._axis else self._w, order="C"))
 
     def _transposed(self) -> WatchedMatrix:
