@@ -71,6 +71,7 @@ WAYS: dict[str, dict[str, Any]] = {
         "table": "int8",
     },
 }
+_FIRST_WORD = 1996  # of BERT's vocabulary; tokens below are unused ones and single characters
 CANDIDATES = [
     {"activation": "int16", "rounding": "gptq"},
     {"activation": "asymmetric", "smooth": "smoothquant"},
@@ -238,14 +239,20 @@ def show_parts(args: argparse.Namespace) -> None:
     data = Data(args.sentences, args.calibration)
     int4 = {**INT4, "symmetric": False, "rounding": "gptq", "calibration": data.calibration, "forward": minilm.embed}
     own = ("qkv", "out", "up", "down")
-    parts: list[tuple[str, Any, str]] = [("embedding", {"words": "out_in"}, "int16")]
+    words = {"words": "out_in"}
+    tables: dict[str, Any] = {
+        "embedding": {"dtype": "int4", "group_size": 64, "symmetric": False},
+        "embedding, int8": {"dtype": "int8"},
+    }
+    parts: list[tuple[str, Any, str]] = [(name, words, "int16") for name in tables]
     parts += [(name, {p: way for p, way in LAYERS.items() if p.endswith(name)}, "int16") for name in own]
     parts += [("all four, int16 activations", LAYERS, "int16"), ("all four, int8 activations", LAYERS, "asymmetric")]
     for name, arrays, activation in parts:
-        options = {"dtype": "int4", "group_size": 64, "symmetric": False} if name == "embedding" else int4
+        options = tables.get(name, int4)
         model = oc.quantize_dynamic(data.params, arrays=arrays, **{**options, "activation": activation})
-        y = data.rows([minilm.embed(model, ids) for ids in data.validation])
-        print(f"{name:34} 1 - mean cosine {1 - (y * data.exact).sum(axis=1).mean():.5f}", flush=True)
+        results = [minilm.embed(model, ids) for ids in data.validation]
+        cosine = (data.rows(results) * data.exact).sum(axis=1).mean()
+        print(f"{name:34} 1 - mean cosine {1 - cosine:.5f}, same top 10 {data.agreement(results):.2%}", flush=True)
 
 
 def show_budget(args: argparse.Namespace) -> None:
@@ -253,19 +260,24 @@ def show_budget(args: argparse.Namespace) -> None:
     params, arrays = data.params, dict(minilm.WEIGHTS)
     if args.common:
         counts = np.bincount(np.concatenate([ids.ravel() for ids in data.calibration]), minlength=len(params["words"]))
-        params = params | {"words": Table(params["words"], np.argsort(-counts, kind="stable")[: args.common])}
+        # Of tokens that are not seen, those of words come first: their ids ascend by rarity, from _FIRST_WORD on.
+        likely = counts + 0.5 * (np.arange(len(counts)) >= _FIRST_WORD)
+        params = params | {"words": Table(params["words"], np.argsort(-likely, kind="stable")[: args.common])}
         arrays |= {"words.common": arrays["words"], "words.rare": arrays.pop("words")}
     reports: list[oc.AccuracyReport] = []
     with tempfile.TemporaryDirectory() as folder:
         for drop in (args.max_drop, *args.more_drops):
-            start = time.perf_counter()
+            start, of_cpu = time.perf_counter(), time.process_time()
             model = oc.quantize_with_accuracy_control(
                 params, data.calibration, data.validation, data.agreement, max_drop=drop, candidates=CANDIDATES,
                 arrays=arrays, forward=minilm.embed, report=reports.append, state=args.state or f"{folder}/state.json",
             )  # fmt: skip
             share = minilm.bytes_of(model) / minilm.bytes_of(data.params)
             print(reports[-1])
-            print(f"{share:.1%} of the whole model's float bytes; the search took {time.perf_counter() - start:.0f} s")
+            seconds, of_cpu = time.perf_counter() - start, time.process_time() - of_cpu
+            print(
+                f"{share:.1%} of the whole model's float bytes; the search took {seconds:.0f} s, {of_cpu:.0f} s of CPU"
+            )
     if args.plot is not None:
         first = reports[0]
         more = (e for report in reports[1:] for e in report.evaluations)
