@@ -105,6 +105,7 @@ CALLS: dict[str, Callable[[np.ndarray, np.ndarray], Any]] = {
     "round_nearest": lambda w, x: oc.round_nearest(w, group_size=32).dequantize(),
     "round_search": lambda w, x: oc.round_search(w, symmetric=False, importance=np.square(x[0], dtype="f8")).q,
     "round_gptq": lambda w, x: oc.round_gptq(w, dead(x), group_size=32).dequantize(),
+    "round_gptq_int8": lambda w, x: oc.round_gptq_int8(w, dead(x)).dequantize(),
     "round_gptq in order": lambda w, x: oc.round_gptq(w, dead(x), group_size=32, activation_order=False).q,
     "rounding_error": lambda w, x: list(
         vars_of(oc.rounding_error(w, oc.round_nearest(w, group_size=32), x), "weight_error", "output_error")

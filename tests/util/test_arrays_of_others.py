@@ -34,6 +34,7 @@ TAKERS: dict[str, Callable[[Any], Any]] = {
     "round_nearest": lambda a: oc.round_nearest(a, group_size=32).q,
     "round_search": lambda a: oc.round_search(a, group_size=32).q,
     "gptq": lambda a: oc.round_gptq(W, a, group_size=32).q,
+    "gptq, int8": lambda a: oc.round_gptq_int8(W, a).q,
 }
 
 
