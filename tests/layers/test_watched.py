@@ -24,15 +24,15 @@ def test_rows_are_those_of_the_array_and_counted(
     dtype: Any, axis: Any, transposed: bool, index: Any, rows: int | None
 ) -> None:
     w = np.random.default_rng(0).standard_normal((5, 4)).astype(dtype)
-    counts: list[int] = []
-    matrix: Any = WatchedMatrix(w, axis, lambda x: None, looked_up=counts.append)
+    looked_up: list[np.ndarray] = []
+    matrix: Any = WatchedMatrix(w, axis, lambda x: None, looked_up=looked_up.append)
     array = w.T if axis else w
     if transposed:
         matrix, array = matrix.T, array.T
     found = matrix[index]
     np.testing.assert_array_equal(found, array[index])
     assert found.dtype == dtype
-    assert sum(counts) == (len(array) if rows is None else rows)
-    counts.clear()
+    assert sum(map(len, looked_up)) == (len(array) if rows is None else rows)
+    looked_up.clear()
     np.testing.assert_array_equal(matrix + 1, array + 1)
-    assert counts == [len(array)]
+    np.testing.assert_array_equal(np.concatenate(looked_up), np.arange(len(array)))

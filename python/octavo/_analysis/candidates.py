@@ -140,20 +140,20 @@ class Inputs:
 
     Attributes:
         sample, statistics: of what it multiplied.
-        lookups: how many of its rows were looked up, each as often as it was.
+        lookups: how often each of its rows was looked up.
     """
 
     sample: InputSample
     statistics: InputStatistics | None
-    lookups: int = 0
+    lookups: NDArray[np.int64]
 
     def update(self, x: Any) -> None:
         self.sample.update(x)
         if self.statistics is not None:
             self.statistics.update(x)
 
-    def look_up(self, rows: int) -> None:
-        self.lookups += rows
+    def look_up(self, ids: NDArray[np.int64]) -> None:
+        np.add.at(self.lookups, ids, 1)
 
 
 def seen_inputs(
@@ -170,8 +170,9 @@ def seen_inputs(
     gptq = any(c.rounding == "gptq" for c in candidates)
     found = []
     for target in targets:
-        k = target.weight().shape[1]
-        found.append(Inputs(InputSample(k, rows=rows), InputStatistics(k) if gptq else None))
+        n, k = target.weight().shape
+        lookups = np.zeros(k if target.axis else n, np.int64)
+        found.append(Inputs(InputSample(k, rows=rows), InputStatistics(k) if gptq else None, lookups))
     looked_up = [inputs.look_up for inputs in found]
     gather(model, targets, found, batches, forward, progress=progress, looked_up=looked_up)
     return {target.path: inputs for target, inputs in zip(targets, found, strict=True)}

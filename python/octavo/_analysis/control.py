@@ -104,8 +104,9 @@ def quantize_with_accuracy_control(
     Notes:
         The terms are NNCF's. With "bytes" the result is the same each time; times differ from run to run. The metric
         need not fall evenly along the path, so that the assignment found meets the budget, and a smaller one might too.
-        An array that is looked up and never multiplied is ranked by the error of its values, times (1 + n) / (1 + m): n
-        rows are looked up in it by the calibration data, m in the array where they are most.
+        An array that is looked up and never multiplied is ranked by the error of its values, times max(n, n1) / m: the
+        calibration data looks up n rows in it and m in the array where they are most, n1 of these once only, which is
+        about how many of m other lookups would be of rows that this data does not reach (Good-Turing).
         While it runs, each layer is held in float and as each candidate, and 1024 rows or fewer of its inputs.
 
     Example:
@@ -235,24 +236,35 @@ def _choices(
 ) -> dict[str, list[Choice]]:
     """Float and the candidates of each layer, with cost and local loss."""
     found: dict[str, list[Choice]] = {}
-    most = max((seen.lookups for seen in inputs.values()), default=0)
+    shares = _lookup_shares(inputs)
     for target in shown(targets, "ranking", "layer", progress):
         known = kept.ranking(target.path)
         if known is None:
-            known = _ranked(target, ways, inputs[target.path], most, minimize, search)
+            known = _ranked(target, ways, inputs[target.path], shares[target.path], minimize, search)
             kept.put_ranking(target.path, known)
         found[target.path] = [Choice(name, cost, loss) for name, cost, loss in known]
     return found
 
 
+def _lookup_shares(inputs: Mapping[str, Inputs]) -> dict[str, float]:
+    """How often rows of each are looked up, as a share of the array where that is most.
+
+    What the data does not reach counts as other data would reach it: by Good and Turing's estimate, as often as rows
+    are looked up only once.
+    """
+    counts = {path: int(seen.lookups.sum()) for path, seen in inputs.items()}
+    most = max(counts, key=lambda path: counts[path])
+    once = int((inputs[most].lookups == 1).sum())
+    whole = counts[most]
+    return {path: min(1.0, max(count, once, 1) / whole) if whole else 1.0 for path, count in counts.items()}
+
+
 def _ranked(
-    target: Target, ways: Sequence[Candidate], inputs: Inputs, most: int, minimize: str, search: _Search
+    target: Target, ways: Sequence[Candidate], inputs: Inputs, share: float, minimize: str, search: _Search
 ) -> list[tuple[str, float, float]]:
     """(name, cost, loss): the squared relative error of the output.
 
-    Without rows of inputs it is that of the weights. An array whose rows are looked up less often than the `most` of
-    another array counts as much less: so many values of the model are wrong. Each is taken to be looked up once more,
-    so that one that the data does not reach still counts.
+    Without rows of inputs it is that of the weights times the `share` of them that is looked up.
     """
     x, exact = inputs.sample.rows, np.asarray(target.weight(), np.float32)
     if len(x):
@@ -270,7 +282,7 @@ def _ranked(
         wrong = float(np.square((layer(x) if len(x) else layer.weight) - exact, dtype=np.float64).sum())
         loss = wrong / power if power > 0 else 0.0 if wrong == 0 else math.inf
         if not len(x):
-            loss *= (1 + inputs.lookups) / (1 + most)
+            loss *= share
         cost = float(new.nbytes)
         if minimize == "time":
             seconds = measured(target.original, new, target.spec, x) if len(x) else None

@@ -24,7 +24,7 @@ class WatchedMatrix(MatrixStandIn):
             and x @ Q.T is.
         before: called with x (..., inputs) as an array.
         after: given what `before` returned and the product; what it returns takes its place.
-        looked_up: given the number of rows whenever some are looked up, Q[ids]; all of them, where the values are used
+        looked_up: given the indices of rows whenever some are looked up, Q[ids]; of all, where the values are used
             otherwise than in a product that is watched.
 
     Example:
@@ -45,7 +45,7 @@ class WatchedMatrix(MatrixStandIn):
         axis: Literal[0, 1],
         before: Callable[[Any], Any],
         after: Callable[[Any, NDArray[Any]], NDArray[Any]] = lambda kept, y: y,
-        looked_up: Callable[[int], object] = lambda rows: None,
+        looked_up: Callable[[NDArray[np.int64]], object] = lambda ids: None,
     ) -> None:
         self._w, self._axis, self._before, self._after, self._looked_up = w, axis, before, after, looked_up
 
@@ -59,7 +59,7 @@ class WatchedMatrix(MatrixStandIn):
         return self._w.dtype
 
     def _values(self, use: str) -> NDArray[Any]:
-        self._looked_up(self.shape[0])
+        self._looked_up(np.arange(self.shape[0]))
         return read_only(np.array(self._w.T if self._axis else self._w, order="C"))
 
     def _transposed(self) -> WatchedMatrix:
@@ -72,7 +72,7 @@ class WatchedMatrix(MatrixStandIn):
         """Those rows, in a new array; None: all of them."""
         if ids is None:
             return np.array(self._values("[]"))
-        self._looked_up(len(ids))
+        self._looked_up(ids)
         return (self._w.T if self._axis else self._w)[ids]
 
     def _times(self, a: NDArray[Any], out: NDArray[Any] | None) -> NDArray[Any]:

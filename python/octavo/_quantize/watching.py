@@ -37,7 +37,7 @@ def watched(
     target: Target,
     update: Callable[[Any], Any],
     after: Callable[[Any, Any], Any] = lambda kept, y: y,
-    looked_up: Callable[[int], object] = lambda rows: None,
+    looked_up: Callable[[NDArray[np.int64]], object] = lambda ids: None,
 ) -> Any:
     """What computes as the layer or array does, and hands the inputs that it multiplies to `update`.
 
@@ -45,7 +45,7 @@ def watched(
         target: the layer or array.
         update: given the inputs, before they are multiplied.
         after: given what `update` returned and the result; what it returns takes the result's place.
-        looked_up: given the number of rows that are looked up in an array.
+        looked_up: given the indices of rows that are looked up in an array.
     """
     if target.axis is not None:
         return WatchedMatrix(target.weight(), target.axis, update, after, looked_up)
@@ -118,7 +118,7 @@ def gather(
     forward: Forward,
     *,
     progress: bool,
-    looked_up: Sequence[Callable[[int], object]] | None = None,
+    looked_up: Sequence[Callable[[NDArray[np.int64]], object]] | None = None,
 ) -> None:
     """Updates the statistics of each one's inputs: a copy of the model runs on each batch once.
 
@@ -129,7 +129,7 @@ def gather(
     """
     replaced = {
         id(target.original): watched(target, _named(of.update, target.path), looked_up=look)
-        for target, of, look in zip(targets, statistics, looked_up or [lambda rows: None] * len(targets), strict=True)
+        for target, of, look in zip(targets, statistics, looked_up or [lambda ids: None] * len(targets), strict=True)
     }
     running, count = tree.copy_with(model, replaced), 0
     for count, batch in enumerate(shown(batches, "calibrating", "batch", progress), start=1):
