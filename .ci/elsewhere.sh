@@ -42,10 +42,13 @@ elsewhere() {
 
 # there NAME "EMULATOR ..." TESTS...: runs native tests of build/NAME.
 there() {
-  local name=$1 test program; local -a emulator; read -ra emulator <<<"$2"; shift 2
+  local name=$1 test suffix program; local -a emulator; read -ra emulator <<<"$2"; shift 2
   step "native tests on $name: $*"
   for test in "$@"; do
-    program=$(ls "build/$name/tests/native/$test" "build/$name/tests/native/$test".* 2>/dev/null | head -1)
+    for suffix in "" .exe .wasm; do
+      program=build/$name/tests/native/$test$suffix
+      [ ! -e "$program" ] || break
+    done
     "${emulator[@]}" "$program" $([[ $test == *_pool ]] && echo --no-fork) >"$work/there.log" 2>"$work/there.err" ||
       { cat "$work/there.log" "$work/there.err"; echo "$test failed on $name"; return 1; }
     grep -E "kernel|passed|not run" "$work/there.log" | tr -d '\r' | sed "s/^/$test: /"

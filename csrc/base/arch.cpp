@@ -1,6 +1,7 @@
 #include "base/arch.h"
 
 #include <cerrno>
+#include <cfenv>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -205,8 +206,12 @@ void relax_core() {}
 constexpr FeatureName kFeatures[] = {{kFeatureNeon, "neon"}};
 Detected detect() { return {}; }
 std::string detect_brand() { return "unknown CPU"; }
-std::uint64_t enter_float_environment() { return 0; }
-void leave_float_environment(std::uint64_t) {}
+std::uint64_t enter_float_environment() {  // of what may differ, standard C++ knows the rounding mode alone
+  const int saved = std::fegetround();
+  std::fesetround(FE_TONEAREST);
+  return static_cast<std::uint64_t>(saved);
+}
+void leave_float_environment(std::uint64_t saved) { std::fesetround(static_cast<int>(saved)); }
 void relax_core() {}
 
 #endif
