@@ -56,9 +56,12 @@ template <class S, class T>
       for (std::int64_t c = c0; c < c0 + cols; ++c) {
         const std::byte* const from = src.data + r0 * src.row_stride + c * src.col_stride;
         T* const to = dst + r0 * task.dst_stride + c;
-        for (std::int64_t r = 0; r < rows; ++r) {
+        const auto take = [&](std::int64_t r) {
           to[r * task.dst_stride] = static_cast<T>(*element<S>(from + r * src.row_stride) >> shift);
-        }
+        };
+        std::int64_t r = 0;
+        for (; r + 8 <= rows; r += 8) unrolled<8>([&](auto i) { take(r + i); });
+        for (; r < rows; ++r) take(r);
       }
     }
   }
@@ -220,10 +223,10 @@ void pack_digits(const std::uint8_t* rows, std::int64_t stride, std::int64_t k, 
 void pack_pairs(const std::uint16_t* rows, std::int64_t stride, std::int64_t lines, std::uint16_t* panel) {
   for (std::int64_t g = 0; g < lines; ++g, rows += 2 * stride, panel += 2 * kPanelCols) {
     std::uint32_t line[kPanelCols];
-    for (std::int64_t j = 0; j < kPanelCols; ++j) {
+    unrolled<kPanelCols>([&](auto j) {  // straight code, which becomes one vector
       const std::uint32_t first = rows[j], second = rows[stride + j];
       line[j] = kBigEndian ? first << 16 | second : first | second << 16;
-    }
+    });
     std::memcpy(panel, line, sizeof line);
   }
 }
