@@ -70,6 +70,14 @@ WAYS: dict[str, dict[str, Any]] = {
         "activation": "int16",
         "table": "int8",
     },
+    "int4 g64, in turn, int16, float embedding": {
+        **INT4,
+        "rounding": "gptq",
+        "symmetric": False,
+        "sequential": True,
+        "activation": "int16",
+        "table": "float32",
+    },
 }
 _FIRST_WORD = 1996  # of BERT's vocabulary; tokens below are unused ones and single characters
 CANDIDATES = [
@@ -125,7 +133,7 @@ class Data:
         return float(np.mean([len({*a} & {*b}) / 10 for a, b in zip(*near, strict=True)]))
 
     def quantized(self, way: dict[str, Any]) -> Any:
-        """The model quantized in one of WAYS; the embedding with the same groups, or as int8."""
+        """The model quantized in one of WAYS; the embedding with the same groups, or as "table" says."""
         options = dict(way)
         seen: dict[str, Any] = {"forward": minilm.embed}
         smooth, finer, plain, table = (options.pop(name, None) for name in ("smooth", "int16", "plain", "table"))
@@ -142,7 +150,7 @@ class Data:
         words = {"words": "out_in"}
         arrays = {name: layout for name, layout in LAYERS.items() if name not in fine} | ({} if table else words)
         model = oc.quantize_dynamic(self.params, arrays=arrays, pre_quant_scale=scales, **options, **seen)
-        if table:
+        if table not in (None, "float32"):
             model = oc.quantize_dynamic(model, arrays=words, dtype=table)
         return oc.quantize_dynamic(model, arrays=fine, activation="int16") if fine else model
 
