@@ -7,6 +7,8 @@
 //
 // Memory beside the operands and the result: a piece of the rhs (kPieceBytes at most) and, for each thread, a block of
 // rows and of sums (about 1 MiB).
+//
+// A few vectors times a matrix of the result's type go another way: streamed.h.
 #pragma once
 
 #include <atomic>
