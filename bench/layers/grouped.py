@@ -32,8 +32,14 @@ FORMS = {
     "Q4_0": (4, True, 32, False, False),
     "Q4_1": (4, False, 32, True, False),
     "Q8_0": (8, True, 32, False, False),
+    "Q5_0": (5, True, 32, False, False),
+    "Q5_1": (5, False, 32, True, False),
     "Q4_K": (4, False, 32, True, True),
-    "Q6_K": (8, True, 16, False, True),
+    "Q5_K": (5, False, 32, True, True),
+    "Q6_K": (6, True, 16, False, True),
+    "Q5_0 as bytes": (8, True, 32, False, False),
+    "Q5_K as bytes": (8, False, 32, True, True),
+    "Q6_K as bytes": (8, True, 16, False, True),
 }
 # SmolLM2-135M's layers: q, k and v joined; attn_output; gate and up joined; ffn_down
 SHAPES = ["1x576x960", "1x576x576", "1x576x3072", "1x1536x576", "1x4096x4096", "128x576x3072", "128x1536x576",

@@ -39,11 +39,11 @@ const std::byte* floats_of(const py::array& a, std::int64_t size, bool half) {
   return static_cast<const std::byte*>(a.data());
 }
 
-// Codes of more than four bits would spill into their neighbours. Zero points take a byte each.
-void require_nibbles(const std::uint8_t* values, std::int64_t count, bool is_signed, int most) {
-  const int raise = is_signed ? 8 : 0;
+// Codes of more bits than they are said to have would spill into their neighbours. Zero points take a byte each.
+void require_bits(const std::uint8_t* values, std::int64_t count, bool is_signed, int bits, int beyond) {
+  const int raise = is_signed ? 1 << (bits - 1) : 0, most = (1 << bits) - 1 + beyond;
   require(std::all_of(values, values + count, [&](int v) { return ((v + raise) & 0xff) <= most; }),
-          "codes and zero points must be of four bits");
+          "codes and zero points must have the bits that are given");
 }
 
 struct Arrays {
@@ -56,7 +56,7 @@ struct Present {
 };
 
 void require_form(std::int64_t k, std::int64_t group_k, std::int32_t bits, const Present& has) {
-  require(bits == 4 || bits == 8, "bits must be 4 or 8");
+  require(bits == 4 || bits == 5 || bits == 6 || bits == 8, "bits must be 4, 5, 6 or 8");
   require(group_k == 0 || group_k == 16 || group_k == 32 || group_k == 64 || group_k == 128 || group_k == 256,
           "group_k must be 16, 32, 64, 128, 256 or 0 for one group");
   require(group_k == 0 || k % group_k == 0, "group_k must divide the columns");
@@ -90,9 +90,10 @@ GroupedView view_of(const Arrays& a, std::int64_t group_k, std::int32_t bits) {
   if (a.group_scale) view.group_scale = bytes_of(*a.group_scale, groups, per_group);
   if (a.group_minimum) view.group_minimum = bytes_of(*a.group_minimum, groups, per_group);
   view.signed_scale = a.group_scale && is_type(*a.group_scale, "i1");
-  if (bits == 4) {
-    require_nibbles(view.codes, n * k, view.is_signed, 15);
-    if (a.zero_point) require_nibbles(view.zero_point, groups, view.is_signed, view.is_signed ? 15 : 16);
+  if (bits < 8) {
+    require_bits(view.codes, n * k, view.is_signed, bits, 0);
+    // Unsigned zero points of four bits go up to 16.
+    if (a.zero_point) require_bits(view.zero_point, groups, view.is_signed, bits, bits == 4 && !view.is_signed ? 1 : 0);
   }
   return view;
 }

@@ -3,6 +3,7 @@
 #include <limits>
 #include <utility>
 
+#include "base/arch.h"
 #include "gemm/gemm.h"
 #include "gemm/registry.h"
 
@@ -24,7 +25,7 @@ class GroupedProduct final : public Product {
   std::int64_t lhs_bytes(std::int64_t rows) const override {
     return kernel_.lhs_bytes(rows, layer_.weight().form(), activations());
   }
-  std::int64_t scratch_bytes(std::int64_t) const override { return 0; }
+  std::int64_t scratch_bytes(std::int64_t) const override { return layer_.weight().form().scratch_bytes(); }
 
   void load_rows(std::int64_t row0, std::int64_t rows, const RowBuffers& to) const override {
     kernel_.quantize_lhs({.src = call_.x + row0 * call_.x_stride,
@@ -36,7 +37,7 @@ class GroupedProduct final : public Product {
                           .factor = layer_.factors()});
   }
 
-  void multiply_block(const Block& block, const RowBuffers& lhs, void*) const override {
+  void multiply_block(const Block& block, const RowBuffers& lhs, void* scratch) const override {
     const ColumnRange columns(block, kGroupedNr, layer_.n());
     GroupedBlock task{};
     layer_.weight().set_operands(task, block.panel0);
@@ -48,6 +49,8 @@ class GroupedProduct final : public Product {
     task.relu = layer_.options().relu;
     task.dst = call_.y + block.row0 * call_.y_stride + columns.first;
     task.dst_stride = call_.y_stride;
+    task.scratch = static_cast<std::uint8_t*>(scratch);
+    task.far_prefetch = (cpu_features() & kFeatureAvxVnni) != 0;
     kernel_.gemm(task);
     apply_function(layer_.options().function, task.dst, task.rows, task.cols, task.dst_stride);
   }

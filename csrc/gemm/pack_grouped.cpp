@@ -8,7 +8,43 @@
 namespace octavo {
 namespace {
 
-constexpr std::int64_t kHalfK = 32;  // k of the low or of the high nibbles of a chunk
+// Where in a panel the codes of four k lie, those of k among them: the lines of their bits, and shifts there.
+class CodePlace {
+ public:
+  CodePlace(std::int32_t bits, std::int64_t k) : high_bits_(bits == 8 ? 0 : bits - 4), low_mask_(bits == 8 ? 255 : 15) {
+    if (bits == 8) {
+      low_at_ = k / kGroupedKr * kGroupedLineBytes;
+      return;
+    }
+    const std::int64_t quad = k % kGroupedPadK / kGroupedKr;  // of the 16 of a chunk
+    const std::int64_t chunk = k / kGroupedPadK * (kGroupedChunkLines + 2 * high_bits_) * kGroupedLineBytes;
+    low_at_ = chunk + (2 * high_bits_ + quad % kGroupedChunkLines) * kGroupedLineBytes;
+    low_shift_ = quad < kGroupedChunkLines ? 0 : 4;
+    if (high_bits_ == 0) return;
+    const std::int64_t fields = 8 / high_bits_;  // of a byte
+    high_at_ = chunk + quad / fields * kGroupedLineBytes;
+    high_shift_ = static_cast<int>(quad % fields) * high_bits_;
+  }
+
+  // The bytes are those of a column and k % 4 in the panel's first line. What is put there must be zero before.
+  void put(std::uint8_t code, std::uint8_t* bytes) const {
+    std::uint8_t& low = bytes[low_at_];
+    low = static_cast<std::uint8_t>(low | (code & low_mask_) << low_shift_);
+    if (high_bits_ == 0) return;
+    std::uint8_t& high = bytes[high_at_];
+    high = static_cast<std::uint8_t>(high | code >> 4 << high_shift_);
+  }
+  int get(const std::uint8_t* bytes) const {
+    const int low = bytes[low_at_] >> low_shift_ & low_mask_;
+    if (high_bits_ == 0) return low;
+    return low | (bytes[high_at_] >> high_shift_ & ((1 << high_bits_) - 1)) << 4;
+  }
+
+ private:
+  int high_bits_, low_mask_;
+  std::int64_t low_at_ = 0, high_at_ = 0;
+  int low_shift_ = 0, high_shift_ = 0;
+};
 
 // Codes are unsigned inside. A signed one is raised by half its range.
 std::int32_t base_offset(std::int32_t bits, bool is_signed) { return is_signed ? 1 << (bits - 1) : 0; }
@@ -31,8 +67,7 @@ std::size_t size(std::int64_t bytes) { return memory_bytes(bytes); }
 
 }  // namespace
 
-PackedGrouped::PackedGrouped(const GroupedView& view)
-    : n_(view.n), form_(form_of(view)), is_signed_(view.is_signed) {}
+PackedGrouped::PackedGrouped(const GroupedView& view) : n_(view.n), form_(form_of(view)), is_signed_(view.is_signed) {}
 
 PackedGrouped::PackedGrouped(const GroupedView& view, bool column_sums, Image& image) : PackedGrouped(view) {
   const PartBytes bytes = part_bytes(column_sums);
@@ -93,20 +128,10 @@ void PackedGrouped::pack_codes(const GroupedView& view, std::int64_t n) {
   const std::uint8_t* row = view.codes + n * k();
   const auto raise = static_cast<std::uint8_t>(form_.offset);
   std::uint8_t* line = data_.as<std::uint8_t>() + n / kGroupedNr * form_.panel_bytes() + n % kGroupedNr * kGroupedKr;
-  const auto put = [&](std::int64_t k0, int shift, std::uint8_t* to) {
+  for (std::int64_t k0 = 0; k0 < k(); k0 += kGroupedKr) {
+    const CodePlace place(form_.bits, k0);
     for (std::int64_t i = 0; i < std::min(kGroupedKr, k() - k0); ++i) {
-      const auto code = static_cast<std::uint8_t>(row[k0 + i] + raise);
-      to[i] = static_cast<std::uint8_t>(to[i] | code << shift);
-    }
-  };
-  if (form_.bits == 8) {
-    for (std::int64_t k0 = 0; k0 < k(); k0 += kGroupedKr, line += kGroupedLineBytes) put(k0, 0, line);
-    return;
-  }
-  for (std::int64_t chunk = 0; chunk < k(); chunk += 2 * kHalfK) {
-    for (std::int64_t k0 = chunk; k0 < chunk + kHalfK; k0 += kGroupedKr, line += kGroupedLineBytes) {
-      put(k0, 0, line);
-      put(k0 + kHalfK, 4, line);
+      place.put(static_cast<std::uint8_t>(row[k0 + i] + raise), line + i);
     }
   }
 }
@@ -153,15 +178,7 @@ void PackedGrouped::set_operands(GroupedBlock& block, std::int64_t panel) const 
 std::uint8_t PackedGrouped::code(std::int64_t n, std::int64_t k) const {
   const std::uint8_t* panel = data_.as<const std::uint8_t>() + n / kGroupedNr * form_.panel_bytes();
   const std::int64_t in_line = n % kGroupedNr * kGroupedKr + k % kGroupedKr;
-  int unsigned_code = 0;
-  if (form_.bits == 8) {
-    unsigned_code = panel[k / kGroupedKr * kGroupedLineBytes + in_line];
-  } else {
-    const std::int64_t line = k / (2 * kHalfK) * (kHalfK / kGroupedKr) + k % kHalfK / kGroupedKr;
-    const int byte = panel[line * kGroupedLineBytes + in_line];
-    unsigned_code = k % (2 * kHalfK) < kHalfK ? byte & 15 : byte >> 4;
-  }
-  return static_cast<std::uint8_t>(unsigned_code - form_.offset);
+  return static_cast<std::uint8_t>(CodePlace(form_.bits, k).get(panel + in_line) - form_.offset);
 }
 
 void PackedGrouped::unpack(std::uint8_t* codes) const {

@@ -14,7 +14,7 @@ namespace octavo {
 struct GroupedView {
   std::int64_t n, k;
   std::int64_t group_k;             // 16, 32, 64, 128 or 256, which divides k; 0: one group
-  std::int32_t bits;                // 4 or 8
+  std::int32_t bits;                // 4, 5, 6 or 8
   bool is_signed;                   // the codes, and the zero points
   const std::uint8_t* codes;        // (n, k)
   const std::uint8_t* zero_point;   // (n, G), or null

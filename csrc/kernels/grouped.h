@@ -1,4 +1,4 @@
-// The contract for grouped codes: weights of 4 or 8 bits with parameters for groups of consecutive k, as quantized
+// The contract for grouped codes: weights of 4 to 8 bits with parameters for groups of consecutive k, as quantized
 // files hold them, and activations of int8 or int16, with a scale a row or a group.
 //
 //   A_g = sum over k of group g of q_x[m, k] * (u[n, k] - offset[n, g])          R_g = the sum of q_x[m, k] alone
@@ -16,9 +16,13 @@
 //
 //        8 bits    k 0..3 of column 0 | k 0..3 of column 1 | ... | k 0..3 of column 15       [N / 16][K / 4][16][4]
 //        4 bits    low nibbles k 0..3, high nibbles k 32..35 of the same columns             [N / 16][K / 64][8][16][4]
+//        5, 6      the bits above the nibbles of a chunk: 2 or 4 lines, whose bytes hold one or two bits of 8 or 4
+//                  lines, in the order in which those would stand in bytes; then the nibbles
+//                                                                                [N / 16][K / 64][10 or 12][16][4]
 //
-// zero-padded to whole panels and to 64 k. Codes of 5 and 6 bits are kept in 8. The shape of a panel is the same for
-// every kernel, on every architecture.
+// zero-padded to whole panels and to 64 k. Kernels multiply bytes and nibbles; codes of 5 and 6 bits they make bytes in
+// scratch memory, a piece of a panel at a time for few rows, else some panels for all rows. The shape of a panel is the
+// same for every kernel, on every architecture.
 //
 // Parameters lie beside each other in the order in which they are used, [N / 16][records] of
 //
@@ -43,15 +47,16 @@ namespace octavo {
 inline constexpr std::int64_t kGroupedNr = 16;
 inline constexpr std::int64_t kGroupedKr = 4;
 inline constexpr std::int64_t kGroupedLineBytes = kGroupedNr * kGroupedKr;
-inline constexpr std::int64_t kGroupedPadK = 64;   // K is padded to a multiple of it
-inline constexpr std::int64_t kGroupedStepK = 16;  // the smallest group
-inline constexpr std::int64_t kSuperK = 256;       // of a record of two levels
+inline constexpr std::int64_t kGroupedPadK = 64;       // K is padded to a multiple of it, a chunk
+inline constexpr std::int64_t kGroupedChunkLines = 8;  // of the nibbles of a chunk
+inline constexpr std::int64_t kGroupedStepK = 16;      // the smallest group
+inline constexpr std::int64_t kSuperK = 256;           // of a record of two levels
 
 // Functions here are always inlined: an unoptimised object would hold copies that others could share (kernel.h).
 struct GroupedForm {
   std::int64_t k;
   std::int64_t group_k;  // 16, 32, 64, 128, 256, or padded_k(): one group
-  std::int32_t bits;     // 4 or 8
+  std::int32_t bits;     // 4, 5, 6 or 8
   std::int32_t offset;   // of every code, unless
   bool has_offsets;      // each group and column has its own
   bool half;             // scales and minima are float16
@@ -64,6 +69,19 @@ struct GroupedForm {
   [[gnu::always_inline]] std::int64_t record_k() const { return two_level ? kSuperK : group_k; }
   [[gnu::always_inline]] std::int64_t records() const { return two_level ? k / kSuperK : groups(); }
   [[gnu::always_inline]] std::int64_t panel_bytes() const { return padded_k() * kGroupedNr * bits / 8; }
+  // Codes that are made bytes before they are multiplied; what a panel takes then, and how many are made at once for
+  // many rows: they share the L2 cache with rows.
+  [[gnu::always_inline]] bool in_planes() const { return bits == 5 || bits == 6; }
+  [[gnu::always_inline]] std::int64_t wide_panel_bytes() const { return padded_k() * kGroupedNr; }
+  [[gnu::always_inline]] std::int64_t wide_panels() const {
+    constexpr std::int64_t kWideBytes = 256 << 10, kFewest = 2, kMost = 64;
+    const std::int64_t fitting =
+        wide_panel_bytes() == 0 ? kFewest : kWideBytes / wide_panel_bytes() / kFewest * kFewest;
+    return fitting < kFewest ? kFewest : fitting > kMost ? kMost : fitting;
+  }
+  [[gnu::always_inline]] std::int64_t scratch_bytes() const {
+    return in_planes() ? wide_panels() * wide_panel_bytes() : 0;
+  }
   // Of a record: where its minima, its groups' scales and their minima stand, and where the next one does.
   [[gnu::always_inline]] std::int64_t floats_bytes() const { return kGroupedNr * (half ? 2 : 4); }
   [[gnu::always_inline]] std::int64_t group_scale_at() const { return floats_bytes() * (has_minimum ? 2 : 1); }
@@ -112,6 +130,8 @@ struct GroupedBlock {
   bool relu;
   float* dst;
   std::int64_t dst_stride;
+  std::uint8_t* scratch;  // form.scratch_bytes(), 64-byte aligned
+  bool far_prefetch;      // of codes that come from memory, where the CPU gains by it: detail/x86_stream.h
 };
 
 struct GroupedKernel {

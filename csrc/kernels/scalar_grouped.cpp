@@ -21,9 +21,10 @@ struct ScalarGrouped {
   using Float = Columns<float>;
   static constexpr int kVecs = 1;
   static constexpr int kMr = 1;
-  static constexpr int kPanels = 1;
-  static constexpr int kStreamRows = 0;
+  static constexpr int kFramePanels = 1;
+  static constexpr int kStreamRows = 0, kPlaneRows = 0;
   static constexpr std::int64_t kAheadBytes = 0;
+  static void prefetch_panel(const std::uint8_t*) {}
   static constexpr std::uint32_t kByteBias = 0;
 
   // value(j) of each column j.

@@ -24,10 +24,12 @@ struct Avx512VnniGrouped {
   using Float = __m512;
   static constexpr int kVecs = 1;
   static constexpr int kMr = 6;
-  static constexpr int kPanels = 2;
+  static constexpr int kPanels = 2, kFramePanels = 1;  // of tiles in registers, and of those with buffers
   static constexpr std::int64_t kAheadBytes = octavo::kAheadBytes;
-  static constexpr int kStreamRows = 4;
+  static constexpr int kStreamRows = 4, kPlaneRows = 2;
   static constexpr std::uint32_t kByteBias = 0;
+
+  static void prefetch_panel(const std::uint8_t* line) { prefetch_to_l2(line + kStreamAheadBytes); }
 
   static Int zero() { return _mm512_setzero_si512(); }
   static Int set1(std::int32_t v) { return _mm512_set1_epi32(v); }
@@ -117,27 +119,62 @@ struct Avx512VnniGrouped {
     });
   }
 
-  template <int R, int kLine>
-  static void prefetch_codes(const std::uint8_t* at) {
+  // Of nibbles, each of which is split, or of bytes.
+  template <int kLine, bool kNibbles, int R>
+  static void prefetch_codes(const GroupedRows<R>& rows, const std::uint8_t* at) {
     if constexpr (R <= 2) {
-      prefetch_to_l2(at + kStreamAheadBytes);
+      if ((R == 2 && kNibbles) || rows.far_prefetch) {
+        prefetch_to_l2(at + kStreamAheadBytes);
+      } else if constexpr (kLine % 2 == 0) {
+        prefetch_to_l2(at + octavo::kAheadBytes);
+      }
     } else {
       prefetch_stream<true, kLine>(at);
     }
   }
 
-  // kLines lines from `first` on of a chunk of 64 k: its low nibbles to one sum, its high ones to another.
-  template <int kFirst, int kLines, int R>
+  // What codes of 5 and 6 bits have above nibbles, of a chunk of 64 k: the lines that it begins with.
+  template <int kBits>
+  struct Planes {
+    static constexpr int kHighBits = kBits - 4, kLines = 2 * kHighBits, kFields = kHighBits == 0 ? 1 : 8 / kHighBits;
+    __m512i of[kLines == 0 ? 1 : kLines];
+
+    template <int R>
+    Planes(const GroupedRows<R>& rows, const std::uint8_t* chunk) {
+      unrolled<kLines>([&](auto p) {
+        prefetch_codes<p, true>(rows, chunk + p * kGroupedLineBytes);
+        of[p] = load_once(chunk + p * kGroupedLineBytes);
+      });
+    }
+
+    // The codes of line kLine, of 16, whose low four bits are given with others above them.
+    template <int kLine>
+    __m512i codes(__m512i low) const {
+      low = _mm512_and_si512(low, _mm512_set1_epi8(15));
+      if constexpr (kHighBits == 0) {
+        return low;
+      } else {
+        constexpr int kLeft = 4 - kLine % kFields * kHighBits;  // from where the field stands to 4
+        const __m512i plane = of[kLine / kFields];
+        const __m512i moved = kLeft > 0 ? _mm512_slli_epi64(plane, kLeft > 0 ? kLeft : 0)
+                                        : _mm512_srli_epi64(plane, kLeft < 0 ? -kLeft : 0);
+        return _mm512_or_si512(low, _mm512_and_si512(moved, _mm512_set1_epi8(((1 << kHighBits) - 1) << 4)));
+      }
+    }
+  };
+
+  // kLines lines from kFirst on of a chunk's nibbles: the low ones to one sum, the high ones to another.
+  template <int kFirst, int kLines, int kBits, int R>
   static void add_both(Int (&low)[R][1][1], Int (&high)[R][1][1], const GroupedRows<R>& rows, std::int64_t k,
-                       const std::uint8_t* lines) {
-    const __m512i mask = _mm512_set1_epi8(15);
+                       const Planes<kBits>& planes, const std::uint8_t* chunk) {
     unrolled<kLines>([&](auto i) {
       constexpr int kLine = kFirst + i;
-      const std::uint8_t* at = lines + kLine * kGroupedLineBytes;
-      prefetch_codes<R, kLine>(at);
+      const std::uint8_t* at = chunk + (Planes<kBits>::kLines + kLine) * kGroupedLineBytes;
+      prefetch_codes<kLine, true>(rows, at);
       const __m512i both = load_once(at);
-      add_line(low, rows, k + 4 * kLine, _mm512_and_si512(both, mask));
-      add_line(high, rows, k + 32 + 4 * kLine, _mm512_and_si512(_mm512_srli_epi16(both, 4), mask));
+      add_line(low, rows, k + 4 * kLine, planes.template codes<kLine>(both));
+      const __m512i upper = _mm512_srli_epi16(both, 4);
+      add_line(high, rows, k + 32 + 4 * kLine, planes.template codes<kGroupedChunkLines + kLine>(upper));
     });
   }
 
@@ -146,7 +183,7 @@ struct Avx512VnniGrouped {
     unrolled<kLines>([&](auto i) {
       constexpr int kLine = kFirst + i;
       const std::uint8_t* at = lines + kLine * kGroupedLineBytes;
-      prefetch_codes<R, kLine>(at);
+      prefetch_codes<kLine, false>(rows, at);
       add_line(sums, rows, k + 4 * kLine, _mm512_load_si512(at));
     });
   }
@@ -160,9 +197,10 @@ struct Avx512VnniGrouped {
       : size == 32 ? stream_bytes<8>(rows, size, panel, first, end, put)
                    : stream_bytes<16>(rows, size, panel, first, end, put);
     } else if (size >= 64) {
-      stream_chunks(rows, size, panel, first, end, put);
+      stream_chunks<kBits>(rows, size, panel, first, end, put);
     } else {
-      size == 16 ? stream_split<4>(rows, panel, first, end, put) : stream_split<8>(rows, panel, first, end, put);
+      size == 16 ? stream_split<kBits, 4>(rows, panel, first, end, put)
+                 : stream_split<kBits, 8>(rows, panel, first, end, put);
     }
   }
 
@@ -182,8 +220,8 @@ struct Avx512VnniGrouped {
     }
   }
 
-  // Nibbles in groups of 64 k and more.
-  template <int R, class Put>
+  // Nibbles, with planes above them or without, in groups of 64 k and more.
+  template <int kBits, int R, class Put>
   static void stream_chunks(const GroupedRows<R>& rows, std::int64_t size, const std::uint8_t* panel,
                             std::int64_t group, std::int64_t end, const Put& put) {
     for (std::int64_t k = group * size; group < end; ++group) {
@@ -192,7 +230,9 @@ struct Avx512VnniGrouped {
       unrolled<R>([&](auto r) { high[r][0][0] = zero(); });
       const std::int64_t group_end = k + size;
       do {
-        add_both<0, 8>(low, high, rows, k, panel + k * (kGroupedNr / 2));
+        const std::uint8_t* const chunk = panel + k * kGroupedNr * kBits / 8;
+        const Planes<kBits> planes(rows, chunk);
+        add_both<0, 8>(low, high, rows, k, planes, chunk);
         k += 64;
       } while (k < group_end);
       unrolled<R>([&](auto r) { low[r][0][0] = add(low[r][0][0], high[r][0][0]); });
@@ -200,19 +240,21 @@ struct Avx512VnniGrouped {
     }
   }
 
-  // Nibbles in groups of kLines lines, 16 or 32 k: a chunk holds 4 or 2 of them, one half in its low nibbles. Groups of
-  // 16 do not come in their order. What a last chunk holds of groups that are not there is computed from zeros.
-  template <int kLines, int R, class Put>
+  // The same in groups of kLines lines, 16 or 32 k: a chunk holds 4 or 2 of them, one half in its low nibbles. Groups
+  // of 16 do not come in their order. What a last chunk holds of groups that are not there is computed from zeros.
+  template <int kBits, int kLines, int R, class Put>
   static void stream_split(const GroupedRows<R>& rows, const std::uint8_t* panel, std::int64_t group, std::int64_t end,
                            const Put& put) {
     constexpr int kParts = 8 / kLines;  // groups of a chunk's low nibbles, and of its high ones
     for (std::int64_t k = group * (4 * kLines); group < end; k += 64, group += 2 * kParts) {
+      const std::uint8_t* const chunk = panel + k * kGroupedNr * kBits / 8;
+      const Planes<kBits> planes(rows, chunk);
       unrolled<kParts>([&](auto part) {
         const std::int64_t first = group + part, second = group + kParts + part;
         Int low[R][1][1], high[R][1][1];
         start(low, rows, first < end ? first : end - 1);
         start(high, rows, second < end ? second : end - 1);
-        add_both<kLines * part, kLines>(low, high, rows, k, panel + k * (kGroupedNr / 2));
+        add_both<kLines * part, kLines>(low, high, rows, k, planes, chunk);
         put(first, low);
         put(second, high);
       });

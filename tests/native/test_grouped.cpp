@@ -222,7 +222,7 @@ void check_kernel(const Kernel& kernel) {
   for (std::int64_t group_k : group_ks) {
     for (int term = 0; term < 5; ++term) {
       for (const GroupedActivations& activations : kActivations) {
-        for (int bits : {4, 8}) {
+        for (int bits : {4, 5, 6, 8}) {
           for (bool is_signed : {true, false}) {
             ++variant;
             const Options o{group_k,   static_cast<Term>(term), activations,      bits,
@@ -244,7 +244,7 @@ void check_kernel(const Kernel& kernel) {
   // Each group of codes is one of activations; and more super-blocks than are added up at a time.
   for (const std::int64_t m : {1, 2, 6, 7, 13}) {
     for (const std::int64_t n : {17, 33, 49}) {
-      for (const int bits : {4, 8}) {
+      for (const int bits : {4, 5, 6, 8}) {
         for (const std::int64_t group_k : {32, 128}) {
           for (const Term term : {Term::kNone, Term::kMinimum}) {
             check_layer(kernel, {m, 2 * group_k, n},
@@ -265,7 +265,7 @@ void check_kernel(const Kernel& kernel) {
     set_num_threads(threads);
     for (int i = 0; i < 3; ++i, ++layers) {
       const Options o{
-          32, static_cast<Term>(i), kActivations[threads == 2 ? 3 * (1 - i % 2) : 0], 4, i == 1, true, false, true};
+          32, static_cast<Term>(i), kActivations[threads == 2 ? 3 * (1 - i % 2) : 0], 4 + i, i == 1, true, false, true};
       check_layer(kernel, {150, 544, 190}, o);
       check_layer(kernel, {1 + i, 1056, 500}, o);
     }

@@ -132,7 +132,7 @@ SCALE = np.ones((2, 2), F)
     [
         ((CODES.astype(np.int16), SCALE, 8, 32), TypeError, "codes must be an int8 or uint8 array, got int16"),
         ((CODES[0], SCALE, 8, 32), ValueError, r"codes must be 2-D \(out, in\), got shape \(64,\)"),
-        ((CODES, SCALE, 6, 32), ValueError, "bits must be 4 or 8, got 6"),
+        ((CODES, SCALE, 7, 32), ValueError, "bits must be 4, 5, 6 or 8, got 7"),
         ((CODES + np.int8(8), SCALE, 4, 32), ValueError, r"codes must hold -8\.\.7 with bits=4, got 8\.\.8"),
         ((CODES, SCALE, 8, 48), ValueError, "group_size must be one of .*, got 48"),
         ((CODES, SCALE, 8, 128), ValueError, "64 is not a multiple of 128"),

@@ -7,8 +7,9 @@
 //
 //   Int, Float, kVecs     registers of 32-bit lanes, and how many of them hold 16 columns
 //   kByteBias             what 8-bit codes are lessened by before they are multiplied: 0, or 128 to make them signed
-//   kMr, kPanels          rows and panels of a register tile of int8 activations; half the rows of int16
+//   kMr, kFramePanels     rows and panels of a register tile of int8 activations; half the rows of int16
 //   kStreamRows           rows (of int8, or halves of int16) up to which a panel is streamed, one at a time
+//   kPlaneRows            rows up to which codes in planes are joined in registers then, and not made bytes
 //   load32, load_u8, load_s8, set1, zero, store32           integers, one register's columns
 //   load_f32, load_f16, set1f, zerof                        floats likewise
 //   add, multiply, shift8(a): a * 256                       integers, modulo 2^32
@@ -17,13 +18,16 @@
 //   dot_pairs(acc, two int16, bytes)                        acc + g0 * even byte + g1 * odd byte, a pair a column
 //   store(dst, value, count)                                the first `count` columns
 //   add_lines<kCodes>(sums, rows, k, lines, panel_bytes, quads, ahead)     the products of 16 k times `quads`
-//   stream_groups<bits>(rows, group_k, lines, g0, g1, put)     put(group, sums) for each group of a panel that comes from
+//   stream_groups<bits>(rows, group_k, lines, g0, g1, put)     put(group, sums) for each group of a panel that comes
+//   from
 //                                                              memory, or for some more
+//   prefetch_panel(line)                                       what comes behind a line that is read from memory
 #pragma once
 
 #include <cstdint>
 #include <cstring>
 
+#include "kernels/detail/grouped_planes.h"
 #include "kernels/detail/grouped_rows.h"
 #include "kernels/detail/unroll.h"
 #include "kernels/grouped.h"
@@ -38,9 +42,9 @@ constexpr std::int64_t kGroupedChunkBytes = 256 << 10;
 
 // Sums of a row and panel that a piece of K makes at most. A piece is whole records and whole groups of activations.
 constexpr std::int64_t kPieceGroups = 16;
-constexpr std::int64_t piece_k(const GroupedForm& form) {
-  const std::int64_t k = kPieceGroups * form.group_k;
-  return form.group_k > kSuperK ? form.group_k : k > 2 * kSuperK ? 2 * kSuperK : k;
+inline std::int64_t piece_k(const GroupedForm& form) {
+  const std::int64_t k = kPieceGroups * form.group_k, most = form.in_planes() ? kSuperK : 2 * kSuperK;
+  return form.group_k > kSuperK ? form.group_k : k > most ? most : k;
 }
 
 struct GroupedTile {
@@ -51,6 +55,7 @@ struct GroupedTile {
   std::int64_t panel;           // counted in the block
   std::int64_t panel_bytes, panel_record_bytes;
   std::int64_t ahead;  // bytes from each line to the one that is prefetched with it; 0: none
+  bool far_prefetch;   // where a panel is streamed
 };
 
 template <class T>
@@ -65,13 +70,24 @@ template <int R>
 struct GroupedRows {
   const std::int8_t* q[R];
   const char* starts[R];
+  bool far_prefetch;  // of codes
 
-  GroupedRows(const GroupedTile& tile, const GroupedLhs& lhs, int parts) {
+  GroupedRows(const GroupedTile& tile, const GroupedLhs& lhs, int parts) : far_prefetch(tile.far_prefetch) {
     unrolled<R>([&](auto r) {
       const char* const row = tile.lhs + r / parts * lhs.row_bytes;
       q[r] = reinterpret_cast<const std::int8_t*>(row + r % parts * lhs.part_bytes);
       starts[r] = row + lhs.starts_at + r % parts * lhs.groups * 4;
     });
+  }
+
+  // From a group on, which begins at k.
+  GroupedRows from(std::int64_t k, std::int64_t group) const {
+    GroupedRows later = *this;
+    unrolled<R>([&](auto r) {
+      later.q[r] += k;
+      later.starts[r] += group * 4;
+    });
+    return later;
   }
 };
 
@@ -351,25 +367,41 @@ void multiply_grouped(const GroupedBlock& block, const GroupedTile& tile) {
   alignas(64) float y[R * P * kGroupedNr] = {};
   const GroupedFlush<Isa, R, P, kParts> flush{block, tile, lhs, y};
   const std::int64_t step = piece_k(form), end = form.groups() * form.group_k;
+  GroupedTile bytes = tile;  // of a piece of codes in planes, always in the same place
+  bytes.lines = block.scratch;
+  bytes.panel_bytes = step * kGroupedNr;
   for (std::int64_t k0 = 0; k0 < end; k0 += step) {
     const std::int64_t k1 = k0 + step < end ? k0 + step : end;
-    if constexpr (kStream) {
-      form.bits == 8 ? stream_dots<Isa, kRows, 8>(form, tile, rows, k0, k1, sums)
-                     : stream_dots<Isa, kRows, 4>(form, tile, rows, k0, k1, sums);
-    } else {
-      form.bits == 8 ? dots<Isa, kRows, P, 8>(form, tile, rows, k0, k1, sums)
-                     : dots<Isa, kRows, P, 4>(form, tile, rows, k0, k1, sums);
+    const auto add = [&](auto bits, const GroupedTile& from, const GroupedRows<kRows>& q, std::int64_t k,
+                         std::int64_t k_end) {
+      if constexpr (kStream) {
+        stream_dots<Isa, kRows, bits>(form, from, q, k, k_end, sums);
+      } else {
+        dots<Isa, kRows, P, bits>(form, from, q, k, k_end, sums);
+      }
+    };
+    if constexpr (kStream && kRows <= Isa::kPlaneRows) {
+      if (form.bits == 5) add(Index<5>{}, tile, rows, k0, k1);
+      if (form.bits == 6) add(Index<6>{}, tile, rows, k0, k1);
+    }
+    if (kRows > Isa::kPlaneRows && form.in_planes()) {
+      widen<Isa>(form, tile.lines, P, k0, k1, block.scratch, bytes.panel_bytes);
+      add(Index<8>{}, bytes, rows.from(k0, k0 / form.group_k), 0, k1 - k0);
+    } else if (form.bits == 8) {
+      add(Index<8>{}, tile, rows, k0, k1);
+    } else if (form.bits == 4) {
+      add(Index<4>{}, tile, rows, k0, k1);
     }
     flush.add_piece(k0, k1, sums);
   }
   flush.finish();
 }
 
-// The tallest tile of R, R / 2, ... 1 rows that `rows` fill; returns its height.
+// The tallest tile of R, half of it, ... 1 rows that `rows` fill; returns its height.
 template <class Isa, int R, int P, int kParts>
 std::int64_t multiply_some_rows(std::int64_t rows, const GroupedBlock& block, const GroupedTile& tile) {
   if constexpr (R > 1) {
-    if (rows < R) return multiply_some_rows<Isa, R / 2, P, kParts>(rows, block, tile);
+    if (rows < R) return multiply_some_rows<Isa, (R + 1) / 2, P, kParts>(rows, block, tile);
   }
   multiply_grouped<Isa, R, P, kParts, false>(block, tile);
   return R;
@@ -378,7 +410,7 @@ std::int64_t multiply_some_rows(std::int64_t rows, const GroupedBlock& block, co
 template <class Isa, int kParts>
 std::int64_t multiply_tile(std::int64_t rows, std::int64_t panels, const GroupedBlock& block, const GroupedTile& tile) {
   constexpr int kRows = kParts == 1 ? Isa::kMr : (Isa::kMr + 1) / 2;
-  if constexpr (Isa::kPanels == 2) {
+  if constexpr (Isa::kFramePanels == 2) {
     if (panels == 2) return multiply_some_rows<Isa, kRows, 2, kParts>(rows, block, tile);
   }
   return multiply_some_rows<Isa, kRows, 1, kParts>(rows, block, tile);
@@ -388,7 +420,8 @@ std::int64_t multiply_tile(std::int64_t rows, std::int64_t panels, const Grouped
 template <class Multiply>
 void for_each_panel(const GroupedBlock& block, const GroupedLhs& lhs, const Multiply& multiply) {
   const std::int64_t record_bytes = block.form.records() * block.form.record_bytes();
-  GroupedTile tile{lhs.row(block.lhs, 0), 0, block.rhs, block.records, 0, block.form.panel_bytes(), record_bytes, 0};
+  GroupedTile tile{lhs.row(block.lhs, 0), 0, block.rhs,         block.records, 0, block.form.panel_bytes(),
+                   record_bytes,          0, block.far_prefetch};
   for (; tile.panel * kGroupedNr < block.cols; ++tile.panel) {
     multiply(tile);
     tile.lines += tile.panel_bytes;
@@ -411,7 +444,7 @@ void for_each_tile(const GroupedBlock& block, const GroupedLhs& lhs, std::int64_
   const std::int64_t panel_bytes = block.form.panel_bytes();
   const std::int64_t record_bytes = block.form.records() * block.form.record_bytes();
   const std::int64_t panels = (block.cols + kGroupedNr - 1) / kGroupedNr;
-  GroupedTile tile{lhs.row(block.lhs, 0), 0, block.rhs, block.records, 0, panel_bytes, record_bytes, 0};
+  GroupedTile tile{lhs.row(block.lhs, 0), 0, block.rhs, block.records, 0, panel_bytes, record_bytes, 0, false};
   const std::int64_t fitting = kGroupedChunkBytes / (panel_bytes + record_bytes) / kPanels * kPanels;
   const std::int64_t chunk = fitting < kPanels ? kPanels : fitting > 64 ? 64 : fitting;
   for (std::int64_t c0 = 0; c0 < panels; c0 += chunk) {
@@ -439,21 +472,45 @@ void gemm_grouped(const GroupedBlock& block) {
       return stream_rows<Isa, Isa::kStreamRows / 2, 2>(block, lhs);
     }
   }
-  for_each_tile<Isa::kPanels>(block, lhs, Isa::kAheadBytes,
+  for_each_tile<Isa::kFramePanels>(block, lhs, Isa::kAheadBytes,
                               [&](std::int64_t rows, std::int64_t panels, const GroupedTile& tile) {
                                 return block.activations.int16 ? multiply_tile<Isa, 2>(rows, panels, block, tile)
                                                                : multiply_tile<Isa, 1>(rows, panels, block, tile);
                               });
 }
 
+// kGemm, with codes in planes made bytes for more rows than one tile has: some panels at a time.
+template <class Isa, void (*kGemm)(const GroupedBlock&)>
+void gemm_of_bytes(const GroupedBlock& block) {
+  constexpr std::int64_t kFew = Isa::kStreamRows > 0 ? Isa::kStreamRows : Isa::kMr;
+  const GroupedForm& form = block.form;
+  if (!form.in_planes() || block.rows * block.activations.parts() <= kFew) return kGemm(block);
+  GroupedBlock bytes = block;
+  bytes.form.bits = 8;
+  bytes.rhs = block.scratch;
+  const std::int64_t step = form.wide_panels(), parameters = kGroupedNr * form.groups();
+  for (std::int64_t panel = 0; panel * kGroupedNr < block.cols; panel += step) {
+    const std::int64_t col = panel * kGroupedNr, left = block.cols - col;
+    bytes.cols = left < step * kGroupedNr ? left : step * kGroupedNr;
+    const std::int64_t panels = (bytes.cols + kGroupedNr - 1) / kGroupedNr;
+    widen<Isa>(form, block.rhs + panel * form.panel_bytes(), panels, 0, form.k, block.scratch, form.wide_panel_bytes());
+    bytes.records = block.records + panel * form.records() * form.record_bytes();
+    if (block.offsets != nullptr) bytes.offsets = block.offsets + panel * parameters;
+    if (block.sums != nullptr) bytes.sums = block.sums + panel * parameters;
+    if (block.bias != nullptr) bytes.bias = block.bias + col;
+    bytes.dst = block.dst + col;
+    kGemm(bytes);
+  }
+}
+
 // What a kernel's object defines.
-template <class Isa>
+template <class Isa, void (*kGemm)(const GroupedBlock&) = gemm_grouped<Isa>>
 constexpr GroupedKernel grouped_kernel(double multiply_adds_per_us) {
   return {.mr = Isa::kMr,
           .multiply_adds_per_us = multiply_adds_per_us,
           .lhs_bytes = grouped_lhs_bytes,
           .quantize_lhs = quantize_grouped_rows<Isa::kByteBias>,
-          .gemm = gemm_grouped<Isa>};
+          .gemm = gemm_of_bytes<Isa, kGemm>};
 }
 
 }  // namespace

@@ -20,9 +20,14 @@ namespace {
 // Of int16 activations the joined sums of longer groups would not fit int32.
 inline bool is_fused(const GroupedBlock& block, std::uint32_t byte_bias) {
   const GroupedForm& form = block.form;
-  const bool starts = form.offset != 0 || (byte_bias != 0 && form.bits == 8);
+  const bool starts = form.offset != 0 || (byte_bias != 0 && form.bits != 4);
   return !form.two_level && form.group_k % 32 == 0 && block.offsets == nullptr && block.sums == nullptr &&
          !(form.has_minimum && starts) && !(block.activations.int16 && form.group_k > kSuperK);
+}
+
+// An address that need not lie in the same array.
+inline const std::uint8_t* at_distance(const std::uint8_t* from, std::int64_t bytes) {
+  return reinterpret_cast<const std::uint8_t*>(reinterpret_cast<std::intptr_t>(from) + bytes);
 }
 
 template <class Isa, int R, int kParts, int kBits, bool kMinimum>
@@ -73,14 +78,20 @@ struct GroupedFused {
     const Floats floats = floats_of_tile;
     const std::int64_t size = block.form.group_k, groups = lhs.groups, minima_at = block.form.floats_bytes();
     const std::int64_t record_bytes = block.form.group_scale_at();
-    const bool half = block.form.half;
+    const bool half = block.form.half, in_planes = block.form.in_planes();
     // Rows of one scale have a run that never ends: they are scaled when all is added.
     const bool by_row = block.activations.group_k == 0;
     const std::int64_t run_groups = by_row ? groups + 1 : block.activations.group_k / size;
     const std::int64_t last_group = by_row ? -1 : groups - 1;  // the last run may be shorter
-    const std::uint8_t *record = tile.records, *const lines = tile.lines;
+    const std::uint8_t *record = tile.records, *lines = tile.lines;
     std::int64_t run = 0, left = run_groups;
+    const std::int64_t piece = piece_k(block.form) / size;  // groups of codes in planes that are made bytes at a time
     for (std::int64_t group = 0; group < groups; ++group, record += record_bytes) {
+      if (in_planes && group % piece == 0) {
+        const std::int64_t k0 = group * size, k1 = (group + piece < groups ? group + piece : groups) * size;
+        widen<Isa>(block.form, tile.lines, 1, k0, k1, block.scratch, 0);
+        lines = at_distance(block.scratch, -k0 * kGroupedNr);  // where the panel's first line would stand
+      }
       Int sums[kRows][V];
       Isa::template group_sums<kBits, !kMinimum>(sums, rows, group, size, lines);
       Float scale[V], minimum[V];
@@ -151,9 +162,8 @@ void gemm_fused(const GroupedBlock& block) {
 // What the object of a kernel with fused tiles defines.
 template <class Isa>
 constexpr GroupedKernel fused_kernel(double multiply_adds_per_us) {
-  GroupedKernel kernel = grouped_kernel<Isa>(multiply_adds_per_us);
+  GroupedKernel kernel = grouped_kernel<Isa, gemm_fused<Isa>>(multiply_adds_per_us);
   kernel.mr = Isa::kFusedRows;
-  kernel.gemm = gemm_fused<Isa>;
   return kernel;
 }
 

@@ -258,7 +258,7 @@ void gemm_in_registers(const GroupedBlock& block) {
   const bool few = block.rows * block.activations.parts() < Isa::kMr, one = block.rows == 1;
   // Nibbles of one row took 1.1 times as long from memory as with sums in a buffer, on Zen 5, where bytes took 0.9
   // times as long.
-  if (!fits_registers(block) || (one ? block.form.bits == 4 : few)) return gemm_grouped<Isa>(block);
+  if (!fits_registers(block) || (one ? block.form.bits != 8 : few)) return gemm_grouped<Isa>(block);
   const GroupedLhs lhs(block.form, block.activations);
   if (one) {
     return block.activations.int16 ? stream_row_in_registers<Isa, 2>(block, lhs)
@@ -274,9 +274,7 @@ void gemm_in_registers(const GroupedBlock& block) {
 // What the object of a kernel with such tiles defines.
 template <class Isa>
 constexpr GroupedKernel registers_kernel(double multiply_adds_per_us) {
-  GroupedKernel kernel = grouped_kernel<Isa>(multiply_adds_per_us);
-  kernel.gemm = gemm_in_registers<Isa>;
-  return kernel;
+  return grouped_kernel<Isa, gemm_in_registers<Isa>>(multiply_adds_per_us);
 }
 
 }  // namespace

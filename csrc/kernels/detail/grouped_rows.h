@@ -45,53 +45,80 @@ struct GroupedLhs {
 constexpr std::int64_t kShortRun = 32;
 constexpr float kInt16Steps = 32639.0f;  // 127 * 256 + 127: h and l both reach 127
 
-// Integers of a run of k with one scale. Multiplying by the inverse cannot leave the range of the symmetric forms; the
-// asymmetric one is clamped as integers, which agrees with clamping before rounding.
 template <class Row>
-[[gnu::always_inline]] inline float quantize_run(const Row& x, std::int64_t n, const GroupedActivations& activations,
-                                                 std::int8_t* q, std::int64_t part_bytes, std::int32_t* zero_point) {
-  if (n <= 0) return 1.0f;  // never; it lets GCC 12 know that the sizes below are not negative
-  std::uint32_t max_abs_bits = 0;
+[[gnu::always_inline]] inline std::uint32_t max_abs_bits(const Row& x, std::int64_t n) {
+  std::uint32_t most = 0;
   for (std::int64_t i = 0; i < n; ++i) {
     const std::uint32_t bits = bits_from_float(x[i]) & 0x7fffffffu;
-    max_abs_bits = bits > max_abs_bits ? bits : max_abs_bits;
+    most = bits > most ? bits : most;
   }
-  if (activations.asymmetric) {
-    float lo = 0.0f, hi = 0.0f;
-    for (std::int64_t i = 0; i < n; ++i) {
-      lo = x[i] < lo ? x[i] : lo;
-      hi = x[i] > hi ? x[i] : hi;
-    }
-    const RowQuant rq = row_quant_asymmetric(max_abs_bits, lo, hi);
-    *zero_point = rq.zero_point;
-    for (std::int64_t i = 0; i < n; ++i) {
-      std::int32_t v = rq.inverse == 0.0f ? 0 : static_cast<std::int32_t>(rint_small(x[i] * rq.inverse));
-      v += rq.zero_point;
-      q[i] = static_cast<std::int8_t>(v < -128 ? -128 : v > 127 ? 127 : v);
-    }
-    return rq.scale;
-  }
-  *zero_point = 0;
-  const float steps = activations.int16 ? kInt16Steps : 127.0f, a = float_from_bits(max_abs_bits);
-  const bool finite = max_abs_bits < kInfinityBits;
+  return most;
+}
+
+// The scale of a run without a zero point, and in `inverse` what its values are multiplied by. Runs of zeros, and those
+// with NaNs or infinities, are filled with zeros, and have no inverse.
+[[gnu::always_inline]] inline float scale_of_run(std::uint32_t bits, float steps, std::int64_t n, std::int8_t* q,
+                                                 float* inverse) {
+  const float a = float_from_bits(bits);
+  const bool finite = bits < kInfinityBits;
   if (!finite || a < kSmallestRange) {
     std::memset(q, 0, static_cast<std::size_t>(n));
-    if (activations.int16) std::memset(q + part_bytes, 0, static_cast<std::size_t>(n));
+    *inverse = 0.0f;
     return finite ? 1.0f : float_from_bits(kNanBits);
   }
-  const float inverse = steps / a;
-  if (activations.int16) {
-    for (std::int64_t i = 0; i < n; ++i) {
-      const std::int32_t v = static_cast<std::int32_t>(rint_small(x[i] * inverse)), h = (v + 128) >> 8;
-      q[i] = static_cast<std::int8_t>(h);
-      q[i + part_bytes] = static_cast<std::int8_t>(v - 256 * h);
-    }
-  } else {
-    for (std::int64_t i = 0; i < n; ++i) {
-      q[i] = static_cast<std::int8_t>(static_cast<std::int32_t>(rint_small(x[i] * inverse)));
-    }
-  }
+  *inverse = steps / a;
   return a / steps;
+}
+
+// Integers of a run of k with one scale, which they return: int8 without a zero point. Multiplying by the inverse
+// cannot leave the range.
+template <class Row>
+[[gnu::always_inline]] inline float quantize_run(const Row& x, std::int64_t n, std::int8_t* q) {
+  if (n <= 0) return 1.0f;  // never; it lets GCC 12 know that the sizes below are not negative
+  float inverse;
+  const float scale = scale_of_run(max_abs_bits(x, n), 127.0f, n, q, &inverse);
+  if (inverse == 0.0f) return scale;
+  for (std::int64_t i = 0; i < n; ++i) {
+    q[i] = static_cast<std::int8_t>(static_cast<std::int32_t>(rint_small(x[i] * inverse)));
+  }
+  return scale;
+}
+
+// The same of a whole row in int16.
+template <class Row>
+[[gnu::always_inline]] inline float quantize_int16(const Row& x, std::int64_t n, std::int8_t* high, std::int8_t* low) {
+  if (n <= 0) return 1.0f;
+  float inverse;
+  const float scale = scale_of_run(max_abs_bits(x, n), kInt16Steps, n, high, &inverse);
+  if (inverse == 0.0f) {
+    std::memset(low, 0, static_cast<std::size_t>(n));
+    return scale;
+  }
+  for (std::int64_t i = 0; i < n; ++i) {
+    const std::int32_t v = static_cast<std::int32_t>(rint_small(x[i] * inverse)), h = (v + 128) >> 8;
+    high[i] = static_cast<std::int8_t>(h);
+    low[i] = static_cast<std::int8_t>(v - 256 * h);
+  }
+  return scale;
+}
+
+// The same of a whole row with a zero point: clamped as integers, which agrees with clamping before rounding.
+template <class Row>
+[[gnu::always_inline]] inline float quantize_asymmetric(const Row& x, std::int64_t n, std::int8_t* q,
+                                                        std::int32_t* zero_point) {
+  float lo = 0.0f, hi = 0.0f;
+  for (std::int64_t i = 0; i < n; ++i) {
+    lo = x[i] < lo ? x[i] : lo;
+    hi = x[i] > hi ? x[i] : hi;
+  }
+  const RowQuant rq = row_quant_asymmetric(max_abs_bits(x, n), lo, hi);
+  *zero_point = rq.zero_point;
+  for (std::int64_t i = 0; i < n; ++i) {
+    std::int32_t v = rq.inverse == 0.0f ? 0 : static_cast<std::int32_t>(rint_small(x[i] * rq.inverse));
+    v += rq.zero_point;
+    q[i] = static_cast<std::int8_t>(v < -128 ? -128 : v > 127 ? 127 : v);
+  }
+  return rq.scale;
 }
 
 template <class T>
@@ -121,7 +148,7 @@ void put_group_sums(const QuantizeGroupedLhs& task, const GroupedLhs& lhs, char*
     const std::int64_t at = part * lhs.groups + g;
     // Modulo 2^32: only the finished sum of products has to fit int32.
     const auto wrapped = [](std::int32_t v) { return static_cast<std::uint32_t>(v); };
-    const std::uint32_t bias = form.bits == 8 ? kByteBias : 0, offset = form.has_offsets ? 0 : wrapped(form.offset);
+    const std::uint32_t bias = form.bits != 4 ? kByteBias : 0, offset = form.has_offsets ? 0 : wrapped(form.offset);
     put(row + lhs.starts_at, at, bias * wrapped(total) - offset * wrapped(sum));
     if (form.has_offsets) put(row + lhs.minus_at, at, -sum);
     if (form.has_minimum && form.two_level) put(row + lhs.pairs_at, at, static_cast<std::int16_t>(sum));
@@ -145,13 +172,13 @@ void quantize_grouped_rows(const QuantizeGroupedLhs& task) {
     std::int8_t* q = reinterpret_cast<std::int8_t*>(row);
     std::int32_t zero_point = 0;
     with_row(task, m, [&](const auto& x) {
+      if (task.activations.int16) return put(row + lhs.scale_at, 0, quantize_int16(x, k, q, q + lhs.part_bytes));
+      if (task.activations.asymmetric) return put(row + lhs.scale_at, 0, quantize_asymmetric(x, k, q, &zero_point));
       for (std::int64_t k0 = 0, a = 0; k0 < k; k0 += run, ++a) {
         const std::int64_t n = k - k0 < run ? k - k0 : run;
         // The most frequent length as a constant: loops of it become a few vector instructions.
-        const float scale =
-            n == kShortRun ? quantize_run(x + k0, kShortRun, task.activations, q + k0, lhs.part_bytes, &zero_point)
-                           : quantize_run(x + k0, n, task.activations, q + k0, lhs.part_bytes, &zero_point);
-        put(row + lhs.scale_at, a, scale);
+        put(row + lhs.scale_at, a,
+            n == kShortRun ? quantize_run(x + k0, kShortRun, q + k0) : quantize_run(x + k0, n, q + k0));
       }
     });
     put(row + lhs.zero_at, 0, zero_point);

@@ -47,7 +47,7 @@ __all__ = [
 ]  # fmt: skip
 
 # What a file may hold beyond version 1 of the format, by the names that its header lists.
-FEATURES = ("epilogue", "grouped", "packed", "permuted", "pre_quant_scale", "static_matrix", "text")
+FEATURES = ("epilogue", "grouped", "packed", "permuted", "planes", "pre_quant_scale", "static_matrix", "text")
 
 
 class Codec(NamedTuple):
@@ -123,6 +123,7 @@ def features_of(layers: Mapping[str, Options]) -> list[str]:
             "epilogue": "epilogue" in options,
             "grouped": options.get("dtype") == "grouped",
             "packed": bool(lies_packed(options)),
+            "planes": options.get("dtype") == "grouped" and options.get("bits") in (5, 6),
             "permuted": options.get("type") == PermutedQuantLinear.__name__,
             "pre_quant_scale": SCALE in options,
             "static_matrix": options.get("type") == QuantMatrix.__name__ and "input" in options,

@@ -12,9 +12,10 @@ from octavo._files.input_scale import read_scale
 from octavo._files.safetensors import Tensor
 from octavo._layers.epilogue import EPILOGUES, Epilogue
 from octavo._layers.linear import QuantLinear
-from octavo._numerics.grouped import SUPER_BLOCK, GroupedCodes
+from octavo._numerics.grouped import BITS, SUPER_BLOCK, GroupedCodes
 from octavo._numerics.grouped_definition import ACTIVATION_GROUPS, ACTIVATIONS
 from octavo._numerics.int4 import pack_int4, unpack_int4
+from octavo._numerics.planes import high_bytes, join_planes, split_planes
 
 __all__ = [
     "check_padding", "epilogue_option", "grouped_options", "grouped_parts", "read_epilogue", "read_grouped",
@@ -23,6 +24,7 @@ __all__ = [
 
 _FLOATS = {"float32": "F32", "float16": "F16"}
 _INTEGERS = {"int8": "I8", "uint8": "U8"}
+_HIGH = "weight_high"  # the bits above four of codes of 5 and 6
 _OPTIONAL = ("zero_point", "minimum", "group_scale", "group_minimum")
 
 
@@ -71,10 +73,17 @@ def grouped_parts(w: GroupedCodes) -> LazyTensors:
     """The tensors of the weights."""
     n, k = w.shape
     found = {"weight": lazy(w.codes)}
-    if w.bits == 4:
-        found = {"weight": LazyTensor(Tensor("U8", (n, (k + 1) // 2)), lambda: pack_int4(w.codes))}
+    if w.bits < 8:
+        found = {"weight": LazyTensor(Tensor("U8", (n, (k + 1) // 2)), lambda: _low_bits(w))}
+    if w.bits in (5, 6):
+        high = Tensor("U8", (n, high_bytes(k, w.bits)))
+        found[_HIGH] = LazyTensor(high, lambda: split_planes(w.codes, w.bits)[1])
     arrays = {"scale": w.scale, **{name: getattr(w, name) for name in _OPTIONAL}}
     return found | {name: lazy(array) for name, array in arrays.items() if array is not None}
+
+
+def _low_bits(w: GroupedCodes) -> NDArray[np.uint8]:
+    return pack_int4(w.codes) if w.bits == 4 else split_planes(w.codes, w.bits)[0]
 
 
 def read_grouped(fields: Fields) -> QuantLinear:
@@ -84,7 +93,7 @@ def read_grouped(fields: Fields) -> QuantLinear:
         ValueError: they stand for none.
     """
     n, k = read_shape(fields)
-    bits = fields.choice("bits", 4, 8)
+    bits = fields.choice("bits", *BITS)
     kind = fields.choice("codes", *_INTEGERS)
     size = fields.option("group_size", int, type(None))
     scale_dtype = fields.choice("scale_dtype", *_FLOATS)
@@ -115,7 +124,13 @@ def _read_codes(fields: Fields, n: int, k: int, bits: int, kind: str) -> NDArray
         return fields.tensor("weight", _INTEGERS[kind], (n, k))
     packed = fields.tensor("weight", "U8", (n, (k + 1) // 2))
     check_padding(packed, k)
-    return unpack_int4(packed, k, signed=kind == "int8")
+    if bits == 4:
+        return unpack_int4(packed, k, signed=kind == "int8")
+    high = fields.tensor(_HIGH, "U8", (n, high_bytes(k, bits)))
+    used = k * (bits - 4) % 8
+    if used and (high[:, -1] >> used).any():
+        raise ValueError(f"{_HIGH} must have zeros in the bits that fill up the last byte of a row")
+    return join_planes(packed, high, k, bits, signed=kind == "int8")
 
 
 def check_padding(packed: NDArray[np.uint8], k: int) -> None:

@@ -30,7 +30,7 @@ from octavo._layers.linear import QuantLinear
 from octavo._layers.matrix import QuantMatrix
 from octavo._layers.recurrent import QuantGRU, QuantLSTM
 from octavo._layers.weights import ActivationScheme, Weights
-from octavo._numerics.grouped import SUPER_BLOCK
+from octavo._numerics.grouped import BITS, SUPER_BLOCK
 
 __all__ = [
     "ALIGNMENT", "Layout", "family_of", "image_names", "keep_origin", "lies_packed", "note_copies", "pack_parts",
@@ -176,7 +176,7 @@ def _form(fields: Fields, dtype: str) -> Options:
     scale_dtype = fields.choice("scale_dtype", "float32", "float16")
     if dtype == "int4":
         return {"group_size": size, "symmetric": fields.option("symmetric", bool), "scale_dtype": scale_dtype}
-    form = {"group_size": size, "scale_dtype": scale_dtype, "bits": fields.choice("bits", 4, 8)}
+    form = {"group_size": size, "scale_dtype": scale_dtype, "bits": fields.choice("bits", *BITS)}
     form["codes"] = fields.choice("codes", "int8", "uint8")
     form |= {name: fields.choice(name, *types) for name, types in _GROUPED_TYPES.items()}
     if form["minimum"] not in (None, scale_dtype):

@@ -30,7 +30,8 @@ from octavo._layers.packing import (
 from octavo._numerics.grouped import GroupedCodes, dequantize_columns
 from octavo._numerics.grouped_definition import check_combination
 from octavo._numerics.int4 import GroupedWeight, ScaleDtype, pack_int4, unpack_int4
-from octavo._numerics.params import QType, qint4, qint8, quint4, quint8
+from octavo._numerics.params import QType, code_qtype, qint4, qint8
+from octavo._numerics.planes import join_planes, split_planes
 
 __all__ = [
     "SCALED_VERSION",
@@ -188,7 +189,7 @@ class GroupedWeights:
     @property
     def qtype(self) -> QType:
         signed = self.packed.int_rows(np.zeros(0, np.int64)).dtype == np.int8
-        return {(4, True): qint4, (4, False): quint4, (8, True): qint8, (8, False): quint8}[self.bits, signed]
+        return code_qtype(self.bits, signed)
 
     @property
     def symmetric(self) -> bool:
@@ -242,10 +243,13 @@ class GroupedWeights:
         w = self.codes()
         names = ("scale", "bits", "group_size", "zero_point", "minimum", "group_scale", "group_minimum")
         arrays: dict[str, Any] = {name: getattr(w, name) for name in names}
+        planes: dict[str, Any] = {"codes": pack_int4(w.codes) if w.bits == 4 else w.codes}
+        if w.bits in (5, 6):
+            planes["codes"], planes["codes_high"] = split_planes(w.codes, w.bits)
         return {
             "version": 3,
             "dtype": "grouped",
-            "codes": pack_int4(w.codes) if w.bits == 4 else w.codes,
+            **planes,
             "signed": w.codes.dtype == np.int8,
             "in_features": w.shape[1],
             "activation_group": self.activation_group,
@@ -274,6 +278,8 @@ def from_state(state: dict[str, Any]) -> Any:
     rest = {name: state.pop(name) for name in names}
     if rest["bits"] == 4:
         codes = unpack_int4(codes, k, signed=signed)
+    elif "codes_high" in state:
+        codes = join_planes(codes, state.pop("codes_high"), k, rest["bits"], signed=signed)
     return GroupedCodes(codes, state.pop("scale"), **rest)
 
 

@@ -15,17 +15,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["GROUP_SIZES", "SUPER_BLOCK", "GroupedCodes", "dequantize_columns", "join_rows"]
+__all__ = ["BITS", "GROUP_SIZES", "SUPER_BLOCK", "GroupedCodes", "dequantize_columns", "join_rows"]
 
 GROUP_SIZES = (16, 32, 64, 128, 256)
 SUPER_BLOCK = 256  # k that share the floats of two-level scales
 
-_RANGES = {("i", 4): (-8, 7), ("u", 4): (0, 15), ("i", 8): (-128, 127), ("u", 8): (0, 255)}
+BITS = (4, 5, 6, 8)  # of codes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GroupedCodes:
-    """A matrix of 4- or 8-bit codes, with scales and offsets for groups of consecutive k.
+    """A matrix of codes of 4 to 8 bits, with scales and offsets for groups of consecutive k.
 
         w[n, k] = (codes[n, k] - zero_point[n, g]) * scale[n, g] + minimum[n, g]            g = k // group_size
 
@@ -36,10 +36,10 @@ class GroupedCodes:
     Each float operation rounds once, in this order. What is None is absent, not zero: it costs nothing.
 
     Args:
-        codes: (N, K) int8 or uint8: -8..7 or 0..15 with bits=4, else any.
+        codes: (N, K) int8 of -2^(bits - 1) .. 2^(bits - 1) - 1, or uint8 of 0 .. 2^bits - 1.
         scale: (N, K / group_size), or (N, K / 256) beside group_scale; float32 or float16, finite. Zero and negative
             scales are fine.
-        bits: 4 or 8: what a code takes in memory. Codes of 5 and 6 bits take 8.
+        bits: 4, 5, 6 or 8: what a code takes in memory.
         group_size: 16, 32, 64, 128 or 256, which divides K; None: one group a row.
         zero_point: (N, groups) of the codes' dtype and range; up to 16 beside unsigned codes of 4 bits, as GPTQ has it.
         minimum: of scale's shape and dtype, finite.
@@ -81,7 +81,7 @@ class GroupedCodes:
         if self.zero_point is not None:
             if two_level or self.minimum is not None:
                 raise ValueError("zero_point is not defined beside minimum or group_scale; give one of them")
-            reach = 1 if self.codes.dtype == np.uint8 else 0
+            reach = 1 if self.codes.dtype == np.uint8 and self.bits == 4 else 0
             _check_integers(self.zero_point, "zero_point", (n, self.groups), (self.codes.dtype,), self.bits, reach)
         floats = (n, k // SUPER_BLOCK if two_level else self.groups)
         _check_floats(self.scale, "scale", floats, (np.dtype(np.float32), np.dtype(np.float16)))
@@ -208,16 +208,16 @@ def _check_codes(codes: Any, bits: int) -> None:
         raise TypeError(f"codes must be an int8 or uint8 array, got {getattr(codes, 'dtype', type(codes).__name__)}")
     if codes.ndim != 2:
         raise ValueError(f"codes must be 2-D (out, in), got shape {codes.shape}")
-    if bits not in (4, 8):
-        raise ValueError(f"bits must be 4 or 8, got {bits!r}; codes of 5 and 6 bits take 8")
+    if bits not in BITS:
+        raise ValueError(f"bits must be 4, 5, 6 or 8, got {bits!r}")
     _check_range(codes, "codes", bits)
 
 
 def _check_range(values: npt.NDArray[Any], name: str, bits: int, reach: int = 0) -> None:
-    low, high = _RANGES[values.dtype.kind, bits]
-    high += reach
-    if bits == 4 and values.size and (values.max() > high or (low < 0 and values.min() < low)):
-        raise ValueError(f"{name} must hold {low}..{high} with bits=4, got {values.min()}..{values.max()}")
+    low = -(1 << (bits - 1)) if values.dtype.kind == "i" else 0
+    high = low + (1 << bits) - 1 + reach
+    if bits < 8 and values.size and (values.max() > high or (low < 0 and values.min() < low)):
+        raise ValueError(f"{name} must hold {low}..{high} with bits={bits}, got {values.min()}..{values.max()}")
 
 
 def _check_group_size(group_size: int | None, k: int) -> None:

@@ -25,7 +25,7 @@ import numpy.typing as npt
 from octavo._util.arrays import as_real_array, first_place, why_not_finite
 from octavo._util.pickling import pickled
 
-__all__ = ["QParams", "QType", "as_qtype", "choose_qparams", "qint4", "qint8", "quint4", "quint8"]
+__all__ = ["QParams", "QType", "as_qtype", "choose_qparams", "code_qtype", "qint4", "qint8", "quint4", "quint8"]
 
 Array: TypeAlias = npt.NDArray[Any]
 
@@ -40,7 +40,8 @@ class QType:
     """A quantized type: integers q in [qmin, qmax] of `bits` bits, each held in one element of `storage`.
 
     The library has four: `qint8`, `quint8`, `qint4`, `quint4`. Every function that takes a dtype takes "int8", "qint8",
-    `octavo.qint8`, `np.int8` and `np.dtype("int8")` for the same type, and likewise for the others.
+    `octavo.qint8`, `np.int8` and `np.dtype("int8")` for the same type, and likewise for the others. Weights of GGUF files
+    may also be of 5 and 6 bits: their `dtype` is called `qint5`, `quint5`, `qint6` or `quint6`.
 
     Example:
         >>> import octavo as oc
@@ -68,9 +69,27 @@ quint8 = QType("quint8", 0, 255, np.dtype(np.uint8), 8)
 qint4 = QType("qint4", -8, 7, np.dtype(np.int8), 4)
 quint4 = QType("quint4", 0, 15, np.dtype(np.uint8), 4)
 
+qint5 = QType("qint5", -16, 15, np.dtype(np.int8), 5)
+quint5 = QType("quint5", 0, 31, np.dtype(np.uint8), 5)
+qint6 = QType("qint6", -32, 31, np.dtype(np.int8), 6)
+quint6 = QType("quint6", 0, 63, np.dtype(np.uint8), 6)
+
 QTypeLike: TypeAlias = str | QType | np.dtype[Any] | type[np.generic]
 
 _QTYPES = {qtype.name: qtype for qtype in (qint8, quint8, qint4, quint4)}
+
+
+_CODE_QTYPES = {(t.bits, t.signed): t for t in (qint4, quint4, qint5, quint5, qint6, quint6, qint8, quint8)}
+
+
+def code_qtype(bits: int, signed: bool) -> QType:
+    """The type of grouped codes.
+
+    Example:
+        >>> code_qtype(6, True)
+        octavo.qint6
+    """
+    return _CODE_QTYPES[bits, signed]
 
 
 def as_qtype(dtype: QTypeLike) -> QType:

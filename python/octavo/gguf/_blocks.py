@@ -6,7 +6,7 @@
     Q6_K Q3_K         (D sc) c                                   groups of 16, two levels in 256, signed codes
     IQ4_NL MXFP4      d table[c]                                 groups of 32, the table's values as 8-bit codes
 
-Codes of up to four bits take four; those of five and six take eight (docs/gguf.md says why). The layouts are those of
+Codes of up to four bits take four, those of five and six as many, and values of a table eight. The layouts are those of
 ggml-quants.c; `gguf`, the package, is what tests compare with.
 """
 
@@ -70,12 +70,12 @@ def _q4_1(b: Bytes) -> GroupedCodes:
 
 
 def _q5_0(b: Bytes) -> GroupedCodes:
-    return GroupedCodes(_flat(_signed(_nibbles(b[:, :, 6:]) | _fifth_bits(b, 2), 16)), _halves(b, 0), 8, 32)
+    return GroupedCodes(_flat(_signed(_nibbles(b[:, :, 6:]) | _fifth_bits(b, 2), 16)), _halves(b, 0), 5, 32)
 
 
 def _q5_1(b: Bytes) -> GroupedCodes:
     codes = _nibbles(b[:, :, 8:]) | _fifth_bits(b, 4)
-    return GroupedCodes(_flat(codes), _halves(b, 0), 8, 32, minimum=_halves(b, 2))
+    return GroupedCodes(_flat(codes), _halves(b, 0), 5, 32, minimum=_halves(b, 2))
 
 
 def _q8_0(b: Bytes) -> GroupedCodes:
@@ -103,7 +103,7 @@ def _q5_k(b: Bytes) -> GroupedCodes:
     low = _nibbles(b[:, :, 48:].reshape(*b.shape[:2], 4, 32)).reshape(*b.shape[:2], 8, 32)
     high = _crumbs(b[:, :, 16:48], tuple(range(8)), 1) << np.uint8(4)
     return GroupedCodes(
-        _flat(low | high), _halves(b, 0), 8, 32, minimum=_halves(b, 2), group_scale=scale, group_minimum=minimum
+        _flat(low | high), _halves(b, 0), 5, 32, minimum=_halves(b, 2), group_scale=scale, group_minimum=minimum
     )
 
 
@@ -132,7 +132,7 @@ def _q6_k(b: Bytes) -> GroupedCodes:
     high = _crumbs(b[:, :, 128:192].reshape(*shape, 2, 32), (0, 2, 4, 6), 3).reshape(*shape, 8, 32)
     codes = _signed(low | (high << np.uint8(4)), 32)
     scale = np.ascontiguousarray(b[:, :, 192:208]).view(np.int8)
-    return GroupedCodes(_flat(codes), _halves(b, 208), 8, 16, group_scale=_flat(scale))
+    return GroupedCodes(_flat(codes), _halves(b, 208), 6, 16, group_scale=_flat(scale))
 
 
 _IQ4_NL = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.int8)

@@ -1,0 +1,64 @@
+// Codes of 5 and 6 bits, which lie in planes (kernels/grouped.h), made bytes, as kernels multiply them.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "kernels/detail/unroll.h"
+#include "kernels/grouped.h"
+
+namespace octavo {
+namespace {
+
+// Words in a register of the instruction set that a kernel is compiled for: its largest type is as large.
+using Words [[gnu::vector_size(__BIGGEST_ALIGNMENT__)]] = std::uint64_t;
+static_assert(kGroupedLineBytes % sizeof(Words) == 0);
+
+inline void load(Words& words, const std::uint8_t* at) { std::memcpy(&words, at, sizeof words); }
+
+// The 16 lines of a chunk as bytes: those of its low nibbles, then those of its high ones.
+template <int kHighBits>
+[[gnu::always_inline]] inline void widen_chunk(const std::uint8_t* chunk, std::uint8_t* lines) {
+  constexpr int kLines = static_cast<int>(kGroupedChunkLines), kFields = 8 / kHighBits;  // of a byte of a plane
+  constexpr std::uint64_t kEach = 0x0101010101010101u, kNibbles = 15 * kEach;
+  constexpr std::uint64_t kUpper = ((1 << kHighBits) - 1) * 16 * kEach;
+  for (std::int64_t i = 0; i < kGroupedLineBytes; i += sizeof(Words)) {
+    unrolled<2 * kHighBits>([&](auto p) {
+      Words plane;
+      load(plane, chunk + p * kGroupedLineBytes + i);
+      unrolled<kFields>([&](auto field) {
+        constexpr int kLine = p * kFields + field;
+        constexpr int kLeft = 4 - field * kHighBits;  // from where the field stands to 4
+        Words code, upper = plane;
+        load(code, chunk + (2 * kHighBits + kLine % kLines) * kGroupedLineBytes + i);
+        if constexpr (kLine >= kLines) code >>= 4;
+        if constexpr (kLeft > 0) {
+          upper <<= kLeft;
+        } else {
+          upper >>= -kLeft;
+        }
+        code = (code & kNibbles) | (upper & kUpper);
+        std::memcpy(lines + kLine * kGroupedLineBytes + i, &code, sizeof code);
+      });
+    });
+  }
+}
+
+// The chunks of k0 <= k < k1 of some panels as bytes: those of each panel `stride` behind those of the one before. Isa
+// prefetches the lines to come.
+template <class Isa>
+[[gnu::noinline]] void widen(const GroupedForm& form, const std::uint8_t* panel, std::int64_t panels, std::int64_t k0,
+                             std::int64_t k1, std::uint8_t* bytes, std::int64_t stride) {
+  const std::int64_t chunk_bytes = kGroupedPadK * kGroupedNr * form.bits / 8, first = k0 / kGroupedPadK;
+  for (; panels > 0; --panels, panel += form.panel_bytes(), bytes += stride) {
+    std::uint8_t* to = bytes;
+    for (std::int64_t chunk = first; chunk * kGroupedPadK < k1; ++chunk, to += kGroupedPadK * kGroupedNr) {
+      const std::uint8_t* const from = panel + chunk * chunk_bytes;
+      for (std::int64_t i = 0; i < chunk_bytes; i += kGroupedLineBytes) Isa::prefetch_panel(from + i);
+      form.bits == 5 ? widen_chunk<1>(from, to) : widen_chunk<2>(from, to);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace octavo
