@@ -21,11 +21,11 @@ inline void unrolled(const Body& body) {
   (std::make_integer_sequence<int, kCount>{});
 }
 
-// body(Index<n>{}) for an n of 1 .. kMax that is known only now.
-template <int kMax, class Body>
+// body(Index<n>{}) for an n of kMin .. kMax that is known only now.
+template <int kMax, int kMin = 1, class Body>
 inline void with_constant(std::int64_t n, const Body& body) {
-  unrolled<kMax>([&](auto i) {
-    if (n == i + 1) body(Index<i + 1>{});
+  unrolled<kMax - kMin + 1>([&](auto i) {
+    if (n == kMin + i) body(Index<kMin + i>{});
   });
 }
 

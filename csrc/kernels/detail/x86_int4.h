@@ -241,6 +241,7 @@ class Int4Gemm {
         plain_(reinterpret_cast<std::uint8_t*>(carried_ + block.rows * kYStride<Isa>)) {}
 
   void run() const {
+    if (block_.rows <= Isa::kGemvMaxRows) return stream();
     if (tiles_ <= Isa::kDirectTiles) return run_direct();
     piece_halves() == halves_ ? run_unpacked() : run_in_pieces();
   }
@@ -328,12 +329,13 @@ class Int4Gemm {
     for (std::int64_t s = 0; s < strips_; s += strips) body(Strips{s, s + strips < strips_ ? s + strips : strips_});
   }
 
-  // body(first row, rows). Tiles are as even as they come: 16 rows are 8 + 8 rather than 12 + 4.
+  // body(first row, rows). Tiles are as even as they come: 16 rows are 8 + 8 rather than 12 + 4, and 26 are 9 + 9 + 8.
   template <class Body>
   void for_each_tile_of_rows(const Body& body) const {
-    const std::int64_t tile_rows = (block_.rows + tiles_ - 1) / tiles_;
-    for (std::int64_t m = 0; m < block_.rows; m += tile_rows) {
-      body(m, block_.rows - m < tile_rows ? block_.rows - m : tile_rows);
+    const std::int64_t fewest = block_.rows / tiles_, higher = block_.rows % tiles_;
+    for (std::int64_t tile = 0, m = 0, rows = 0; tile < tiles_; ++tile, m += rows) {
+      rows = fewest + (tile < higher ? 1 : 0);
+      body(m, rows);
     }
   }
 
@@ -395,9 +397,17 @@ class Int4Gemm {
     }
   }
 
+  // The fewest rows of an even tile: one tile alone has more than gemv takes, and plain lines are read by many.
+  template <Int4Source kSource>
+  static constexpr int fewest_rows() {
+    constexpr int kTiles = Isa::kDirectTiles + 1, kRows = Isa::kDirectTiles * Isa::kMr + 1;
+    constexpr int kOne = Isa::kGemvMaxRows + 1, kOfTwo = (Isa::kMr + 1) / 2;
+    return kSource == Int4Source::kPlain ? kRows / kTiles : kOne < kOfTwo ? kOne : kOfTwo;
+  }
+
   template <Int4Source kSource>
   void multiply_strip(const Int4Tile& tile, std::int64_t rows) const {
-    with_constant<Isa::kMr>(rows, [&](auto r) {
+    with_constant<Isa::kMr, fewest_rows<kSource>()>(rows, [&](auto r) {
       with_constant<Isa::kPanels>(panels_from(tile.panel),
                                   [&](auto p) { multiply_int4<Isa, kSource, r, p>(block_, tile); });
     });
