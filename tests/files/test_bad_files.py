@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 import octavo as oc
-from format_fixtures import MODELS, file
+from format_fixtures import MODELS, file, planes_model
 from reference import random_layer
 
 F = np.float32
@@ -224,6 +224,26 @@ PARTS = {
         "has grouped codes",
     ),
 }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f: f.tensors["odd.weight_high"].__setitem__((1, 1), 4), "weight_high must have zeros in the bits"),
+        (lambda f: f.tensors["odd.weight"].__setitem__((1, 2), 16), "weight must have zeros in the nibbles"),
+        (lambda f: drop(f, "odd.weight_high"), "weight_high"),
+        (option("bits", 6, "row"), "'row.weight_high' must be U8 of shape .2, 2."),
+        (option("bits", 7, "row"), "bits must be one of"),
+        (option("bits", 8, "row"), "weight_high|'row.weight' must be I8"),
+    ],
+)
+def test_planes_that_do_not_fit_are_refused(change: Callable[[Forged], None], message: str, tmp_path: Path) -> None:
+    oc.save(planes_model(), tmp_path / "x")
+    forged = Forged(tmp_path / "x")
+    change(forged)
+    forged.write()
+    with pytest.raises(ValueError, match=message):
+        oc.load(forged.path)
 
 
 @pytest.mark.parametrize("kind", [oc.nn.LSTM, oc.nn.GRU], ids=["LSTM", "GRU"])

@@ -77,6 +77,28 @@ def test_grouped_file_loads_to_known_values() -> None:
     assert found["zero_point"].predict(np.zeros((1, 256))).tolist() == [[0, 0, 0]]
 
 
+def planes_values(found: dict[str, Any]) -> None:
+    half = powers(6).reshape(3, 2).astype(F)
+    five, levels = integers(3, 256, 0, 31), integers(3, 8, 0, 63)
+    scale, minimum = half[:, :1] * levels, half[:, 1:] * levels[::-1]
+    assert (found["both"].weight == five * np.repeat(scale, 32, axis=1) - np.repeat(minimum, 32, axis=1)).all()
+    scale = half[:, :1] * integers(3, 16, -100, 100)
+    assert (integers(3, 256, -32, 31) * np.repeat(scale, 16, axis=1) == found["six"].dequantize().T).all()
+    assert (found["minimum"].weight == five * np.repeat(half, 128, axis=1) - np.repeat(half, 128, axis=1)).all()
+    assert (found["row"].weight == integers(2, 7, -16, 15) * powers(2)[:, None]).all()
+    assert (found["odd"].weight == integers(2, 5, -32, 31) * powers(2)[:, None]).all()
+    layers = [getattr(value, "_layer", value) for value in found.values()]
+    assert [layer.dtype.name for layer in layers] == ["quint5", "qint6", "quint5", "qint5", "qint6"]
+
+
+def test_planes_files_load_to_known_values(tmp_path: Path) -> None:
+    planes_values(oc.load(file("planes", 2)))
+    for options in ({}, {"mmap": True}):
+        planes_values(oc.load(file("packed_planes", 2), **options))
+    oc.save(MODELS_V2["planes"](), tmp_path / "x", layout="x86")
+    assert (tmp_path / "x").read_bytes() == file("packed_planes", 2).read_bytes()
+
+
 def test_int4_file_loads_to_known_values() -> None:
     found = oc.load(file("int4"))
     grouped, odd, whole = found["grouped"], found["odd"], found["whole"]
@@ -161,7 +183,8 @@ def test_file_says_what_it_holds(version: int, name: str, make: Callable[[], Any
     with safe_open(file(name, version), "np") as reader:
         header = json.loads(reader.metadata()["octavo"])
     assert header["version"] == version
-    assert header.get("features", []) == ([name] if version == 2 else [])
+    features = ["grouped", name] if name == "planes" else [name]
+    assert header.get("features", []) == (features if version == 2 else [])
 
 
 def test_file_of_several_features_names_them_all(tmp_path: Path) -> None:

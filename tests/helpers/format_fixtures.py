@@ -88,6 +88,24 @@ def grouped_model() -> dict[str, oc.QuantLinear | oc.QuantMatrix]:
     }
 
 
+def planes_model() -> dict[str, oc.QuantLinear | oc.QuantMatrix]:
+    """Codes of five and six bits, as GGUF files have them, and rows that end within a byte."""
+    half = powers(6).reshape(3, 2).astype(np.float16)
+    levels, minima = integers(3, 16, -100, 100), integers(3, 8, 0, 63).view(np.uint8)
+    five = integers(3, 256, 0, 31).view(np.uint8)
+    both = oc.GroupedCodes(
+        five, half[:, :1], 5, 32, minimum=half[:, 1:], group_scale=minima, group_minimum=minima[::-1].copy()
+    )
+    six = oc.GroupedCodes(integers(3, 256, -32, 31), half[:, :1], 6, 16, group_scale=levels)
+    return {
+        "both": oc.QuantLinear.from_grouped(both, np.arange(3), activation_group=256),
+        "six": oc.QuantMatrix.from_grouped(six, axis=1),
+        "minimum": oc.QuantLinear.from_grouped(oc.GroupedCodes(five, half, 5, 128, minimum=-half), relu=True),
+        "row": oc.QuantLinear.from_grouped(oc.GroupedCodes(integers(2, 7, -16, 15), powers(2).reshape(2, 1), 5)),
+        "odd": oc.QuantLinear.from_grouped(oc.GroupedCodes(integers(2, 5, -32, 31), powers(2).reshape(2, 1), 6)),
+    }
+
+
 def text_model() -> dict[str, np.ndarray]:
     """Text of every kind: code points, bytes and objects; empty, and without an axis."""
     return {
@@ -140,6 +158,7 @@ MODELS_V2 = {
     "epilogue": epilogue_model,
     "grouped": grouped_model,
     "permuted": permuted_model,
+    "planes": planes_model,
     "text": text_model,
     "static_matrix": static_matrix_model,
     "pre_quant_scale": pre_quant_scale_model,
@@ -164,6 +183,8 @@ if __name__ == "__main__":
     for family in PACKED:
         if not file(f"packed_{family}", 2).exists():
             oc.save(packed_model(), file(f"packed_{family}", 2), layout=family)
+    if not file("packed_planes", 2).exists():  # panels of grouped codes are the same for every family
+        oc.save(planes_model(), file("packed_planes", 2), layout="x86")
     for version, models in ((1, MODELS), (2, MODELS_V2)):
         for name, make in models.items():
             if not file(name, version).exists():

@@ -9,7 +9,6 @@ import numpy as np
 from octavo._numerics.grouped import GroupedCodes
 
 FORMS = ("plain", "zero point", "minimum", "two levels", "two levels, minimum")
-_RANGES = {("i", 4): (-8, 8), ("u", 4): (0, 16), ("i", 8): (-128, 128), ("u", 8): (0, 256)}
 
 
 def make_codes(
@@ -25,7 +24,8 @@ def make_codes(
 ) -> GroupedCodes:
     """Codes over their whole range, one group at its limits; scales of both signs, one of them zero."""
     rng = np.random.default_rng(seed)
-    low, high = _RANGES[np.dtype(dtype).kind, bits]
+    low = -(1 << (bits - 1)) if np.dtype(dtype).kind == "i" else 0
+    high = low + (1 << bits)
     groups = 1 if group_size is None else k // group_size
     two_level = form.startswith("two levels")
     floats = (n, k // 256) if two_level else (n, groups)

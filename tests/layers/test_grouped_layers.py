@@ -48,13 +48,23 @@ def kernel(request: pytest.FixtureRequest) -> Any:
 )
 def test_call_gives_the_bits_of_the_definition(kernel: str, form: str, group_size: int | None) -> None:
     tried = 0
-    for seed, (bits, dtype) in enumerate([(4, np.int8), (4, np.uint8), (8, np.int8), (8, np.uint8)]):
+    kinds = [
+        (4, np.int8),
+        (4, np.uint8),
+        (8, np.int8),
+        (8, np.uint8),
+        (5, np.int8),
+        (5, np.uint8),
+        (6, np.int8),
+        (6, np.uint8),
+    ]
+    for seed, (bits, dtype) in enumerate(kinds):
         k = 512 if form.startswith("two levels") or group_size == 256 else 384 if group_size else 77
         w = make_codes(
             37, k, form, bits=bits, dtype=dtype, group_size=group_size, seed=seed, scale_dtype=[np.float16, F][seed % 2]
         )
         bias = np.random.default_rng(seed).standard_normal(37).astype(F) if seed % 2 else None
-        x = hard_rows([1, 2, 7, 14][seed], k, seed)
+        x = hard_rows([1, 2, 7, 14, 1, 3, 14, 2][seed], k, seed)
         for activation, group in ACTIVATIONS:
             try:
                 check_combination(w, activation, group)
@@ -130,7 +140,7 @@ def test_properties_show_the_weights() -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_pickle_and_deepcopy_keep_every_bit(form: str) -> None:
-    for bits, dtype in [(4, np.int8), (8, np.uint8)]:
+    for bits, dtype in [(4, np.int8), (5, np.uint8), (6, np.int8), (8, np.uint8)]:
         w = make_codes(5, 256, form, bits=bits, dtype=dtype)
         q = oc.QuantMatrix.from_grouped(w, axis=0, activation="int16")
         for other in (pickle.loads(pickle.dumps(q)), copy.deepcopy(q)):
@@ -138,14 +148,27 @@ def test_pickle_and_deepcopy_keep_every_bit(form: str) -> None:
             np.testing.assert_array_equal(other.dequantize(), w.dequantize())
 
 
-def test_matrix_gives_rows_and_columns_dequantized() -> None:
-    w = make_codes(8, 256, "zero point", bits=8)
+@pytest.mark.parametrize("bits", [4, 5, 6, 8])
+def test_matrix_gives_rows_and_columns_dequantized(bits: int) -> None:
+    w = make_codes(8, 256, "zero point", bits=bits)
     q = oc.QuantMatrix.from_grouped(w, axis=0)
     values = w.dequantize()
     np.testing.assert_array_equal(q[[3, 0, -1]], values[[3, 0, -1]])
     np.testing.assert_array_equal(q[:, [5, 255]], values[:, [5, 255]])
     x = hard_rows(3, 256)
     assert_same_bits(x @ q.T, grouped_linear(x, w))
+
+
+@pytest.mark.parametrize(("bits", "dtype"), [(5, np.int8), (5, np.uint8), (6, np.int8), (6, np.uint8)])
+def test_codes_of_five_and_six_bits_take_as_many(bits: int, dtype: Any) -> None:
+    for k in (2, 5, 63, 64, 65, 300):  # of part of a byte, of a part of a chunk
+        w = make_codes(33, k, bits=bits, dtype=dtype, group_size=None)
+        layer = oc.QuantLinear.from_grouped(w)
+        np.testing.assert_array_equal(layer.grouped().codes, w.codes)
+        assert layer.dtype.name == ("qint" if dtype == np.int8 else "quint") + str(bits)
+        assert_same_bits(layer(hard_rows(7, k)), grouped_linear(hard_rows(7, k), w))
+    many = [oc.QuantLinear.from_grouped(make_codes(64, 4096, bits=b, dtype=dtype, group_size=256)) for b in (bits, 8)]
+    assert many[0].nbytes < 1.02 * bits / 8 * many[1].nbytes
 
 
 @pytest.mark.parametrize("form", ["int8", "int4", *FORMS])
@@ -216,7 +239,7 @@ def test_recurrent_layers_take_plain_activations_alone() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["plain", "minimum"])
-@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("bits", [4, 5, 6, 8])
 def test_tiles_of_every_height_give_the_bits_of_the_definition(kernel: str, form: str, bits: int) -> None:
     for k, (activation, group) in zip((96, 32, 160, 192, 96, 160, 640), ACTIVATIONS, strict=True):
         group = 32 if (activation, group) == ("asymmetric", None) else group  # asymmetric rows have a path of their own

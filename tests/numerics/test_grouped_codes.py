@@ -63,7 +63,9 @@ def test_fma_of_special_values_is_as_ieee_has_it() -> None:
 
 
 @pytest.mark.parametrize("form", ["plain", "zero point", "minimum", "two levels", "two levels, minimum"])
-@pytest.mark.parametrize(("bits", "dtype"), [(4, np.int8), (4, np.uint8), (8, np.int8), (8, np.uint8)])
+@pytest.mark.parametrize(
+    ("bits", "dtype"), [(4, np.int8), (4, np.uint8), (5, np.int8), (6, np.uint8), (8, np.int8), (8, np.uint8)]
+)
 def test_dequantize_is_the_equation_one_rounding_a_step(form: str, bits: int, dtype: Any) -> None:
     w = make_codes(3, 512, form, bits=bits, dtype=dtype, group_size=32)
     expected = np.empty((3, 512), F)
@@ -133,6 +135,12 @@ SCALE = np.ones((2, 2), F)
         ((CODES.astype(np.int16), SCALE, 8, 32), TypeError, "codes must be an int8 or uint8 array, got int16"),
         ((CODES[0], SCALE, 8, 32), ValueError, r"codes must be 2-D \(out, in\), got shape \(64,\)"),
         ((CODES, SCALE, 7, 32), ValueError, "bits must be 4, 5, 6 or 8, got 7"),
+        ((CODES - np.int8(17), SCALE, 5, 32), ValueError, r"codes must hold -16\.\.15 with bits=5, got -17\.\.-17"),
+        (
+            ((CODES + 64).astype(np.uint8), SCALE, 6, 32),
+            ValueError,
+            r"codes must hold 0\.\.63 with bits=6, got 64\.\.64",
+        ),
         ((CODES + np.int8(8), SCALE, 4, 32), ValueError, r"codes must hold -8\.\.7 with bits=4, got 8\.\.8"),
         ((CODES, SCALE, 8, 48), ValueError, "group_size must be one of .*, got 48"),
         ((CODES, SCALE, 8, 128), ValueError, "64 is not a multiple of 128"),

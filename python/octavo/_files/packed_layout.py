@@ -41,7 +41,7 @@ Layout = Literal["canonical", "packed", "x86", "arm"]
 
 ALIGNMENT = 64  # of images, and so of the data of a file that holds some
 
-_IN_IMAGE = ("weight", "scale", "zero_point", "minimum", "group_scale", "group_minimum", "bias")
+_IN_IMAGE = ("weight", "weight_high", "scale", "zero_point", "minimum", "group_scale", "group_minimum", "bias")
 _GROUPED_TYPES = {
     "zero_point": (None, "int8", "uint8"),
     "minimum": (None, "float32", "float16"),

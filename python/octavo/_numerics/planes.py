@@ -1,6 +1,4 @@
-"""Integers of 5 and 6 bits as files hold them: the low four bits as `pack_int4` packs them, and those above in a plane of
-their own.
-"""
+"""Integers of 5 and 6 bits as files hold them: four bits as `pack_int4` packs them, and those above in a plane."""
 
 from __future__ import annotations
 
@@ -27,8 +25,10 @@ def high_bytes(k: int, bits: int) -> int:
 
 
 def split_planes(codes: npt.NDArray[Any], bits: int) -> tuple[Bytes, Bytes]:
-    """(low, high) of integers (N, K) of two's complement: four bits each, the first in the low nibble of a byte, and the
-    bits above, the first in the lowest bits. Rows begin a byte and end with zeros.
+    """(low, high) of integers (N, K) of two's complement.
+
+    low: four bits each, the first in the low nibble of a byte; high: the bits above, the first in the lowest bits of a
+    byte. Rows begin a byte and end with zeros.
 
     Args:
         codes: int8 or uint8, within `bits` bits.
@@ -69,8 +69,9 @@ def join_planes(low: Bytes, high: Bytes, k: int, bits: int, *, signed: bool) -> 
     above = np.empty((len(high), high.shape[1] * fields), np.uint8)
     for i in range(fields):
         above[:, i::fields] = (high >> np.uint8(i * extra)) & np.uint8((1 << extra) - 1)
-    codes = unpack_int4(low, k, signed=False) | (above[:, :k] << np.uint8(4))
+    codes: Bytes = unpack_int4(low, k, signed=False) | (above[:, :k] << np.uint8(4))
     if not signed:
         return codes
     half = np.uint8(1 << (bits - 1))
-    return ((codes ^ half) - half).view(np.int8)
+    raised: Bytes = (codes ^ half) - half
+    return raised.view(np.int8)
