@@ -43,7 +43,7 @@ struct GroupedFused {
     float *acc, *y;  // R x 16 each: of a group of activations, and of those before it, scaled
   };
 
-  // kFirst and kLast: of a group of activations.
+  // kLast: of a group of activations; kFirst: the first, too. Behind the last, acc is zeros again.
   template <bool kFirst, bool kLast>
   static void flush(const Int (&sums)[kRows][V], const Float (&scale)[V], const Float (&minimum)[V], std::int64_t group,
                     std::int64_t run, const Floats& floats) {
@@ -63,11 +63,8 @@ struct GroupedFused {
         if constexpr (!kFirst) acc = Isa::load_f32(place);
         acc = Isa::fma(sum, scale[v], acc);
         if constexpr (kMinimum) acc = Isa::fma(total, minimum[v], acc);
-        if constexpr (kLast) {
-          Isa::store(scaled, Isa::fma(acc, by, Isa::load_f32(scaled)), kLanes);
-        } else {
-          Isa::store(place, acc, kLanes);
-        }
+        if constexpr (kLast) Isa::store(scaled, Isa::fma(acc, by, Isa::load_f32(scaled)), kLanes);
+        if constexpr (!kFirst) Isa::store(place, kLast ? Isa::zerof() : acc, kLanes);
       });
     });
   }
@@ -107,8 +104,6 @@ struct GroupedFused {
       const bool first = left == run_groups, last = --left == 0 || group == last_group;
       if (first && last) {
         flush<true, true>(sums, scale, minimum, group, run, floats);
-      } else if (first) {
-        flush<true, false>(sums, scale, minimum, group, run, floats);
       } else if (last) {
         flush<false, true>(sums, scale, minimum, group, run, floats);
       } else {
