@@ -197,7 +197,7 @@ class QuantLinear(HeldWeights):
 
         Args:
             weight: a `GroupedWeight`, as the functions of `octavo.rounding` give it, or `GroupedCodes`, as files hold
-                weights: codes of 4 or 8 bits in groups with scales, minima, zero points or two levels of scales.
+                weights: codes of 4, 5, 6 or 8 bits in groups with scales, minima, zero points or two levels of scales.
             bias, activation, activation_group, relu, epilogue, call: as for ``QuantLinear``.
             pre_quant_scale: likewise; the integers are those of W * s already.
 
