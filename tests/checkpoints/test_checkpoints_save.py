@@ -30,6 +30,8 @@ LAYERS: dict[str, Any] = {
     "codes": lambda: oc.QuantLinear.from_grouped(make_codes(24, 128, "zero point")),
     "codes without zero": lambda: oc.QuantLinear.from_grouped(make_codes(24, 128)),
     "codes of 8 bits": lambda: oc.QuantLinear.from_grouped(make_codes(24, 128, "zero point", bits=8, dtype=np.int8)),
+    "codes of 5 bits": lambda: oc.QuantLinear.from_grouped(make_codes(24, 128, bits=5, dtype=np.int8)),
+    "codes of 6 bits": lambda: oc.QuantLinear.from_grouped(make_codes(24, 128, "zero point", bits=6)),
     "static": lambda: oc.StaticQuantLinear(
         np.arange(64, dtype=np.int8).reshape(2, 32), 0.5, input=oc.QParams(0.25, 7, "uint8")
     ),

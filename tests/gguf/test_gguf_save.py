@@ -36,6 +36,15 @@ def test_save_writes_weights_as_they_are(tmp_path: Path, kind: str) -> None:
     np.testing.assert_array_equal(again.reshape(-1), raw.reshape(-1))
 
 
+def test_save_writes_five_bits_as_eight(tmp_path: Path) -> None:
+    write_blocks(tmp_path / "in.gguf", {"w": ("Q5_0", random_blocks("Q5_0", 9, 3))})
+    q = oc.gguf.load(tmp_path / "in.gguf").tensors["w"]
+    oc.gguf.save({"w": q}, tmp_path / "out.gguf")
+    kind, values = read_by_the_package(tmp_path / "out.gguf")["w"]
+    assert kind == "Q8_0"
+    assert_same_bits(values, q.dequantize())
+
+
 @pytest.mark.parametrize("kind", ["Q8_0", "Q4_0", "F16", "F32"])
 def test_save_of_floats_is_what_load_and_the_package_read(tmp_path: Path, kind: str) -> None:
     w = np.random.default_rng(0).standard_normal((6, 64)).astype(F)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections.abc import Mapping
@@ -191,6 +192,8 @@ def _layer(layer: QuantLinear) -> tuple[_Scheme, LazyTensors]:
 def _grouped(w: GroupedCodes) -> tuple[_Scheme, LazyTensors]:
     if w.minimum is not None or w.group_scale is not None:
         raise ValueError("minima and two levels of scales have no place in such a checkpoint; it has zero points")
+    if w.bits in (5, 6):
+        w = dataclasses.replace(w, bits=8)  # the same codes: such checkpoints have 4 and 8 bits
     (n, k), middle = w.shape, 1 << (w.bits - 1)
     raised = middle if w.codes.dtype == np.int8 else 0  # to codes from 0 on
     zero = np.full((n, w.groups), raised, np.int16)
