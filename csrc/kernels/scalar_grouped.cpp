@@ -16,15 +16,11 @@ struct Columns {
   T of[kGroupedNr];
 };
 
-struct ScalarGrouped {
+struct ScalarGrouped : NoStreams {
   using Int = Columns<std::uint32_t>;
   using Float = Columns<float>;
   static constexpr int kVecs = 1;
   static constexpr int kMr = 1;
-  static constexpr int kFramePanels = 1;
-  static constexpr int kStreamRows = 0, kPlaneRows = 0;
-  static constexpr std::int64_t kAheadBytes = 0;
-  static void prefetch_panel(const std::uint8_t*) {}
   static constexpr std::uint32_t kByteBias = 0;
 
   // value(j) of each column j.

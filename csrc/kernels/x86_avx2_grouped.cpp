@@ -23,17 +23,13 @@
 namespace octavo {
 namespace {
 
-struct Avx2Grouped {
+struct Avx2Grouped : NoStreams {
   using Int = __m256i;
   using Float = __m256;
   static constexpr int kVecs = 2;
   static constexpr int kMr = 3, kFusedRows = 4;
-  static constexpr int kFramePanels = 1;
-  static constexpr int kStreamRows = 0, kPlaneRows = 0;
   static constexpr std::int64_t kAheadBytes = octavo::kAheadBytes;
   static constexpr std::uint32_t kByteBias = 0;
-
-  static void prefetch_panel(const std::uint8_t*) {}  // see prefetch_lines
 
   // Keeps additions in the order written: GCC otherwise multiplies all rows first, and spills.
   static Int in_order(Int a) {

@@ -127,7 +127,7 @@ class PackedIntegers:
 
 @final
 class PackedLinearGrouped(PackedLayer[Any]):
-    """Codes (N, K) of 4, 5, 6 or 8 bits in groups of group_k (0: one group), as `GroupedCodes` has them, and bias (N,)."""
+    """Codes (N, K) of 4 to 8 bits in groups of group_k (0: one group), as `GroupedCodes` has them, and bias (N,)."""
 
     def __init__(
         self,

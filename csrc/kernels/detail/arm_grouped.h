@@ -12,14 +12,10 @@
 namespace octavo {
 namespace {
 
-struct ArmGrouped {
+struct ArmGrouped : NoStreams {
   using Int = int32x4_t;
   using Float = float32x4_t;
   static constexpr int kVecs = 4;
-  static constexpr int kFramePanels = 1;
-  static constexpr int kStreamRows = 0, kPlaneRows = 0;
-  static constexpr std::int64_t kAheadBytes = 0;
-  static void prefetch_panel(const std::uint8_t*) {}
   static constexpr std::uint32_t kByteBias = 128;
 
   static Int zero() { return vdupq_n_s32(0); }

@@ -47,6 +47,13 @@ inline std::int64_t piece_k(const GroupedForm& form) {
   return form.group_k > kSuperK ? form.group_k : k > most ? most : k;
 }
 
+// What instruction sets share that read panels from memory as they do from the caches.
+struct NoStreams {
+  static constexpr int kFramePanels = 1, kStreamRows = 0, kPlaneRows = 0;
+  static constexpr std::int64_t kAheadBytes = 0;
+  static void prefetch_panel(const std::uint8_t*) {}
+};
+
 struct GroupedTile {
   const char* lhs;  // the first row's record
   std::int64_t row0;
@@ -473,10 +480,10 @@ void gemm_grouped(const GroupedBlock& block) {
     }
   }
   for_each_tile<Isa::kFramePanels>(block, lhs, Isa::kAheadBytes,
-                              [&](std::int64_t rows, std::int64_t panels, const GroupedTile& tile) {
-                                return block.activations.int16 ? multiply_tile<Isa, 2>(rows, panels, block, tile)
-                                                               : multiply_tile<Isa, 1>(rows, panels, block, tile);
-                              });
+                                   [&](std::int64_t rows, std::int64_t panels, const GroupedTile& tile) {
+                                     return block.activations.int16 ? multiply_tile<Isa, 2>(rows, panels, block, tile)
+                                                                    : multiply_tile<Isa, 1>(rows, panels, block, tile);
+                                   });
 }
 
 // kGemm, with codes in planes made bytes for more rows than one tile has: some panels at a time.

@@ -81,7 +81,7 @@ def advise(
     model = unwrapped(model)
     options = WeightOptions(dtypes=as_dtypes(dtype), group_size=group_size, activation=activation)
     choice = None if layers is None else as_choice(layers)
-    targets = find_targets(model, choice, arrays, layout=layout, check_shape=options.check_shape).chosen
+    targets = find_targets(model, choice, arrays, layout=layout, check_shape=options.check_shape).items
     for target in targets:
         if not target.is_linear:
             raise ValueError(

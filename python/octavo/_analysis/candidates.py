@@ -24,7 +24,7 @@ from octavo._quantize.spec import read_layer
 from octavo._quantize.targets import Target
 from octavo._quantize.watching import gather
 
-__all__ = ["Candidate", "Candidates", "Inputs", "as_candidates", "built", "check_candidates", "seen_inputs"]
+__all__ = ["Candidate", "Candidates", "Inputs", "built", "checked_candidates", "seen_inputs"]
 
 Candidates = Iterable["str | Mapping[str, Any] | Candidate"]
 
@@ -101,14 +101,15 @@ class Candidate:
 _SHORT = {"int8": Candidate(), "int4": Candidate(dtype="int4", group_size=64, name="int4")}
 
 
-def as_candidates(candidates: Candidates) -> tuple[Candidate, ...]:
+def checked_candidates(candidates: Candidates, targets: Sequence[Target] = ()) -> tuple[Candidate, ...]:
     """What the argument `candidates` stands for: "int8", "int4" (groups of 64), options, or a `Candidate`.
 
     Raises:
-        TypeError, ValueError: there is none, one is of another kind, or two have one name.
+        TypeError, ValueError: there is none, one is of another kind, two have one name, or a target cannot take one;
+            both are named then.
 
     Example:
-        >>> [c.name for c in as_candidates(["int8", {"dtype": "int4", "group_size": 32}])]
+        >>> [c.name for c in checked_candidates(["int8", {"dtype": "int4", "group_size": 32}])]
         ['int8', 'int4 g32']
     """
     if isinstance(candidates, (str, Mapping, Candidate)) or not isinstance(candidates, Iterable):
@@ -131,6 +132,14 @@ def as_candidates(candidates: Candidates) -> tuple[Candidate, ...]:
         raise ValueError(f"candidates must be one or more of different names, got {names}")
     if "float" in names:
         raise ValueError('"float" is always a candidate; leave it out')
+    for target in targets:
+        width = target.weight().shape[1]
+        for candidate in found:
+            try:
+                QuantLinear(np.zeros((1, width), np.float32), **candidate.arguments())
+            except (TypeError, ValueError) as error:
+                named = target.refused(error, hint=False)
+                raise type(named)(f"candidate {candidate.name!r}: {named}") from error
     return tuple(found)
 
 
@@ -176,18 +185,6 @@ def seen_inputs(
     looked_up = [inputs.look_up for inputs in found]
     gather(model, targets, found, batches, forward, progress=progress, looked_up=looked_up)
     return {target.path: inputs for target, inputs in zip(targets, found, strict=True)}
-
-
-def check_candidates(targets: Sequence[Target], candidates: Sequence[Candidate]) -> None:
-    """Raises ValueError where a layer cannot take a candidate, before anything runs; both are named."""
-    for target in targets:
-        width = target.weight().shape[1]
-        for candidate in candidates:
-            try:
-                QuantLinear(np.zeros((1, width), np.float32), **candidate.arguments())
-            except (TypeError, ValueError) as error:
-                named = target.refused(error, hint=False)
-                raise type(named)(f"candidate {candidate.name!r}: {named}") from error
 
 
 def built(target: Target, candidate: Candidate, inputs: Inputs | None) -> QuantLinear | QuantMatrix:

@@ -11,15 +11,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from octavo._analysis.candidates import (
-    Candidate,
-    Candidates,
-    Inputs,
-    as_candidates,
-    built,
-    check_candidates,
-    seen_inputs,
-)
+from octavo._analysis.candidates import Candidate, Candidates, Inputs, built, checked_candidates, seen_inputs
 from octavo._analysis.control_report import AccuracyReport, Evaluation
 from octavo._analysis.control_state import State
 from octavo._analysis.layer_losses import float_bytes, linear_targets
@@ -128,9 +120,9 @@ def quantize_with_accuracy_control(
     seen = read_again(check_batches(calibration, "calibration"), "calibration")
     held_out = read_again(check_batches(validation, "validation"), "validation")
     _refuse_shared(seen, held_out)
-    whole, ways = unwrapped(model), as_candidates(candidates)
+    whole = unwrapped(model)
     targets = linear_targets(whole, layers, arrays, layout, "quantize_with_accuracy_control")
-    check_candidates(targets, ways)
+    ways = checked_candidates(candidates, targets)
     baseline = score(metric, [forward(tree.copy_with(whole, {}), batch) for batch in held_out], "the float model")
     if drop_type == "relative" and baseline == 0:
         raise ValueError('drop_type="relative" needs a float metric other than 0, got 0; use "absolute"')

@@ -10,15 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from octavo._analysis.candidates import (
-    Candidate,
-    Candidates,
-    Inputs,
-    as_candidates,
-    built,
-    check_candidates,
-    seen_inputs,
-)
+from octavo._analysis.candidates import Candidate, Candidates, Inputs, built, checked_candidates, seen_inputs
 from octavo._analysis.replay import Replay
 from octavo._analysis.scores import Metric, OutputError, read_again, score
 from octavo._layers.linear import Layout
@@ -124,7 +116,7 @@ def linear_targets(model: Any, layers: Layers | None, arrays: Arrays | None, lay
     """
     choice = None if layers is None else as_choice(layers)
     check = WeightOptions(dtypes=as_dtypes("int8")).check_shape
-    targets = [t for t in find_targets(model, choice, arrays, layout=layout, check_shape=check).chosen if t.is_linear]
+    targets = [t for t in find_targets(model, choice, arrays, layout=layout, check_shape=check).items if t.is_linear]
     if not targets:
         raise ValueError(f"{what} is for linear layers and arrays, and neither is named")
     return targets
@@ -183,11 +175,11 @@ def sensitivity(
         True
     """
     batches = read_again(check_batches(data, "data"), "data")
-    model, ways = unwrapped(model), as_candidates(candidates)
+    model = unwrapped(model)
     if isinstance(metric, str) and metric not in ("sqnr", "kl"):
         raise ValueError(f'metric must be a function of the results, "sqnr" or "kl", got {metric!r}')
     targets = linear_targets(model, layers, arrays, layout, "sensitivity")
-    check_candidates(targets, ways)
+    ways = checked_candidates(candidates, targets)
     inputs = seen_inputs(model, targets, batches, forward, ways, progress=progress)
     made = {
         (t.path, way.name): built(t, way, inputs[t.path])

@@ -12,7 +12,7 @@ from octavo._files.mapped_layers import source_of
 from octavo._files.octavo_header import read_header
 from octavo._files.packed_layout import Layout, family_of
 from octavo._files.safetensors import Reader
-from octavo._files.save_load import stored_items, write_items
+from octavo._files.save_load import naming_file, stored_items, write_items
 from octavo._files.shards import open_files
 
 __all__ = ["repack"]
@@ -47,12 +47,10 @@ def repack(source: str | os.PathLike[str], destination: str | os.PathLike[str], 
     metadata: dict[str, str] = {}
     with open_files(source) as readers:
         for reader in readers:
-            try:
+            with naming_file("pack", reader):
                 layers, own_aliases, crc32 = read_header(reader)
                 for name, item, _ in stored_items(reader, layers, crc32, source_of(reader)):
                     items[name] = item if name in layers else _as_stored(reader, name)
-            except ValueError as error:
-                raise ValueError(f"cannot pack {reader.path}: {error}") from error
             aliases |= own_aliases
             metadata |= {key: text for key, text in reader.metadata.items() if not key.startswith("octavo")}
         return write_items(destination, items, aliases, family, metadata)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import warnings
 from collections.abc import Iterator, Mapping
@@ -25,7 +26,7 @@ from octavo._models.estimators import drop_training_state, needed_for_training
 from octavo._models.fill import fill, held_by_name, holds, survey
 from octavo._models.walk import label, places
 
-__all__ = ["header_metadata", "load", "placed", "read_header", "save", "stored_items", "write_items"]
+__all__ = ["header_metadata", "load", "naming_file", "placed", "read_header", "save", "stored_items", "write_items"]
 
 _Model = TypeVar("_Model")
 
@@ -297,7 +298,7 @@ def _read(
     foreign: dict[str, Tensor] = {}
     with open_files(path) as readers:
         for reader in readers:
-            try:
+            with naming_file("load", reader):
                 layers, own_aliases, crc32 = read_header(reader)
                 source = source_of(reader) if mmap else None
                 own = {name: item for name, item, _ in stored_items(reader, layers, crc32, source, verify=verify)}
@@ -310,11 +311,18 @@ def _read(
                     name, tensor = next(iter(foreign.items()))
                     raise ValueError(f"tensor {name!r} is {tensor.dtype}, a type that NumPy lacks")
                 _check_aliases(own_aliases, own)
-            except ValueError as error:
-                raise ValueError(f"cannot load {reader.path}: {error}") from error
             items |= own
             aliases |= own_aliases
     return items, aliases, foreign
+
+
+@contextlib.contextmanager
+def naming_file(action: str, reader: Reader) -> Iterator[None]:
+    """Within it a ValueError names the file, and what could not be done with it."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"cannot {action} {reader.path}: {error}") from error
 
 
 def _told_copies(copied: Mapping[str, str]) -> str:

@@ -2,7 +2,7 @@
 
     Int8Weights       one scale an output, plain int8 activations
     Int4Weights       int4 in groups of any multiple of 32, plain int8 activations
-    GroupedWeights    all other: codes of 4 to 8 bits with minima or two levels of scales, int16 activations or in groups
+    GroupedWeights    all other: 4 to 8 bits, minima or two levels of scales, int16 activations or in groups
 
 What the compiled objects share stands in `PackedLayer` of _core.pyi.
 """

@@ -40,8 +40,8 @@ class QType:
     """A quantized type: integers q in [qmin, qmax] of `bits` bits, each held in one element of `storage`.
 
     The library has four: `qint8`, `quint8`, `qint4`, `quint4`. Every function that takes a dtype takes "int8", "qint8",
-    `octavo.qint8`, `np.int8` and `np.dtype("int8")` for the same type, and likewise for the others. Grouped codes, such as
-    those of GGUF files, may also have 5 or 6 bits: their `dtype` is called `qint5`, `quint5`, `qint6` or `quint6`.
+    `octavo.qint8`, `np.int8` and `np.dtype("int8")` for the same type, and likewise for the others. Grouped codes, such
+    as those of GGUF files, may also have 5 or 6 bits: their `dtype` is called `qint5`, `quint5`, `qint6` or `quint6`.
 
     Example:
         >>> import octavo as oc

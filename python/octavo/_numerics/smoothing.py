@@ -61,12 +61,7 @@ class InputSample:
 
     @quiet
     def update(self, x: npt.ArrayLike) -> None:
-        """Adds inputs x (..., K).
-
-        Raises:
-            TypeError: x is not real.
-            ValueError: its last axis is not K, or it holds NaN or infinity in float32; nothing was added then.
-        """
+        """Adds inputs x (..., K). Refuses what `InputStatistics.update` refuses, and adds nothing of it."""
         with np.errstate(all="ignore"):
             rows = as_input_rows(x, self.in_features).astype(np.float32, copy=False)
         if not np.isfinite(rows).all():

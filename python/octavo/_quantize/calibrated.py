@@ -222,7 +222,7 @@ def compare_rounding(
     )
     found = find_targets(
         model, None if layers is None else as_choice(layers), arrays, layout=layout, check_shape=options.check_shape
-    ).chosen
+    ).items
     targets = [target for target in found if target.is_linear]
     if not targets:
         raise ValueError(

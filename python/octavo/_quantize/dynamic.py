@@ -30,10 +30,10 @@ from octavo._quantize.measure import measured, random_rows, signal_to_noise
 from octavo._quantize.options import Calibration, Dtypes, Measuring, WeightOptions, as_dtypes
 from octavo._quantize.report import Outcome, QuantizationReport, report_of
 from octavo._quantize.scales import warn_of_losses, warn_of_spread
-from octavo._quantize.select import Arrays, unwrapped
+from octavo._quantize.select import Arrays, Chosen, unwrapped
 from octavo._quantize.sequential import rounded_in_turn
 from octavo._quantize.spec import LayerChoice, Layers, as_choice
-from octavo._quantize.targets import Target, Targets, find_targets
+from octavo._quantize.targets import Target, find_targets
 from octavo._quantize.watching import first_rows
 from octavo.nn import GRU, LSTM, Embedding, Linear
 
@@ -233,7 +233,7 @@ def quantize_dynamic(
     choice = None if layers is None else as_choice(layers)
     found = find_targets(model, choice, arrays, layout=layout, min_size=min_size, check_shape=options.check_shape)
     types, why = _weight_types(found, options)
-    targets = [target for target in found.chosen if id(target.original) in types]
+    targets = [target for target in found.items if id(target.original) in types]
     scales = scales_of_inputs(pre_quant_scale, targets)
     rounded = {} if batches is None else _calibrated(model, targets, types, options, batches, scales, check)
     rows = None if x is None else first_rows(model, [target for target in targets if target.is_linear], x, forward)
@@ -257,18 +257,18 @@ def quantize_dynamic(
     return quantized
 
 
-def _weight_types(found: Targets, options: WeightOptions) -> tuple[dict[int, QType], dict[int, str]]:
+def _weight_types(found: Chosen[Target], options: WeightOptions) -> tuple[dict[int, QType], dict[int, str]]:
     """The type of each target's weights, by its id; and why the others, and arrays looked at before, stay in float."""
     types: dict[int, QType] = {}
     why = dict(found.why)
-    for target in found.chosen:
+    for target in found.items:
         qtype = options.type_of(target.path, type(target.original))
         if qtype is None:
             why[id(target.original)] = "left in float by dtype"
         else:
             types[id(target.original)] = qtype
-    if unused := options.dtypes.unused((target.path, type(target.original)) for target in found.chosen):
-        names = ", ".join(target.name for target in found.chosen[:20])
+    if unused := options.dtypes.unused((target.path, type(target.original)) for target in found.items):
+        names = ", ".join(target.name for target in found.items[:20])
         raise ValueError(f"dtype names {', '.join(map(repr, unused))}, but what is quantized is {names}")
     if not types:
         raise ValueError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,11 +46,14 @@ class FoundArray:
     axis: Literal[0, 1]
 
 
-@dataclass(frozen=True)
-class Chosen:
-    """Arrays to quantize; and why each of the others stays, by its id."""
+Item = TypeVar("Item")
 
-    arrays: list[FoundArray]
+
+@dataclass(frozen=True)
+class Chosen(Generic[Item]):
+    """What is to be quantized, and why each array that was looked at and stays does, by its id."""
+
+    items: list[Item]
     why: dict[int, str]
 
 
@@ -61,7 +64,7 @@ def chosen_arrays(
     min_size: int | None,
     inside: Callable[[Any], bool],
     check: Callable[[str, NDArray[Any]], None],
-) -> Chosen:
+) -> Chosen[FoundArray]:
     """Looks through the model, but not into what `inside` says is replaced as a whole.
 
     Args:

@@ -172,7 +172,7 @@ def find_smoothing(
     if as_qtype(dtype) == qint4:
         arguments["rounding"] = "nearest"
     choice = None if layers is None else as_choice(layers)
-    found = find_targets(model, choice, arrays, layout=layout, check_shape=options.check_shape).chosen
+    found = find_targets(model, choice, arrays, layout=layout, check_shape=options.check_shape).items
     targets = [target for target in found if target.is_linear]
     if not targets:
         raise ValueError("find_smoothing is for linear layers and arrays, and layers names neither")

@@ -13,10 +13,10 @@ from octavo._layers.linear import Layout
 from octavo._layers.registry import counterpart
 from octavo._models import walk as tree
 from octavo._quantize.checking import check_layer, refusal
-from octavo._quantize.select import Arrays, chosen_arrays, no_array
+from octavo._quantize.select import Arrays, Chosen, chosen_arrays, no_array
 from octavo._quantize.spec import LayerChoice, LayerSpec, read_layer
 
-__all__ = ["Target", "Targets", "find_targets"]
+__all__ = ["Target", "find_targets"]
 
 
 @dataclass(frozen=True)
@@ -74,14 +74,6 @@ class Target:
             raise self.refused(error, hint=True) from error
 
 
-@dataclass(frozen=True)
-class Targets:
-    """What is to be quantized, and why arrays that were looked at are not, by their ids."""
-
-    chosen: list[Target]
-    why: dict[int, str]
-
-
 def find_targets(
     model: Any,
     layers: LayerChoice | None,
@@ -90,7 +82,7 @@ def find_targets(
     layout: Layout = "in_out",
     min_size: int | None = None,
     check_shape: Callable[[str, NDArray[Any]], None] = lambda path, w: None,
-) -> Targets:
+) -> Chosen[Target]:
     """The layers that `layers` names, and the arrays that `arrays` names; every large 2-D array if neither is given.
 
     Args:
@@ -104,21 +96,21 @@ def find_targets(
     Example:
         >>> import numpy as np
         >>> from octavo._quantize.targets import find_targets
-        >>> [target.path for target in find_targets({"w": np.ones((64, 64)), "b": np.ones(64)}, None, None).chosen]
+        >>> [target.path for target in find_targets({"w": np.ones((64, 64)), "b": np.ones(64)}, None, None).items]
         ['w']
     """
     found = [] if layers is None else layers.find(model)
     targets = [Target(path, layer, spec=spec) for path, layer, spec in found]
     if arrays is None and layers is not None:
-        return Targets(targets, {})
+        return Chosen(targets, {})
     inside = {id(layer) for _, layer, _ in found}
     chosen = chosen_arrays(
         model, True if arrays is None else arrays, layout, min_size, lambda value: id(value) in inside, check_shape
     )
-    targets += [Target(item.path, item.array, axis=item.axis) for item in chosen.arrays]
+    targets += [Target(item.path, item.array, axis=item.axis) for item in chosen.items]
     if not targets:
         raise ValueError(no_array(model, _places(model, chosen.why)))
-    return Targets(targets, chosen.why)
+    return Chosen(targets, chosen.why)
 
 
 def _places(model: Any, why: dict[int, str]) -> dict[str, str]:

@@ -157,7 +157,7 @@ def choose(model: Any, selection: Selection, *, inplace: bool, check: bool) -> t
 
 
 def _chosen(model: Any, selection: Selection) -> list[Choice]:
-    targets = find_targets(model, selection.layers, selection.arrays, layout=selection.layout).chosen
+    targets = find_targets(model, selection.layers, selection.arrays, layout=selection.layout).items
     if others := sorted({type(target.original).__name__ for target in targets if target.counterpart is not None}):
         raise ValueError(
             f"prepare and prepare_qat are for linear layers and arrays alone, got {', '.join(others)} in layers; "
