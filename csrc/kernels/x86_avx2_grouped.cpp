@@ -27,7 +27,7 @@ struct Avx2Grouped : NoStreams {
   using Int = __m256i;
   using Float = __m256;
   static constexpr int kVecs = 2;
-  static constexpr int kMr = 3, kFusedRows = 4;
+  static constexpr int kMr = 3, kFusedRows = 4, kPlaneRows = 2;
   static constexpr std::int64_t kAheadBytes = octavo::kAheadBytes;
   static constexpr std::uint32_t kByteBias = 0;
 
@@ -144,6 +144,61 @@ struct Avx2Grouped : NoStreams {
       add_quads<kCodes, 2>(sums, rows, k, lines, panel_bytes);
     }
     if (quads == 1) add_quads<kCodes, 1>(sums, rows, k, lines, panel_bytes);
+  }
+
+  // The products of 4 * kQuads lines of what codes of 5 and 6 bits have above their nibbles, from line kFirst of the 16
+  // of a chunk on. Fields of one or two bits, 16 times as heavy: int16 holds as many of their products.
+  template <int kBits, int kFirst, int kQuads, int R>
+  static void multiply_fields(Int (&shorts)[R][2], const std::int8_t* const (&rows)[R], std::int64_t k,
+                              const std::uint8_t* planes) {
+    constexpr int kHighBits = kBits - 4, kFields = 8 / kHighBits;
+    const __m256i mask = _mm256_set1_epi8((1 << kHighBits) - 1);
+    unrolled<4 * kQuads>([&](auto i) {
+      constexpr int kLine = kFirst + i;
+      __m256i b[2];
+      unrolled<2>([&](auto v) {
+        const std::uint8_t* at = planes + kLine / kFields * kGroupedLineBytes + 32 * v;
+        const __m256i plane = _mm256_load_si256(reinterpret_cast<const __m256i*>(at));
+        b[v] = _mm256_and_si256(_mm256_srli_epi16(plane, kLine % kFields * kHighBits), mask);
+      });
+      unrolled<R>([&](auto r) {
+        const __m256i row = _mm256_set1_epi32(read_as<std::int32_t>(rows[r] + k + 4 * i));
+        unrolled<2>([&](auto v) {
+          const __m256i pairs = _mm256_maddubs_epi16(b[v], row);
+          shorts[r][v] = i == 0 ? pairs : _mm256_add_epi16(shorts[r][v], pairs);
+        });
+      });
+    });
+  }
+
+  template <int kBits, int kFirst, int kQuads, int R>
+  static void add_half(Int (&sums)[R][1][2], const std::int8_t* const (&rows)[R], std::int64_t k,
+                       const std::uint8_t* chunk) {
+    constexpr int kPlanes = 2 * (kBits - 4), kInHalf = kFirst % static_cast<int>(kGroupedChunkLines);
+    add_nibbles<(kFirst >= kGroupedChunkLines), 1, kQuads>(sums, rows, k,
+                                                           chunk + (kPlanes + kInHalf) * kGroupedLineBytes, 0);
+    Int shorts[R][2];
+    multiply_fields<kBits, kFirst, kQuads>(shorts, rows, k, chunk);
+    unrolled<R>([&](auto r) {
+      unrolled<2>(
+          [&](auto v) { sums[r][0][v] = add(sums[r][0][v], _mm256_madd_epi16(shorts[r][v], _mm256_set1_epi16(16))); });
+    });
+  }
+
+  template <int kBits, int R>
+  static void add_planes(Int (&sums)[R][1][2], const std::int8_t* const (&rows)[R], std::int64_t k,
+                         const std::uint8_t* chunk, std::int64_t quads) {
+    const std::int64_t quad = k / 16 % 4;  // of the chunk
+    if (quad == 0) {  // lines in their order: those that are read out of it keep the hardware from prefetching
+      unrolled<2 * (kBits - 4)>(
+          [&](auto p) { _mm_prefetch(reinterpret_cast<const char*>(chunk + p * kGroupedLineBytes), _MM_HINT_T0); });
+    }
+    if (quads == 2)
+      return quad == 0 ? add_half<kBits, 0, 2>(sums, rows, k, chunk) : add_half<kBits, 8, 2>(sums, rows, k, chunk);
+    quad == 0   ? add_half<kBits, 0, 1>(sums, rows, k, chunk)
+    : quad == 1 ? add_half<kBits, 4, 1>(sums, rows, k, chunk)
+    : quad == 2 ? add_half<kBits, 8, 1>(sums, rows, k, chunk)
+                : add_half<kBits, 12, 1>(sums, rows, k, chunk);
   }
 
   // Sets the sums to kWeight times the products of 32 k, or adds them.

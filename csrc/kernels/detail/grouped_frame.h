@@ -9,7 +9,8 @@
 //   kByteBias             what 8-bit codes are lessened by before they are multiplied: 0, or 128 to make them signed
 //   kMr, kFramePanels     rows and panels of a register tile of int8 activations; half the rows of int16
 //   kStreamRows           rows (of int8, or halves of int16) up to which a panel is streamed, one at a time
-//   kPlaneRows            rows up to which codes in planes are joined in registers then, and not made bytes
+//   kPlaneRows            rows up to which codes in planes are multiplied as they are, and not made bytes: where the
+//                         panel is streamed, or none is
 //   load32, load_u8, load_s8, set1, zero, store32           integers, one register's columns
 //   load_f32, load_f16, set1f, zerof                        floats likewise
 //   add, multiply, shift8(a): a * 256                       integers, modulo 2^32
@@ -18,6 +19,7 @@
 //   dot_pairs(acc, two int16, bytes)                        acc + g0 * even byte + g1 * odd byte, a pair a column
 //   store(dst, value, count)                                the first `count` columns
 //   add_lines<kCodes>(sums, rows, k, lines, panel_bytes, quads, ahead)     the products of 16 k times `quads`
+//   add_planes<bits>(sums, rows, k, chunk, quads)              the same of codes in planes
 //   stream_groups<bits>(rows, group_k, lines, g0, g1, put)     put(group, sums) for each group of a panel that comes
 //   from
 //                                                              memory, or for some more
@@ -115,8 +117,14 @@ template <class Isa, int kBits, int R, int P>
   }
   while (k < group_end) {
     const std::int64_t half_end = (k | 31) + 1, end = half_end < group_end ? half_end : group_end;
-    const std::uint8_t* lines = tile.lines + (k >> 6) * (32 * kGroupedNr) + (k & 31) * kGroupedNr;
     const std::int64_t quads = (end - k) >> 4;
+    if constexpr (kBits == 5 || kBits == 6) {
+      const std::uint8_t* const chunk = tile.lines + (k >> 6) * (kGroupedPadK * kGroupedNr * kBits / 8);
+      Isa::template add_planes<kBits>(sums, rows.q, k, chunk, quads);
+      k = end;
+      continue;
+    }
+    const std::uint8_t* lines = tile.lines + (k >> 6) * (32 * kGroupedNr) + (k & 31) * kGroupedNr;
     if ((k & 32) == 0) {
       Isa::template add_lines<Codes::kLowNibbles>(sums, rows.q, k, lines, tile.panel_bytes, quads, tile.ahead);
     } else {
@@ -387,11 +395,12 @@ void multiply_grouped(const GroupedBlock& block, const GroupedTile& tile) {
         dots<Isa, kRows, P, bits>(form, from, q, k, k_end, sums);
       }
     };
-    if constexpr (kStream && kRows <= Isa::kPlaneRows) {
+    constexpr bool kJoins = kRows <= Isa::kPlaneRows && kStream == (Isa::kStreamRows > 0);
+    if constexpr (kJoins) {
       if (form.bits == 5) add(Index<5>{}, tile, rows, k0, k1);
       if (form.bits == 6) add(Index<6>{}, tile, rows, k0, k1);
     }
-    if (kRows > Isa::kPlaneRows && form.in_planes()) {
+    if (!kJoins && form.in_planes()) {
       widen<Isa>(form, tile.lines, P, k0, k1, block.scratch, bytes.panel_bytes);
       add(Index<8>{}, bytes, rows.from(k0, k0 / form.group_k), 0, k1 - k0);
     } else if (form.bits == 8) {
