@@ -8,43 +8,75 @@
 namespace octavo {
 namespace {
 
-// Where in a panel the codes of four k lie, those of k among them: the lines of their bits, and shifts there.
-class CodePlace {
+// Codes of one column of a panel, whose first byte in the first line is given, with so many bits. Lines as
+// kernels/grouped.h draws them: each function names the place of a code once.
+template <int kBits>
+class Column {
+  static constexpr int kHighBits = kBits == 8 ? 0 : kBits - 4, kFields = kHighBits == 0 ? 1 : 8 / kHighBits;
+  static constexpr int kQuads = static_cast<int>(kGroupedPadK / kGroupedKr);  // of a chunk
+  static constexpr int kNibbleLines = static_cast<int>(kGroupedChunkLines);
+  static constexpr std::int64_t kChunkBytes = kGroupedPadK * kGroupedNr * kBits / 8;
+
+  static constexpr int low_line(int quad) { return kBits == 8 ? quad : 2 * kHighBits + quad % kNibbleLines; }
+  static constexpr int low_shift(int quad) { return kBits == 8 || quad < kNibbleLines ? 0 : 4; }
+  static constexpr int high_line(int quad) { return quad / kFields; }
+  static constexpr int high_shift(int quad) { return quad % kFields * kHighBits; }
+  static constexpr std::uint32_t kEach = 0x01010101, kLowMask = kBits == 8 ? 255 : 15, kHighMask = (1 << kHighBits) - 1;
+  static constexpr int kLines = kQuads * kBits / 8;  // of a chunk
+
  public:
-  CodePlace(std::int32_t bits, std::int64_t k) : high_bits_(bits == 8 ? 0 : bits - 4), low_mask_(bits == 8 ? 255 : 15) {
-    if (bits == 8) {
-      low_at_ = k / kGroupedKr * kGroupedLineBytes;
-      return;
+  static void pack(const std::uint8_t* codes, std::int64_t k, std::uint8_t raise, std::uint8_t* column) {
+    for (; k > 0; k -= kGroupedPadK, codes += kGroupedPadK, column += kChunkBytes) {
+      std::uint8_t raised[kGroupedPadK] = {};
+      for (std::int64_t i = 0; i < std::min(kGroupedPadK, k); ++i)
+        raised[i] = static_cast<std::uint8_t>(codes[i] + raise);
+      std::uint32_t lines[kLines] = {};  // four bytes of each
+      for (int quad = 0; quad < kQuads; ++quad) {
+        std::uint32_t four;
+        std::memcpy(&four, raised + quad * kGroupedKr, sizeof four);
+        lines[low_line(quad)] |= (four & kLowMask * kEach) << low_shift(quad);
+        if constexpr (kHighBits != 0) lines[high_line(quad)] |= (four >> 4 & kHighMask * kEach) << high_shift(quad);
+      }
+      for (int line = 0; line < kLines; ++line)
+        std::memcpy(column + line * kGroupedLineBytes, lines + line, kGroupedKr);
     }
-    const std::int64_t quad = k % kGroupedPadK / kGroupedKr;  // of the 16 of a chunk
-    const std::int64_t chunk = k / kGroupedPadK * (kGroupedChunkLines + 2 * high_bits_) * kGroupedLineBytes;
-    low_at_ = chunk + (2 * high_bits_ + quad % kGroupedChunkLines) * kGroupedLineBytes;
-    low_shift_ = quad < kGroupedChunkLines ? 0 : 4;
-    if (high_bits_ == 0) return;
-    const std::int64_t fields = 8 / high_bits_;  // of a byte
-    high_at_ = chunk + quad / fields * kGroupedLineBytes;
-    high_shift_ = static_cast<int>(quad % fields) * high_bits_;
   }
-
-  // The bytes are those of a column and k % 4 in the panel's first line. What is put there must be zero before.
-  void put(std::uint8_t code, std::uint8_t* bytes) const {
-    std::uint8_t& low = bytes[low_at_];
-    low = static_cast<std::uint8_t>(low | (code & low_mask_) << low_shift_);
-    if (high_bits_ == 0) return;
-    std::uint8_t& high = bytes[high_at_];
-    high = static_cast<std::uint8_t>(high | code >> 4 << high_shift_);
+  // The code of k: a chunk's, of the quad, at i.
+  static std::uint8_t code(const std::uint8_t* column, int quad, std::int64_t i) {
+    const int low = column[low_line(quad) * kGroupedLineBytes + i] >> low_shift(quad) & static_cast<int>(kLowMask);
+    if constexpr (kHighBits == 0) return static_cast<std::uint8_t>(low);
+    const int high = column[high_line(quad) * kGroupedLineBytes + i] >> high_shift(quad) & static_cast<int>(kHighMask);
+    return static_cast<std::uint8_t>(low | high << 4);
   }
-  int get(const std::uint8_t* bytes) const {
-    const int low = bytes[low_at_] >> low_shift_ & low_mask_;
-    if (high_bits_ == 0) return low;
-    return low | (bytes[high_at_] >> high_shift_ & ((1 << high_bits_) - 1)) << 4;
+  static void unpack(const std::uint8_t* column, std::int64_t k, int raise, std::uint8_t* codes) {
+    for (; k > 0; k -= kGroupedPadK, codes += kGroupedPadK, column += kChunkBytes) {
+      for (int quad = 0; quad < kQuads && quad * kGroupedKr < k; ++quad) {
+        for (std::int64_t i = 0; i < std::min(kGroupedKr, k - quad * kGroupedKr); ++i) {
+          codes[quad * kGroupedKr + i] = static_cast<std::uint8_t>(code(column, quad, i) - raise);
+        }
+      }
+    }
   }
-
- private:
-  int high_bits_, low_mask_;
-  std::int64_t low_at_ = 0, high_at_ = 0;
-  int low_shift_ = 0, high_shift_ = 0;
+  static std::uint8_t one(const std::uint8_t* column, std::int64_t k) {
+    const auto quad = static_cast<int>(k % kGroupedPadK / kGroupedKr);
+    return code(column + k / kGroupedPadK * kChunkBytes, quad, k % kGroupedKr);
+  }
 };
+
+// body(Column<bits>{})
+template <class Body>
+auto with_column(std::int32_t bits, const Body& body) {
+  switch (bits) {
+    case 4:
+      return body(Column<4>{});
+    case 5:
+      return body(Column<5>{});
+    case 6:
+      return body(Column<6>{});
+    default:
+      return body(Column<8>{});
+  }
+}
 
 // Codes are unsigned inside. A signed one is raised by half its range.
 std::int32_t base_offset(std::int32_t bits, bool is_signed) { return is_signed ? 1 << (bits - 1) : 0; }
@@ -105,6 +137,10 @@ std::size_t PackedGrouped::size_bytes() const {
   return data_.size_bytes() + records_.size_bytes() + offsets_.size_bytes() + sums_.size_bytes();
 }
 
+std::int64_t PackedGrouped::column_at(std::int64_t n) const {
+  return n / kGroupedNr * form_.panel_bytes() + n % kGroupedNr * kGroupedKr;
+}
+
 std::int64_t PackedGrouped::record_at(std::int64_t n, std::int64_t record) const {
   return (n / kGroupedNr * form_.records() + record) * form_.record_bytes();
 }
@@ -125,15 +161,9 @@ std::int64_t PackedGrouped::group_at(std::int64_t n, std::int64_t group) const {
 }
 
 void PackedGrouped::pack_codes(const GroupedView& view, std::int64_t n) {
-  const std::uint8_t* row = view.codes + n * k();
   const auto raise = static_cast<std::uint8_t>(form_.offset);
-  std::uint8_t* line = data_.as<std::uint8_t>() + n / kGroupedNr * form_.panel_bytes() + n % kGroupedNr * kGroupedKr;
-  for (std::int64_t k0 = 0; k0 < k(); k0 += kGroupedKr) {
-    const CodePlace place(form_.bits, k0);
-    for (std::int64_t i = 0; i < std::min(kGroupedKr, k() - k0); ++i) {
-      place.put(static_cast<std::uint8_t>(row[k0 + i] + raise), line + i);
-    }
-  }
+  std::uint8_t* const column = data_.as<std::uint8_t>() + column_at(n);
+  with_column(form_.bits, [&](auto format) { format.pack(view.codes + n * k(), k(), raise, column); });
 }
 
 void PackedGrouped::pack_records(const GroupedView& view, std::int64_t n) {
@@ -176,9 +206,9 @@ void PackedGrouped::set_operands(GroupedBlock& block, std::int64_t panel) const 
 }
 
 std::uint8_t PackedGrouped::code(std::int64_t n, std::int64_t k) const {
-  const std::uint8_t* panel = data_.as<const std::uint8_t>() + n / kGroupedNr * form_.panel_bytes();
-  const std::int64_t in_line = n % kGroupedNr * kGroupedKr + k % kGroupedKr;
-  return static_cast<std::uint8_t>(CodePlace(form_.bits, k).get(panel + in_line) - form_.offset);
+  const std::uint8_t* const column = data_.as<const std::uint8_t>() + column_at(n);
+  return with_column(form_.bits,
+                     [&](auto format) { return static_cast<std::uint8_t>(format.one(column, k) - form_.offset); });
 }
 
 void PackedGrouped::unpack(std::uint8_t* codes) const {
@@ -186,8 +216,9 @@ void PackedGrouped::unpack(std::uint8_t* codes) const {
 }
 
 void PackedGrouped::unpack_rows(const std::int64_t* rows, std::int64_t count, std::uint8_t* codes) const {
-  for (std::int64_t i = 0; i < count; ++i) {
-    for (std::int64_t j = 0; j < k(); ++j) *codes++ = code(rows[i], j);
+  for (std::int64_t i = 0; i < count; ++i, codes += k()) {
+    const std::uint8_t* const column = data_.as<const std::uint8_t>() + column_at(rows[i]);
+    with_column(form_.bits, [&](auto format) { format.unpack(column, k(), form_.offset, codes); });
   }
 }
 

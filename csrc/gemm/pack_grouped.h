@@ -64,6 +64,7 @@ class PackedGrouped {
   explicit PackedGrouped(const GroupedView& view);
   PartBytes part_bytes(bool column_sums) const;
   std::int64_t float_bytes() const { return form_.half ? 2 : 4; }
+  std::int64_t column_at(std::int64_t n) const;  // of the codes
   std::int64_t record_at(std::int64_t n, std::int64_t record) const;
   std::int64_t float_at(std::int64_t n, std::int64_t record, bool minimum) const;
   std::int64_t level_at(std::int64_t n, std::int64_t group, bool minimum) const;

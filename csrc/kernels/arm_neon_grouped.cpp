@@ -16,7 +16,7 @@ namespace octavo {
 namespace {
 
 struct NeonGrouped : ArmGrouped {
-  static constexpr int kMr = 2;
+  static constexpr int kMr = 2, kTallestTile = kMr;
 
   template <Codes kCodes, int R, int P>
   static void add_lines(Int (&sums)[R][P][4], const std::int8_t* const (&rows)[R], std::int64_t k,

@@ -15,7 +15,7 @@ namespace octavo {
 namespace {
 
 struct NeondotGrouped : ArmGrouped {
-  static constexpr int kMr = 4;
+  static constexpr int kMr = 4, kTallestTile = kMr;
 
   template <Codes kCodes, int R, int P>
   static void add_lines(Int (&sums)[R][P][4], const std::int8_t* const (&rows)[R], std::int64_t k,

@@ -16,13 +16,13 @@
 //
 //        8 bits    k 0..3 of column 0 | k 0..3 of column 1 | ... | k 0..3 of column 15       [N / 16][K / 4][16][4]
 //        4 bits    low nibbles k 0..3, high nibbles k 32..35 of the same columns             [N / 16][K / 64][8][16][4]
-//        5, 6      the bits above the nibbles of a chunk: 2 or 4 lines, whose bytes hold one or two bits of 8 or 4
-//                  lines, in the order in which those would stand in bytes; then the nibbles
-//                                                                                [N / 16][K / 64][10 or 12][16][4]
+//        5, 6      planes, then the nibbles of a chunk:                          [N / 16][K / 64][10 or 12][16][4]
+//                  2 lines, a byte of the first: bit 4 of k, k + 4, .. k + 28 from the lowest bit on, of one column;
+//                  or 4 lines, a byte of the first: bits 4 and 5 of k, k + 4, k + 8, k + 12, likewise
 //
-// zero-padded to whole panels and to 64 k. Kernels multiply bytes and nibbles; codes of 5 and 6 bits they make bytes in
-// scratch memory, a piece of a panel at a time for few rows, else some panels for all rows. The shape of a panel is the
-// same for every kernel, on every architecture.
+// zero-padded to whole panels and to 64 k. A few rows multiply planes as they are, where a kernel can; else codes of 5
+// and 6 bits are made bytes in scratch memory, a piece of a panel at a time for one tile of rows, some panels at a time
+// for more. The shape of a panel is the same for every kernel, on every architecture.
 //
 // Parameters lie beside each other in the order in which they are used, [N / 16][records] of
 //

@@ -20,7 +20,7 @@ struct ScalarGrouped : NoStreams {
   using Int = Columns<std::uint32_t>;
   using Float = Columns<float>;
   static constexpr int kVecs = 1;
-  static constexpr int kMr = 1;
+  static constexpr int kMr = 1, kTallestTile = kMr;
   static constexpr std::uint32_t kByteBias = 0;
 
   // value(j) of each column j.

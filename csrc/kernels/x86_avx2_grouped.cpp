@@ -27,7 +27,7 @@ struct Avx2Grouped : NoStreams {
   using Int = __m256i;
   using Float = __m256;
   static constexpr int kVecs = 2;
-  static constexpr int kMr = 3, kFusedRows = 4, kPlaneRows = 2;
+  static constexpr int kMr = 3, kFusedRows = 4, kTallestTile = 4, kPlaneRows = 2;
   static constexpr std::int64_t kAheadBytes = octavo::kAheadBytes;
   static constexpr std::uint32_t kByteBias = 0;
 

@@ -23,10 +23,10 @@ struct Avx512VnniGrouped {
   using Int = __m512i;
   using Float = __m512;
   static constexpr int kVecs = 1;
-  static constexpr int kMr = 6;
+  static constexpr int kMr = 6, kTallestTile = kMr;
   static constexpr int kPanels = 2, kFramePanels = 1;  // of tiles in registers, and of those with buffers
   static constexpr std::int64_t kAheadBytes = octavo::kAheadBytes;
-  static constexpr int kStreamRows = 4, kPlaneRows = 2;
+  static constexpr int kStreamRows = 4, kPlaneRows = 4;
   static constexpr std::uint32_t kByteBias = 0;
 
   static void prefetch_panel(const std::uint8_t* line) { prefetch_to_l2(line + kStreamAheadBytes); }

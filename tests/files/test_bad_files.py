@@ -234,7 +234,8 @@ PARTS = {
         (lambda f: drop(f, "odd.weight_high"), "weight_high"),
         (option("bits", 6, "row"), "'row.weight_high' must be U8 of shape .2, 2."),
         (option("bits", 7, "row"), "bits must be one of"),
-        (option("bits", 8, "row"), "weight_high|'row.weight' must be I8"),
+        (option("bits", 8, "row"), "weight_high stands beside codes of 5 and 6 bits alone, got bits 8"),
+        (option("bits", 4, "row"), "weight_high stands beside codes of 5 and 6 bits alone, got bits 4"),
     ],
 )
 def test_planes_that_do_not_fit_are_refused(change: Callable[[Forged], None], message: str, tmp_path: Path) -> None:

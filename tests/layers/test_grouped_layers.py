@@ -166,6 +166,8 @@ def test_codes_of_five_and_six_bits_take_as_many(bits: int, dtype: Any) -> None:
         layer = oc.QuantLinear.from_grouped(w)
         np.testing.assert_array_equal(layer.grouped().codes, w.codes)
         assert layer.dtype.name == ("qint" if dtype == np.int8 else "quint") + str(bits)
+        with pytest.raises(ValueError, match=f"int{bits} is the type of grouped codes that exist already"):
+            oc.QuantLinear(np.eye(2), dtype=layer.dtype)
         assert_same_bits(layer(hard_rows(7, k)), grouped_linear(hard_rows(7, k), w))
     many = [oc.QuantLinear.from_grouped(make_codes(64, 4096, bits=b, dtype=dtype, group_size=256)) for b in (bits, 8)]
     assert many[0].nbytes < 1.02 * bits / 8 * many[1].nbytes

@@ -8,6 +8,7 @@
 //   Int, Float, kVecs     registers of 32-bit lanes, and how many of them hold 16 columns
 //   kByteBias             what 8-bit codes are lessened by before they are multiplied: 0, or 128 to make them signed
 //   kMr, kFramePanels     rows and panels of a register tile of int8 activations; half the rows of int16
+//   kTallestTile          rows (of int8, or halves of int16) of any tile that it has
 //   kStreamRows           rows (of int8, or halves of int16) up to which a panel is streamed, one at a time
 //   kPlaneRows            rows up to which codes in planes are multiplied as they are, and not made bytes: where the
 //                         panel is streamed, or none is
@@ -272,9 +273,8 @@ void gemm_grouped(const GroupedBlock& block) {
 // kGemm, with codes in planes made bytes for more rows than one tile has: some panels at a time.
 template <class Isa, void (*kGemm)(const GroupedBlock&)>
 void gemm_of_bytes(const GroupedBlock& block) {
-  constexpr std::int64_t kFew = Isa::kStreamRows > 0 ? Isa::kStreamRows : Isa::kMr;
   const GroupedForm& form = block.form;
-  if (!form.in_planes() || block.rows * block.activations.parts() <= kFew) return kGemm(block);
+  if (!form.in_planes() || block.rows * block.activations.parts() <= Isa::kTallestTile) return kGemm(block);
   GroupedBlock bytes = block;
   bytes.form.bits = 8;
   bytes.rhs = block.scratch;

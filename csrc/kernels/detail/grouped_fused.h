@@ -43,7 +43,8 @@ struct GroupedFused {
     float *acc, *y;  // R x 16 each: of a group of activations, and of those before it, scaled
   };
 
-  // kLast: of a group of activations; kFirst: the first, too. Behind the last, acc is zeros again.
+  // kLast: the group of codes ends a group of activations; kFirst: it begins it, too, and does without acc. A group of
+  // activations of several finds zeros in acc and leaves zeros.
   template <bool kFirst, bool kLast>
   static void flush(const Int (&sums)[kRows][V], const Float (&scale)[V], const Float (&minimum)[V], std::int64_t group,
                     std::int64_t run, const Floats& floats) {

@@ -10,8 +10,9 @@
 namespace octavo {
 namespace {
 
-// Words in a register of the instruction set that a kernel is compiled for: its largest type is as large.
-using Words [[gnu::vector_size(__BIGGEST_ALIGNMENT__)]] = std::uint64_t;
+// Words in a register of the instruction set that a kernel is compiled for, of which a compiler says so, or a word.
+constexpr int kWordsBytes = __BIGGEST_ALIGNMENT__ < 8 ? 8 : __BIGGEST_ALIGNMENT__;
+using Words [[gnu::vector_size(kWordsBytes)]] = std::uint64_t;
 static_assert(kGroupedLineBytes % sizeof(Words) == 0);
 
 inline void load(Words& words, const std::uint8_t* at) { std::memcpy(&words, at, sizeof words); }

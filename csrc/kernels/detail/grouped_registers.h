@@ -258,7 +258,9 @@ void gemm_in_registers(const GroupedBlock& block) {
   const bool few = block.rows * block.activations.parts() < Isa::kMr, one = block.rows == 1;
   // Nibbles of one row took 1.1 times as long from memory as with sums in a buffer, on Zen 5, where bytes took 0.9
   // times as long.
-  if (!fits_registers(block) || (one ? block.form.bits != 8 : few)) return gemm_grouped<Isa>(block);
+  if (!fits_registers(block) || block.form.in_planes() || (one ? block.form.bits == 4 : few)) {
+    return gemm_grouped<Isa>(block);
+  }
   const GroupedLhs lhs(block.form, block.activations);
   if (one) {
     return block.activations.int16 ? stream_row_in_registers<Isa, 2>(block, lhs)

@@ -70,7 +70,7 @@ template <class Row>
   return a / steps;
 }
 
-// Integers of a run of k with one scale, which they return: int8 without a zero point. Multiplying by the inverse
+// Quantizes a run of k to int8 without a zero point, and returns its scale. Multiplying by the inverse
 // cannot leave the range.
 template <class Row>
 [[gnu::always_inline]] inline float quantize_run(const Row& x, std::int64_t n, std::int8_t* q) {

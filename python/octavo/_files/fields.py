@@ -68,6 +68,10 @@ class Fields:
         self.taken.add(name)
         return widened(self.reader.raw(name), dtype)
 
+    def holds(self, suffix: str) -> bool:
+        """Whether the file has this tensor."""
+        return tensor_name(self.name, self.prefix + suffix) in self.reader.tensors
+
     def within(self, key: str) -> Fields:
         """The fields of a part: its options are those under the key, its tensors start with "key."."""
         prefix = f"{self.prefix}{key}."

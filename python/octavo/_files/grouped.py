@@ -120,6 +120,8 @@ def read_grouped(fields: Fields) -> QuantLinear:
 
 
 def _read_codes(fields: Fields, n: int, k: int, bits: int, kind: str) -> NDArray[Any]:
+    if bits in (4, 8) and fields.holds(_HIGH):
+        raise ValueError(f"{_HIGH} stands beside codes of 5 and 6 bits alone, got bits {bits}")
     if bits == 8:
         return fields.tensor("weight", _INTEGERS[kind], (n, k))
     packed = fields.tensor("weight", "U8", (n, (k + 1) // 2))

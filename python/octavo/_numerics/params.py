@@ -61,7 +61,7 @@ class QType:
         return self.qmin < 0
 
     def __repr__(self) -> str:
-        return f"octavo.{self.name}"
+        return f"octavo.{self.name}" if self in _QTYPES.values() else f"QType({self.name!r})"
 
 
 qint8 = QType("qint8", -128, 127, np.dtype(np.int8), 8)
@@ -87,7 +87,7 @@ def code_qtype(bits: int, signed: bool) -> QType:
 
     Example:
         >>> code_qtype(6, True)
-        octavo.qint6
+        QType('qint6')
     """
     return _CODE_QTYPES[bits, signed]
 
@@ -115,6 +115,8 @@ def as_qtype(dtype: QTypeLike) -> QType:
     if isinstance(dtype, str):
         found = _QTYPES.get(dtype) or _QTYPES.get("q" + dtype)
     elif isinstance(dtype, QType):
+        if dtype in _CODE_QTYPES.values() and dtype not in _QTYPES.values():
+            raise ValueError(f"{expected}; {dtype.name} is the type of grouped codes that exist already")
         found = dtype if dtype in _QTYPES.values() else None
     elif isinstance(dtype, np.dtype):
         found = _QTYPES.get("q" + dtype.name)
