@@ -45,7 +45,7 @@ class HeldWeights(Described):
 
     @property
     def dtype(self) -> QType:
-        """Type of the weights: `qint8` or `qint4`; of grouped codes also `quint8`, `quint4` and types of 5 and 6 bits."""
+        """Type of the weights: `qint8` or `qint4`; of grouped codes also unsigned types, and those of 5 and 6 bits."""
         return self._weights.qtype
 
     @property
