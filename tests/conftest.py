@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import nullcontext
 
+import hypothesis
 import numpy as np
 import pytest
 
 import octavo as oc
 from reference import random_layer
+
+hypothesis.settings.register_profile("untimed", deadline=None)  # machines that test may be busy
+hypothesis.settings.load_profile("untimed")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -5,6 +5,15 @@
 #include <cstdio>
 #include <string>
 
+// GCC and Clang tell it in ways of their own.
+#if defined(__SANITIZE_THREAD__)
+#define OCTAVO_UNDER_TSAN
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define OCTAVO_UNDER_TSAN
+#endif
+#endif
+
 namespace octavo::test {
 
 inline std::atomic<long> passed{0};

@@ -57,7 +57,7 @@ void check_takers_at_once() {
 
 #if !defined(OCTAVO_CAN_FORK)
 void check_fork() { std::printf("fork: this system has none\n"); }
-#elif !defined(__SANITIZE_THREAD__)  // which does not follow threads started in the child of a threaded process
+#elif !defined(OCTAVO_UNDER_TSAN)  // which does not follow threads started in the child of a threaded process
 void check_fork() {
   set_result_pool_bytes(8 * kMiB);
   std::atomic<bool> stop{false};

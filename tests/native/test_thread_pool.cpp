@@ -164,7 +164,7 @@ void check_wakeup_placement() { std::printf("placement: left to this system\n");
 
 #if !defined(OCTAVO_CAN_FORK)
 void check_fork() { std::printf("fork: this system has none\n"); }
-#elif !defined(__SANITIZE_THREAD__)  // which does not follow threads started in the child of a threaded process
+#elif !defined(OCTAVO_UNDER_TSAN)  // which does not follow threads started in the child of a threaded process
 void check_fork() {
   set_num_threads(4);
   check(each_once(100), "before fork");
