@@ -67,6 +67,7 @@ def rows(m: int, n: int, scale: float = 4.0) -> Array:
     return (np.random.default_rng(n).standard_normal((m, n)) * scale).astype(np.float32)
 
 
+@pytest.mark.underflows
 @every_elementwise
 def test_elements_of_every_exponent_equal_the_definition(kernel: str, name: str) -> None:
     compute, definition = ELEMENTWISE[name]
@@ -90,6 +91,7 @@ def test_norms_with_parameters_equal_the_definition(kernel: str, n: int) -> None
         assert_same_bits(F.layer_norm(x, w, b, eps=1e-12), definitions.layer_norm(x, w, b, 1e-12))
 
 
+@pytest.mark.underflows
 def test_swiglu_is_silu_times_up(kernel: str) -> None:
     for n in (*range(35), 1536):
         gate, up = rows(2, n) * 8
@@ -98,6 +100,7 @@ def test_swiglu_is_silu_times_up(kernel: str) -> None:
         assert_same_bits(y, definitions.swiglu(gate, up))
 
 
+@pytest.mark.underflows
 def test_swiglu_of_the_halves_of_a_product(kernel: str, threads: int) -> None:
     for m, n in ((1, 1), (3, 17), (70, 600)):
         both = rows(m, 2 * n) * 8
@@ -169,6 +172,7 @@ def test_out_that_is_a_parameter_is_read_first() -> None:
     assert_same_bits(F.swiglu(weight, memory[:20], out=memory[1:]), F.swiglu(weight, x))
 
 
+@pytest.mark.underflows
 @every_function
 def test_float16_and_float64_give_their_own_dtype(name: str) -> None:
     x = rows(2, 19)
@@ -207,6 +211,7 @@ def test_axis(name: str, axis: int) -> None:
     assert_same_bits(function(name)(x, axis=axis, out=out), y)
 
 
+@pytest.mark.underflows
 @pytest.mark.skipif(not float_environment.CAN_FLUSH, reason=float_environment.WHY_NOT)
 @every_function
 def test_subnormals_do_not_depend_on_the_callers_float_environment(kernel: str, name: str) -> None:
@@ -253,6 +258,7 @@ TRUTH: dict[str, tuple[Callable[[float], float], float]] = {
 }
 
 
+@pytest.mark.underflows
 @pytest.mark.parametrize("name", TRUTH)
 def test_error_is_within_the_documented_bound(name: str) -> None:
     exact, bound = TRUTH[name]

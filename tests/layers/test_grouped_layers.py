@@ -41,6 +41,7 @@ def kernel(request: pytest.FixtureRequest) -> Any:
     oc.use_kernel(None)
 
 
+@pytest.mark.underflows
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("form", "group_size"),
@@ -159,6 +160,7 @@ def test_matrix_gives_rows_and_columns_dequantized(bits: int) -> None:
     assert_same_bits(x @ q.T, grouped_linear(x, w))
 
 
+@pytest.mark.underflows
 @pytest.mark.parametrize(("bits", "dtype"), [(5, np.int8), (5, np.uint8), (6, np.int8), (6, np.uint8)])
 def test_codes_of_five_and_six_bits_take_as_many(bits: int, dtype: Any) -> None:
     for k in (2, 5, 63, 64, 65, 300):  # of part of a byte, of a part of a chunk
@@ -239,6 +241,7 @@ def test_recurrent_layers_take_plain_activations_alone() -> None:
         oc.QuantLSTM.from_float(oc.nn.LSTM.init(3, 5), activation="int16")
 
 
+@pytest.mark.underflows
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["plain", "minimum"])
 @pytest.mark.parametrize("bits", [4, 5, 6, 8])

@@ -28,6 +28,7 @@ def awkward_floats(rng: np.random.Generator, n: int) -> np.ndarray:
     return np.ldexp(mantissa.astype(F), rng.integers(-40, 40, n)).astype(F)
 
 
+@pytest.mark.underflows
 def test_fma_is_the_exact_result_rounded_once() -> None:
     rng = np.random.default_rng(0)
     a, b, c = (awkward_floats(rng, 4000) for _ in range(3))
@@ -185,3 +186,12 @@ def test_check_combination_refuses_sums_beyond_int32() -> None:
     check_combination(w, "int16", None)
     with pytest.raises(ValueError, match="exceed int32"):
         check_combination(w, "asymmetric", None)
+
+
+def test_subnormal_products_are_no_error_where_numpy_raises() -> None:
+    scale = np.full((1, 1), 2.0**-120, F)
+    levels = np.full((1, 8), 3, np.uint8)
+    w = GroupedCodes(np.full((1, 256), 1, np.int8), scale * F(2.0**-20), 4, 32, group_scale=levels)
+    with np.errstate(all="raise"):
+        assert (w.dequantize() == F(3) * F(2.0**-140)).all()
+        assert (w.group_scales() == F(3) * F(2.0**-140)).all()

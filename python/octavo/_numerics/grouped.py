@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from octavo._util.floating import quiet
+
 __all__ = ["BITS", "GROUP_SIZES", "SUPER_BLOCK", "GroupedCodes", "dequantize_columns", "join_rows"]
 
 GROUP_SIZES = (16, 32, 64, 128, 256)
@@ -119,7 +121,7 @@ class GroupedCodes:
         """w (N, K) float32."""
         n, k = self.shape
         size = k if self.group_size is None else self.group_size
-        with np.errstate(over="ignore", invalid="ignore"):
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
             values = self.codes.astype(np.float32).reshape(n, self.groups, size)
             if self.zero_point is not None:
                 values -= self.zero_point.astype(np.float32)[:, :, None]
@@ -129,6 +131,7 @@ class GroupedCodes:
                 values = values - minima if self.group_scale is not None else values + minima
         return values.reshape(n, k)
 
+    @quiet
     def group_scales(self) -> npt.NDArray[np.float32]:
         """(N, groups) float32: what a code is multiplied by, the product of both levels where there are two."""
         return _levels(self.scale, self.group_scale, self.group_size)
@@ -141,6 +144,7 @@ class GroupedCodes:
         )  # fmt: skip
 
 
+@quiet
 def dequantize_columns(
     codes: npt.NDArray[Any],
     inputs: npt.NDArray[np.int64],

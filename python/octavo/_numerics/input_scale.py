@@ -41,7 +41,7 @@ def as_input_scale(
     given = as_real_array(scale, name)
     if given.shape != (inputs,):
         raise ValueError(f"{name} must have shape ({inputs},), a scale for each input, got {given.shape}")
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", under="ignore"):
         s = np.array(given, np.float32)
     bad = ~((s >= _SMALLEST) & (s <= _LARGEST))
     if bad.any():

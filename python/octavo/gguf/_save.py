@@ -122,7 +122,7 @@ def _tensors(package: Any, name: str, value: Any, patterns: Mapping[str, str]) -
     if kind == "F32":
         return [(name, single, kind)]
     if kind == "F16":
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", under="ignore"):
             half = single.astype(np.float16)
         if not np.isfinite(half).all():
             raise ValueError("a value is beyond float16; choose F32 for it")
