@@ -69,8 +69,8 @@ struct GroupedForm {
   [[gnu::always_inline]] std::int64_t record_k() const { return two_level ? kSuperK : group_k; }
   [[gnu::always_inline]] std::int64_t records() const { return two_level ? k / kSuperK : groups(); }
   [[gnu::always_inline]] std::int64_t panel_bytes() const { return padded_k() * kGroupedNr * bits / 8; }
-  // Codes that are made bytes before they are multiplied; what a panel takes then, and how many are made at once for
-  // many rows: they share the L2 cache with rows.
+  // Codes that may have to be made bytes before they are multiplied; what a panel takes then, and how many are made at
+  // once for many rows: they share the L2 cache with rows.
   [[gnu::always_inline]] bool in_planes() const { return bits == 5 || bits == 6; }
   [[gnu::always_inline]] std::int64_t wide_panel_bytes() const { return padded_k() * kGroupedNr; }
   [[gnu::always_inline]] std::int64_t wide_panels() const {

@@ -2,6 +2,7 @@
 //
 // Inputs end where their memory ends and outputs stand between guard elements. The last lines name the kernels that
 // ran: CI reads them.
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -9,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "base/aligned_buffer.h"
 #include "base/thread_pool.h"
 #include "check.h"
 #include "every_kernel.h"
@@ -209,6 +211,47 @@ void check_zeros(const Kernel& kernel, const Shape& s, int bits) {
   check(equal, std::string(kernel.name) + " grouped " + s.text() + ": signs of zeros");
 }
 
+// Codes in planes, with as much scratch memory as their form asks for between bytes that stay as they are. Shapes have
+// more panels than are made bytes at a time.
+void check_scratch(const Kernel& kernel, const Shape& s, const Options& o) {
+  Random random(static_cast<std::uint64_t>(s.m * 1000003 + s.k * 1009 + s.n));
+  const std::vector<float> x = hard_rows(random, s);
+  const Weights w = make_weights(random, s, o);
+  const PackedLinearGrouped layer(view_of(w, o), nullptr, {o.activations, o.relu});
+  const GroupedForm& form = layer.weight().form();
+  Guarded<float> expected(s.m, s.n, s.n), y(s.m, s.n, s.n);
+  layer(x.data(), s.m, s.k, expected.get(), s.n);
+
+  constexpr std::size_t kGuard = 256;
+  constexpr std::uint8_t kMark = 0xa5;
+  const auto size = static_cast<std::size_t>(form.scratch_bytes());
+  AlignedBuffer lhs(static_cast<std::size_t>(kernel.grouped->lhs_bytes(s.m, form, o.activations)));
+  AlignedBuffer scratch(size + 2 * kGuard);
+  std::uint8_t* const bytes = scratch.as<std::uint8_t>();
+  std::fill_n(bytes, size + 2 * kGuard, kMark);
+  kernel.grouped->quantize_lhs({x.data(), s.k, s.m, form, o.activations, lhs.as<void>()});
+  GroupedBlock block{};
+  layer.weight().set_operands(block, 0);
+  block.activations = o.activations;
+  block.lhs = lhs.as<void>();
+  block.rows = s.m;
+  block.cols = s.n;
+  block.dst = y.get();
+  block.dst_stride = s.n;
+  block.scratch = bytes + kGuard;
+  kernel.grouped->gemm(block);
+  bool equal = true;
+  for (std::int64_t m = 0; m < s.m; ++m) {
+    for (std::int64_t n = 0; n < s.n; ++n) equal = equal && same_bits(y.at(m, n), expected.at(m, n));
+  }
+  const std::string what = std::string(kernel.name) + " grouped " + s.text() + o.text();
+  const auto intact = [](const std::uint8_t* from) {
+    return std::all_of(from, from + kGuard, [](std::uint8_t v) { return v == kMark; });
+  };
+  check(equal, what + ": bits with scratch of its own");
+  check(intact(bytes) && intact(bytes + kGuard + size), what + ": scratch");
+}
+
 constexpr GroupedActivations kActivations[] = {{false, false, 0},  {false, true, 0},   {true, false, 0},
                                                {false, false, 32}, {false, false, 64}, {false, false, 128},
                                                {false, false, 256}};
@@ -258,6 +301,16 @@ void check_kernel(const Kernel& kernel) {
           ++layers;
         }
         check_zeros(kernel, {m, 64, n}, bits);
+      }
+    }
+  }
+  if (kernel.grouped != nullptr) {
+    for (const std::int64_t m : {1, 2, 3, 4, 5, 6, 7, 40}) {
+      for (const int bits : {5, 6}) {
+        check_scratch(kernel, {m, 32, 1041}, {32, Term::kNone, {false, false, 32}, bits, true, true, false, false});
+        check_scratch(kernel, {m, 77, 1041}, {0, Term::kNone, {true, false, 0}, bits, false, true, false, false});
+        check_scratch(kernel, {m, 9 * kSuperK, 113},
+                      {16, Term::kTwoLevels, {false, false, 256}, bits, true, true, false, false});
       }
     }
   }

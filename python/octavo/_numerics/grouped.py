@@ -117,18 +117,18 @@ class GroupedCodes:
         arrays = (self.scale, self.zero_point, self.minimum, self.group_scale, self.group_minimum)
         return int(n * ((k * self.bits + 7) // 8) + sum(a.nbytes for a in arrays if a is not None))
 
+    @quiet
     def dequantize(self) -> npt.NDArray[np.float32]:
         """w (N, K) float32."""
         n, k = self.shape
         size = k if self.group_size is None else self.group_size
-        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-            values = self.codes.astype(np.float32).reshape(n, self.groups, size)
-            if self.zero_point is not None:
-                values -= self.zero_point.astype(np.float32)[:, :, None]
-            values *= self.group_scales()[:, :, None]
-            if self.minimum is not None:
-                minima = _levels(self.minimum, self.group_minimum, self.group_size)[:, :, None]
-                values = values - minima if self.group_scale is not None else values + minima
+        values = self.codes.astype(np.float32).reshape(n, self.groups, size)
+        if self.zero_point is not None:
+            values -= self.zero_point.astype(np.float32)[:, :, None]
+        values *= self.group_scales()[:, :, None]
+        if self.minimum is not None:
+            minima = _levels(self.minimum, self.group_minimum, self.group_size)[:, :, None]
+            values = values - minima if self.group_scale is not None else values + minima
         return values.reshape(n, k)
 
     @quiet
