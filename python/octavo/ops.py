@@ -11,6 +11,7 @@ four-bit tensors flattened, two integers a byte: `pack_int4(q.reshape(-1))` make
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import numpy as np
@@ -382,7 +383,7 @@ def _batched(
     """(..., M, K) by (..., K, N), broadcast; zero points (1,) or (..., M) and (..., N)."""
     m, n = a.shape[-2], b.shape[-1]
     if b.ndim == 2:
-        rows = a.reshape(int(np.prod(a.shape[:-1])), a.shape[-1])
+        rows = a.reshape(math.prod(a.shape[:-1]), a.shape[-1])
         flat = np.ascontiguousarray(a_zero.reshape(-1))
         if flat.size == 0:
             flat = np.zeros(1, np.int32)
@@ -396,7 +397,7 @@ def _batched(
         a_zero = np.broadcast_to(a_zero, (*batch, m))
     if b_zero.shape != (1,):
         b_zero = np.broadcast_to(b_zero, (*batch, n))
-    y = _core.empty_result(int(np.prod(batch)) * m, n, np.dtype(np.int32)).reshape(*batch, m, n)
+    y = _core.empty_result(math.prod(batch) * m, n, np.dtype(np.int32)).reshape(*batch, m, n)
     for at in np.ndindex(batch):
         za = a_zero if a_zero.shape == (1,) else a_zero[at]
         zb = b_zero if b_zero.shape == (1,) else b_zero[at]

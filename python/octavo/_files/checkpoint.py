@@ -6,6 +6,7 @@ All of them are read alike: tensors by name, one at a time, never the whole of i
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import zipfile
 import zlib
@@ -66,7 +67,7 @@ class Archive:
                         shape, _, dtype = _array_header(file)
                     name, code = member.removesuffix(".npy"), dtype_code(dtype)
                     if code is None:
-                        nbytes = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
+                        nbytes = dtype.itemsize * math.prod(shape)
                         self.foreign[name] = Foreign(str(dtype), shape, nbytes)
                     else:
                         self.tensors[name] = Tensor(code, shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, final
 
 import numpy as np
@@ -88,7 +89,7 @@ class PackedInteger:
         k, n = self.shape
 
         def compute(y: NDArray[Any]) -> None:
-            m = int(np.prod(lhs.shape[:-1], dtype=np.int64))
+            m = math.prod(lhs.shape[:-1])
             flat, y = rows.reshape(m, k), y.reshape(m, n)
             if result.kind == "b":
                 _core.integer_matmul(flat, self._values, y)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Iterable
 from typing import Any, SupportsIndex, cast
@@ -71,7 +72,7 @@ def _multiply(lhs: NDArray[Any], rhs: NDArray[Any], result: np.dtype[Any], y: ND
     lhs, rhs = as_core_array(np.atleast_2d(lhs), result), as_core_array(rhs if rhs.ndim > 1 else rhs[:, None], result)
     stack = y.shape[:-2]
     if rhs.ndim == 2 and stack and lhs.flags.c_contiguous and y.flags.c_contiguous:  # one matrix of all rows
-        rows = int(np.prod(y.shape[:-1], dtype=np.int64))
+        rows = math.prod(y.shape[:-1])
         lhs, y = lhs.reshape(rows, lhs.shape[-1]), y.reshape(rows, y.shape[-1])
     elif stack:
         lhs, rhs = np.broadcast_to(lhs, stack + lhs.shape[-2:]), np.broadcast_to(rhs, stack + rhs.shape[-2:])
@@ -239,11 +240,11 @@ def _contract(
             f"summed axes must be of equal lengths, got axes {axes[0]} of shape {lhs.shape} "
             f"and {axes[1]} of shape {rhs.shape}"
         )
-    k = int(np.prod(lengths, dtype=np.int64))
+    k = math.prod(lengths)
     lhs_kept = [x for x in range(lhs.ndim) if x not in axes[0]]
     rhs_kept = [x for x in range(rhs.ndim) if x not in axes[1]]
     rows, cols = [lhs.shape[x] for x in lhs_kept], [rhs.shape[x] for x in rhs_kept]
-    m, n = int(np.prod(rows, dtype=np.int64)), int(np.prod(cols, dtype=np.int64))
+    m, n = math.prod(rows), math.prod(cols)
     left = lhs.transpose(lhs_kept + axes[0]).reshape(m, k)
     right = rhs.transpose(axes[1] + rhs_kept).reshape(k, n)
     result = result_dtype(lhs.dtype, rhs.dtype, dtype)

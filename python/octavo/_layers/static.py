@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NoReturn, cast
 
@@ -169,7 +170,7 @@ class StaticQuantLinear(QuantLinear):
             if q.ndim == 0 or q.shape[-1] != k:
                 raise ValueError(f"{self._label()}: x must have shape (..., {k}), got {q.shape}")
             if q.ndim != 2:
-                q = q.reshape(int(np.prod(q.shape[:-1])), k)
+                q = q.reshape(math.prod(q.shape[:-1]), k)
             if k > 1 and q.strides[1] != 1:
                 q = np.ascontiguousarray(q)
             return q, x.numbers(), x.shape[:-1], np.dtype(np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -58,7 +59,7 @@ def as_input_rows(x: ArrayLike, in_features: int) -> NDArray[Any]:
     values = as_real_array(x, "inputs")
     if values.ndim == 0 or values.shape[-1] != in_features:
         raise ValueError(f"inputs must have shape (..., {in_features}), got {values.shape}")
-    return values.reshape(int(np.prod(values.shape[:-1])), in_features)
+    return values.reshape(math.prod(values.shape[:-1]), in_features)
 
 
 def is_int4(

@@ -154,7 +154,7 @@ def check_out(out: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
 
 def as_rows(a: Array) -> npt.NDArray[np.float32]:
     """(m, in) float32 with contiguous, aligned rows: a itself or a view of it where it has them, else a copy."""
-    rows = a.reshape(int(np.prod(a.shape[:-1])), a.shape[-1]) if a.ndim != 2 else a
+    rows = a.reshape(math.prod(a.shape[:-1]), a.shape[-1]) if a.ndim != 2 else a
     return rows if _rows_usable(rows) else contiguous(rows)
 
 
