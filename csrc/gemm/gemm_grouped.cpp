@@ -11,6 +11,8 @@ namespace octavo {
 namespace {
 
 bool has_grouped(const Kernel& kernel) { return kernel.grouped != nullptr; }
+bool has_grouped_int16(const Kernel& kernel) { return has_grouped(kernel) && kernel.grouped->for_int16; }
+std::int64_t least_rows(const Kernel& kernel) { return kernel.grouped->min_rows; }
 
 class GroupedProduct final : public Product {
  public:
@@ -25,7 +27,7 @@ class GroupedProduct final : public Product {
   std::int64_t lhs_bytes(std::int64_t rows) const override {
     return kernel_.lhs_bytes(rows, layer_.weight().form(), activations());
   }
-  std::int64_t scratch_bytes(std::int64_t) const override { return layer_.weight().form().scratch_bytes(); }
+  std::int64_t scratch_bytes(std::int64_t) const override { return kernel_.scratch_bytes(layer_.weight().form()); }
 
   void load_rows(std::int64_t row0, std::int64_t rows, const RowBuffers& to) const override {
     kernel_.quantize_lhs({.src = call_.x + row0 * call_.x_stride,
@@ -97,7 +99,7 @@ void PackedLinearGrouped::operator()(const float* x, std::int64_t m, std::int64_
   if (m == 0 || n() == 0) return;
   CallReport report("grouped linear", m, k(), n());
   if (k() == 0) return put_empty_sums(bias(), options_.relu, options_.function, m, n(), y, y_stride);
-  const Kernel& kernel = kernel_for(m, has_grouped);
+  const Kernel& kernel = kernel_for(m, options_.activations.int16 ? has_grouped_int16 : has_grouped, least_rows);
   multiply(GroupedProduct(*kernel.grouped, *this, {x, m, x_stride, y, y_stride}), kernel.name, report);
 }
 

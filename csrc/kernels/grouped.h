@@ -69,8 +69,8 @@ struct GroupedForm {
   [[gnu::always_inline]] std::int64_t record_k() const { return two_level ? kSuperK : group_k; }
   [[gnu::always_inline]] std::int64_t records() const { return two_level ? k / kSuperK : groups(); }
   [[gnu::always_inline]] std::int64_t panel_bytes() const { return padded_k() * kGroupedNr * bits / 8; }
-  // Codes that may have to be made bytes before they are multiplied; what a panel takes then, and how many are made at
-  // once for many rows: they share the L2 cache with rows.
+  // Codes that may have to be made bytes before they are multiplied; what a panel takes then, as one of nibbles does,
+  // and how many are made at once for many rows: they share the L2 cache with rows.
   [[gnu::always_inline]] bool in_planes() const { return bits == 5 || bits == 6; }
   [[gnu::always_inline]] std::int64_t wide_panel_bytes() const { return padded_k() * kGroupedNr; }
   [[gnu::always_inline]] std::int64_t wide_panels() const {
@@ -78,9 +78,6 @@ struct GroupedForm {
     const std::int64_t fitting =
         wide_panel_bytes() == 0 ? kFewest : kWideBytes / wide_panel_bytes() / kFewest * kFewest;
     return fitting < kFewest ? kFewest : fitting > kMost ? kMost : fitting;
-  }
-  [[gnu::always_inline]] std::int64_t scratch_bytes() const {
-    return in_planes() ? wide_panels() * wide_panel_bytes() : 0;
   }
   // Of a record: where its minima, its groups' scales and their minima stand, and where the next one does.
   [[gnu::always_inline]] std::int64_t floats_bytes() const { return kGroupedNr * (half ? 2 : 4); }
@@ -130,7 +127,7 @@ struct GroupedBlock {
   bool relu;
   float* dst;
   std::int64_t dst_stride;
-  std::uint8_t* scratch;  // form.scratch_bytes(), 64-byte aligned
+  std::uint8_t* scratch;  // scratch_bytes(form), 64-byte aligned
   bool far_prefetch;      // of codes that come from memory, where the CPU gains by it: detail/x86_stream.h
 };
 
@@ -138,8 +135,12 @@ struct GroupedKernel {
   std::int32_t mr;              // rows of a register tile, as Kernel::mr
   double multiply_adds_per_us;  // as Kernel::multiply_adds_per_us
   std::int64_t (*lhs_bytes)(std::int64_t rows, const GroupedForm&, const GroupedActivations&);
+  std::int64_t (*scratch_bytes)(const GroupedForm&);
   void (*quantize_lhs)(const QuantizeGroupedLhs&);
   void (*gemm)(const GroupedBlock&);
+  // Fewer rows, and int16 activations where it does not multiply them faster, go to the next kernel of the table.
+  std::int64_t min_rows = 1;
+  bool for_int16 = true;
 };
 
 }  // namespace octavo

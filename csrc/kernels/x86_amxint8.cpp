@@ -374,6 +374,7 @@ void gemm(const GemmBlock& block) {
 
 }  // namespace
 
+extern const GroupedKernel grouped_amxint8;
 extern const Int4Kernel int4_amxint8;
 extern const IntegerKernel integer_avx512vnni;
 extern const Kernel kernel_amxint8;
@@ -394,6 +395,7 @@ const Kernel kernel_amxint8 = {
     .gemv_max_rows = kTileRows,
     .multiply_adds_per_us = 1.5e6,
     .int4 = &int4_amxint8,
+    .grouped = &grouped_amxint8,
     .integer = &integer_avx512vnni,
     // Not measured on such a CPU, but from how many multiply-adds a cycle each instruction makes.
     .integer_costs = {12, 48, 144, 48, 600},

@@ -65,14 +65,19 @@ void tile_zero() {
 }
 
 template <int kTile>
-void tile_load(const void* from) {
+void tile_load_apart(const void* from, std::int64_t stride) {
   tile_require(tile_is_valid(kTile), "#UD, TILELOADD: tile not configured");
   TileState& state = tile_state();
   std::memset(state.data[kTile], 0, kTileBytes);
   for (int row = 0; row < state.config.rows[kTile]; ++row) {
-    std::memcpy(state.data[kTile][row], static_cast<const std::uint8_t*>(from) + row * kTileRowBytes,
+    std::memcpy(state.data[kTile][row], static_cast<const std::uint8_t*>(from) + row * stride,
                 state.config.row_bytes[kTile]);
   }
+}
+
+template <int kTile>
+void tile_load(const void* from) {
+  tile_load_apart<kTile>(from, kTileRowBytes);
 }
 
 template <int kTile>
@@ -81,13 +86,17 @@ void tile_load_far(const void* from) {
 }
 
 template <int kTile>
-void tile_store(void* to) {
+void tile_store_apart(void* to, std::int64_t stride) {
   tile_require(tile_is_valid(kTile), "#UD, TILESTORED: tile not configured");
   const TileState& state = tile_state();
   for (int row = 0; row < state.config.rows[kTile]; ++row) {
-    std::memcpy(static_cast<std::uint8_t*>(to) + row * kTileRowBytes, state.data[kTile][row],
-                state.config.row_bytes[kTile]);
+    std::memcpy(static_cast<std::uint8_t*>(to) + row * stride, state.data[kTile][row], state.config.row_bytes[kTile]);
   }
+}
+
+template <int kTile>
+void tile_store(void* to) {
+  tile_store_apart<kTile>(to, kTileRowBytes);
 }
 
 // TDPBSSD, or TDPBSUD where bytes of rhs are unsigned.

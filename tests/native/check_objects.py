@@ -7,8 +7,8 @@ without AVX2 would crash in code that is meant to be portable. So, for the build
 1. a kernel object defines no weak, unique or COMDAT symbol, exports its kernel table rows alone, and has no static
    initialiser (a sanitizer's own constructor is passed over);
 2. no other object holds an instruction on 256-bit or 512-bit registers or tiles, or an Arm dot or matrix product;
-3. tile instructions stand in x86_amxint8 and x86_amxint8_int4 alone, and each holds them all: configuring, loading,
-   zeroing, multiplying in its own way, storing, giving back;
+3. tile instructions stand in x86_amxint8, its _int4 and its _grouped alone, and each holds them all: configuring,
+   loading, zeroing, multiplying in its own way, storing, giving back;
 4. each row of kernels.inc has an object named after it, and each kernel object a row (or, for four-bit weights and for
    wide integers, grouped codes and functions, the row of its name without _int4, _integer, _grouped or _functions);
 5. each linked program or module holds exactly as many of them as the kernel objects, or none where it uses no kernel.
@@ -43,7 +43,11 @@ TILES = {
     "tilestored",
     "tilerelease",
 }
-PRODUCTS = {"x86_amxint8": "tdpbssd", "x86_amxint8_int4": "tdpbsud"}
+TILE_OBJECTS = {
+    "x86_amxint8": TILES | {"tdpbssd"},
+    "x86_amxint8_int4": TILES | {"tdpbsud"},
+    "x86_amxint8_grouped": TILES - {"tileloaddt1"} | {"tdpbsud", "tdpbssd"},
+}
 WIDE = re.compile(r"%[yz]mm\d|%tmm\d|\t(sdot|smmla)\b")
 
 
@@ -68,8 +72,7 @@ def wide_instructions(file: Path) -> int:
 def tile_faults(file: Path) -> Iterable[str]:
     text = output(tool("objdump", file), "-d", "--no-show-raw-insn", str(file))
     found = set(re.findall(r"\t(?:\{\w+\} )?((?:ld|st)tilecfg|tile\w+|tdp\w+)\b", text))
-    product = PRODUCTS.get(file.name.partition(".")[0])
-    expected = TILES | {product} if product else set()
+    expected = TILE_OBJECTS.get(file.name.partition(".")[0], set())
     if found != expected:
         yield f"{file.name}: tile instructions {sorted(found)}, expected {sorted(expected)}"
 

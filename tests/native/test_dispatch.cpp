@@ -9,6 +9,7 @@
 
 #include "base/thread_pool.h"
 #include "check.h"
+#include "gemm/gemm_grouped.h"
 #include "gemm/gemm_int4.h"
 #include "gemm/gemm_int8.h"
 #include "gemm/registry.h"
@@ -101,6 +102,17 @@ void check_plan() {
   const auto expect = [](const std::string& what, const std::string& report, const std::string& part) {
     check(report.find(part) != std::string::npos, what + ": expected \"" + part + "\" in " + report);
   };
+  const std::vector<float> group_scale(n * k / 32, 0.01f);
+  GroupedView codes{};
+  codes.n = n;
+  codes.k = k;
+  codes.group_k = 32;
+  codes.bits = 4;
+  codes.is_signed = true;
+  codes.codes = reinterpret_cast<const std::uint8_t*>(weight.data());
+  codes.scale = reinterpret_cast<const std::byte*>(group_scale.data());
+  const PackedLinearGrouped grouped(codes, nullptr, {{false, false, 32}, false});
+  const PackedLinearGrouped int16(codes, nullptr, {{true, false, 0}, false});
   set_num_threads(2);
   set_min_rows(*find_kernel("amxint8"), std::nullopt);
   expect("int8", report_of(int8, m), "kernel amxint8, 1 thread,");
@@ -109,6 +121,9 @@ void check_plan() {
   expect("int8 of few rows, near weights", report_of(int8, 3), "kernel amxint8,");
   expect("int4 of fewer than its own rows", report_of(int4, 15), "kernel avx512vnni,");
   expect("int4 of its own rows", report_of(int4, 16), "kernel amxint8,");
+  expect("grouped codes", report_of(grouped, m), "kernel amxint8, 2 threads,");
+  expect("grouped codes of fewer than their own rows", report_of(grouped, 15), "kernel avx512vnni,");
+  expect("grouped codes and int16 activations", report_of(int16, m), "kernel avx512vnni,");
 
   set_min_rows(*find_kernel("amxint8"), m + 2);
   expect("int4 of fewer rows than were set", report_of(int4, m + 1), "kernel avx512vnni,");
@@ -120,6 +135,8 @@ void check_plan() {
 
   force_kernel(find_kernel("amxint8"));
   expect("int4, amxint8 forced", report_of(int4, 1), "kernel amxint8,");
+  expect("grouped codes, amxint8 forced", report_of(grouped, 1), "kernel amxint8,");
+  expect("grouped codes and int16 activations, amxint8 forced", report_of(int16, m), "kernel avx512vnni,");
   force_kernel(find_kernel("avxvnni"));
   expect("int4, avxvnni forced", report_of(int4, m), "kernel avx2, 2 threads,");
   expect("int8, avxvnni forced", report_of(int8, m), "kernel avxvnni, 2 threads,");

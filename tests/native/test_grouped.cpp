@@ -211,8 +211,8 @@ void check_zeros(const Kernel& kernel, const Shape& s, int bits) {
   check(equal, std::string(kernel.name) + " grouped " + s.text() + ": signs of zeros");
 }
 
-// Codes in planes, with as much scratch memory as their form asks for between bytes that stay as they are. Shapes have
-// more panels than are made bytes at a time.
+// Codes of less than a byte, with as much scratch memory as the kernel asks for between bytes that stay as they are.
+// Shapes have more panels than are made bytes at a time.
 void check_scratch(const Kernel& kernel, const Shape& s, const Options& o) {
   Random random(static_cast<std::uint64_t>(s.m * 1000003 + s.k * 1009 + s.n));
   const std::vector<float> x = hard_rows(random, s);
@@ -224,7 +224,7 @@ void check_scratch(const Kernel& kernel, const Shape& s, const Options& o) {
 
   constexpr std::size_t kGuard = 256;
   constexpr std::uint8_t kMark = 0xa5;
-  const auto size = static_cast<std::size_t>(form.scratch_bytes());
+  const auto size = static_cast<std::size_t>(kernel.grouped->scratch_bytes(form));
   AlignedBuffer lhs(static_cast<std::size_t>(kernel.grouped->lhs_bytes(s.m, form, o.activations)));
   AlignedBuffer scratch(size + 2 * kGuard);
   std::uint8_t* const bytes = scratch.as<std::uint8_t>();
@@ -306,7 +306,7 @@ void check_kernel(const Kernel& kernel) {
   }
   if (kernel.grouped != nullptr) {
     for (const std::int64_t m : {1, 2, 3, 4, 5, 6, 7, 40}) {
-      for (const int bits : {5, 6}) {
+      for (const int bits : {4, 5, 6}) {
         check_scratch(kernel, {m, 32, 1041}, {32, Term::kNone, {false, false, 32}, bits, true, true, false, false});
         check_scratch(kernel, {m, 77, 1041}, {0, Term::kNone, {true, false, 0}, bits, false, true, false, false});
         check_scratch(kernel, {m, 9 * kSuperK, 113},

@@ -8,6 +8,7 @@
 #include "base/arch.h"
 #include "check.h"
 #include "gemm/registry.h"
+#include "kernels/grouped.h"
 #include "kernels/int4.h"
 
 namespace octavo::test {
@@ -33,6 +34,14 @@ void check_int4(const std::string& name, const Int4Kernel& int4) {
   check(int4.lhs_bytes(1, {32, 32, false}) >= 32, name + " int4: lhs_bytes");
 }
 
+void check_grouped(const std::string& name, const GroupedKernel& grouped) {
+  check(grouped.lhs_bytes != nullptr && grouped.scratch_bytes != nullptr && grouped.quantize_lhs != nullptr &&
+            grouped.gemm != nullptr,
+        name + " grouped: a function is missing");
+  check(grouped.mr >= 1 && grouped.min_rows >= 1 && grouped.multiply_adds_per_us > 0,
+        name + " grouped: sizes and rate");
+}
+
 void check_row(const Kernel& kernel) {
   const std::string name = kernel.name;
   const bool portable = &kernel == all_kernels().back();
@@ -49,6 +58,7 @@ void check_row(const Kernel& kernel) {
   check(portable ? kernel.nr == 0 && kernel.kr == 0 : kernel.nr == shape.nr && kernel.kr == shape.kr,
         name + ": panels as all kernels of the architecture have them, or any");
   if (kernel.int4 != nullptr) check_int4(name, *kernel.int4);
+  if (kernel.grouped != nullptr) check_grouped(name, *kernel.grouped);
 }
 
 void check_table() {
@@ -66,7 +76,8 @@ void check_table() {
     check_row(*kernels[i]);
   }
   const Kernel& portable = *kernels.back();
-  check(portable.min_rows == 1 && portable.int4 != nullptr, "the portable kernel takes what no other does");
+  check(portable.min_rows == 1 && portable.int4 != nullptr && portable.grouped != nullptr,
+        "the portable kernel takes what no other does");
 }
 
 }  // namespace

@@ -34,14 +34,15 @@ inline T read_as(const void* at, std::int64_t i = 0) {
 // their total, each times its group's scale.
 enum class Sums { kGroup, kGroups, kTotal };
 
-// The floats of R rows by P panels of activations in kParts parts. Everything is held by value: what is read through a
-// pointer the compiler would read again after every store.
-template <class Isa, int R, int P, int kParts>
+// The floats of R rows by P panels of activations in kParts parts. The sums of a group are those of kSumRows rows, of
+// which these are the first. Everything is held by value: what is read through a pointer the compiler would read again
+// after every store.
+template <class Isa, int R, int P, int kParts, int kSumRows = R* kParts>
 struct GroupedFlush {
   using Int = typename Isa::Int;
   using Float = typename Isa::Float;
   static constexpr int V = Isa::kVecs, kLanes = static_cast<int>(kGroupedNr) / V, kRows = R * kParts;
-  static constexpr int kGroupSums = kRows * P * static_cast<int>(kGroupedNr);  // from a group's sums to the next one's
+  static constexpr int kGroupSums = kSumRows * P * static_cast<int>(kGroupedNr);  // from a group's to the next one's
 
   GroupedBlock block;
   GroupedTile tile;

@@ -12,6 +12,7 @@
 //   kStreamRows           rows (of int8, or halves of int16) up to which a panel is streamed, one at a time
 //   kPlaneRows            rows up to which codes in planes are multiplied as they are, and not made bytes: where the
 //                         panel is streamed, or none is
+//   kWidensNibbles        4-bit codes are made bytes, too, as those in planes are
 //   load32, load_u8, load_s8, set1, zero, store32           integers, one register's columns
 //   load_f32, load_f16, set1f, zerof                        floats likewise
 //   add, multiply, shift8(a): a * 256                       integers, modulo 2^32
@@ -52,6 +53,7 @@ inline std::int64_t piece_k(const GroupedForm& form) {
 // What instruction sets share that read panels from memory as they do from the caches.
 struct NoStreams {
   static constexpr int kFramePanels = 1, kStreamRows = 0, kPlaneRows = 0;
+  static constexpr bool kWidensNibbles = false;
   static constexpr std::int64_t kAheadBytes = 0;
   static void prefetch_panel(const std::uint8_t*) {}
 };
@@ -270,11 +272,21 @@ void gemm_grouped(const GroupedBlock& block) {
                                    });
 }
 
-// kGemm, with codes in planes made bytes for more rows than one tile has: some panels at a time.
+template <class Isa>
+bool widens(const GroupedForm& form) {
+  return form.in_planes() || (Isa::kWidensNibbles && form.bits == 4);
+}
+
+template <class Isa>
+std::int64_t grouped_scratch_bytes(const GroupedForm& form) {
+  return widens<Isa>(form) ? form.wide_panels() * form.wide_panel_bytes() : 0;
+}
+
+// kGemm, with codes made bytes where `Isa` does that, for more rows than one tile has: some panels at a time.
 template <class Isa, void (*kGemm)(const GroupedBlock&)>
 void gemm_of_bytes(const GroupedBlock& block) {
   const GroupedForm& form = block.form;
-  if (!form.in_planes() || block.rows * block.activations.parts() <= Isa::kTallestTile) return kGemm(block);
+  if (!widens<Isa>(form) || block.rows * block.activations.parts() <= Isa::kTallestTile) return kGemm(block);
   GroupedBlock bytes = block;
   bytes.form.bits = 8;
   bytes.rhs = block.scratch;
@@ -299,6 +311,7 @@ constexpr GroupedKernel grouped_kernel(double multiply_adds_per_us) {
   return {.mr = Isa::kMr,
           .multiply_adds_per_us = multiply_adds_per_us,
           .lhs_bytes = grouped_lhs_bytes,
+          .scratch_bytes = grouped_scratch_bytes<Isa>,
           .quantize_lhs = quantize_grouped_rows<Isa::kByteBias>,
           .gemm = gemm_of_bytes<Isa, kGemm>};
 }

@@ -1,4 +1,4 @@
-// Codes of 5 and 6 bits, which lie in planes (kernels/grouped.h), made bytes, as kernels multiply them.
+// Codes of 4 to 6 bits, nibbles and what lies above them in planes (kernels/grouped.h), made bytes.
 #pragma once
 
 #include <cstdint>
@@ -45,6 +45,19 @@ template <int kHighBits>
   }
 }
 
+// The same of nibbles alone.
+[[gnu::always_inline]] inline void widen_nibbles(const std::uint8_t* chunk, std::uint8_t* lines) {
+  constexpr std::int64_t kHalfBytes = kGroupedChunkLines * kGroupedLineBytes;
+  constexpr std::uint64_t kNibbles = 0x0f0f0f0f0f0f0f0fu;
+  for (std::int64_t i = 0; i < kHalfBytes; i += sizeof(Words)) {
+    Words both;
+    load(both, chunk + i);
+    const Words low = both & kNibbles, high = both >> 4 & kNibbles;
+    std::memcpy(lines + i, &low, sizeof low);
+    std::memcpy(lines + kHalfBytes + i, &high, sizeof high);
+  }
+}
+
 // The chunks of k0 <= k < k1 of some panels as bytes: those of each panel `stride` behind those of the one before. Isa
 // prefetches the lines to come.
 template <class Isa>
@@ -56,6 +69,12 @@ template <class Isa>
     for (std::int64_t chunk = first; chunk * kGroupedPadK < k1; ++chunk, to += kGroupedPadK * kGroupedNr) {
       const std::uint8_t* const from = panel + chunk * chunk_bytes;
       for (std::int64_t i = 0; i < chunk_bytes; i += kGroupedLineBytes) Isa::prefetch_panel(from + i);
+      if constexpr (Isa::kWidensNibbles) {
+        if (form.bits == 4) {
+          widen_nibbles(from, to);
+          continue;
+        }
+      }
       form.bits == 5 ? widen_chunk<1>(from, to) : widen_chunk<2>(from, to);
     }
   }

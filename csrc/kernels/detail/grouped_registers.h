@@ -48,8 +48,9 @@ class RegisterFloats {
     each([&](auto r, auto p, auto v) { acc_[r][p][v] = Isa::zerof(); });
   }
 
-  // The sums of the next group.
-  [[gnu::always_inline]] void add(std::int64_t group, const Int (&sums)[kRows][P][V]) {
+  // The sums of the next group, each of which sum_at(row, panel, register) gives.
+  template <class SumAt>
+  [[gnu::always_inline]] void add(std::int64_t group, const SumAt& sum_at) {
     unrolled<P>([&](auto p) {
       const std::uint8_t* const at = records_ + group * record_bytes_ + p * panel_record_bytes_;
       unrolled<V>([&](auto v) {
@@ -57,7 +58,12 @@ class RegisterFloats {
         Float minimum = Isa::zerof();
         if constexpr (kMinimum) minimum = floats(at + minimum_at_, v);
         unrolled<R>([&](auto r) {
-          const Float sum = sum_of(sums, r, p, v);
+          Float sum;
+          if constexpr (kParts == 1) {
+            sum = Isa::to_float(sum_at(r, p, v));
+          } else {
+            sum = Isa::to_float(Isa::add(Isa::shift8(sum_at(2 * r, p, v)), sum_at(2 * r + 1, p, v)));
+          }
           Float part = Isa::fma(sum, scale, kEach ? Isa::zerof() : acc_[r][p][v]);
           if constexpr (kMinimum) {
             part = Isa::fma(Isa::set1f(read_as<float>(sums_at_ + r * row_bytes_, group)), minimum, part);
@@ -91,13 +97,6 @@ class RegisterFloats {
   }
   float* y_at(int r, int p, int v) const { return y_ + (r * P + p) * kGroupedNr + v * kLanes; }
 
-  static Float sum_of(const Int (&sums)[kRows][P][V], int r, int p, int v) {
-    if constexpr (kParts == 1) {
-      return Isa::to_float(sums[r][p][v]);
-    } else {
-      return Isa::to_float(Isa::add(Isa::shift8(sums[2 * r][p][v]), sums[2 * r + 1][p][v]));
-    }
-  }
   Float floats(const std::uint8_t* at, int v) const {
     return half_ ? Isa::load_f16(reinterpret_cast<const std::uint16_t*>(at) + v * kLanes)
                  : Isa::load_f32(reinterpret_cast<const float*>(at) + v * kLanes);
@@ -127,14 +126,17 @@ template <class Isa, int R, int P, int kParts, int kBits, bool kMinimum, bool kE
   const GroupedTile tile = its_tile;
   const GroupedRows<R * kParts> rows(tile, lhs, kParts);
   RegisterFloats<Isa, R, P, kParts, kMinimum, kEach> floats(block, tile, lhs, y);
+  using TileSums = typename Isa::Int[R * kParts][P][Isa::kVecs];
+  const auto add = [&](std::int64_t group, const TileSums& sums) {
+    floats.add(group, [&](int r, int p, int v) { return sums[r][p][v]; });
+  };
   if constexpr (P == 1) {
-    Isa::template stream_groups<kBits>(rows, form.group_k, tile.lines, 0, lhs.groups,
-                                       [&](std::int64_t group, const auto& sums) { floats.add(group, sums); });
+    Isa::template stream_groups<kBits>(rows, form.group_k, tile.lines, 0, lhs.groups, add);
   } else {
     for (std::int64_t group = 0; group < lhs.groups; ++group) {
-      typename Isa::Int sums[R * kParts][P][Isa::kVecs];
+      TileSums sums;
       sum_group<Isa, kBits>(form, tile, rows, group, group * form.group_k, sums);
-      floats.add(group, sums);
+      add(group, sums);
     }
   }
   floats.finish();
