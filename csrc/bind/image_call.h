@@ -45,9 +45,10 @@ template <class Layer>
 py::array image_for(const py::object& self, const std::string& family) {
   const PanelShape shape = family_of(family).shape;
   if (shape == own_family().shape) return image_view<Layer>(self);
+  const Layer& layer = self.cast<const Layer&>();
   const auto repack = [&] {
     const GilReleased released;
-    return self.cast<const Layer&>().repacked(shape);
+    return layer.repacked(shape);
   };
   return image_view<Layer>(py::cast(repack()));
 }
