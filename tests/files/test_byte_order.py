@@ -42,12 +42,13 @@ class FromTheOtherMachine(pickle._Pickler):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("protocol", [4, 5])
 @pytest.mark.parametrize("kind", KINDS)
-def test_pickle_of_the_other_byte_order_loads_to_an_equal_object(kind: str, tmp_path: Path) -> None:
+def test_pickle_of_the_other_byte_order_loads_to_an_equal_object(kind: str, protocol: int, tmp_path: Path) -> None:
     made = KINDS[kind]()
     path = tmp_path / "x.pickle"
     with path.open("wb") as file:
-        FromTheOtherMachine(file).dump(made)
+        FromTheOtherMachine(file, protocol).dump(made)
     loaded = pickle.loads(path.read_bytes())
     assert contents(loaded) == contents(made)
     before, now = outputs(kind, loaded), outputs(kind, made)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import pickle
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -19,18 +18,14 @@ from safetensors.numpy import load_file
 import octavo as oc
 from models import Dense, FrozenModel, Model, Pair, SlottedModel, layer_class, random_array
 from octavo._models.walk import walk
+from pickle_fixtures import contents
 from reference import random_layer
 
 F = np.float32
 
 
-def state(value: Any) -> bytes:
-    """All there is of a layer or an array, as bytes."""
-    return value.dtype.str.encode() + value.tobytes() if isinstance(value, np.ndarray) else pickle.dumps(value)
-
-
 def same(a: Any, b: Any) -> bool:
-    return type(a) is type(b) and state(a) == state(b)
+    return type(a) is type(b) and contents(a) == contents(b)
 
 
 def empty_dense(*args: Any, **kwargs: Any) -> Dense:

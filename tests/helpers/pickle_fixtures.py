@@ -166,7 +166,11 @@ KINDS: dict[str, Callable[[], Any]] = {
 
 
 def contents(value: Any, seen: dict[int, tuple[int, Any]] | None = None) -> Any:
-    """What an object consists of, as nested lists that compare equal where two objects do; shared parts by number."""
+    """What an object consists of, as nested lists that compare equal where two objects do; shared parts by number.
+
+    Pickles do not: which strings are one object, and so are written once, differs by Python's version. Numbers count,
+    not the byte order that arrays hold them in: pickles of protocol 5 keep it.
+    """
     seen = {} if seen is None else seen
     if isinstance(value, str):
         return re.sub(r"\[(\d+)\]", r".\1", value)  # 0.1.0 spelled paths as "layers[0]"
@@ -178,7 +182,8 @@ def contents(value: Any, seen: dict[int, tuple[int, Any]] | None = None) -> Any:
         return f"again {seen[id(value)][0]}"
     seen[id(value)] = len(seen), value  # holding it keeps its id from being given to another
     if isinstance(value, np.ndarray):
-        return [value.dtype.str, value.shape, value.tobytes()]
+        native = value.astype(value.dtype.newbyteorder("="), copy=False)
+        return [native.dtype.str, value.shape, native.tobytes()]
     if isinstance(value, Mapping):
         return [type(value), [[contents(k, seen), contents(v, seen)] for k, v in value.items()]]
     if isinstance(value, (list, tuple)):

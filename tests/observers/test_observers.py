@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import octavo as oc
+from pickle_fixtures import contents
 
 F = np.float32
 MIN_MAX = [oc.MinMaxObserver, oc.PerChannelMinMaxObserver]
@@ -41,7 +42,7 @@ def fed(observer, data):
 
 
 def state(observer):
-    return pickle.dumps(observer)
+    return contents(observer)
 
 
 def scaled(lo, hi, qmin, qmax, symmetric, zero_point):

@@ -37,6 +37,9 @@ np.testing.assert_array_equal(layer(x), expected)  # and goes on
 """
 
 FORKED = """
+import warnings
+warnings.filterwarnings("ignore", "This process", DeprecationWarning)  # from Python 3.12 on: it has several threads
+
 def same():
     return np.array_equal(layer(x), expected)
 

@@ -33,13 +33,23 @@ class Place:
     A shared object has several places; `first` is the one where the traversal met it first.
     """
 
-    __slots__ = ("_path", "at", "first", "holder", "key", "named", "put", "value")
+    # No place refers to itself: what a model held is freed with the last place, not by the garbage collector.
+    __slots__ = ("_earlier", "_path", "at", "holder", "key", "named", "put", "value")
 
     def __init__(self, part: Part, holder: Place | None) -> None:
         self.key, self.value, self.at, self.put = part
-        self.holder, self.first = holder, self
+        self.holder = holder
+        self._earlier: Place | None = None
         self.named: bool = holder is None or (holder.named and part[0] is not None)  # not behind a set
         self._path: str | None = "" if holder is None else None
+
+    @property
+    def first(self) -> Place:
+        return self if self._earlier is None else self._earlier
+
+    def met_before(self, earlier: Place) -> None:
+        """The traversal has been at its value."""
+        self._earlier = earlier
 
     def store(self, holder: Any, new: Any) -> None:
         """Puts another value into the holder, which may have been built anew."""
@@ -102,9 +112,9 @@ def places(
             if value is None or (weak and is_weak(value)):
                 yield place
             continue
-        place.first = seen.setdefault(id(value), place)
-        if place.first is not place and again is not None and again(value):
-            place.first = place
+        earlier = seen.setdefault(id(value), place)
+        if earlier is not place and not (again is not None and again(value)):
+            place.met_before(earlier)
         yield place
         if place.first is place and not (stop is not None and stop(place)):
             for inner in [Place(part, place) for part in parts(value)][::-1]:

@@ -116,7 +116,7 @@ def _uses(
     last: list[_Call] = []
 
     def before(target: Target, x: Any) -> _Call:
-        call = _Call(target, x, lambda: (added if last[0] is call else late).add(target.path))
+        call = _Call(target, x, lambda call: (added if last[0] is call else late).add(target.path))
         rows[target.path] = rows.get(target.path, 0) + len(call.x)
         last[:] = [call]
         return call
@@ -126,6 +126,7 @@ def _uses(
     for count, batch in enumerate(batches, start=1):
         with _named(count - 1):
             forward(running, batch)
+    last.clear()  # or it and its call, which refers to it, would wait for the garbage collector
     if count == 0:
         raise ValueError("calibration must hold at least one batch, got none")
     return rows, added - late
@@ -154,7 +155,7 @@ def _runs(targets: list[Target], rows: Mapping[str, int]) -> list[list[Target]]:
 class _Call:
     """One call of a layer: its inputs, and what its result is added to."""
 
-    def __init__(self, target: Target, x: Any, told: Callable[[], object] = lambda: None) -> None:
+    def __init__(self, target: Target, x: Any, told: Callable[[_Call], object] = lambda call: None) -> None:
         refuse_several(x, f"{tree.label(target.path)}: its input")
         k = target.weight().shape[1]
         values = np.asarray(x)
@@ -171,7 +172,7 @@ class _Call:
 
     def _add(self, other: NDArray[Any]) -> None:
         self.other = np.asarray(other.reshape(len(self.x), -1), np.float32)
-        self._told()
+        self._told(self)
 
 
 def _running(model: Any, target: Target, batches: Iterable[Any], forward: Forward, sums: bool) -> Iterator[list[_Call]]:
