@@ -1,5 +1,5 @@
-// Stands in for the demangler of a libstdc++ that is linked in, 47 KB of code. What asks for it, pybind11 for the names of
-// types it was never told of and the handler of uncaught exceptions, then shows the mangled name.
+// Replaces the demangler of a libstdc++ that is linked in: 47 KB. pybind11, for types that it does not know, and
+// std::terminate print mangled names without it.
 #include <cstddef>
 
 extern "C" char* __cxa_demangle(const char*, char*, std::size_t*, int* status) {

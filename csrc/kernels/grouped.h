@@ -139,6 +139,7 @@ struct GroupedKernel {
   void (*quantize_lhs)(const QuantizeGroupedLhs&);
   void (*gemm)(const GroupedBlock&);
   // Fewer rows, and int16 activations where it does not multiply them faster, go to the next kernel of the table.
+  // Forced, it takes any rows, and may hand them on.
   std::int64_t min_rows = 1;
   bool for_int16 = true;
 };

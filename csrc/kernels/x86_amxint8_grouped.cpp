@@ -6,14 +6,12 @@
 //       sums            16 rows of 16 columns of a group
 //
 // Where all codes count from one offset, TDPBSSD multiplies the lhs by a tile of it, with its sign changed, into the
-// same sums: tiles wait for the flush anyway, which is 2 to 4 vector operations for each row of sums.
+// same sums: the vector units have no time left for it.
 //
 // Sums leave the tiles where a group ends, and while the next group is multiplied, what they give the floats is added:
 // those of 16 rows by a panel stay in registers. Offsets of groups, rows with zero points and two levels have the loops
-// of grouped_flush.h, some groups at a time. Fewer rows than a tile has, and int16 activations, are avx512vnni's.
-//
-// It has not run on hardware (docs/kernels.md). By count a group of 32 k, without minima and with a scale of its own
-// for activations, takes 24 cycles where VPDPBUSD and the same flush take 88.
+// of grouped_flush.h, some groups at a time. Fewer rows than a tile has, int16 activations, and groups so long that a
+// tile waits for itself are avx512vnni's. docs/kernels.md counts what bounds it; it has not run on hardware.
 #include <immintrin.h>
 
 #include <cstdint>
@@ -28,6 +26,7 @@
 #include "kernels/detail/grouped_registers.h"
 #include "kernels/detail/x86_amx_steps.h"
 #include "kernels/detail/x86_grouped_avx512.h"
+#include "kernels/detail/x86_stream.h"
 #include "kernels/grouped.h"
 
 namespace octavo {
@@ -50,26 +49,36 @@ class GroupTiles {
       : q_(tile.lhs),
         row_bytes_(lhs.row_bytes),
         lines_(tile.lines),
+        ahead_(tile.ahead),
         group_k_(block.form.group_k),
         subtract_(subtract) {}
 
   [[gnu::always_inline]] void multiply(std::int64_t group, std::int32_t* sums) const {
-    tile_zero<0>();
-    const std::int64_t end = (group + 1) * group_k_;
-    for (std::int64_t k = group * group_k_; k < end; k += kStepK) {
-      tile_load<kRhsTile>(lines_ + k * kGroupedNr);
-      tile_load_apart<kLhsTile>(q_ + k, row_bytes_);
-      tile_dot_unsigned<0, kLhsTile, kRhsTile>();
-      if (subtract_) tile_dot<0, kLhsTile, kOffsetTile>();
-    }
-    tile_store<0>(sums);
+    group % 2 == 0 ? multiply_into<0>(group, sums) : multiply_into<1>(group, sums);
   }
 
  private:
+  template <int kSums>
+  [[gnu::always_inline]] void multiply_into(std::int64_t group, std::int32_t* sums) const {
+    tile_zero<kSums>();
+    const std::int64_t end = (group + 1) * group_k_;
+    for (std::int64_t k = group * group_k_; k < end; k += kStepK) {
+      const std::uint8_t* const lines = lines_ + k * kGroupedNr;
+      for (std::int64_t i = 0; i < kTileLines && ahead_ != 0; ++i) {
+        prefetch_to_l2(lines + i * kGroupedLineBytes + ahead_);
+      }
+      tile_load<kRhsTile>(lines);
+      tile_load_apart<kLhsTile>(q_ + k, row_bytes_);
+      tile_dot_unsigned<kSums, kLhsTile, kRhsTile>();
+      if (subtract_) tile_dot<kSums, kLhsTile, kOffsetTile>();
+    }
+    tile_store<kSums>(sums);
+  }
+
   const char* const q_;
   const std::int64_t row_bytes_;
   const std::uint8_t* const lines_;
-  const std::int64_t group_k_;
+  const std::int64_t ahead_, group_k_;
   const bool subtract_;
 };
 
@@ -88,16 +97,19 @@ class Gemm {
     alignas(kTileRowBytes) std::int8_t offsets[kTileBytes];
     std::memset(offsets, -block_.form.offset, sizeof offsets);
     tile_load<kOffsetTile>(offsets);
-    for_each_tile<1>(block_, lhs_, 0, [&](std::int64_t left, std::int64_t, GroupedTile tile) -> std::int64_t {
-      if (left >= kTileRows) {
-        multiply(tile);
-        return kTileRows;
-      }
-      tile.lhs -= (kTileRows - left) * lhs_.row_bytes;  // what a last tile lacks are the rows before it, once more
-      tile.row0 -= kTileRows - left;
-      multiply(tile);
-      return left;
-    });
+    const bool widened = block_.rhs == block_.scratch;  // and so in L2
+    for_each_tile<1>(block_, lhs_, widened ? 0 : kAheadBytes,
+                     [&](std::int64_t left, std::int64_t, GroupedTile tile) -> std::int64_t {
+                       if (left >= kTileRows) {
+                         multiply(tile);
+                         return kTileRows;
+                       }
+                       tile.lhs -= (kTileRows - left) *
+                                   lhs_.row_bytes;  // what a last tile lacks are the rows before it, once more
+                       tile.row0 -= kTileRows - left;
+                       multiply(tile);
+                       return left;
+                     });
   }
 
  private:
@@ -177,7 +189,9 @@ class Gemm {
 void multiply_bytes(const GroupedBlock& block) { Gemm(block).run(); }
 
 void gemm_grouped_tiles(const GroupedBlock& block) {
-  if (block.rows < kTileRows || block.activations.int16) return grouped_avx512vnni.gemm(block);
+  if (block.rows < kTileRows || block.activations.int16 || block.form.group_k > kSuperK) {
+    return grouped_avx512vnni.gemm(block);
+  }
   gemm_of_bytes<AmxGrouped, multiply_bytes>(block);
 }
 

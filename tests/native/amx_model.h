@@ -86,17 +86,13 @@ void tile_load_far(const void* from) {
 }
 
 template <int kTile>
-void tile_store_apart(void* to, std::int64_t stride) {
+void tile_store(void* to) {
   tile_require(tile_is_valid(kTile), "#UD, TILESTORED: tile not configured");
   const TileState& state = tile_state();
   for (int row = 0; row < state.config.rows[kTile]; ++row) {
-    std::memcpy(static_cast<std::uint8_t*>(to) + row * stride, state.data[kTile][row], state.config.row_bytes[kTile]);
+    std::memcpy(static_cast<std::uint8_t*>(to) + row * kTileRowBytes, state.data[kTile][row],
+                state.config.row_bytes[kTile]);
   }
-}
-
-template <int kTile>
-void tile_store(void* to) {
-  tile_store_apart<kTile>(to, kTileRowBytes);
 }
 
 // TDPBSSD, or TDPBSUD where bytes of rhs are unsigned.

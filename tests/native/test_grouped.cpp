@@ -211,8 +211,8 @@ void check_zeros(const Kernel& kernel, const Shape& s, int bits) {
   check(equal, std::string(kernel.name) + " grouped " + s.text() + ": signs of zeros");
 }
 
-// Codes of less than a byte, with as much scratch memory as the kernel asks for between bytes that stay as they are.
-// Shapes have more panels than are made bytes at a time.
+// Codes of less than a byte, with as much scratch memory as the kernel asks for between bytes that stay as they are,
+// beside the portable kernel. Shapes have more panels than are made bytes at a time.
 void check_scratch(const Kernel& kernel, const Shape& s, const Options& o) {
   Random random(static_cast<std::uint64_t>(s.m * 1000003 + s.k * 1009 + s.n));
   const std::vector<float> x = hard_rows(random, s);
@@ -220,7 +220,9 @@ void check_scratch(const Kernel& kernel, const Shape& s, const Options& o) {
   const PackedLinearGrouped layer(view_of(w, o), nullptr, {o.activations, o.relu});
   const GroupedForm& form = layer.weight().form();
   Guarded<float> expected(s.m, s.n, s.n), y(s.m, s.n, s.n);
+  force_kernel(all_kernels().back());
   layer(x.data(), s.m, s.k, expected.get(), s.n);
+  force_kernel(&kernel);
 
   constexpr std::size_t kGuard = 256;
   constexpr std::uint8_t kMark = 0xa5;
@@ -303,6 +305,28 @@ void check_kernel(const Kernel& kernel) {
         check_zeros(kernel, {m, 64, n}, bits);
       }
     }
+  }
+  // Whole tiles of rows and what is left of them, of every kind of codes.
+  for (const std::int64_t m : {16, 17, 31, 33, 47, 64, 65}) {
+    for (const int bits : {4, 5, 6, 8}) {
+      for (const bool is_signed : {true, false}) {
+        for (const Term term :
+             {Term::kNone, Term::kZeroPoint, Term::kMinimum, Term::kTwoLevels, Term::kTwoLevelsMinimum}) {
+          for (const GroupedActivations& activations : kActivations) {
+            const bool levels = term == Term::kTwoLevels || term == Term::kTwoLevelsMinimum;
+            const std::int64_t group_k = !levels && activations.group_k != 0 ? activations.group_k
+                                         : m % 2 == 0                        ? 32
+                                                                             : 64;
+            const Options o{group_k, term, activations, bits, is_signed, (m / 16 + bits) % 2 != 0, m == 33, m == 17};
+            if (!o.is_defined()) continue;
+            check_layer(kernel, {m, levels ? kSuperK : 2 * group_k, 16 + m % 19}, o);
+            ++layers;
+          }
+        }
+      }
+    }
+    check_zeros(kernel, {m, 64, 33}, 4);
+    check_zeros(kernel, {m, 64, 33}, 8);
   }
   if (kernel.grouped != nullptr) {
     for (const std::int64_t m : {1, 2, 3, 4, 5, 6, 7, 40}) {

@@ -16,6 +16,7 @@
 #include "base/thread_pool.h"
 #include "check.h"
 #include "gemm/gemm.h"
+#include "gemm/gemm_grouped.h"
 #include "gemm/gemm_int4.h"
 #include "gemm/gemm_int8.h"
 #include "gemm/registry.h"
@@ -153,6 +154,24 @@ void call_int4(std::int64_t m) {
   check(y.front() == y.back() && y.front() != 0, "four bits: a result");
 }
 
+// The same of grouped codes, whose tiles have rows of 16 bytes here: nibbles, which are made bytes, or bytes.
+void call_grouped(std::int64_t m, int bits) {
+  constexpr std::int64_t k = 96, n = 20;
+  const std::vector<std::uint8_t> codes(n * k, 3);
+  const std::vector<float> scale(n * (k / 16), 0.5f), x(static_cast<std::size_t>(m * k), 1.0f);
+  std::vector<float> y(static_cast<std::size_t>(m * n));
+  GroupedView view{};
+  view.n = n;
+  view.k = k;
+  view.group_k = 16;
+  view.bits = bits;
+  view.codes = codes.data();
+  view.scale = reinterpret_cast<const std::byte*>(scale.data());
+  const PackedLinearGrouped layer(view, nullptr, {{false, false, 0}, false});
+  layer(x.data(), m, k, y.data(), n);
+  check(y.front() == y.back() && y.front() != 0, "grouped codes: a result");
+}
+
 void check_configuration_of_others() {
   set_num_threads(1);
   for (const std::int64_t m : {1, 16, 40}) {
@@ -164,6 +183,10 @@ void check_configuration_of_others() {
     check(same_config(tile_state().config, others_config()), "configured as before the call");
     call_int4(m);
     check(same_config(tile_state().config, others_config()), "configured as before the call of four bits");
+    for (const int bits : {4, 8}) {
+      call_grouped(m, bits);
+      check(same_config(tile_state().config, others_config()), "configured as before the call of grouped codes");
+    }
     check(tile_state().data[0][0][0] == 0, "what the tiles held is lost");
     tile_release();
   }

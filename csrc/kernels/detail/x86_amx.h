@@ -1,5 +1,5 @@
 // The tile instructions, a function each. Tiles in memory are contiguous, a row of 64 bytes behind the row before it,
-// but for those of two functions, whose rows lie `stride` bytes apart.
+// but for those of one function, whose rows lie `stride` bytes apart.
 //
 // They are written out because the compilers' own headers differ: GCC 12's tile load does not say that it reads memory,
 // and neither GCC's nor Clang's macros take a tile's number from a template. No tile register needs saving around them:
@@ -48,11 +48,6 @@ void tile_load_far(const void* from) {
 template <int kTile>
 void tile_load_apart(const void* from, std::int64_t stride) {
   __asm__ volatile("tileloadd (%1,%2,1), %%tmm%c0" : : "i"(kTile), "r"(from), "r"(stride) : "memory");
-}
-
-template <int kTile>
-void tile_store_apart(void* to, std::int64_t stride) {
-  __asm__ volatile("tilestored %%tmm%c0, (%1,%2,1)" : : "i"(kTile), "r"(to), "r"(stride) : "memory");
 }
 
 template <int kTile>

@@ -48,7 +48,7 @@ class Place:
         return self if self._earlier is None else self._earlier
 
     def met_before(self, earlier: Place) -> None:
-        """The traversal has been at its value."""
+        """Records the place where the traversal met this value first."""
         self._earlier = earlier
 
     def store(self, holder: Any, new: Any) -> None:
@@ -332,16 +332,16 @@ def copy_with(root: Any, mapping: Mapping[int, Any]) -> Any:
             "limit with sys.setrecursionlimit"
         ) from error
     except Exception as error:
-        path, culprit, reason = _uncopyable(root, memo) or ("", root, error)
+        path, kind, reason = _uncopyable(root, memo) or ("", _type_name(root), str(error))
         raise TypeError(
-            f"cannot copy {label(path)} (type {_type_name(culprit)}): {reason}; "
+            f"cannot copy {label(path)} (type {kind}): {reason}; "
             "define __deepcopy__ in its class or the one that holds it, or pass inplace=True"
         ) from error
     return store(places(copied, weak=True), lambda place: place.value, made) if weak else copied
 
 
-def _uncopyable(root: Any, memo: Mapping[int, Any]) -> tuple[str, Any, Exception] | None:
-    """The object that copy.deepcopy fails on by itself, when all that it holds need not be copied."""
+def _uncopyable(root: Any, memo: Mapping[int, Any]) -> tuple[str, str, str] | None:
+    """The path and type of what copy.deepcopy fails on by itself, its parts being left alone, and why."""
     for place in _objects_outside(root, memo):
         value = place.value
         if is_weak(value) or (type(value) is np.ndarray and value.dtype != object):
@@ -349,7 +349,7 @@ def _uncopyable(root: Any, memo: Mapping[int, Any]) -> tuple[str, Any, Exception
         try:
             copy.deepcopy(value, {id(part.value): part.value for part in parts_of(value)})
         except Exception as error:
-            return place.path, value, error
+            return place.path, _type_name(value), str(error)
     return None
 
 

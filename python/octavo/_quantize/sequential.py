@@ -123,10 +123,12 @@ def _uses(
 
     replaced = {id(t.original): watched(t, partial(before, t), lambda call, y: call.result(y)) for t in targets}
     running, count = tree.copy_with(model, replaced), 0
-    for count, batch in enumerate(batches, start=1):
-        with _named(count - 1):
-            forward(running, batch)
-    last.clear()  # or it and its call, which refers to it, would wait for the garbage collector
+    try:
+        for count, batch in enumerate(batches, start=1):
+            with _named(count - 1):
+                forward(running, batch)
+    finally:
+        last.clear()  # or it and its call, which refers to it, would wait for the garbage collector
     if count == 0:
         raise ValueError("calibration must hold at least one batch, got none")
     return rows, added - late

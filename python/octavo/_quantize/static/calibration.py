@@ -77,15 +77,18 @@ def _run(
         return
     except Exception as error:
         first = error
-    # Either the batch is at fault, and fails again, or the code cannot take stand-ins. Layers before the failure have
-    # seen the batch, and must not count it twice.
-    for observer, state in zip(observers, before, strict=True):
-        vars(observer).clear()
-        vars(observer).update(state)
-    reached = sum(tracer.calls for tracer in tracers)
-    _pass(prepared, batch, forward, tracers, stand_ins=False)
-    if sum(tracer.calls for tracer in tracers) < reached:
-        raise first  # the batch could be read only once, so that the second run says nothing
+    try:
+        # Either the batch is at fault, and fails again, or the code cannot take stand-ins. Layers before the failure
+        # have seen the batch, and must not count it twice.
+        for observer, state in zip(observers, before, strict=True):
+            vars(observer).clear()
+            vars(observer).update(state)
+        reached = sum(tracer.calls for tracer in tracers)
+        _pass(prepared, batch, forward, tracers, stand_ins=False)
+        if sum(tracer.calls for tracer in tracers) < reached:
+            raise first  # the batch could be read only once, so that the second run says nothing
+    finally:
+        del first  # it refers to this frame, and the frame to it
 
 
 def _pass(prepared: Any, batch: Any, forward: Forward, tracers: list[Tracer], *, stand_ins: bool) -> None:
