@@ -54,7 +54,7 @@ grep -qw avx512_vnni /proc/cpuinfo && kernels+=(avx512vnni)
 
 # Kernels of CPUs that are rare, with their instructions emulated (tests/native/CMakeLists.txt), and what else they have.
 rare=()
-[ "$machine" = x86_64 ] && rare=(amxint8 "amxint8 int4" "amxint8 tiles" avxvnni avx512vnni "avx512vnni int4" "avx512vnni grouped" "avx512vnni functions")
+[ "$machine" = x86_64 ] && rare=(amxint8 "amxint8 int4" "amxint8 grouped" "amxint8 tiles" avxvnni avx512vnni "avx512vnni int4" "avx512vnni grouped" "avx512vnni functions")
 
 # native PRESET OPTIONS...: configures, builds with warnings as errors, and runs the native tests.
 native() {
