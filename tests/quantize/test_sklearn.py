@@ -56,7 +56,8 @@ def test_digits_mlp_keeps_its_accuracy_through_joblib(mlp: MLPClassifier, tmp_pa
     joblib.dump(q, tmp_path / "q.joblib")
     again = joblib.load(tmp_path / "q.joblib")
     np.testing.assert_array_equal(again.predict_proba(X), q.predict_proba(X))
-    assert len(pickle.dumps(q.coefs_)) < 0.17 * len(pickle.dumps(mlp.coefs_))  # from float64
+    assert len(pickle.dumps(q.coefs_, 4)) < 0.15 * len(pickle.dumps(mlp.coefs_, 4))  # from float64
+    assert len(pickle.dumps(q.coefs_, 5)) < 0.17 * len(pickle.dumps(mlp.coefs_, 5))  # panels, the last one padded
 
 
 @pytest.mark.slow
