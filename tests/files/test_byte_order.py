@@ -50,7 +50,8 @@ def test_pickle_of_the_other_byte_order_loads_to_an_equal_object(kind: str, prot
     with path.open("wb") as file:
         FromTheOtherMachine(file, protocol).dump(made)
     loaded = pickle.loads(path.read_bytes())
-    assert contents(loaded) == contents(made)
+    swapped_still = protocol == 5  # NumPy turns arrays of protocol 4 as it reads them
+    assert contents(loaded, any_order=swapped_still) == contents(made)
     before, now = outputs(kind, loaded), outputs(kind, made)
     if now is not None:
         np.testing.assert_array_equal(before, now)

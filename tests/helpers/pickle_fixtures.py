@@ -165,13 +165,17 @@ KINDS: dict[str, Callable[[], Any]] = {
 }
 
 
-def contents(value: Any, seen: dict[int, tuple[int, Any]] | None = None) -> Any:
+def contents(value: Any, seen: dict[int, tuple[int, Any]] | None = None, *, any_order: bool = False) -> Any:
     """What an object consists of, as nested lists that compare equal where two objects do; shared parts by number.
 
-    Pickles do not: which strings are one object, and so are written once, differs by Python's version. Numbers count,
-    not the byte order that arrays hold them in: pickles of protocol 5 keep it.
+    Pickles do not: which strings are one object, and so are written once, differs by Python's version. any_order: the
+    byte order that arrays hold their numbers in does not count.
     """
     seen = {} if seen is None else seen
+
+    def inside(part: Any) -> Any:
+        return contents(part, seen, any_order=any_order)
+
     if isinstance(value, str):
         return re.sub(r"\[(\d+)\]", r".\1", value)  # 0.1.0 spelled paths as "layers[0]"
     if value is None or isinstance(value, (bool, int, float, bytes, type)):
@@ -182,14 +186,14 @@ def contents(value: Any, seen: dict[int, tuple[int, Any]] | None = None) -> Any:
         return f"again {seen[id(value)][0]}"
     seen[id(value)] = len(seen), value  # holding it keeps its id from being given to another
     if isinstance(value, np.ndarray):
-        native = value.astype(value.dtype.newbyteorder("="), copy=False)
-        return [native.dtype.str, value.shape, native.tobytes()]
+        found = value.astype(value.dtype.newbyteorder("=")) if any_order else value
+        return [found.dtype.str, found.shape, found.tobytes()]
     if isinstance(value, Mapping):
-        return [type(value), [[contents(k, seen), contents(v, seen)] for k, v in value.items()]]
+        return [type(value), [[inside(k), inside(v)] for k, v in value.items()]]
     if isinstance(value, (list, tuple)):
-        return [type(value), [contents(v, seen) for v in value]]
+        return [type(value), [inside(v) for v in value]]
     _, arguments, *state = value.__reduce_ex__(4)
-    return [type(value), contents(arguments, seen), [contents(s, seen) for s in state if s is not None]]
+    return [type(value), inside(arguments), [inside(s) for s in state if s is not None]]
 
 
 def outputs(name: str, value: Any) -> Any:
