@@ -70,6 +70,15 @@ WAYS: dict[str, dict[str, Any]] = {
         "activation": "int16",
         "table": "int8",
     },
+    "int4 g64, in turn, int16, int8 embedding, rotated": {
+        **INT4,
+        "rounding": "gptq",
+        "symmetric": False,
+        "sequential": True,
+        "activation": "int16",
+        "table": "int8",
+        "rotation": 128,
+    },
     "int4 g64, in turn, int16, float embedding": {
         **INT4,
         "rounding": "gptq",

@@ -118,7 +118,7 @@ PackedLinearGrouped make_linear(const py::array& codes, const py::array& scale, 
                                 std::optional<py::array> group_minimum, const std::optional<CArray<float>>& bias,
                                 std::int64_t group_k, std::int32_t bits, const std::string& activation,
                                 std::int64_t activation_group, bool relu,
-                                const std::optional<CArray<float>>& input_factor,
+                                const std::optional<CArray<float>>& input_factor, std::int64_t rotation,
                                 const std::optional<std::string>& epilogue) {
   const Arrays arrays{
       codes, scale, std::move(zero_point), std::move(minimum), std::move(group_scale), std::move(group_minimum)};
@@ -127,9 +127,9 @@ PackedLinearGrouped make_linear(const py::array& codes, const py::array& scale, 
   require(!bias || bias->size() == view.n, "bias must have one element a row of codes");
   require_exact(view, activations);
   const LayerFunction function = function_named(epilogue);
-  const float* factors = checked_factors(input_factor, view.k);
+  const InputTransform inputs = checked_inputs(input_factor, rotation, view.k);
   const GilReleased released;
-  return PackedLinearGrouped(view, bias ? bias->data() : nullptr, {activations, relu, function}, factors);
+  return PackedLinearGrouped(view, bias ? bias->data() : nullptr, {activations, relu, function}, inputs);
 }
 
 // What an image holds, as make_linear was given it: by the names of the types, and empty for what was not there.
@@ -140,7 +140,7 @@ struct GroupedNames {
 py::object linear_from_image(const py::array& image, std::int64_t n, std::int64_t k, const GroupedNames& names,
                              bool bias, std::int64_t group_k, std::int32_t bits, const GroupedActivations& activations,
                              bool relu, bool borrow, const std::optional<CArray<float>>& input_factor,
-                             const std::optional<std::string>& epilogue) {
+                             std::int64_t rotation, const std::optional<std::string>& epilogue) {
   static constexpr std::uint8_t kThere = 0;  // pointers say only what there is
   const auto there = [](const std::string& name) { return name.empty() ? nullptr : &kThere; };
   GroupedView view{};
@@ -157,11 +157,11 @@ py::object linear_from_image(const py::array& image, std::int64_t n, std::int64_
   view.signed_scale = names.group_scale == "int8";
   require_exact(view, activations);
   const LayerFunction function = function_named(epilogue);
-  const float* factors = checked_factors(input_factor, view.k);
+  const InputTransform inputs = checked_inputs(input_factor, rotation, view.k);
   const PanelShape own = own_family().shape;  // panels of grouped codes are those of every family
   return from_image(image, PackedLinearGrouped::image_bytes(view, bias, {activations, relu, function}), own, borrow,
                     [&](Image memory, PanelShape) {
-                      return PackedLinearGrouped(std::move(memory), view, bias, {activations, relu, function}, factors);
+                      return PackedLinearGrouped(std::move(memory), view, bias, {activations, relu, function}, inputs);
                     });
 }
 
@@ -169,7 +169,8 @@ py::object from_names(const py::array& image, std::int64_t n, std::int64_t k, st
                       std::string zero_point, std::string minimum, std::string group_scale, std::string group_minimum,
                       bool bias, std::int64_t group_k, std::int32_t bits, const std::string& activation,
                       std::int64_t activation_group, bool relu, bool borrow,
-                      const std::optional<CArray<float>>& input_factor, const std::optional<std::string>& epilogue) {
+                      const std::optional<CArray<float>>& input_factor, std::int64_t rotation,
+                      const std::optional<std::string>& epilogue) {
   const GroupedNames names{std::move(codes),   std::move(scale),       std::move(zero_point),
                            std::move(minimum), std::move(group_scale), std::move(group_minimum)};
   require_sizes(n, k);
@@ -181,7 +182,8 @@ py::object from_names(const py::array& image, std::int64_t n, std::int64_t k, st
   const std::uint8_t two_level = 0;
   if (!names.group_scale.empty()) view.group_scale = &two_level;
   const GroupedActivations activations = activations_of(activation, activation_group, view);
-  return linear_from_image(image, n, k, names, bias, group_k, bits, activations, relu, borrow, input_factor, epilogue);
+  return linear_from_image(image, n, k, names, bias, group_k, bits, activations, relu, borrow, input_factor, rotation,
+                           epilogue);
 }
 
 py::array empty_codes(const PackedLinearGrouped& self, std::int64_t rows, std::int64_t cols) {
@@ -275,12 +277,12 @@ void bind_grouped(py::module_& m) {
            py::arg("minimum").none(true), py::arg("group_scale").none(true), py::arg("group_minimum").none(true),
            py::arg("bias").none(true), py::arg("group_k"), py::arg("bits"), py::arg("activation"),
            py::arg("activation_group"), py::arg("relu"), py::arg("input_factor").none(true) = py::none(),
-           py::arg("epilogue").none(true) = py::none())
+           py::arg("rotation") = 0, py::arg("epilogue").none(true) = py::none())
       .def_static("from_image", &from_names, py::arg("image"), py::kw_only(), py::arg("out_features"),
                   py::arg("in_features"), py::arg("codes"), py::arg("scale"), py::arg("zero_point"), py::arg("minimum"),
                   py::arg("group_scale"), py::arg("group_minimum"), py::arg("bias"), py::arg("group_k"),
                   py::arg("bits"), py::arg("activation"), py::arg("activation_group"), py::arg("relu"),
-                  py::arg("borrow"), py::arg("input_factor").none(true) = py::none(),
+                  py::arg("borrow"), py::arg("input_factor").none(true) = py::none(), py::arg("rotation") = 0,
                   py::arg("epilogue").none(true) = py::none())
       .def(
           "image", [](const py::object& self, const std::string&) { return image_view<Layer>(self); },

@@ -29,7 +29,7 @@ bool all_int4(const CArray<std::int8_t>& values) {
 PackedLinearInt4 make_linear_int4(const CArray<std::int8_t>& weight, const py::array& scale,
                                   const std::optional<CArray<std::int8_t>>& zero_point,
                                   const std::optional<CArray<float>>& bias, std::int64_t group_k, bool asymmetric,
-                                  bool relu, const std::optional<CArray<float>>& input_factor,
+                                  bool relu, const std::optional<CArray<float>>& input_factor, std::int64_t rotation,
                                   const std::optional<std::string>& epilogue) {
   require(weight.ndim() == 2, "weight must be 2-D");
   const std::int64_t n = weight.shape(0), k = weight.shape(1);
@@ -52,9 +52,9 @@ PackedLinearInt4 make_linear_int4(const CArray<std::int8_t>& weight, const py::a
                       zero_point ? zero_point->data() : nullptr};
   const auto scheme = asymmetric ? ActivationScheme::kAsymmetric : ActivationScheme::kSymmetric;
   const LayerFunction function = function_named(epilogue);
-  const float* factors = checked_factors(input_factor, k);
+  const InputTransform inputs = checked_inputs(input_factor, rotation, k);
   const GilReleased released;
-  return PackedLinearInt4(view, bias ? bias->data() : nullptr, {scheme, relu, function}, factors);
+  return PackedLinearInt4(view, bias ? bias->data() : nullptr, {scheme, relu, function}, inputs);
 }
 
 struct Int4Image {
@@ -64,7 +64,7 @@ struct Int4Image {
 
 py::object linear_from_image(const py::array& image, const std::string& family, const Int4Image& of, bool asymmetric,
                              bool relu, bool borrow, const std::optional<CArray<float>>& input_factor,
-                             const std::optional<std::string>& epilogue) {
+                             std::int64_t rotation, const std::optional<std::string>& epilogue) {
   require_sizes(of.n, of.k);
   require(of.group_k >= 0 && of.group_k % kInt4Half == 0, "group_k must be a multiple of 32, or 0 for one group");
   require(std::min(of.k, of.group_k == 0 ? of.k : of.group_k) <= max_exact_group_k(asymmetric, of.zero_point),
@@ -73,10 +73,10 @@ py::object linear_from_image(const py::array& image, const std::string& family, 
   const auto scheme = asymmetric ? ActivationScheme::kAsymmetric : ActivationScheme::kSymmetric;
   const PanelShape panels = family_of(family).shape;
   const LayerFunction function = function_named(epilogue);
-  const float* factors = checked_factors(input_factor, of.k);
+  const InputTransform inputs = checked_inputs(input_factor, rotation, of.k);
   return from_image(
       image, PackedLinearInt4::image_bytes(form, of.bias, panels), panels, borrow, [&](Image memory, PanelShape shape) {
-        return PackedLinearInt4(std::move(memory), form, of.bias, {scheme, relu, function}, shape, factors);
+        return PackedLinearInt4(std::move(memory), form, of.bias, {scheme, relu, function}, shape, inputs);
       });
 }
 
@@ -125,18 +125,20 @@ void bind_int4(py::module_& m) {
   layer
       .def(py::init(&make_linear_int4), py::arg("weight"), py::arg("scale"), py::arg("zero_point").none(true),
            py::arg("bias").none(true), py::kw_only(), py::arg("group_k"), py::arg("asymmetric"), py::arg("relu"),
-           py::arg("input_factor").none(true) = py::none(), py::arg("epilogue").none(true) = py::none())
+           py::arg("input_factor").none(true) = py::none(), py::arg("rotation") = 0,
+           py::arg("epilogue").none(true) = py::none())
       .def_static(
           "from_image",
           [](const py::array& image, const std::string& family, std::int64_t n, std::int64_t k, std::int64_t group_k,
              bool half_scale, bool zero_point, bool bias, bool asymmetric, bool relu, bool borrow,
-             const std::optional<CArray<float>>& input_factor, const std::optional<std::string>& epilogue) {
+             const std::optional<CArray<float>>& input_factor, std::int64_t rotation,
+             const std::optional<std::string>& epilogue) {
             return linear_from_image(image, family, {n, k, group_k, half_scale, zero_point, bias}, asymmetric, relu,
-                                     borrow, input_factor, epilogue);
+                                     borrow, input_factor, rotation, epilogue);
           },
           py::arg("image"), py::kw_only(), py::arg("family"), py::arg("out_features"), py::arg("in_features"),
           py::arg("group_k"), py::arg("half_scale"), py::arg("zero_point"), py::arg("bias"), py::arg("asymmetric"),
-          py::arg("relu"), py::arg("borrow"), py::arg("input_factor").none(true) = py::none(),
+          py::arg("relu"), py::arg("borrow"), py::arg("input_factor").none(true) = py::none(), py::arg("rotation") = 0,
           py::arg("epilogue").none(true) = py::none())
       .def("image", &image_for<PackedLinearInt4>, py::arg("family"))
       .def_property_readonly("is_borrowed", [](const PackedLinearInt4& self) { return self.image().is_borrowed(); })

@@ -11,6 +11,7 @@
 
 #include "bind/gil.h"
 #include "bind/result_array.h"
+#include "gemm/layer.h"
 
 namespace octavo {
 
@@ -28,17 +29,22 @@ py::array_t<T> array_from(const T* data, std::int64_t n) {
   return py::array_t<T>(static_cast<py::ssize_t>(n), data);
 }
 
-// What each of k inputs is multiplied by: null where there is none.
-inline const float* checked_factors(const std::optional<CArray<float>>& factors, std::int64_t k) {
-  if (!factors) return nullptr;
-  require(factors->ndim() == 1 && factors->size() == k, "input_factor must have one element a column of weight");
-  return factors->data();
+// What k inputs go through. `factors` must live as long.
+inline InputTransform checked_inputs(const std::optional<CArray<float>>& factors, std::int64_t rotation,
+                                     std::int64_t k) {
+  require(!factors || (factors->ndim() == 1 && factors->size() == k),
+          "input_factor must have one element a column of weight");
+  const bool fits = rotation >= kSmallestRotation && rotation <= kLargestRotation && (rotation & (rotation - 1)) == 0 &&
+                    k % rotation == 0;
+  require(rotation == 0 || fits, "rotation must be a power of two, 16 to 4096, that divides the columns of weight");
+  return {factors ? factors->data() : nullptr, rotation};
 }
 
 template <class Layer>
 std::optional<py::array_t<float>> factors_of(const Layer& self) {
-  if (self.factors() == nullptr) return std::nullopt;
-  return array_from(self.factors(), self.k());
+  const float* factors = self.inputs().factors();
+  if (factors == nullptr) return std::nullopt;
+  return array_from(factors, self.k());
 }
 
 // The indices themselves, each of which is below `length`.

@@ -32,7 +32,8 @@ bool is_byte_array(const py::array& a) {
 
 PackedLinear make_linear(const CArray<std::int8_t>& weight, const CArray<float>& scale,
                          const std::optional<CArray<float>>& bias, bool asymmetric, bool relu,
-                         const std::optional<CArray<float>>& input_factor, const std::optional<std::string>& epilogue) {
+                         const std::optional<CArray<float>>& input_factor, std::int64_t rotation,
+                         const std::optional<std::string>& epilogue) {
   require(weight.ndim() == 2, "weight must be 2-D");
   const std::int64_t n = weight.shape(0), k = weight.shape(1);
   require(scale.size() == n, "scale must have one element a row of weight");
@@ -41,24 +42,24 @@ PackedLinear make_linear(const CArray<std::int8_t>& weight, const CArray<float>&
   const RhsView view{reinterpret_cast<const std::uint8_t*>(weight.data()), n, k, k, 1, false};
   const auto scheme = asymmetric ? ActivationScheme::kAsymmetric : ActivationScheme::kSymmetric;
   const LayerFunction function = function_named(epilogue);
-  const float* factors = checked_factors(input_factor, k);
+  const InputTransform inputs = checked_inputs(input_factor, rotation, k);
   const GilReleased released;
-  return PackedLinear(view, scale.data(), bias ? bias->data() : nullptr, {scheme, relu, function}, factors);
+  return PackedLinear(view, scale.data(), bias ? bias->data() : nullptr, {scheme, relu, function}, inputs);
 }
 
 py::object linear_from_image(const py::array& image, const std::string& family, std::int64_t n, std::int64_t k,
                              bool bias, bool asymmetric, bool relu, bool borrow,
-                             const std::optional<CArray<float>>& input_factor,
+                             const std::optional<CArray<float>>& input_factor, std::int64_t rotation,
                              const std::optional<std::string>& epilogue) {
   require_sizes(n, k);
   require(k <= max_exact_k(asymmetric, false), "weight has too many columns for exact int32 sums");
   const auto scheme = asymmetric ? ActivationScheme::kAsymmetric : ActivationScheme::kSymmetric;
   const PanelShape panels = family_of(family).shape;
   const LayerFunction function = function_named(epilogue);
-  const float* factors = checked_factors(input_factor, k);
+  const InputTransform inputs = checked_inputs(input_factor, rotation, k);
   return from_image(image, PackedLinear::image_bytes(n, k, bias, panels), panels, borrow,
                     [&](Image memory, PanelShape shape) {
-                      return PackedLinear(std::move(memory), n, k, bias, {scheme, relu, function}, shape, factors);
+                      return PackedLinear(std::move(memory), n, k, bias, {scheme, relu, function}, shape, inputs);
                     });
 }
 
@@ -93,7 +94,8 @@ bool forward_static(const PackedLinear& self, const py::array& x, double x_scale
   require(k > 0, "a layer with fixed parameters has at least one input");
   require(x_scale > 0 && out_scale > 0, "scales must be positive");
   require(k <= max_exact_k(true, false), "weight has too many columns for exact int32 sums of asymmetric inputs");
-  require(self.factors() == nullptr || py::isinstance<py::array_t<float>>(x), "factors are of float32 inputs");
+  const bool of_floats = self.inputs().factors() != nullptr || self.inputs().rotation() != 0;
+  require(!of_floats || py::isinstance<py::array_t<float>>(x), "factors and rotations are of float32 inputs");
   const auto from = static_rows(x, k, x_scale, x_zero_point, x_qmin, x_qmax);
   const auto to = static_rows(out, n, out_scale, out_zero_point, out_qmin, out_qmax);
   bool ok = true;
@@ -187,11 +189,11 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   layer
       .def(py::init(&make_linear), py::arg("weight"), py::arg("scale"), py::arg("bias").none(true), py::kw_only(),
            py::arg("asymmetric"), py::arg("relu"), py::arg("input_factor").none(true) = py::none(),
-           py::arg("epilogue").none(true) = py::none())
+           py::arg("rotation") = 0, py::arg("epilogue").none(true) = py::none())
       .def_static("from_image", &linear_from_image, py::arg("image"), py::kw_only(), py::arg("family"),
                   py::arg("out_features"), py::arg("in_features"), py::arg("bias"), py::arg("asymmetric"),
                   py::arg("relu"), py::arg("borrow"), py::arg("input_factor").none(true) = py::none(),
-                  py::arg("epilogue").none(true) = py::none())
+                  py::arg("rotation") = 0, py::arg("epilogue").none(true) = py::none())
       .def("image", &image_for<PackedLinear>, py::arg("family"))
       .def_property_readonly("is_borrowed", [](const PackedLinear& self) { return self.image().is_borrowed(); })
       .def_property_readonly("in_features", [](const PackedLinear& self) { return self.weight().k(); })

@@ -30,13 +30,15 @@ class GroupedProduct final : public Product {
   std::int64_t scratch_bytes(std::int64_t) const override { return kernel_.scratch_bytes(layer_.weight().form()); }
 
   void load_rows(std::int64_t row0, std::int64_t rows, const RowBuffers& to) const override {
+    const ThreadRotation rotation(layer_.k(), layer_.inputs().rotation());
     kernel_.quantize_lhs({.src = call_.x + row0 * call_.x_stride,
                           .src_stride = call_.x_stride,
                           .rows = rows,
                           .form = layer_.weight().form(),
                           .activations = activations(),
                           .dst = to.packed(),
-                          .factor = layer_.factors()});
+                          .factor = layer_.inputs().factors(),
+                          .rotation = rotation.get()});
   }
 
   void multiply_block(const Block& block, const RowBuffers& lhs, void* scratch) const override {
@@ -76,15 +78,15 @@ std::int64_t max_exact_grouped_k(std::int32_t bits, bool is_signed, bool has_zer
 }
 
 PackedLinearGrouped::PackedLinearGrouped(Image image, const GroupedView& form, bool has_bias, Options options,
-                                         const float* factors_or_null)
-    : PackedLayer(std::move(image), options, factors_or_null, form, options.activations.asymmetric) {
+                                         const InputTransform& inputs)
+    : PackedLayer(std::move(image), options, inputs, form, options.activations.asymmetric) {
   take_bias(has_bias);
 }
 
 PackedLinearGrouped::PackedLinearGrouped(const GroupedView& weight, const float* bias_or_null, Options options,
-                                         const float* factors_or_null)
+                                         const InputTransform& inputs)
     : PackedLinearGrouped(Image::zeros(image_bytes(weight, bias_or_null != nullptr, options)), weight,
-                          bias_or_null != nullptr, options, factors_or_null) {
+                          bias_or_null != nullptr, options, inputs) {
   weight_.pack(weight);
   put_bias(bias_or_null);
 }

@@ -23,11 +23,11 @@ struct GroupedLayerOptions {
 class PackedLinearGrouped : public PackedLayer<PackedGrouped, GroupedLayerOptions> {
  public:
   PackedLinearGrouped(const GroupedView& weight, const float* bias_or_null, Options options,
-                      const float* factors_or_null = nullptr);
+                      const InputTransform& inputs = {});
   // Of an image that another such layer gave. Of `form` the pointers say only what there is. Panels are the same for
   // all families.
   PackedLinearGrouped(Image image, const GroupedView& form, bool has_bias, Options options,
-                      const float* factors_or_null = nullptr);
+                      const InputTransform& inputs = {});
   static std::size_t image_bytes(const GroupedView& form, bool has_bias, const Options& options);
 
   std::size_t size_bytes() const { return parts_bytes() + sizeof *this; }

@@ -29,6 +29,7 @@ class Int4Product final : public Product {
   std::int64_t scratch_bytes(std::int64_t rows) const override { return kernel_.scratch_bytes(rows); }
 
   void load_rows(std::int64_t row0, std::int64_t rows, const RowBuffers& to) const override {
+    const ThreadRotation rotation(layer_.k(), layer_.inputs().rotation());
     kernel_.quantize_lhs({.src = call_.x + row0 * call_.x_stride,
                           .src_stride = call_.x_stride,
                           .rows = rows,
@@ -37,7 +38,8 @@ class Int4Product final : public Product {
                           .dst = to.packed(),
                           .scale = to.scale(),
                           .zero_point = to.zero_point(),
-                          .factor = layer_.factors()},
+                          .factor = layer_.inputs().factors(),
+                          .rotation = rotation.get()},
                          layer_.weight().groups());
   }
 
@@ -74,16 +76,15 @@ std::int64_t max_exact_group_k(bool lhs_wide, bool rhs_wide) {
 }
 
 PackedLinearInt4::PackedLinearInt4(Image image, const Int4Form& form, bool has_bias, Options options, PanelShape shape,
-                                   const float* factors_or_null)
-    : PackedLayer(std::move(image), options, factors_or_null, form, shape) {
+                                   const InputTransform& inputs)
+    : PackedLayer(std::move(image), options, inputs, form, shape) {
   take_bias(has_bias);
 }
 
 PackedLinearInt4::PackedLinearInt4(const Int4View& weight, const float* bias_or_null, Options options,
-                                   const float* factors_or_null, PanelShape shape)
+                                   const InputTransform& inputs, PanelShape shape)
     : PackedLinearInt4(Image::zeros(image_bytes(form_of(weight, options.asymmetric()), bias_or_null != nullptr, shape)),
-                       form_of(weight, options.asymmetric()), bias_or_null != nullptr, options, shape,
-                       factors_or_null) {
+                       form_of(weight, options.asymmetric()), bias_or_null != nullptr, options, shape, inputs) {
   weight_.pack(weight);
   put_bias(bias_or_null);
 }
@@ -114,7 +115,7 @@ PackedLinearInt4 PackedLinearInt4::repacked(PanelShape shape) const {
                       scale.data(),
                       half ? half_scale.data() : nullptr,
                       zero_points ? zero_point.data() : nullptr};
-  return PackedLinearInt4(view, bias(), options_, factors(), shape);
+  return PackedLinearInt4(view, bias(), options_, inputs_.view(), shape);
 }
 
 void PackedLinearInt4::operator()(const float* x, std::int64_t m, std::int64_t x_stride, float* y,

@@ -17,10 +17,10 @@ std::int64_t max_exact_group_k(bool lhs_wide, bool rhs_wide);
 class PackedLinearInt4 : public PackedLayer<PackedInt4, LayerOptions> {
  public:
   PackedLinearInt4(const Int4View& weight, const float* bias_or_null, Options options,
-                   const float* factors_or_null = nullptr, PanelShape shape = panel_shape());
+                   const InputTransform& inputs = {}, PanelShape shape = panel_shape());
   // Of an image that another such layer gave.
   PackedLinearInt4(Image image, const Int4Form& form, bool has_bias, Options options, PanelShape shape,
-                   const float* factors_or_null = nullptr);
+                   const InputTransform& inputs = {});
   static std::size_t image_bytes(const Int4Form& form, bool has_bias, PanelShape shape);
   // The same layer in the panels of another family: to be unpacked or stored, not multiplied with.
   PackedLinearInt4 repacked(PanelShape shape) const;

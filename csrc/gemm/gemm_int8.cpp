@@ -30,12 +30,13 @@ struct FloatRows {
   const float* data;
   std::int64_t stride, k;
   bool asymmetric;
+  const HeldTransform& inputs;
   const FixedQuant* fixed = nullptr;
   std::atomic<bool>* saw_nan = nullptr;
-  const float* factor = nullptr;
 
   void load(const Kernel& kernel, std::int64_t row0, std::int64_t rows, const RowBuffers& to) const {
     bool nan_here = false;
+    const ThreadRotation rotation(k, inputs.rotation());
     kernel.quantize_lhs({.src = data + row0 * stride,
                          .src_stride = stride,
                          .rows = rows,
@@ -46,7 +47,8 @@ struct FloatRows {
                          .zero_point = to.zero_point(),
                          .fixed = fixed,
                          .saw_nan = &nan_here,
-                         .factor = factor});
+                         .factor = inputs.factors(),
+                         .rotation = rotation.get()});
     if (nan_here) saw_nan->store(true, std::memory_order_relaxed);
   }
   bool has_scale() const { return true; }
@@ -189,16 +191,16 @@ std::int64_t max_exact_k(bool lhs_wide, bool rhs_wide) {
 }
 
 PackedLinear::PackedLinear(Image image, std::int64_t n, std::int64_t k, bool has_bias, Options options,
-                           PanelShape shape, const float* factors_or_null)
-    : PackedLayer(std::move(image), options, factors_or_null, n, k, shape),
+                           PanelShape shape, const InputTransform& inputs)
+    : PackedLayer(std::move(image), options, inputs, n, k, shape),
       scale_(take_columns(image_, weight_.padded_n(), true)) {
   take_bias(has_bias);
 }
 
 PackedLinear::PackedLinear(const RhsView& weight, const float* scale, const float* bias_or_null, Options options,
-                           const float* factors_or_null, PanelShape shape)
+                           const InputTransform& inputs, PanelShape shape)
     : PackedLinear(Image::zeros(image_bytes(weight.n, weight.k, bias_or_null != nullptr, shape)), weight.n, weight.k,
-                   bias_or_null != nullptr, options, shape, factors_or_null) {
+                   bias_or_null != nullptr, options, shape, inputs) {
   weight_.pack(weight);
   put_columns(scale, n(), scale_);
   put_bias(bias_or_null);
@@ -212,7 +214,7 @@ PackedLinear PackedLinear::repacked(PanelShape shape) const {
   std::vector<std::int8_t> q(static_cast<std::size_t>(n() * k()));
   weight_.unpack(q.data());
   const RhsView view{reinterpret_cast<const std::uint8_t*>(q.data()), n(), k(), k(), 1, false};
-  return PackedLinear(view, scale(), bias(), options_, factors(), shape);
+  return PackedLinear(view, scale(), bias(), options_, inputs_.view(), shape);
 }
 
 void PackedLinear::operator()(const float* x, std::int64_t m, std::int64_t x_stride, float* y,
@@ -223,8 +225,7 @@ void PackedLinear::operator()(const float* x, std::int64_t m, std::int64_t x_str
   if (k == 0) return put_empty_sums(bias(), options_.relu, options_.function, m, n, y, y_stride);
   multiply_int8(
       m, Operands{weight_, y, y_stride, sizeof(float), layer_epilogue(*this, DstKind::kFloat32), options_.function},
-      FloatRows{.data = x, .stride = x_stride, .k = k, .asymmetric = options_.asymmetric(), .factor = factors()},
-      report);
+      FloatRows{.data = x, .stride = x_stride, .k = k, .asymmetric = options_.asymmetric(), .inputs = inputs_}, report);
 }
 
 bool PackedLinear::forward_static(const StaticRows& x, const StaticRows& y) const {
@@ -248,7 +249,7 @@ bool PackedLinear::forward_static(const StaticRows& x, const StaticRows& y) cons
                            .lo = static_cast<float>(x.qmin - x.zero_point),
                            .hi = static_cast<float>(x.qmax - x.zero_point)};
     std::atomic<bool> saw_nan{false};
-    const FloatRows rows{static_cast<const float*>(x.data), x.stride, k, false, &fixed, &saw_nan, factors()};
+    const FloatRows rows{static_cast<const float*>(x.data), x.stride, k, false, inputs_, &fixed, &saw_nan};
     multiply_int8(x.m, operands, rows, report);
     return !saw_nan.load();
   }

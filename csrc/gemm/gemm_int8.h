@@ -27,10 +27,10 @@ enum class ElementType : std::uint8_t { kFloat32, kInt8, kUint8 };
 class PackedLinear : public PackedLayer<PackedRhs, LayerOptions> {
  public:
   PackedLinear(const RhsView& weight, const float* scale, const float* bias_or_null, Options options,
-               const float* factors_or_null = nullptr, PanelShape shape = panel_shape());
+               const InputTransform& inputs = {}, PanelShape shape = panel_shape());
   // Of an image that another such layer gave.
   PackedLinear(Image image, std::int64_t n, std::int64_t k, bool has_bias, Options options, PanelShape shape,
-               const float* factors_or_null = nullptr);
+               const InputTransform& inputs = {});
   static std::size_t image_bytes(std::int64_t n, std::int64_t k, bool has_bias, PanelShape shape);
   // The same layer in the panels of another family: to be unpacked or stored, not multiplied with.
   PackedLinear repacked(PanelShape shape) const;

@@ -7,6 +7,14 @@
 #include "kernels/kernel.h"
 
 namespace octavo {
+namespace {
+
+const FunctionKernel& best_functions() {
+  constexpr std::int64_t kMany = std::int64_t{1} << 40;  // the best kernel, whatever number of rows it asks for
+  return *kernel_for(kMany, [](const Kernel& k) { return k.functions != nullptr; }).functions;
+}
+
+}  // namespace
 
 std::size_t columns_bytes(std::int64_t padded_n) {
   return Image::padded(memory_bytes(padded_n * std::int64_t{sizeof(float)}));
@@ -20,17 +28,23 @@ void put_columns(const float* values, std::int64_t n, const Part& to) {
   if (n > 0) std::memcpy(to.as<float>(), values, static_cast<std::size_t>(n) * sizeof(float));
 }
 
-InputFactors::InputFactors(const float* values_or_null, std::int64_t k) : is_there_(values_or_null != nullptr) {
-  if (!is_there_) return;
-  values_ = AlignedBuffer::zeros(memory_bytes((k + kFactorPad) * std::int64_t{sizeof(float)}));
-  if (k > 0) std::memcpy(values_.as<float>(), values_or_null, static_cast<std::size_t>(k) * sizeof(float));
+HeldTransform::HeldTransform(const InputTransform& transform, std::int64_t k)
+    : has_factors_(transform.factors != nullptr), rotation_(transform.rotation) {
+  if (!has_factors_) return;
+  factors_ = AlignedBuffer::zeros(memory_bytes((k + kFactorPad) * std::int64_t{sizeof(float)}));
+  if (k > 0) std::memcpy(factors_.as<float>(), transform.factors, static_cast<std::size_t>(k) * sizeof(float));
+}
+
+ThreadRotation::ThreadRotation(std::int64_t k, std::int64_t block) {
+  if (block == 0) return;
+  static thread_local AlignedBuffer row;
+  row.reserve(memory_bytes(k * std::int64_t{sizeof(float)}));
+  rotation_ = {best_functions().rotate, k, block, row.as<float>()};
 }
 
 void apply_function(LayerFunction function, float* y, std::int64_t rows, std::int64_t cols, std::int64_t stride) {
   if (!function) return;
-  constexpr std::int64_t kMany = std::int64_t{1} << 40;  // the best kernel, whatever number of rows it asks for
-  const Kernel& kernel = kernel_for(kMany, [](const Kernel& k) { return k.functions != nullptr; });
-  const auto apply = kernel.functions->elementwise[static_cast<int>(*function)];
+  const auto apply = best_functions().elementwise[static_cast<int>(*function)];
   for (std::int64_t row = 0; row < rows; ++row, y += stride) apply(y, y, cols);
 }
 

@@ -8,6 +8,7 @@
 
 #include "gemm/image.h"
 #include "kernels/functions.h"
+#include "kernels/kernel.h"
 
 namespace octavo {
 
@@ -29,18 +30,38 @@ std::size_t columns_bytes(std::int64_t padded_n);
 Part take_columns(Image& image, std::int64_t padded_n, bool present);
 void put_columns(const float* values, std::int64_t n, const Part& to);
 
-// What each of a layer's k inputs is multiplied by as it is quantized, with the zeros that kernels read behind them; or
-// nothing.
-class InputFactors {
- public:
-  InputFactors(const float* values_or_null, std::int64_t k);
+// What a layer's k inputs go through before they are quantized: each is multiplied by a factor, if there are any; then
+// blocks of `rotation` of them are rotated, if it is not 0 (kernels/functions.h).
+struct InputTransform {
+  const float* factors = nullptr;
+  std::int64_t rotation = 0;
+};
 
-  const float* data() const { return is_there_ ? values_.as<const float>() : nullptr; }
-  std::size_t size_bytes() const { return values_.size_bytes(); }
+// The same, held by a layer: factors with the zeros behind them that kernels read.
+class HeldTransform {
+ public:
+  HeldTransform(const InputTransform& transform, std::int64_t k);
+
+  const float* factors() const { return has_factors_ ? factors_.as<const float>() : nullptr; }
+  std::int64_t rotation() const { return rotation_; }
+  InputTransform view() const { return {factors(), rotation_}; }
+  std::size_t size_bytes() const { return factors_.size_bytes(); }
 
  private:
-  AlignedBuffer values_;
-  bool is_there_;
+  AlignedBuffer factors_;
+  bool has_factors_;
+  std::int64_t rotation_;
+};
+
+// The rotation of rows that this thread quantizes now, as their task takes it. It uses memory of the thread's.
+class ThreadRotation {
+ public:
+  ThreadRotation(std::int64_t k, std::int64_t block);  // block 0: none
+
+  const InputRotation* get() const { return rotation_.block == 0 ? nullptr : &rotation_; }
+
+ private:
+  InputRotation rotation_{};
 };
 
 // What a layer holds, whatever the format of its weights: those and the bias in an image, the rest beside it.
@@ -53,18 +74,18 @@ class PackedLayer {
   std::int64_t k() const { return weight_.k(); }
   const Weight& weight() const { return weight_; }
   const float* bias() const { return has_bias_ ? bias_.template as<const float>() : nullptr; }
-  const float* factors() const { return factors_.data(); }  // of the inputs; or null
+  const HeldTransform& inputs() const { return inputs_; }
   const Options& options() const { return options_; }
   const Image& image() const { return image_; }
 
  protected:
   // The weights are made of `form` and of what they take of the image; then the bias is to be taken.
   template <class... Form>
-  PackedLayer(Image image, const Options& options, const float* factors_or_null, Form&&... form)
+  PackedLayer(Image image, const Options& options, const InputTransform& inputs, Form&&... form)
       : image_(std::move(image)),
         weight_(std::forward<Form>(form)..., image_),
         options_(options),
-        factors_(factors_or_null, weight_.k()) {}
+        inputs_(inputs, weight_.k()) {}
 
   void take_bias(bool present) {
     has_bias_ = present;
@@ -74,14 +95,14 @@ class PackedLayer {
     if (values_or_null != nullptr) put_columns(values_or_null, n(), bias_);
   }
   // Without the object itself.
-  std::size_t parts_bytes() const { return weight_.size_bytes() + bias_.size_bytes() + factors_.size_bytes(); }
+  std::size_t parts_bytes() const { return weight_.size_bytes() + bias_.size_bytes() + inputs_.size_bytes(); }
 
   Image image_;
   Weight weight_;
   bool has_bias_ = false;
   Part bias_;
   Options options_;
-  InputFactors factors_;
+  HeldTransform inputs_;
 };
 
 // One call of a layer: m rows of floats in, m rows of floats out, so many elements apart.

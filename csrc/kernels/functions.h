@@ -15,6 +15,11 @@
 //   layer_norm    a = (sum x) / cols, d = x - a, s = sum of fma(d, d, s), r = 1 / sqrt(s / cols + eps),
 //                 y = d * r without weight and bias, (d * r) * weight, (d * r) + bias or fma(d * r, weight, bias)
 //
+// Rotation: blocks of 2^b elements are multiplied by the Hadamard matrix of that size, in Sylvester's order and without
+// its factor. From v = x, or x * factor, for h = 1, 2, 4, ... up to half of the block:
+//
+//   v[i], v[i + h] = v[i] + v[i + h], v[i] - v[i + h]      for the i of each block in which the bit h is 0
+//
 // cols as float32 (rounded to it above 2^24). A NaN anywhere makes its row NaN, and so does a maximum that is infinite.
 //
 // y may be x, element for element; otherwise they must not overlap. Kernel files define no symbol that another object
@@ -29,6 +34,8 @@ namespace octavo {
 
 enum class Elementwise : std::uint8_t { kExp, kLog, kErf, kTanh, kSigmoid, kSin, kCos, kSilu, kGelu, kGeluTanh };
 inline constexpr int kElementwiseCount = 10;
+
+inline constexpr std::int64_t kSmallestRotation = 16, kLargestRotation = 4096;
 
 enum class Rowwise : std::uint8_t { kSoftmax, kLogSoftmax, kLogSum, kRmsNorm, kLayerNorm };
 inline constexpr int kRowwiseCount = 5;
@@ -49,11 +56,13 @@ struct FunctionKernel {
   void (*elementwise[kElementwiseCount])(const float* x, float* y, std::int64_t count);
   void (*swiglu)(const float* gate, const float* up, float* y, std::int64_t count);  // silu(gate) * up
   void (*rowwise[kRowwiseCount])(const RowsTask& task);
-  // A row of a step of a recurrent cell (gemm/recurrent.h), with these sigmoid and tanh: from the products a and b, each
-  // of 4 or 3 times hidden elements, and from c, which changes, or the state before, to the state h.
+  // A row of a step of a recurrent cell (gemm/recurrent.h), with these sigmoid and tanh: from the products a and b,
+  // each of 4 or 3 times hidden elements, and from c, which changes, or the state before, to the state h.
   void (*lstm_row)(std::int64_t hidden, const float* a, const float* b, float* c, float* h);
   void (*gru_row)(std::int64_t hidden, const float* a, const float* b, const float* before, float* h);
   void (*panel_product)(const PanelProduct& task);  // of attention
+  // k is a multiple of the block, which is a power of two from kSmallestRotation on; factor is null or has k elements.
+  void (*rotate)(const float* x, const float* factor, float* y, std::int64_t k, std::int64_t block);
 };
 
 }  // namespace octavo

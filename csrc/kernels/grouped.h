@@ -109,7 +109,8 @@ struct QuantizeGroupedLhs {
   GroupedForm form;
   GroupedActivations activations;
   void* dst;                      // lhs_bytes(...) bytes, 64-byte aligned
-  const float* factor = nullptr;  // as in QuantizeLhs
+  const float* factor = nullptr;  // this and the rotation as in QuantizeLhs
+  const InputRotation* rotation = nullptr;
 };
 
 // One macro-block: some rows by some panels. Pointers start at its first row and first panel.

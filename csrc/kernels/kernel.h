@@ -33,6 +33,19 @@ inline constexpr float kSmallestRange = 0x1p-100f;
 
 inline constexpr std::int64_t kFactorPad = 64;
 
+// What becomes of a row before it is quantized: blocks of its elements are rotated (`rotate` of kernels/functions.h)
+// into memory of the caller's.
+struct InputRotation {
+  void (*rotate)(const float* x, const float* factor, float* y, std::int64_t k, std::int64_t block);
+  std::int64_t k, block;
+  float* row;  // k elements
+
+  const float* of(const float* x, const float* factor) const {
+    rotate(x, factor, row, k, block);
+    return row;
+  }
+};
+
 // float32 rows to packed int8 rows, and each row's scale and zero point. See docs/design.md, "Numeric contract".
 //   symmetric:   a = max|x|,  scale = a / 127,  q = rint(x * (127 / a)),  zero_point = 0
 //   asymmetric:  lo = min(x, 0), hi = max(x, 0), scale = (hi - lo) / 255,
@@ -42,6 +55,7 @@ inline constexpr std::int64_t kFactorPad = 64;
 //   fixed:       q = int(clamp(rint(x * inverse), lo, hi)) + zero_point with the given parameters; infinity
 //                saturates, and NaN sets *saw_nan (and gives any q)
 // With a factor x is src[k] * factor[k], rounded once. Factors of kFactorPad more k behind the last may be read: zeros.
+// With a rotation x is what that makes of it.
 struct FixedQuant {
   float scale;
   float inverse;
@@ -60,6 +74,7 @@ struct QuantizeLhs {
   const FixedQuant* fixed = nullptr;
   bool* saw_nan = nullptr;        // not null where fixed is not
   const float* factor = nullptr;  // k, and zeros behind
+  const InputRotation* rotation = nullptr;
 };
 
 // int8 rows to packed rows. `flip` is 0x80 for uint8 data, else 0; every byte is XORed with it.
@@ -114,9 +129,9 @@ struct GemmBlock {
   bool stream_dst = false;
 };
 
-struct Int4Kernel;     // four-bit weights: kernels/int4.h
-struct GroupedKernel;  // grouped codes: kernels/grouped.h
-struct IntegerKernel;  // integers of any width: kernels/integer.h
+struct Int4Kernel;      // four-bit weights: kernels/int4.h
+struct GroupedKernel;   // grouped codes: kernels/grouped.h
+struct IntegerKernel;   // integers of any width: kernels/integer.h
 struct FunctionKernel;  // float32 functions of elements and rows: kernels/functions.h
 
 // How long a multiply-add of elements of 16, 32 or 64 bits takes, as a multiple of one of int8 by this kernel;

@@ -42,6 +42,7 @@ class PackedLinear(PackedLayer[np.int8]):
         asymmetric: bool,
         relu: bool,
         input_factor: NDArray[np.float32] | None = None,
+        rotation: int = 0,
         epilogue: str | None = None,
     ) -> None: ...
     @staticmethod
@@ -56,6 +57,7 @@ class PackedLinear(PackedLayer[np.int8]):
         relu: bool,
         borrow: bool,
         input_factor: NDArray[np.float32] | None = None,
+        rotation: int = 0,
         epilogue: str | None = None,
     ) -> PackedLinear: ...
     def scale(self) -> NDArray[np.float32]: ...
@@ -88,6 +90,7 @@ class PackedLinearInt4(PackedLayer[np.int8]):
         asymmetric: bool,
         relu: bool,
         input_factor: NDArray[np.float32] | None = None,
+        rotation: int = 0,
         epilogue: str | None = None,
     ) -> None: ...
     @staticmethod
@@ -105,6 +108,7 @@ class PackedLinearInt4(PackedLayer[np.int8]):
         relu: bool,
         borrow: bool,
         input_factor: NDArray[np.float32] | None = None,
+        rotation: int = 0,
         epilogue: str | None = None,
     ) -> PackedLinearInt4: ...
     @property
@@ -145,6 +149,7 @@ class PackedLinearGrouped(PackedLayer[Any]):
         activation_group: int,
         relu: bool,
         input_factor: NDArray[np.float32] | None = None,
+        rotation: int = 0,
         epilogue: str | None = None,
     ) -> None: ...
     @staticmethod
@@ -167,6 +172,7 @@ class PackedLinearGrouped(PackedLayer[Any]):
         relu: bool,
         borrow: bool,
         input_factor: NDArray[np.float32] | None = None,
+        rotation: int = 0,
         epilogue: str | None = None,
     ) -> PackedLinearGrouped: ...
     def scale(self, outputs: NDArray[np.int64] | None = None) -> NDArray[Any]: ...

@@ -158,6 +158,18 @@ def test_pre_quant_scale_file_loads_to_known_values() -> None:
     assert (found["matrix"].dequantize() == np.eye(5)).all()
 
 
+def test_rotation_file_loads_to_known_values() -> None:
+    found = oc.load(file("rotation", 2))
+    assert [found[name].rotation for name in ("eight", "four")] == [16, 64]
+    assert found["eight"].pre_quant_scale.tolist() == powers(32).tolist()
+    one = np.zeros((1, 64), F)
+    one[0, 0] = 127  # the first column of the Hadamard matrix: all ones, and so 64 integers of 127
+    weight = integers(3, 64, -8, 7).reshape(3, 2, 32).astype(np.int64).sum(axis=2)
+    expected = 127 * (weight * powers(6).reshape(3, 2).astype(float)).sum(axis=1) + np.arange(3)
+    assert (found["four"](one) == expected).all()
+    assert (found["matrix"].dequantize() == np.eye(16)).all()
+
+
 def test_permuted_file_loads_to_known_values() -> None:
     layer = oc.load(file("permuted", 2))["fc"]
     assert layer.permutation.tolist() == [3, 0, 4, 2, 1]
@@ -183,7 +195,7 @@ def test_file_says_what_it_holds(version: int, name: str, make: Callable[[], Any
     with safe_open(file(name, version), "np") as reader:
         header = json.loads(reader.metadata()["octavo"])
     assert header["version"] == version
-    features = ["grouped", name] if name == "planes" else [name]
+    features = {"planes": ["grouped", name], "rotation": ["pre_quant_scale", name]}.get(name, [name])
     assert header.get("features", []) == (features if version == 2 else [])
 
 

@@ -142,6 +142,17 @@ def pre_quant_scale_model() -> dict[str, Any]:
     }
 
 
+def rotation_model() -> dict[str, Any]:
+    """Layers and a matrix that rotate their inputs, one of them behind a scale."""
+    four = oc.GroupedWeight(integers(3, 64, -8, 7), powers(6).reshape(3, 2), None, 32)
+    eight = oc.QuantLinear.from_quantized(integers(4, 32), powers(4), pre_quant_scale=powers(32), rotation=16)
+    return {
+        "eight": eight,
+        "four": oc.QuantLinear.from_grouped(four, np.arange(3, dtype=F), rotation=64),
+        "matrix": oc.QuantMatrix(np.eye(16, dtype=F), rotation=16),
+    }
+
+
 def permuted_model() -> dict[str, oc.PermutedQuantLinear]:
     """A layer whose inputs stand in another order."""
     inner = oc.QuantLinear.from_quantized(integers(3, 5), powers(3), np.arange(3, dtype=F))
@@ -162,6 +173,7 @@ MODELS_V2 = {
     "text": text_model,
     "static_matrix": static_matrix_model,
     "pre_quant_scale": pre_quant_scale_model,
+    "rotation": rotation_model,
 }
 PACKED = ("x86", "arm")  # families: each a file of the same model
 

@@ -1,5 +1,5 @@
-// Layers whose inputs have factors, on every kernel that this machine runs: the same bits as a layer without, of rows
-// that were multiplied beforehand. The last lines name the kernels that ran.
+// Layers whose inputs have factors or are rotated, on every kernel that this machine runs: the same bits as a layer
+// without, of rows that were multiplied and rotated beforehand. The last lines name the kernels that ran.
 #include <cstdint>
 #include <cstdio>
 #include <string>
@@ -18,18 +18,43 @@
 namespace octavo::test {
 namespace {
 
+// The definition: each block times Sylvester's Hadamard matrix, by sums and differences of elements h apart.
+void rotate(std::vector<float>& x, std::int64_t block) {
+  const auto count = static_cast<std::int64_t>(x.size());
+  for (std::int64_t h = 1; h < block; h *= 2) {
+    for (std::int64_t i = 0; i < count; ++i) {
+      if ((i & h) != 0) continue;
+      float &a = x[static_cast<std::size_t>(i)], &b = x[static_cast<std::size_t>(i + h)];
+      const float sum = a + b, difference = a - b;
+      a = sum;
+      b = difference;
+    }
+  }
+}
+
 struct Inputs {
   std::vector<float> x, factors, scaled;
+  std::int64_t rotation;
 
-  // `put_special`: rows of infinity and NaN, and factors that make infinity and zeros of finite values.
-  Inputs(Random& random, const Shape& s, bool put_special) {
+  // `put_special`: rows of infinity and NaN, and factors that make infinity and zeros of finite values. Inputs that can
+  // be rotated are, with factors or without.
+  Inputs(Random& random, const Shape& s, bool put_special) : rotation(0) {
+    for (std::int64_t block : {16, 32, 128, 512}) {
+      if (s.k % block == 0 && (s.m != 6 || block == 16)) rotation = block;
+    }
     x = hard_rows(random, s);
     if (!put_special) {
       for (float& v : x) v = random.real();
     }
     for (std::int64_t i = 0; i < s.k; ++i) factors.push_back(static_cast<float>(random.between(1, 4000)) * 1e-3f);
     if (put_special) factors[static_cast<std::size_t>(s.k / 2)] = s.m % 2 == 0 ? 0x1p120f : 0x1p-126f;
+    if (rotation != 0 && s.m == 14) factors.assign(factors.size(), 1.0f);
     for (std::size_t i = 0; i < x.size(); ++i) scaled.push_back(x[i] * factors[i % factors.size()]);
+    rotate(scaled, rotation);
+  }
+  InputTransform transform() const {
+    const bool alone = rotation != 0 && factors.front() == 1.0f && factors.back() == 1.0f;
+    return {alone ? nullptr : factors.data(), rotation};
   }
 };
 
@@ -45,7 +70,9 @@ void check_pair(const std::string& what, const Shape& s, const Inputs& inputs, c
     for (std::int64_t n = 0; n < s.n; ++n) equal = equal && same_bits(y.at(m, n), expected.at(m, n));
   }
   check(equal && y.intact(), what + " " + s.text());
-  check(with.factors() != nullptr && without.factors() == nullptr, what + ": factors");
+  const InputTransform asked = inputs.transform();
+  check((with.inputs().factors() != nullptr) == (asked.factors != nullptr), what + ": factors");
+  check(with.inputs().rotation() == asked.rotation && without.inputs().rotation() == 0, what + ": rotation");
 }
 
 template <class Layer>
@@ -66,10 +93,10 @@ void check_int8(const std::string& kernel, const Shape& s, bool asymmetric) {
   const std::vector<float> scale(static_cast<std::size_t>(s.n), 0.01f);
   const RhsView view{reinterpret_cast<const std::uint8_t*>(q.data()), s.n, s.k, s.k, 1, false};
   const LayerOptions options{asymmetric ? ActivationScheme::kAsymmetric : ActivationScheme::kSymmetric, false};
-  const PackedLinear with(view, scale.data(), nullptr, options, inputs.factors.data());
+  const PackedLinear with(view, scale.data(), nullptr, options, inputs.transform());
   const PackedLinear without(view, scale.data(), nullptr, options);
   check_pair(kernel + " int8", s, inputs, with, without, dynamic_call<PackedLinear>(s));
-  const PackedLinear fixed(view, scale.data(), nullptr, options, plain.factors.data());
+  const PackedLinear fixed(view, scale.data(), nullptr, options, plain.transform());
   check_pair(kernel + " static", s, plain, fixed, without, [&](const PackedLinear& layer, const float* x, float* y) {
     const PackedLinear::StaticRows rows{const_cast<float*>(x), ElementType::kFloat32, s.m, s.k, 0.05f, 3, -128, 127};
     check(layer.forward_static(rows, {y, ElementType::kFloat32, s.m, s.n, 1.0f, 0, 0, 1}), "no NaN");
@@ -84,7 +111,7 @@ void check_int4(const std::string& kernel, const Shape& s, bool asymmetric) {
   const std::vector<float> scale(static_cast<std::size_t>(s.n * groups), 0.01f);
   const Int4View view{q.data(), s.n, s.k, 32, scale.data(), nullptr, s.m % 2 == 0 ? z.data() : nullptr};
   const LayerOptions options{asymmetric ? ActivationScheme::kAsymmetric : ActivationScheme::kSymmetric, false};
-  const PackedLinearInt4 with(view, nullptr, options, inputs.factors.data());
+  const PackedLinearInt4 with(view, nullptr, options, inputs.transform());
   const PackedLinearInt4 without(view, nullptr, options);
   check_pair(kernel + " int4", s, inputs, with, without, dynamic_call<PackedLinearInt4>(s));
 }
@@ -102,7 +129,7 @@ void check_grouped(const std::string& kernel, const Shape& s, const GroupedActiv
   view.is_signed = true;
   view.codes = reinterpret_cast<const std::uint8_t*>(q.data());
   view.scale = reinterpret_cast<const std::byte*>(scale.data());
-  const PackedLinearGrouped with(view, nullptr, {activations, false}, inputs.factors.data());
+  const PackedLinearGrouped with(view, nullptr, {activations, false}, inputs.transform());
   const PackedLinearGrouped without(view, nullptr, {activations, false});
   check_pair(kernel + " grouped", s, inputs, with, without, dynamic_call<PackedLinearGrouped>(s));
 }

@@ -65,14 +65,20 @@ struct NeonVectors {
   }
   static Float to_float(Int a) { return vcvtq_f32_s32(a); }
 
+  template <int kStep>
+  static Float butterfly(Float v) {
+    const Float other = kStep == 1 ? vrev64q_f32(v) : vextq_f32(v, v, 2);
+    const Mask second = kStep == 1 ? vreinterpretq_u32_u64(vdupq_n_u64(0xffffffff00000000u))
+                                   : vcombine_u32(vdup_n_u32(0), vdup_n_u32(0xffffffffu));
+    return vbslq_f32(second, vsubq_f32(other, v), vaddq_f32(other, v));
+  }
+
   static float sum(const Float (&v)[kVecs]) {
     const Float four = (v[0] + v[2]) + (v[1] + v[3]);
     const float32x2_t two = vadd_f32(vget_low_f32(four), vget_high_f32(four));
     return vget_lane_f32(two, 0) + vget_lane_f32(two, 1);
   }
-  static float largest(const Float (&v)[kVecs]) {
-    return vmaxvq_f32(max(max(v[0], v[2]), max(v[1], v[3])));
-  }
+  static float largest(const Float (&v)[kVecs]) { return vmaxvq_f32(max(max(v[0], v[2]), max(v[1], v[3]))); }
 };
 
 }  // namespace

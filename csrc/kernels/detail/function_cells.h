@@ -5,6 +5,7 @@
 
 #include "kernels/detail/function_rows.h"
 #include "kernels/detail/panel_product.h"
+#include "kernels/detail/rotation.h"
 
 namespace octavo {
 namespace {
@@ -36,7 +37,7 @@ void gru_row(std::int64_t hidden, const float* a, const float* b, const float* b
   });
 }
 
-// V for the functions, and P for the products of attention, which keep their accumulators in registers of their own.
+// V for the functions, and P, whose vectors are registers, for the products of attention and for rotations.
 template <class V, class P = V>
 constexpr FunctionKernel function_kernel() {
   return {
@@ -49,6 +50,7 @@ constexpr FunctionKernel function_kernel() {
       lstm_row<V>,
       gru_row<V>,
       panel_product<P>,
+      rotate<P>,
   };
 }
 

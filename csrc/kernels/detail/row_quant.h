@@ -89,11 +89,15 @@ struct ScaledRow {
   friend ScaledRow operator+(const ScaledRow& row, std::int64_t i) { return {row.x + i, row.factor + i}; }
 };
 
-// use(row) with row m of a task: a pointer to floats, or a ScaledRow. Both tasks have src, src_stride and factor.
+// use(row) with row m of a task: a pointer to floats, or a ScaledRow. Both tasks have src, src_stride, factor and
+// rotation.
 template <class Task, class Use>
 void with_row(const Task& task, std::int64_t m, const Use& use) {
   const float* x = task.src + m * task.src_stride;
-  if (task.factor == nullptr) {
+  if (task.rotation != nullptr) {
+    x = task.rotation->of(x, task.factor);
+  }
+  if (task.factor == nullptr || task.rotation != nullptr) {
     use(x);
   } else {
     use(ScaledRow{x, task.factor});

@@ -39,9 +39,6 @@ void put_row(std::int8_t* q, std::int64_t k0, std::int64_t k, const BytesAt& byt
   }
 }
 
-inline const float* floats_of(const float* x) { return x; }
-inline const float* floats_of(const ScaledRow& row) { return row.x; }
-
 // The largest bit pattern of |x| in a row, while `next` is brought into the L1 cache.
 template <class Row>
 std::uint32_t max_abs_bits(const Row& x, std::int64_t k, const float* next) {
@@ -85,7 +82,7 @@ inline void quantize_tiled_lhs(const QuantizeLhs& task) {
   const float* next = task.src;  // the row behind the one that is looked at; the last one has none
   std::int64_t rows_left = task.rows;
   const auto choose = [&](const auto& x) {
-    if (--rows_left > 0) next = floats_of(x) + task.src_stride;
+    if (--rows_left > 0) next += task.src_stride;
     if (!symmetric) return Avx512::choose_row_quant(x, task);
     return choose_from_range(task, max_abs_bits(x, task.k, next), 0.0f, 0.0f);
   };

@@ -11,8 +11,8 @@ namespace {
 
 struct Avx2Vectors {
   using Float = __m256;
-  using Int = __m256i;   // 8 x int32
-  using Mask = __m256;   // the sign of a lane counts
+  using Int = __m256i;  // 8 x int32
+  using Mask = __m256;  // the sign of a lane counts
   static constexpr int kLanes = 8;
   static constexpr int kVecs = 2;  // registers that make 16 lanes
 
@@ -45,7 +45,7 @@ struct Avx2Vectors {
 
   static Mask less(Float a, Float b) { return _mm256_cmp_ps(a, b, _CMP_LT_OQ); }
   static Mask has_sign(Float a) { return a; }  // -0 and some NaN too
-  static Mask odd_bit(Int a, int bit) {  // whether a bit is set
+  static Mask odd_bit(Int a, int bit) {        // whether a bit is set
     return _mm256_castsi256_ps(_mm256_srai_epi32(_mm256_slli_epi32(a, 31 - bit), 31));
   }
   static bool all(Mask m) { return _mm256_movemask_ps(m) == 0xff; }
@@ -69,6 +69,16 @@ struct Avx2Vectors {
     return _mm256_srai_epi32(a, kBits);
   }
   static Float to_float(Int a) { return _mm256_cvtepi32_ps(a); }
+
+  // v[i] + v[i + kStep] and v[i] - v[i + kStep], in their places.
+  template <int kStep>
+  static Float butterfly(Float v) {
+    const Float other = kStep == 1   ? _mm256_permute_ps(v, 0xb1)
+                        : kStep == 2 ? _mm256_permute_ps(v, 0x4e)
+                                     : _mm256_permute2f128_ps(v, v, 1);
+    constexpr int kSecond = kStep == 1 ? 0xaa : kStep == 2 ? 0xcc : 0xf0;
+    return _mm256_blend_ps(other + v, other - v, kSecond);
+  }
 
   // The 16 lanes as one number: halves, then halves of halves.
   static float sum(const Float (&v)[kVecs]) {

@@ -63,6 +63,16 @@ struct Avx512Vectors {
   }
   static Float to_float(Int a) { return _mm512_cvtepi32_ps(a); }
 
+  template <int kStep>
+  static Float butterfly(Float v) {
+    const Float other = kStep == 1   ? _mm512_shuffle_ps(v, v, 0xb1)
+                        : kStep == 2 ? _mm512_shuffle_ps(v, v, 0x4e)
+                        : kStep == 4 ? from_bits(_mm512_shuffle_i32x4(bits(v), bits(v), 0xb1))
+                                     : from_bits(_mm512_shuffle_i32x4(bits(v), bits(v), 0x4e));
+    constexpr Mask kSecond = kStep == 1 ? 0xaaaa : kStep == 2 ? 0xcccc : kStep == 4 ? 0xf0f0 : 0xff00;
+    return _mm512_mask_sub_ps(other + v, kSecond, other, v);
+  }
+
   static float sum(const Float (&v)[kVecs]) {
     const __m256 eight = _mm512_castps512_ps256(v[0]) + _mm512_extractf32x8_ps(v[0], 1);
     const __m128 four = _mm256_castps256_ps128(eight) + _mm256_extractf128_ps(eight, 1);

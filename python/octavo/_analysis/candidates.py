@@ -14,9 +14,10 @@ from octavo._layers.matrix import QuantMatrix
 from octavo._layers.weights import ActivationScheme
 from octavo._numerics.gptq import InputStatistics, round_gptq
 from octavo._numerics.gptq_int8 import round_gptq_int8
-from octavo._numerics.input_scale import scaled_weight
+from octavo._numerics.input_transform import InputTransform
 from octavo._numerics.int4 import ScaleDtype
 from octavo._numerics.params import as_qtype, qint4, qint8
+from octavo._numerics.rotation import as_rotation
 from octavo._numerics.smoothing import InputSample, SmoothingMethod
 from octavo._quantize.batches import Forward
 from octavo._quantize.smoothing import searched_scale
@@ -36,6 +37,7 @@ class Candidate:
     Args:
         dtype, group_size, symmetric, scale_dtype, activation, activation_group: as for `QuantLinear`.
         rounding: of int4 weights: "nearest", "search" or "gptq"; of int8 weights "gptq", or None for the nearest.
+        rotation: as for `QuantLinear`; layers whose inputs are not a multiple of it are not rotated.
         smooth: the scale of the inputs: "smoothquant", "awq" or None, as for `find_smoothing`.
         name: in reports; by default made of the options.
 
@@ -52,6 +54,7 @@ class Candidate:
     rounding: Literal["nearest", "search", "gptq"] | None = None
     activation: ActivationScheme = "symmetric"
     activation_group: int | None = None
+    rotation: int | None = None
     smooth: SmoothingMethod | None = None
     name: str = ""
 
@@ -73,6 +76,7 @@ class Candidate:
                 'other rounding than "gptq", group_size, symmetric and scale_dtype are for int4 candidates; int8 '
                 "weights have one scale an output, in float32"
             )
+        as_rotation(self.rotation, 0)
         object.__setattr__(self, "dtype", qtype.name[1:])
         object.__setattr__(self, "name", self.name or self._made_name())
 
@@ -85,12 +89,17 @@ class Candidate:
             self.rounding if self.rounding not in (None, "search") else "",
             "" if self.activation == "symmetric" else self.activation,
             f"activations g{self.activation_group}" if self.activation_group else "",
+            f"rotated {self.rotation}" if self.rotation else "",
             self.smooth or "",
         ]
         return " ".join(part for part in parts if part)
 
+    def rotation_of(self, inputs: int) -> int | None:
+        """That of a layer of so many inputs."""
+        return None if self.rotation is None or inputs % self.rotation else self.rotation
+
     def arguments(self) -> dict[str, Any]:
-        """Of `QuantLinear`."""
+        """Of `QuantLinear`, but for what its inputs go through."""
         four = as_qtype(self.dtype) == qint4
         groups = {"group_size": self.group_size, "symmetric": self.symmetric, "scale_dtype": self.scale_dtype}
         rounding = {"rounding": "search" if self.rounding in (None, "gptq") else self.rounding}
@@ -191,26 +200,27 @@ def built(target: Target, candidate: Candidate, inputs: Inputs | None) -> QuantL
     """What takes the place of a layer or array. Without rows of inputs, scales and GPTQ do nothing."""
     arguments, own = candidate.arguments(), _own(target)
     weight, bias = target.weight(), None
+    rotation = candidate.rotation_of(weight.shape[1])
     if target.spec is not None:
         weight, bias = read_layer(target.original, target.spec)
     seen = inputs is not None and inputs.sample.seen > 0
     scale: NDArray[np.float32] | None = None
     if seen and candidate.smooth is not None:
         assert inputs is not None
-        scale = searched_scale(weight, inputs.sample, arguments, candidate.smooth)
+        scale = searched_scale(weight, inputs.sample, arguments | {"rotation": rotation}, candidate.smooth)
+    transform = InputTransform(scale, rotation)
     if seen and candidate.rounding == "gptq":
         assert inputs is not None
         assert inputs.statistics is not None
-        statistics = inputs.statistics if scale is None else inputs.statistics.scaled(scale)
-        scaled = scaled_weight(weight, scale)
-        own |= {name: arguments[name] for name in ("activation", "activation_group")} | {"pre_quant_scale": scale}
+        statistics, weight = transform.statistics(inputs.statistics), transform.weight(weight)
+        own |= {name: arguments[name] for name in ("activation", "activation_group")} | transform.arguments()
         if as_qtype(candidate.dtype) == qint8:
-            layer = QuantLinear.from_quantized(*round_gptq_int8(scaled, statistics), bias, **own)
+            layer = QuantLinear.from_quantized(*round_gptq_int8(weight, statistics), bias, **own)
         else:
             groups = {name: arguments[name] for name in ("group_size", "symmetric", "scale_dtype")}
-            layer = QuantLinear.from_grouped(round_gptq(scaled, statistics, **groups), bias, **own)
+            layer = QuantLinear.from_grouped(round_gptq(weight, statistics, **groups), bias, **own)
     else:
-        layer = QuantLinear(weight, bias, pre_quant_scale=scale, **arguments, **own)
+        layer = QuantLinear(weight, bias, **transform.arguments(), **arguments, **own)
     return layer if target.spec is not None else QuantMatrix._made(layer, target.axis or 0)
 
 

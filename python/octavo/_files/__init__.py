@@ -5,7 +5,7 @@ octavo.save, load     save_load      `save` and `load`
                       codecs         which options and tensors each class is stored as, and back: the table
                       linear_codecs  the same for linear layers
                       grouped        the same for grouped codes
-                      input_scale    the same for scales of inputs
+                      input_transform    the same for scales and rotations of inputs
                       packed_layout  layers that lie packed for a family of architectures
                       origins        where a layer of a mapped file lies, for its pickle
                       mapped_layers  layers of files that pickles refer to

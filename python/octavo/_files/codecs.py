@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from octavo._files.fields import Fields, LazyTensor, LazyTensors, Options, lazy, read_bias, read_shape
 from octavo._files.grouped import check_padding
-from octavo._files.input_scale import SCALE, read_scale, write_scale
+from octavo._files.input_transform import ROTATION, SCALE, read_inputs, write_inputs
 from octavo._files.linear_codecs import (
     WeightFormat,
     check_scales,
@@ -39,6 +39,7 @@ from octavo._layers.permuted import PermutedQuantLinear
 from octavo._layers.recurrent import QuantGRU, QuantLSTM
 from octavo._layers.static import StaticQuantLinear
 from octavo._layers.stubs import DeQuantStub, Quantize, QuantStub
+from octavo._numerics.input_transform import InputTransform
 from octavo._numerics.int4 import ScaleDtype, check_groups
 from octavo._numerics.params import QParams, as_qtype, qint4
 
@@ -47,7 +48,17 @@ __all__ = [
 ]  # fmt: skip
 
 # What a file may hold beyond version 1 of the format, by the names that its header lists.
-FEATURES = ("epilogue", "grouped", "packed", "permuted", "planes", "pre_quant_scale", "static_matrix", "text")
+FEATURES = (
+    "epilogue",
+    "grouped",
+    "packed",
+    "permuted",
+    "planes",
+    "pre_quant_scale",
+    "rotation",
+    "static_matrix",
+    "text",
+)
 
 
 class Codec(NamedTuple):
@@ -126,6 +137,7 @@ def features_of(layers: Mapping[str, Options]) -> list[str]:
             "planes": options.get("dtype") == "grouped" and options.get("bits") in (5, 6),
             "permuted": options.get("type") == PermutedQuantLinear.__name__,
             "pre_quant_scale": SCALE in options,
+            "rotation": ROTATION in options,
             "static_matrix": options.get("type") == QuantMatrix.__name__ and "input" in options,
             "text": options.get("type") == _TEXT,
         }
@@ -224,9 +236,9 @@ def _write_static(layer: StaticQuantLinear) -> tuple[Options, LazyTensors]:
         "name": layer._name,
         "call": layer._call_name,
     }
-    scale_option, scale_part = write_scale(layer)
-    options |= scale_option
-    parts = linear_parts(layer) | scale_part
+    more, more_parts = write_inputs(layer)
+    options |= more
+    parts = linear_parts(layer) | more_parts
     for key, params in (("input", layer.input_qparams), ("output", layer.output_qparams)):
         if params is not None:
             options[key], more = _write_qparams(params)
@@ -237,13 +249,13 @@ def _write_static(layer: StaticQuantLinear) -> tuple[Options, LazyTensors]:
 def _read_static(fields: Fields) -> StaticQuantLinear:
     if "packed" in fields.options:
         epilogue = as_epilogue(None, fields.option("relu", bool))
-        weights, s = read_packed(fields, dtype="int8", activation="asymmetric", epilogue=epilogue)
+        weights, inputs = read_packed(fields, dtype="int8", activation="asymmetric", epilogue=epilogue)
         return StaticQuantLinear._of_int8(
             weights,
             input=_read_part(fields, "input"),
             output=_read_part(fields, "output") if "output" in fields.options else None,
             relu=epilogue is not None,
-            pre_quant_scale=s,
+            inputs=_without_rotation(inputs),
             folded=fields.option("folded", bool),
             name=fields.option("name", str),
             call=fields.option("call", str),
@@ -256,11 +268,17 @@ def _read_static(fields: Fields) -> StaticQuantLinear:
         input=_read_part(fields, "input"),
         output=_read_part(fields, "output") if "output" in fields.options else None,
         relu=fields.option("relu", bool),
-        pre_quant_scale=read_scale(fields, weight.shape[1]),
+        pre_quant_scale=_without_rotation(read_inputs(fields, weight.shape[1])).scale,
         folded=fields.option("folded", bool),
         name=fields.option("name", str),
         call=fields.option("call", str),
     )
+
+
+def _without_rotation(inputs: InputTransform) -> InputTransform:
+    if inputs.rotation is not None:
+        raise ValueError("a static layer's inputs are not rotated: it has no option rotation")
+    return inputs
 
 
 def _write_matrix(matrix: QuantMatrix) -> tuple[Options, LazyTensors]:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octavo._files.fields import Fields, LazyTensor, LazyTensors, Options, lazy, read_bias, read_shape
-from octavo._files.input_scale import read_scale
+from octavo._files.input_transform import read_inputs
 from octavo._files.safetensors import Tensor
 from octavo._layers.epilogue import EPILOGUES, Epilogue
 from octavo._layers.linear import QuantLinear
@@ -112,7 +112,7 @@ def read_grouped(fields: Fields) -> QuantLinear:
         read_bias(fields, n),
         activation=fields.choice("activation", *ACTIVATIONS),
         activation_group=fields.choice("activation_group", None, *ACTIVATION_GROUPS),
-        pre_quant_scale=read_scale(fields, k),
+        **read_inputs(fields, k).arguments(),
         relu=fields.option("relu", bool),
         epilogue=read_epilogue(fields),
         call=fields.option("call", str),

@@ -20,7 +20,7 @@ from octavo._files.fields import (
     read_shape,
 )
 from octavo._files.grouped import check_padding, epilogue_option, read_epilogue, read_grouped, write_grouped
-from octavo._files.input_scale import SCALE, read_scale, write_scale
+from octavo._files.input_transform import read_inputs, write_inputs
 from octavo._files.packed_layout import read_packed
 from octavo._files.safetensors import Tensor
 from octavo._layers.epilogue import as_epilogue
@@ -102,10 +102,10 @@ def linear_parts(layer: QuantLinear) -> LazyTensors:
 
 
 def write_linear(layer: QuantLinear) -> tuple[Options, LazyTensors]:
-    scale_option, scale_part = write_scale(layer)
+    more, more_parts = write_inputs(layer)
     if isinstance(layer._weights, GroupedWeights):
         options, parts = write_grouped(layer, layer._weights.codes())
-        return options | scale_option, parts | scale_part
+        return options | more, parts | more_parts
     options = linear_options(
         (layer.out_features, layer.in_features),
         _format_of(layer),
@@ -114,7 +114,7 @@ def write_linear(layer: QuantLinear) -> tuple[Options, LazyTensors]:
         relu=layer.relu,
         call=layer._call_name,
     )
-    return options | epilogue_option(layer) | scale_option, linear_parts(layer) | scale_part
+    return options | epilogue_option(layer) | more, linear_parts(layer) | more_parts
 
 
 def read_linear(fields: Fields) -> QuantLinear:
@@ -131,10 +131,10 @@ def read_linear(fields: Fields) -> QuantLinear:
     }
     if dtype == "int4":
         weight = read_int4(fields)
-        options[SCALE] = read_scale(fields, weight.q.shape[1])
+        options |= read_inputs(fields, weight.q.shape[1]).arguments()
         return QuantLinear.from_grouped(weight, read_bias(fields, len(weight.q)), **options)
     q, scale = read_int8(fields)
-    options[SCALE] = read_scale(fields, q.shape[1])
+    options |= read_inputs(fields, q.shape[1]).arguments()
     return QuantLinear.from_quantized(q, scale, read_bias(fields, len(q)), **options)
 
 
@@ -152,8 +152,8 @@ def _read_packed_linear(fields: Fields, dtype: str) -> QuantLinear:
     activation = fields.choice("activation", *ACTIVATIONS)
     group = fields.choice("activation_group", None, *ACTIVATION_GROUPS) if dtype == "grouped" else None
     epilogue, call = as_epilogue(read_epilogue(fields), fields.option("relu", bool)), fields.option("call", str)
-    weights, s = read_packed(fields, dtype=dtype, activation=activation, activation_group=group, epilogue=epilogue)
-    return QuantLinear._of_weights(weights, activation, epilogue, call, s)
+    weights, inputs = read_packed(fields, dtype=dtype, activation=activation, activation_group=group, epilogue=epilogue)
+    return QuantLinear._of_weights(weights, activation, epilogue, call, inputs)
 
 
 def read_int8(fields: Fields) -> tuple[NDArray[np.int8], NDArray[np.float32]]:

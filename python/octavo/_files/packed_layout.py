@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from octavo._files.fields import (
     Fields,
@@ -21,7 +20,7 @@ from octavo._files.fields import (
     read_shape,
     tensor_name,
 )
-from octavo._files.input_scale import read_scale
+from octavo._files.input_transform import read_inputs
 from octavo._files.origins import REPACK, Source
 from octavo._files.safetensors import Tensor
 from octavo._layers.epilogue import Epilogue
@@ -31,6 +30,7 @@ from octavo._layers.matrix import QuantMatrix
 from octavo._layers.recurrent import QuantGRU, QuantLSTM
 from octavo._layers.weights import ActivationScheme, Weights
 from octavo._numerics.grouped import BITS, SUPER_BLOCK
+from octavo._numerics.input_transform import InputTransform
 
 __all__ = [
     "ALIGNMENT", "Layout", "family_of", "image_names", "keep_origin", "lies_packed", "note_copies", "pack_parts",
@@ -132,8 +132,8 @@ def read_packed(
     activation: ActivationScheme,
     activation_group: int | None = None,
     epilogue: Epilogue | None,
-) -> tuple[Weights, NDArray[np.float32] | None]:
-    """The weights of the option `packed`, and the scale of their inputs: in place where the file is mapped for it.
+) -> tuple[Weights, InputTransform]:
+    """The weights of the option `packed`, and what their inputs go through: in place where the file is mapped for it.
 
     Raises:
         ValueError: options and tensor do not fit together.
@@ -142,7 +142,7 @@ def read_packed(
     name = f"{fields.name}.{fields.prefix}".strip(".")
     shape = read_shape(fields)
     options = {"dtype": dtype, "shape": list(shape), **_form(fields, dtype)}
-    s = read_scale(fields, shape[1])
+    inputs = read_inputs(fields, shape[1])
     options["bias"] = fields.option("bias", bool)
     image = fields.tensor("packed", "U8", None)
     if image.ndim != 1:
@@ -154,7 +154,7 @@ def read_packed(
             options,
             activation=activation,
             activation_group=activation_group,
-            pre_quant_scale=s,
+            inputs=inputs,
             epilogue=epilogue,
             borrow=fields.source is not None,
         )
@@ -166,7 +166,7 @@ def read_packed(
         other = f"it is packed for {family}, this machine needs {OWN_FAMILY}"
         moved = f"it does not start at a multiple of {ALIGNMENT} bytes: another tool rewrote the file"
         fields.source.copied[name] = f"{other if family != OWN_FAMILY else moved}; {REPACK}"
-    return weights, s
+    return weights, inputs
 
 
 def _form(fields: Fields, dtype: str) -> Options:

@@ -12,7 +12,7 @@ from octavo._layers.epilogue import Epilogue
 from octavo._layers.images import Origin
 from octavo._layers.weights import ActivationScheme, PackedLayer, Weights
 from octavo._numerics.grouped import GroupedCodes
-from octavo._numerics.input_scale import input_factors
+from octavo._numerics.input_transform import InputTransform
 from octavo._numerics.int4 import ScaleDtype
 from octavo._numerics.params import QType
 from octavo._util.arrays import read_only
@@ -24,7 +24,7 @@ class HeldWeights(Described):
     """Packed weights (out, in) with their options. `QuantLinear` adds how they are made, called and pickled."""
 
     __slots__ = (
-        "__weakref__", "_activation", "_call_name", "_epilogue", "_origin", "_packed", "_pre_quant_scale", "_weights",
+        "__weakref__", "_activation", "_call_name", "_epilogue", "_inputs", "_origin", "_packed", "_weights",
     )  # fmt: skip
 
     _origin: Origin | None  # where it lies in a file that is mapped
@@ -32,8 +32,8 @@ class HeldWeights(Described):
     _activation: ActivationScheme
     _call_name: str
     _epilogue: Epilogue | None
+    _inputs: InputTransform
     _packed: PackedLayer  # that of _weights: one step less for each call
-    _pre_quant_scale: NDArray[np.float32] | None  # s; the packed weights hold fl(1 / s)
 
     @property
     def in_features(self) -> int:
@@ -76,7 +76,13 @@ class HeldWeights(Described):
     @property
     def pre_quant_scale(self) -> NDArray[np.float32] | None:
         """s (in,), by which x is divided as it is quantized; read-only. None: there is none."""
-        return None if self._pre_quant_scale is None else read_only(self._pre_quant_scale.view())
+        s = self._inputs.scale
+        return None if s is None else read_only(s.view())
+
+    @property
+    def rotation(self) -> int | None:
+        """Inputs of a block that is rotated as x is quantized; None: there is no rotation."""
+        return self._inputs.rotation
 
     @property
     def relu(self) -> bool:
@@ -91,7 +97,7 @@ class HeldWeights(Described):
     def int_repr(self) -> NDArray[Any]:
         """The integer weights q_w (out, in), unpacked: a new array, uint8 of grouped codes that are unsigned.
 
-        With a `pre_quant_scale` they, and `scale`, are those of W * s.
+        With a `pre_quant_scale` or `rotation` they, and `scale`, are those of W'.
         """
         return self._packed.int_repr()
 
@@ -115,9 +121,10 @@ class HeldWeights(Described):
     def weight(self) -> NDArray[np.float32]:
         """The weights as the layer sees them, (out, in) float32, dequantized on demand; read-only.
 
-        (q_w - z_w) * s_w, and with minima what `GroupedCodes` defines; with a `pre_quant_scale`, that times fl(1 / s).
+        (q_w - z_w) * s_w, and with minima what `GroupedCodes` defines; with a `rotation` that times H, and with a
+        `pre_quant_scale` times fl(1 / s).
         """
-        return read_only(self._per_input(self._weights.dequantize()))
+        return read_only(self._inputs.undone(self._weights.dequantize()))
 
     def grouped(self) -> GroupedCodes:
         """The weights in their own form, from which `from_grouped` makes an equal layer.
@@ -134,23 +141,16 @@ class HeldWeights(Described):
 
     def _weight_rows(self, outputs: NDArray[np.int64]) -> NDArray[np.float32]:
         """weight[outputs], dequantized alone."""
-        return self._per_input(self._weights.rows(outputs))
+        return self._inputs.undone(self._weights.rows(outputs))
 
     def _weight_columns(self, inputs: NDArray[np.int64]) -> NDArray[np.float32]:
         """weight.T[inputs], dequantized alone."""
-        columns = self._weights.columns(inputs)
-        return (
-            columns if self._pre_quant_scale is None else columns * input_factors(self._pre_quant_scale)[inputs, None]
-        )
-
-    def _per_input(self, weight: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Dequantized integers (..., in) as weights of x itself."""
-        return weight if self._pre_quant_scale is None else weight * input_factors(self._pre_quant_scale)
+        return self._inputs.undone_columns(self._weights.columns, inputs)
 
     @property
     def nbytes(self) -> int:
         """Bytes the layer holds: packed weights with their padding, scales, zero points, column sums and bias."""
-        return self._packed.nbytes + (0 if self._pre_quant_scale is None else self._pre_quant_scale.nbytes)
+        return self._packed.nbytes + (0 if self._inputs.scale is None else self._inputs.scale.nbytes)
 
     def _described(self) -> tuple[str, str, dict[str, Any]]:
         return f"{self.in_features} -> {self.out_features}", self.dtype.name[1:], self._options()
@@ -159,7 +159,8 @@ class HeldWeights(Described):
         return {
             **self._weights.options(),
             "activation": self._activation,
-            "pre_quant_scale": self._pre_quant_scale is not None,
+            "pre_quant_scale": self._inputs.scale is not None,
+            "rotation": self._inputs.rotation,
             "bias": self._packed.bias() is not None,
             "relu": self.relu,
             "epilogue": None if self.relu else self._epilogue,

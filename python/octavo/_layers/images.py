@@ -21,10 +21,11 @@ from octavo import _core
 from octavo._layers.epilogue import Epilogue
 from octavo._layers.packing import packed_epilogue
 from octavo._layers.weights import ActivationScheme, GroupedWeights, Int4Weights, Int8Weights, Weights
-from octavo._numerics.input_scale import input_factors
+from octavo._numerics.input_transform import NO_TRANSFORM, InputTransform
 
 __all__ = [
-    "FAMILIES", "OWN_FAMILY", "Origin", "buffer_of", "check_family", "image_options", "is_borrowed", "weights_of_image",
+    "FAMILIES", "OWN_FAMILY", "Origin", "check_family", "image_options", "is_borrowed", "weights_of_image",
+    "weights_of_state",
 ]  # fmt: skip
 
 OWN_FAMILY = _core.own_family()
@@ -88,7 +89,7 @@ def weights_of_image(
     *,
     activation: ActivationScheme,
     activation_group: int | None,
-    pre_quant_scale: NDArray[np.float32] | None = None,
+    inputs: InputTransform = NO_TRANSFORM,
     epilogue: Epilogue | None,
     borrow: bool,
 ) -> Weights:
@@ -98,7 +99,7 @@ def weights_of_image(
         image: its bytes. They must never change where they are borrowed.
         family: which it was made for.
         options: as `image_options` gave them.
-        activation, activation_group, pre_quant_scale, epilogue: of the layer.
+        activation, activation_group, inputs, epilogue: of the layer.
         borrow: compute in these bytes where that is possible; see `is_borrowed`.
 
     Raises:
@@ -107,9 +108,7 @@ def weights_of_image(
     n, k = options["shape"]
     check_family(family)
     common: dict[str, Any] = {"out_features": n, "in_features": k, "bias": options["bias"]}
-    common |= {**packed_epilogue(epilogue), "borrow": borrow}
-    if pre_quant_scale is not None:  # of the layer, beside its image: k floats
-        common["input_factor"] = input_factors(pre_quant_scale)
+    common |= {**packed_epilogue(epilogue), "borrow": borrow, **inputs.packing()}
     size = options.get("group_size")
     if options["dtype"] == "int8":
         asymmetric = _plain(activation, activation_group)
@@ -140,6 +139,13 @@ def weights_of_image(
     return GroupedWeights(grouped, options["bits"], size, activation_group)
 
 
+def weights_of_state(state: dict[str, Any], inputs: InputTransform) -> Weights:
+    """Those of a state of packed weights."""
+    data, borrow = _buffer_of(state["image"])
+    options = {name: state[name] for name in ("activation", "activation_group", "epilogue")}
+    return weights_of_image(data, state["family"], state["options"], borrow=borrow, inputs=inputs, **options)
+
+
 def _plain(activation: ActivationScheme, activation_group: int | None) -> bool:
     """Whether rows have zero points, for formats whose activations are plain int8."""
     if activation == "int16" or activation_group is not None:
@@ -152,7 +158,7 @@ def is_borrowed(weights: Weights) -> bool:
     return weights.packed.is_borrowed
 
 
-def buffer_of(image: Any) -> tuple[NDArray[np.uint8], bool]:
+def _buffer_of(image: Any) -> tuple[NDArray[np.uint8], bool]:
     """(the bytes of an image, whether they may be borrowed) of what a pickle gives in its place.
 
     Bytes that the pickle itself held are of nobody else, and lie on small pages at any address: they are copied.

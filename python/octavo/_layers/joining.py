@@ -120,7 +120,7 @@ def _like(layer: QuantLinear, source: _Source, bias: NDArray[np.float32] | None)
         bias,
         activation=layer.activation,
         activation_group=layer.activation_group,
-        pre_quant_scale=layer.pre_quant_scale,
+        inputs=layer._inputs,
         epilogue=layer.epilogue,
         call=layer._call_name,
     )
@@ -144,8 +144,7 @@ def _concatenated(layers: list[QuantLinear]) -> QuantLinear:
     for layer in layers[1:]:
         if _form(layer) != _form(first):
             raise ValueError(f"parts must be of one form, got {_form(first)} and {_form(layer)}")
-        s, other = first.pre_quant_scale, layer.pre_quant_scale
-        if s is not None and other is not None and not np.array_equal(s, other):
+        if not first._inputs.same_as(layer._inputs):
             raise ValueError(
                 "parts must have the same pre_quant_scale, because their inputs are quantized once; "
                 "quantize them with one scale, or join the float layers and find_smoothing for the whole"

@@ -11,13 +11,21 @@ from numpy.typing import ArrayLike, NDArray
 
 from octavo._layers.epilogue import Epilogue, as_epilogue
 from octavo._layers.held_weights import HeldWeights
-from octavo._layers.images import OWN_FAMILY, buffer_of, image_options, weights_of_image
+from octavo._layers.images import OWN_FAMILY, image_options, weights_of_image, weights_of_state
 from octavo._layers.packing import check_weight_shape, empty_result
-from octavo._layers.weights import SCALED_VERSION, ActivationScheme, Weights, from_state, pack, shape_of
+from octavo._layers.weights import (
+    ROTATED_VERSION,
+    SCALED_VERSION,
+    ActivationScheme,
+    Weights,
+    from_state,
+    pack,
+    shape_of,
+)
 from octavo._numerics.checks import as_activations, as_bias, check_group_size, is_int4
 from octavo._numerics.definition import quantize_weight
 from octavo._numerics.grouped import GroupedCodes
-from octavo._numerics.input_scale import as_input_scale, input_factors, scaled_weight
+from octavo._numerics.input_transform import InputTransform
 from octavo._numerics.int4 import GroupedWeight, ScaleDtype
 from octavo._numerics.params import QParams, QTypeLike, qint8
 from octavo._numerics.rounding import round_nearest, round_search
@@ -30,7 +38,8 @@ __all__ = ["Layout", "QuantLinear", "Rounding"]
 Rounding = Literal["nearest", "search"]
 Layout = Literal["out_in", "in_out"]  # of a float matrix: x @ w.T or x @ w
 
-_IMAGE_VERSION = 5  # of a pickle that holds packed weights; weights.py has those before it
+# Of a pickle that holds packed weights, and of one whose inputs are rotated; weights.py has the others.
+_IMAGE_VERSION, _ROTATED_IMAGE_VERSION = 5, 7
 
 _BIAS_ELEMS = 16  # the last array of an image is a multiple of so many floats: csrc/gemm/layer.cpp
 
@@ -74,6 +83,10 @@ class QuantLinear(HeldWeights):
             quantizes x' = x * c[k] and W' = W * s[k], c = fl(1 / s). `octavo.find_smoothing` finds
             one for each layer of a model. Checkpoints of NVIDIA's ModelOpt have the name for c, what
             x is multiplied by: pass 1 / c of these.
+        rotation: inputs of a block, a power of two from 16 to 4096 that divides in_features: each block of x (divided
+            by pre_quant_scale, if there is one) is multiplied by a Hadamard matrix as it is quantized, and the weight's
+            by its inverse before it is. Outliers are spread over the block, and int4 weights lose less: docs/design.md,
+            "Numeric contract". None: no rotation.
         relu: apply ReLU to the result, in the same pass: NaN stays NaN, y > 0 stays, all else is +0.
         epilogue: what the result goes through in the same call: "relu" (as relu=True), "gelu" (by erf), "gelu_tanh",
             "silu", "sigmoid" or "tanh". The same bits as the function of `octavo.functional` on the plain layer's
@@ -119,26 +132,28 @@ class QuantLinear(HeldWeights):
         activation: ActivationScheme = "symmetric",
         activation_group: int | None = None,
         pre_quant_scale: ArrayLike | None = None,
+        rotation: int | None = None,
         relu: bool = False,
         epilogue: Epilogue | None = None,
         call: str = "forward",
     ) -> None:
         w = as_real(weight, "weight")
         own: dict[str, Any] = {
-            "activation": activation, "activation_group": activation_group, "pre_quant_scale": pre_quant_scale,
+            "activation": activation, "activation_group": activation_group,
             "epilogue": as_epilogue(epilogue, relu), "call": call,
         }  # fmt: skip
         if is_int4(dtype, group_size=group_size, symmetric=symmetric, scale_dtype=scale_dtype, rounding=rounding):
             check_group_size(group_size)
             check_weight_shape(w, activation, int4=True, group_size=group_size, symmetric=symmetric)
-            w = scaled_weight(w, as_input_scale(pre_quant_scale, w.shape[1]))
+            inputs = InputTransform.of(pre_quant_scale, rotation, w.shape[1])
             grouped = _ROUNDERS[rounding or "search"](
-                w, group_size=group_size, symmetric=symmetric, scale_dtype=scale_dtype
+                inputs.weight(w), group_size=group_size, symmetric=symmetric, scale_dtype=scale_dtype
             )
-            self._set(grouped, bias, **own)
+            self._set(grouped, bias, inputs=inputs, **own)
             return
         check_weight_shape(w, activation)
-        self._set(quantize_weight(scaled_weight(w, as_input_scale(pre_quant_scale, w.shape[1]))), bias, **own)
+        inputs = InputTransform.of(pre_quant_scale, rotation, w.shape[1])
+        self._set(quantize_weight(inputs.weight(w)), bias, inputs=inputs, **own)
 
     @classmethod
     def from_quantized(
@@ -150,6 +165,7 @@ class QuantLinear(HeldWeights):
         activation: ActivationScheme = "symmetric",
         activation_group: int | None = None,
         pre_quant_scale: ArrayLike | None = None,
+        rotation: int | None = None,
         relu: bool = False,
         epilogue: Epilogue | None = None,
         call: str = "forward",
@@ -160,7 +176,7 @@ class QuantLinear(HeldWeights):
             weight: int8 (out_features, in_features); every value is exact, -128 included.
             scale: (out_features,) float32, positive and finite, or one number for all.
             bias, activation, activation_group, relu, epilogue, call: as for ``QuantLinear``.
-            pre_quant_scale: likewise; the integers are those of W * s already.
+            pre_quant_scale, rotation: likewise; the integers are those of W * s, and rotated, already.
 
         Raises:
             TypeError: weight is not an int8 array.
@@ -175,7 +191,8 @@ class QuantLinear(HeldWeights):
         layer = cls.__new__(cls)
         q, s_w = int8_weight(weight, scale, activation, remedy="QuantLinear(weight) quantizes floats")
         layer._set(
-            (q, s_w), bias, activation=activation, activation_group=activation_group, pre_quant_scale=pre_quant_scale,
+            (q, s_w), bias, activation=activation, activation_group=activation_group,
+            inputs=InputTransform.of(pre_quant_scale, rotation, q.shape[1]),
             epilogue=as_epilogue(epilogue, relu), call=call,
         )  # fmt: skip
         return layer
@@ -189,6 +206,7 @@ class QuantLinear(HeldWeights):
         activation: ActivationScheme = "symmetric",
         activation_group: int | None = None,
         pre_quant_scale: ArrayLike | None = None,
+        rotation: int | None = None,
         relu: bool = False,
         epilogue: Epilogue | None = None,
         call: str = "forward",
@@ -199,7 +217,7 @@ class QuantLinear(HeldWeights):
             weight: a `GroupedWeight`, as the functions of `octavo.rounding` give it, or `GroupedCodes`, as files hold
                 weights: codes of 4, 5, 6 or 8 bits in groups with scales, minima, zero points or two levels of scales.
             bias, activation, activation_group, relu, epilogue, call: as for ``QuantLinear``.
-            pre_quant_scale: likewise; the integers are those of W * s already.
+            pre_quant_scale, rotation: likewise; the integers are those of W * s, and rotated, already.
 
         Raises:
             TypeError: weight is neither of the two.
@@ -227,7 +245,8 @@ class QuantLinear(HeldWeights):
             )
         layer = cls.__new__(cls)
         layer._set(
-            weight, bias, activation=activation, activation_group=activation_group, pre_quant_scale=pre_quant_scale,
+            weight, bias, activation=activation, activation_group=activation_group,
+            inputs=InputTransform.of(pre_quant_scale, rotation, shape_of(weight)[1]),
             epilogue=as_epilogue(epilogue, relu), call=call,
         )  # fmt: skip
         return layer
@@ -270,21 +289,19 @@ class QuantLinear(HeldWeights):
         *,
         activation: ActivationScheme,
         activation_group: int | None = None,
-        pre_quant_scale: ArrayLike | None = None,
+        inputs: InputTransform,
         epilogue: Epilogue | None = None,
         call: str,
     ) -> None:
-        outputs, inputs = shape_of(weight)
-        s = as_input_scale(pre_quant_scale, inputs)
         weights = pack(
             weight,
-            as_bias(bias, outputs),
+            as_bias(bias, shape_of(weight)[0]),
             activation=activation,
             activation_group=activation_group,
-            input_factor=None if s is None else input_factors(s),
+            inputs=inputs,
             epilogue=epilogue,
         )
-        self._hold(weights, activation, epilogue, call, s)
+        self._hold(weights, activation, epilogue, call, inputs)
 
     def _hold(
         self,
@@ -292,13 +309,13 @@ class QuantLinear(HeldWeights):
         activation: ActivationScheme,
         epilogue: Epilogue | None,
         call: str,
-        pre_quant_scale: NDArray[np.float32] | None,
+        inputs: InputTransform,
     ) -> None:
         if not call.isidentifier():
             raise ValueError(f"call must be the name of a method, got {call!r}")
         self._weights = weights
         self._packed = weights.packed
-        self._pre_quant_scale = pre_quant_scale
+        self._inputs = inputs
         self._activation: ActivationScheme = activation
         self._epilogue = epilogue
         self._call_name = call
@@ -311,10 +328,10 @@ class QuantLinear(HeldWeights):
         activation: ActivationScheme,
         epilogue: Epilogue | None,
         call: str,
-        pre_quant_scale: NDArray[np.float32] | None,
+        inputs: InputTransform,
     ) -> QuantLinear:
         layer = cls.__new__(cls)
-        layer._hold(weights, activation, epilogue, call, pre_quant_scale)
+        layer._hold(weights, activation, epilogue, call, inputs)
         return layer
 
     def __call__(self, x: ArrayLike, out: NDArray[Any] | None = None) -> NDArray[Any]:
@@ -390,11 +407,11 @@ class QuantLinear(HeldWeights):
             options | {"bias": False},
             activation=self._activation,
             activation_group=self.activation_group,
-            pre_quant_scale=self._pre_quant_scale,
+            inputs=self._inputs,
             epilogue=None,
             borrow=True,
         )
-        layer = QuantLinear._of_weights(weights, self._activation, None, self._call_name, self._pre_quant_scale)
+        layer = QuantLinear._of_weights(weights, self._activation, None, self._call_name, self._inputs)
         return layer, image[split:].view(np.float32)[:n] if options["bias"] else None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> QuantLinear:
@@ -425,28 +442,31 @@ class QuantLinear(HeldWeights):
 
     def _image_state(self) -> dict[str, Any]:
         """All that the layer is: its packed weights as they are, in a buffer, and plain values."""
+        rotated: dict[str, Any] = {} if self.rotation is None else {"rotation": self.rotation}
         return {
-            "version": _IMAGE_VERSION,
+            "version": _ROTATED_IMAGE_VERSION if rotated else _IMAGE_VERSION,
             "image": PickleBuffer(self._packed.image(OWN_FAMILY).data),
             "family": OWN_FAMILY,
             "options": image_options(self._weights),
             "activation": self._activation,
             "activation_group": self.activation_group,
-            "pre_quant_scale": self._pre_quant_scale,
+            "pre_quant_scale": self._inputs.scale,
             "epilogue": self._epilogue,
             "call": self._call_name,
+            **rotated,
         }
 
     def _state(self) -> dict[str, Any]:
         """All that the layer is, in arrays and plain values: canonical integers, four-bit ones two a byte."""
-        s = self._pre_quant_scale
-        scaled: dict[str, Any] = {} if s is None else {"version": SCALED_VERSION, "pre_quant_scale": s}
+        s, rotation = self._inputs.scale, self._inputs.rotation
+        inputs: dict[str, Any] = {} if s is None else {"version": SCALED_VERSION, "pre_quant_scale": s}
+        inputs |= {} if rotation is None else {"version": ROTATED_VERSION, "rotation": rotation}
         state = self._weights.state() | {
             "bias": self._packed.bias(),
             "activation": self._activation,
             "relu": self.relu,
             "call": self._call_name,
-            **scaled,
+            **inputs,
         }
         return state if self._epilogue is None or self.relu else state | {"epilogue": self._epilogue}
 
@@ -455,21 +475,15 @@ class QuantLinear(HeldWeights):
 def _linear_from_state(state: dict[str, Any]) -> QuantLinear:
     """What a pickle calls: canonical integers, packed anew for the machine that loads them; or packed ones."""
     state = dict(state)
-    if state["version"] == _IMAGE_VERSION:
-        rest = (state[name] for name in ("activation", "epilogue", "call", "pre_quant_scale"))
-        return QuantLinear._of_weights(weights_of_state(state), *rest)
+    if state["version"] in (_IMAGE_VERSION, _ROTATED_IMAGE_VERSION):
+        inputs = InputTransform(state["pre_quant_scale"], state.get("rotation"))
+        activation, epilogue, call = (state[name] for name in ("activation", "epilogue", "call"))
+        return QuantLinear._of_weights(weights_of_state(state, inputs), activation, epilogue, call, inputs)
     weight, bias = from_state(state), state.pop("bias")
     if isinstance(weight, tuple):
         q, scale = weight
         return QuantLinear.from_quantized(q, scale, bias, **state)
     return QuantLinear.from_grouped(weight, bias, **state)
-
-
-def weights_of_state(state: dict[str, Any]) -> Weights:
-    """Those of a state of packed weights."""
-    data, borrow = buffer_of(state["image"])
-    options = {name: state[name] for name in ("activation", "activation_group", "pre_quant_scale", "epilogue")}
-    return weights_of_image(data, state["family"], state["options"], borrow=borrow, **options)
 
 
 def int8_weight(

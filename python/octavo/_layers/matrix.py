@@ -54,7 +54,8 @@ class QuantMatrix(Described, MatrixStandIn):
         dtype: "int8" or "int4".
         axis: 1 or 0: the axis of the products' outputs, which scales run along.
         group_size, symmetric, scale_dtype, rounding: of int4, as for `QuantLinear`; groups lie along the other axis.
-        activation, activation_group, pre_quant_scale: how the other operand's rows are quantized, as for `QuantLinear`.
+        activation, activation_group, pre_quant_scale, rotation: how the other operand's rows are quantized, as for
+            `QuantLinear`.
 
     Raises:
         TypeError: w does not hold real floats.
@@ -100,6 +101,7 @@ class QuantMatrix(Described, MatrixStandIn):
         activation: ActivationScheme = "symmetric",
         activation_group: int | None = None,
         pre_quant_scale: ArrayLike | None = None,
+        rotation: int | None = None,
     ) -> None:
         a = as_real(w, "w")
         if a.ndim != 2:
@@ -119,6 +121,7 @@ class QuantMatrix(Described, MatrixStandIn):
             activation=activation,
             activation_group=activation_group,
             pre_quant_scale=pre_quant_scale,
+            rotation=rotation,
         )
         self._hold(layer, 1 if axis else 0)
 
@@ -131,18 +134,23 @@ class QuantMatrix(Described, MatrixStandIn):
         activation: ActivationScheme = "symmetric",
         activation_group: int | None = None,
         pre_quant_scale: ArrayLike | None = None,
+        rotation: int | None = None,
     ) -> QuantMatrix:
         """A matrix from integers in groups, as `octavo.rounding` or a file gives them for W (outputs, inputs).
 
         Args:
             weight: the matrix itself with axis=0; its transpose with axis=1.
-            axis, activation, activation_group, pre_quant_scale: as for ``QuantMatrix``.
+            axis, activation, activation_group, pre_quant_scale, rotation: as for ``QuantMatrix``.
 
         Raises:
             TypeError, ValueError: as for `QuantLinear.from_grouped`.
         """
         layer = QuantLinear.from_grouped(
-            weight, activation=activation, activation_group=activation_group, pre_quant_scale=pre_quant_scale
+            weight,
+            activation=activation,
+            activation_group=activation_group,
+            pre_quant_scale=pre_quant_scale,
+            rotation=rotation,
         )
         return cls._made(layer, 1 if axis else 0)
 

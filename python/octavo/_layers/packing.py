@@ -13,6 +13,7 @@ from numpy.typing import DTypeLike, NDArray
 from octavo import _core
 from octavo._layers.epilogue import Epilogue
 from octavo._numerics.grouped_definition import ACTIVATIONS
+from octavo._numerics.input_transform import NO_TRANSFORM, InputTransform
 from octavo._numerics.int4 import GroupedWeight, ScaleDtype, dequantize_groups
 from octavo._util.floating import quiet
 
@@ -58,12 +59,10 @@ def pack_int8(
     activation: str,
     *,
     epilogue: Epilogue | None = None,
-    input_factor: NDArray[np.float32] | None = None,
+    inputs: InputTransform = NO_TRANSFORM,
 ) -> _core.PackedLinear:
     asymmetric = activation == "asymmetric"
-    return _core.PackedLinear(
-        q, scale, bias, asymmetric=asymmetric, input_factor=input_factor, **packed_epilogue(epilogue)
-    )
+    return _core.PackedLinear(q, scale, bias, asymmetric=asymmetric, **inputs.packing(), **packed_epilogue(epilogue))
 
 
 def pack_grouped(
@@ -72,7 +71,7 @@ def pack_grouped(
     activation: str,
     *,
     epilogue: Epilogue | None = None,
-    input_factor: NDArray[np.float32] | None = None,
+    inputs: InputTransform = NO_TRANSFORM,
 ) -> _core.PackedLinearInt4:
     return _core.PackedLinearInt4(
         weight.q,
@@ -81,7 +80,7 @@ def pack_grouped(
         bias,
         group_k=weight.group_size or 0,
         asymmetric=activation == "asymmetric",
-        input_factor=input_factor,
+        **inputs.packing(),
         **packed_epilogue(epilogue),
     )
 

@@ -31,7 +31,7 @@ class PermutedQuantLinear(QuantLinear):
 
     Raises:
         TypeError: layer is not a plain QuantLinear, or permutation does not hold integers.
-        ValueError: permutation is not one of 0..in_features - 1.
+        ValueError: permutation is not one of 0..in_features - 1, or the layer has a rotation.
 
     Notes:
         `weight` and `int_repr` have the order of x. `scale`, `zero_point`, `pre_quant_scale` and `grouped` have that of
@@ -50,6 +50,8 @@ class PermutedQuantLinear(QuantLinear):
     def __init__(self, layer: QuantLinear, permutation: ArrayLike) -> None:
         if type(layer) is not QuantLinear:
             raise TypeError(f"layer must be a QuantLinear, got {type(layer).__name__}")
+        if layer.rotation is not None:
+            raise ValueError("layer must have no rotation, whose blocks have an order of their own")
         order = np.asarray(permutation)
         if order.dtype.kind not in "iu":
             raise TypeError(f"permutation must hold integers, got dtype {order.dtype}")

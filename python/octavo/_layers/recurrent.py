@@ -149,6 +149,7 @@ class _QuantRecurrent(Described, RecurrentLayer):
             more = {
                 f"epilogue {layer.epilogue}": layer.epilogue is not None,
                 "a pre_quant_scale": layer.pre_quant_scale is not None,
+                "a rotation": layer.rotation is not None,
                 "grouped codes": not isinstance(layer._weights, Int8Weights | Int4Weights),
             }
             if any(more.values()):

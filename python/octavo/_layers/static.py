@@ -11,10 +11,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from octavo._layers.arrays.quantized import QuantizedArray, kernel_numbers
 from octavo._layers.epilogue import as_epilogue
-from octavo._layers.linear import QuantLinear, int8_weight, weights_of_state
+from octavo._layers.images import weights_of_state
+from octavo._layers.linear import QuantLinear, int8_weight
 from octavo._layers.packing import empty_result, no_result
 from octavo._layers.weights import Weights
 from octavo._numerics.checks import as_activations
+from octavo._numerics.input_transform import InputTransform
 from octavo._numerics.params import QParams, qint4, qint8, quint4, quint8
 from octavo._util.arrays import as_rows, check_out, real_dtype, rows_in_place
 from octavo._util.pickling import pickled
@@ -89,8 +91,9 @@ class StaticQuantLinear(QuantLinear):
                 raise ValueError(f"input scale {input.scale} times the largest weight scale {s_w.max()} is infinite")
         epilogue = as_epilogue(None, relu)
         self._set(
-            (q, s_w), bias, activation="asymmetric", pre_quant_scale=pre_quant_scale, epilogue=epilogue, call=call
-        )
+            (q, s_w), bias, activation="asymmetric", inputs=InputTransform.of(pre_quant_scale, None, q.shape[1]),
+            epilogue=epilogue, call=call,
+        )  # fmt: skip
         self._fix(input, output, folded, name)
 
     def _fix(self, input: QParams, output: QParams | None, folded: bool, name: str) -> None:
@@ -107,7 +110,7 @@ class StaticQuantLinear(QuantLinear):
         input: QParams,
         output: QParams | None,
         relu: bool,
-        pre_quant_scale: NDArray[np.float32] | None,
+        inputs: InputTransform,
         folded: bool,
         name: str,
         call: str,
@@ -117,7 +120,7 @@ class StaticQuantLinear(QuantLinear):
         if output is not None:
             require_per_tensor_8_bit(output, "output")
         layer = cls.__new__(cls)
-        layer._hold(weights, "asymmetric", as_epilogue(None, relu), call, pre_quant_scale)
+        layer._hold(weights, "asymmetric", as_epilogue(None, relu), call, inputs)
         layer._fix(input, output, folded, name)
         return layer
 
@@ -156,7 +159,7 @@ class StaticQuantLinear(QuantLinear):
     def _rows(self, x: Any) -> tuple[NDArray[Any], tuple[float, int, int, int], tuple[int, ...], np.dtype[Any]]:
         """x as (m, in) contiguous rows, float32 or integers; their parameters; leading shape; the result's dtype."""
         if type(x) is QuantizedArray:
-            if self._pre_quant_scale is not None:
+            if self._inputs.scale is not None:
                 raise TypeError(
                     f"{self._label()} has a pre_quant_scale, which divides floats, and got a QuantizedArray; "
                     "pass x.dequantize(), or fold the scale into what makes x"
@@ -245,7 +248,7 @@ class StaticQuantLinear(QuantLinear):
     def _options(self) -> dict[str, Any]:
         output = "float32" if self._output is None else _short(self._output)
         bias, relu = self._packed.bias() is not None, self.relu
-        scaled = self._pre_quant_scale is not None
+        scaled = self._inputs.scale is not None
         return {
             "input": _short(self._input), "output": output, "pre_quant_scale": scaled, "bias": bias, "relu": relu,
         }  # fmt: skip
@@ -260,7 +263,7 @@ class StaticQuantLinear(QuantLinear):
         return _static_from_state
 
     def _state(self) -> dict[str, Any]:
-        s = self._pre_quant_scale
+        s = self._inputs.scale
         scaled: dict[str, Any] = {} if s is None else {"version": _SCALED_VERSION, "pre_quant_scale": s}
         return {
             "version": _STATE_VERSION,
@@ -286,8 +289,9 @@ def _static_from_state(state: dict[str, Any]) -> StaticQuantLinear:
     state = dict(state)
     version = state.pop("version")
     if version == _IMAGE_VERSION:
-        names = ("input", "output", "relu", "pre_quant_scale", "folded", "name", "call")
-        return StaticQuantLinear._of_int8(weights_of_state(state), **{name: state[name] for name in names})
+        names = ("input", "output", "relu", "folded", "name", "call")
+        inputs, rest = InputTransform(state["pre_quant_scale"]), {name: state[name] for name in names}
+        return StaticQuantLinear._of_int8(weights_of_state(state, inputs), inputs=inputs, **rest)
     if version not in (_STATE_VERSION, _SCALED_VERSION):
         raise ValueError(
             f"this StaticQuantLinear was pickled with format {version}, this octavo reads 1 to {_IMAGE_VERSION}; "

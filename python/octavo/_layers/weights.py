@@ -29,11 +29,13 @@ from octavo._layers.packing import (
 )
 from octavo._numerics.grouped import GroupedCodes, dequantize_columns
 from octavo._numerics.grouped_definition import check_combination
+from octavo._numerics.input_transform import NO_TRANSFORM, InputTransform
 from octavo._numerics.int4 import GroupedWeight, ScaleDtype, pack_int4, unpack_int4
 from octavo._numerics.params import QType, code_qtype, qint4, qint8
 from octavo._numerics.planes import join_planes, split_planes
 
 __all__ = [
+    "ROTATED_VERSION",
     "SCALED_VERSION",
     "ActivationScheme",
     "GroupedWeights",
@@ -49,7 +51,8 @@ __all__ = [
 
 ActivationScheme = Literal["symmetric", "asymmetric", "int16"]
 
-SCALED_VERSION = 4  # of the state of a layer with a pre_quant_scale, whatever the format of its weights
+# Of the state of a layer with a pre_quant_scale, or with a rotation, whatever the format of its weights.
+SCALED_VERSION, ROTATED_VERSION = 4, 6
 
 Floats = NDArray[np.float32]
 
@@ -264,8 +267,9 @@ def from_state(state: dict[str, Any]) -> Any:
         ValueError: the state is of a format that this octavo does not know.
     """
     version, dtype = state.pop("version"), state.pop("dtype", "int8")  # version 1: int8 alone, without saying so
-    if (version, dtype) not in ((1, "int8"), (2, "int8"), (2, "int4"), (3, "grouped")) and version != SCALED_VERSION:
-        raise ValueError(f"this layer was pickled with format {version}, this octavo reads 1 to 5; use a newer octavo")
+    known = ((1, "int8"), (2, "int8"), (2, "int4"), (3, "grouped"))
+    if (version, dtype) not in known and version not in (SCALED_VERSION, ROTATED_VERSION):
+        raise ValueError(f"this layer was pickled with format {version}, this octavo reads 1 to 7; use a newer octavo")
     if dtype == "int8":
         return state.pop("weight"), state.pop("scale")
     if dtype == "int4":
@@ -311,7 +315,7 @@ def pack(
     *,
     activation: ActivationScheme,
     activation_group: int | None,
-    input_factor: Floats | None = None,
+    inputs: InputTransform = NO_TRANSFORM,
     epilogue: Epilogue | None = None,
 ) -> Weights:
     """Packs weights for the kernels: (q, scale) of int8 weights, int4 groups, or any grouped codes.
@@ -323,14 +327,14 @@ def pack(
     if isinstance(weight, tuple):
         q, scale = weight
         if plain:
-            return Int8Weights(pack_int8(q, scale, bias, activation, epilogue=epilogue, input_factor=input_factor))
+            return Int8Weights(pack_int8(q, scale, bias, activation, epilogue=epilogue, inputs=inputs))
         weight = GroupedCodes(np.ascontiguousarray(q), np.ascontiguousarray(scale[:, None], np.float32))
     if isinstance(weight, GroupedWeight):
         if plain:
-            packed = pack_grouped(weight, bias, activation, epilogue=epilogue, input_factor=input_factor)
+            packed = pack_grouped(weight, bias, activation, epilogue=epilogue, inputs=inputs)
             return Int4Weights(packed, weight.group_size)
         weight = as_codes(weight)
-    return _pack_codes(weight, bias, activation, activation_group, epilogue, input_factor)
+    return _pack_codes(weight, bias, activation, activation_group, epilogue, inputs)
 
 
 def _pack_codes(
@@ -339,7 +343,7 @@ def _pack_codes(
     activation: ActivationScheme,
     activation_group: int | None,
     epilogue: Epilogue | None,
-    input_factor: Floats | None,
+    inputs: InputTransform,
 ) -> GroupedWeights:
     check_combination(w, activation, activation_group)
     signed, size = w.codes.dtype == np.int8, w.group_size or w.shape[1]
@@ -365,7 +369,7 @@ def _pack_codes(
         bits=w.bits,
         activation=activation,
         activation_group=activation_group or 0,
-        input_factor=input_factor,
+        **inputs.packing(),
         **packed_epilogue(epilogue),
     )
     return GroupedWeights(packed, w.bits, w.group_size, activation_group)

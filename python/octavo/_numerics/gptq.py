@@ -24,6 +24,7 @@ from octavo._numerics.checks import as_input_rows
 from octavo._numerics.input_scale import input_factors
 from octavo._numerics.int4 import GroupedWeight, ScaleDtype
 from octavo._numerics.refinement import refine_groups
+from octavo._numerics.rotation import rotated_products
 from octavo._numerics.rounding import as_weight, power_of_two, round_groups, round_search, zero_weight
 from octavo._util.floating import quiet
 
@@ -178,6 +179,18 @@ class InputStatistics:
         other.rows, other._squares = self.rows, self._squares * c * c
         if self._products is not None:
             other._products = self.hessian * c[:, None] * c
+        return other
+
+    @quiet
+    def rotated(self, block: int) -> InputStatistics:
+        """Those of the inputs H x, which a layer with that `rotation` quantizes.
+
+        Raises:
+            ValueError: the statistics were made with products=False.
+        """
+        other = InputStatistics(self.in_features)
+        other.rows, other._products = self.rows, rotated_products(self.hessian, block)
+        other._squares = other._products.diagonal().copy()
         return other
 
 

@@ -16,6 +16,7 @@ from octavo._models import walk as tree
 from octavo._models.containers import attributes, memory_of
 from octavo._models.estimators import allow_training
 from octavo._numerics.gptq_int8 import Int8Weight
+from octavo._numerics.input_transform import InputTransform
 from octavo._numerics.int4 import GroupedWeight
 from octavo._numerics.params import QType, qint4
 from octavo._quantize.options import WeightOptions
@@ -24,7 +25,7 @@ from octavo._quantize.targets import Target
 
 __all__ = ["Builder"]
 
-_OF_INPUTS = ("activation", "activation_group", "pre_quant_scale")
+_OF_INPUTS = ("activation", "activation_group", "pre_quant_scale", "rotation")
 
 
 class Builder:
@@ -35,7 +36,7 @@ class Builder:
         types: of their weights, by their ids.
         options: of their weights.
         rounded: weights that calibration has rounded already, by the ids of their targets.
-        scales: of the inputs of targets that have them, by their ids.
+        transforms: of the inputs of targets that have them, by their ids.
         check: whether each layer must compute what its spec says.
     """
 
@@ -45,13 +46,13 @@ class Builder:
         types: Mapping[int, QType],
         options: WeightOptions,
         rounded: Mapping[int, GroupedWeight | Int8Weight],
-        scales: Mapping[int, NDArray[np.float32]],
+        transforms: Mapping[int, InputTransform],
         *,
         check: bool,
     ) -> None:
         self._arguments = {id(t.original): options.arguments(types[id(t.original)]) for t in targets}
-        for held, scale in scales.items():
-            self._arguments[held]["pre_quant_scale"] = scale
+        for held, transform in transforms.items():
+            self._arguments[held] |= transform.arguments()
         self._rounded = rounded
         self._check = check
         # Taken before any float array is freed, whose address another could get.
@@ -61,7 +62,7 @@ class Builder:
     def _key(self, target: Target) -> tuple[Any, ...] | None:
         """Equal for layers that become the same; None for one that becomes its own."""
         arguments = self._arguments[id(target.original)]
-        own = id(target.original) in self._rounded or "pre_quant_scale" in arguments
+        own = id(target.original) in self._rounded or arguments.get("pre_quant_scale") is not None
         arrays = _held_arrays(target) if target.is_linear and not own else None
         return None if arrays is None else (type(target.original), target.spec, arrays, tuple(arguments.items()))
 

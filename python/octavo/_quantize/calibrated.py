@@ -15,7 +15,7 @@ from octavo._models import walk as tree
 from octavo._numerics.definition import quantize_weight
 from octavo._numerics.gptq import InputStatistics, as_statistics, round_gptq
 from octavo._numerics.gptq_int8 import Int8Weight, round_gptq_int8
-from octavo._numerics.input_scale import scaled_weight
+from octavo._numerics.input_transform import NO_TRANSFORM, InputTransform
 from octavo._numerics.int4 import GroupedWeight, ScaleDtype
 from octavo._numerics.params import qint8
 from octavo._numerics.rounding import as_weight, round_nearest, round_search
@@ -48,7 +48,7 @@ def rounded_weights(
     options: WeightOptions,
     calibration: Calibration,
     *,
-    scales: Mapping[int, npt.NDArray[np.float32]] = MappingProxyType({}),
+    transforms: Mapping[int, InputTransform] = MappingProxyType({}),
     check: bool,
 ) -> dict[int, GroupedWeight | Int8Weight]:
     """The rounded weights, by the id of the layer or array. The model is left as it is.
@@ -60,7 +60,7 @@ def rounded_weights(
         model: the model.
         targets: linear layers and arrays whose weights are of `options.calibrated_type`.
         options, calibration: how.
-        scales: of inputs, by the id of the layer or array: what is rounded is the weight times the scale.
+        transforms: of inputs, by the id of the layer or array: what is rounded is the weight for these.
         check: whether to check each layer before the model runs.
 
     Raises:
@@ -75,14 +75,12 @@ def rounded_weights(
         targets,
         calibration.batches,
         calibration.forward,
-        products=gptq or report is not None,
+        products=gptq or report is not None or any(t.rotation is not None for t in transforms.values()),
         progress=calibration.progress,
     )
     for target, statistics in shown(known, "rounding", "weight", calibration.progress, total=len(targets)):
-        s = scales.get(id(target.original))
-        weight = scaled_weight(target.weight(), s)
-        if s is not None:
-            statistics = statistics.scaled(s)
+        transform = transforms.get(id(target.original), NO_TRANSFORM)
+        weight, statistics = transform.weight(target.weight()), transform.statistics(statistics)
         new: GroupedWeight | Int8Weight
         if statistics.rows == 0:
             warn_of_no_row(target, options)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from types import MethodType
 from typing import Any, Literal, TypedDict, TypeVar, Unpack, overload
 
-import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from octavo._layers.embedding import QuantEmbedding
@@ -19,13 +18,14 @@ from octavo._models import walk as tree
 from octavo._models.estimators import refuse_training, training_state
 from octavo._models.paths import joined
 from octavo._numerics.gptq_int8 import Int8Weight
+from octavo._numerics.input_transform import InputTransform
 from octavo._numerics.int4 import GroupedWeight, ScaleDtype
 from octavo._numerics.params import QType
 from octavo._quantize.batches import Forward, run_model
 from octavo._quantize.building import Builder
 from octavo._quantize.calibrated import RoundingErrors, rounded_weights
 from octavo._quantize.checking import check_functions
-from octavo._quantize.input_scales import scales_of_inputs
+from octavo._quantize.input_transforms import Rotations, transforms_of_inputs
 from octavo._quantize.measure import measured, random_rows, signal_to_noise
 from octavo._quantize.options import Calibration, Dtypes, Measuring, WeightOptions, as_dtypes
 from octavo._quantize.report import Outcome, QuantizationReport, report_of
@@ -64,6 +64,7 @@ class _Options(TypedDict, total=False):
     activation: ActivationScheme
     activation_group: int | None
     pre_quant_scale: Mapping[str, ArrayLike] | None
+    rotation: Rotations | None
     inplace: bool
     check: bool
 
@@ -118,6 +119,7 @@ def quantize_dynamic(
     activation: ActivationScheme = "symmetric",
     activation_group: int | None = None,
     pre_quant_scale: Mapping[str, ArrayLike] | None = None,
+    rotation: Rotations | None = None,
     inplace: bool = False,
     check: bool = True,
 ) -> Any:
@@ -182,6 +184,8 @@ def quantize_dynamic(
             group_size. Recurrent layers have one scale a row all the same, and so have int8 weights beside int4 ones.
         pre_quant_scale: a scale of the inputs of each linear layer or array that has one, by path: `find_smoothing`
             finds them, or a checkpoint has them. See `QuantLinear`.
+        rotation: inputs of a block, as for `QuantLinear`: one number for all linear layers and arrays, or a dict by
+            path. Each one's inputs must be a multiple of it. Calibration takes the memory of "gptq" then in any case.
         inplace: change the model itself. Every replacement is built on trial first, so an error leaves the model as it
             was; then the layers are quantized one by one, each giving up its float weights before the next. At most
             one layer is in memory twice. Where memory runs out all the same, or Ctrl-C comes, the layers that are not
@@ -234,10 +238,10 @@ def quantize_dynamic(
     found = find_targets(model, choice, arrays, layout=layout, min_size=min_size, check_shape=options.check_shape)
     types, why = _weight_types(found, options)
     targets = [target for target in found.items if id(target.original) in types]
-    scales = scales_of_inputs(pre_quant_scale, targets)
-    rounded = {} if batches is None else _calibrated(model, targets, types, options, batches, scales, check)
+    transforms = transforms_of_inputs(pre_quant_scale, rotation, targets)
+    rounded = {} if batches is None else _calibrated(model, targets, types, options, batches, transforms, check)
     rows = None if x is None else first_rows(model, [target for target in targets if target.is_linear], x, forward)
-    builder = Builder(targets, types, options, rounded, scales, check=check)
+    builder = Builder(targets, types, options, rounded, transforms, check=check)
     one_by_one = inplace and not _methods_held(model, types)
     outcomes, slow = _outcomes(builder, targets, measuring, rows, one_by_one)
     targets = [target for target in targets if id(target.original) in outcomes]
@@ -283,7 +287,7 @@ def _calibrated(
     types: Mapping[int, QType],
     options: WeightOptions,
     calibration: Calibration,
-    scales: Mapping[int, NDArray[np.float32]],
+    transforms: Mapping[int, InputTransform],
     check: bool,
 ) -> dict[int, GroupedWeight | Int8Weight]:
     """The weights of linear layers and arrays that calibration rounds, by the targets' ids."""
@@ -295,16 +299,13 @@ def _calibrated(
         others = [t for t in targets if id(t.original) not in chosen]
 
         def build(target: Target, weight: GroupedWeight | Int8Weight | None) -> Any:
-            known = {} if weight is None else {id(target.original): weight}
-            return Builder([target], types, options, known, _of(scales, target), check=check).build(target)
+            held = id(target.original)
+            known = {} if weight is None else {held: weight}
+            own = {held: transforms[held]} if held in transforms else {}
+            return Builder([target], types, options, known, own, check=check).build(target)
 
-        return rounded_in_turn(model, linear, options, calibration, build, others, scales=scales, check=check)
-    return rounded_weights(model, linear, options, calibration, scales=scales, check=check)
-
-
-def _of(scales: Mapping[int, NDArray[np.float32]], target: Target) -> dict[int, NDArray[np.float32]]:
-    held = id(target.original)
-    return {held: scales[held]} if held in scales else {}
+        return rounded_in_turn(model, linear, options, calibration, build, others, transforms=transforms, check=check)
+    return rounded_weights(model, linear, options, calibration, transforms=transforms, check=check)
 
 
 def _outcomes(

@@ -14,7 +14,7 @@ from octavo._models import walk as tree
 from octavo._models.summand import as_summand
 from octavo._numerics.alignment import PairedStatistics
 from octavo._numerics.gptq_int8 import Int8Weight
-from octavo._numerics.input_scale import scaled_weight
+from octavo._numerics.input_transform import NO_TRANSFORM, InputTransform
 from octavo._numerics.int4 import GroupedWeight
 from octavo._quantize.batches import Forward, refuse_several
 from octavo._quantize.calibrated import (
@@ -44,7 +44,7 @@ def rounded_in_turn(
     build: Callable[[Target, GroupedWeight | Int8Weight | None], Any],
     others: list[Target],
     *,
-    scales: Mapping[int, Floats],
+    transforms: Mapping[int, InputTransform],
     check: bool,
 ) -> dict[int, GroupedWeight | Int8Weight]:
     """The weights rounded by GPTQ in the order in which the model uses them, by the id of the layer or array.
@@ -60,7 +60,7 @@ def rounded_in_turn(
         options, calibration: how.
         build: makes what takes the place of a target; without a weight, one that needs no calibration.
         others: targets that need none; they are quantized from the start.
-        scales: of inputs, by the id of the layer or array.
+        transforms: of inputs, by the id of the layer or array.
         check: whether to check each layer before the model runs.
 
     Raises:
@@ -86,17 +86,17 @@ def rounded_in_turn(
             exact = _running(model, target, batches, forward, sums) if kept is None else kept.pop(target.path)
             later = [t for t in targets if id(t.original) not in rounded and t is not target]
             statistics = _paired(model, target, later, replaced, batches, forward, exact, sums)
-            weight, s = target.weight(), scales.get(id(target.original))
+            weight, transform = target.weight(), transforms.get(id(target.original), NO_TRANSFORM)
             if statistics.rows == 0:
                 warn_of_no_row(target, options)
-                way, new = plainly_rounded(scaled_weight(weight, s), options)
+                way, new = plainly_rounded(transform.weight(weight), options)
             else:
-                way, given = "gptq", statistics.given if s is None else statistics.given.scaled(s)
-                new = gptq_rounded(scaled_weight(statistics.aligned(weight), s), given, options)
+                aligned, given = transform.weight(statistics.aligned(weight)), transform.statistics(statistics.given)
+                way, new = "gptq", gptq_rounded(aligned, given, options)
             rounded[id(target.original)] = new
             replaced[id(target.original)] = build(target, new)
             if calibration.report is not None:
-                calibration.report(_errors_of(target, way, new, s, statistics))
+                calibration.report(_errors_of(target, way, new, transform, statistics))
     next(bar, None)
     return rounded
 
@@ -267,11 +267,13 @@ def _listed(target: Target, calls: list[_Call], sums: bool) -> Any:
 
 
 def _errors_of(
-    target: Target, way: str, rounded: GroupedWeight | Int8Weight, scale: Floats | None, statistics: PairedStatistics
+    target: Target,
+    way: str,
+    rounded: GroupedWeight | Int8Weight,
+    transform: InputTransform,
+    statistics: PairedStatistics,
 ) -> RoundingErrors:
     """Against what the float model's layer gives for its own inputs."""
-    w, v = np.asarray(target.weight(), np.float64), np.asarray(rounded.dequantize(), np.float64)
-    if scale is not None:
-        v /= scale
+    w, v = np.asarray(target.weight(), np.float64), transform.undone(np.asarray(rounded.dequantize(), np.float64))
     of_output = statistics.errors(w, v) if statistics.rows else None
     return RoundingErrors(target.name, way, *relative_errors(w, v - w, of_output))

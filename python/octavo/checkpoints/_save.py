@@ -163,6 +163,8 @@ def _layer(layer: QuantLinear) -> tuple[_Scheme, LazyTensors]:
     if layer.epilogue is not None:
         function = "ReLU" if layer.relu else layer.epilogue
         raise ValueError(f"it applies {function}, which such a checkpoint has no place for")
+    if layer.rotation is not None:
+        raise ValueError("it has a rotation, which such a checkpoint has no place for")
     if layer.pre_quant_scale is not None:
         raise ValueError("it has a pre_quant_scale, which such a checkpoint has no place for; fold it (find_smoothing)")
     if layer.activation == "int16":

@@ -140,6 +140,8 @@ def _blocks(layer: QuantLinear) -> tuple[NDArray[Any], str]:
         )
     if layer.epilogue is not None:
         raise ValueError(f"it applies {layer.epilogue}, which GGUF has no place for")
+    if layer.rotation is not None:
+        raise ValueError("it has a rotation, which GGUF has no place for; pass .weight to quantize it anew")
     if layer.pre_quant_scale is not None:
         raise ValueError("it has a pre_quant_scale, which GGUF has no place for; pass .weight to quantize it anew")
     weights = layer._weights

@@ -14,7 +14,7 @@ from octavo._layers.stubs import QuantStub
 from octavo._models import walk as tree
 from octavo._models.estimators import refuse_training, training_state
 from octavo._quantize.checking import check_functions
-from octavo._quantize.input_scales import scales_of_inputs
+from octavo._quantize.input_transforms import transforms_of_inputs
 from octavo._quantize.qconfig import QConfig, QConfigLike, QConfigMapping, as_mapping
 from octavo._quantize.scales import warn_of_spread
 from octavo._quantize.select import Arrays, unwrapped
@@ -86,12 +86,12 @@ def prepare(
     """
     selection = Selection(None if layers is None else as_choice(layers), as_mapping(qconfig), arrays, layout)
     model, chosen = choose(model, selection, inplace=inplace, check=check)
-    scales = scales_of_inputs(pre_quant_scale, [c.target for c in chosen if c.qconfig is not None])
+    transforms = transforms_of_inputs(pre_quant_scale, None, [c.target for c in chosen if c.qconfig is not None])
     warn_of_spread(choice.target for choice in chosen if choice.target.is_linear)
     tracer = Tracer()
     observed = {id(c.target.original): _observed(c.target, c.qconfig, tracer) for c in chosen if c.qconfig is not None}
-    for original, scale in scales.items():
-        observed[original].pre_quant_scale = scale
+    for original, transform in transforms.items():
+        observed[original].pre_quant_scale = transform.scale
     dropped = {id(held): None for _, _, held in training_state(model, observed.keys())}
     prepared: _Model = tree.replace(model, observed | dropped)
     refuse_training(prepared, {id(value) for value in observed.values()})
