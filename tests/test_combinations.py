@@ -30,18 +30,21 @@ class Doubling(oc.QuantLinear):
     __slots__ = ()
 
 
-@pytest.mark.parametrize("options", [{"epilogue": "gelu"}, {"pre_quant_scale": S}, {"relu": True}], ids=list)
+@pytest.mark.parametrize(
+    "options", [{"epilogue": "gelu"}, {"pre_quant_scale": S}, {"rotation": 32}, {"relu": True}], ids=list
+)
 def test_checkpoints_refuse_what_they_cannot_hold(tmp_path: Path, options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="has no place for"):
         oc.checkpoints.save({"fc": oc.QuantLinear(W, B, **options)}, tmp_path / "out", config={})
 
 
-@pytest.mark.parametrize("kind", ["relu", "gelu", "permuted"])
+@pytest.mark.parametrize("kind", ["relu", "gelu", "permuted", "rotation"])
 def test_gguf_refuses_what_it_cannot_hold(tmp_path: Path, kind: str) -> None:
     pytest.importorskip("gguf", reason="the gguf package is not installed")
     weight = oc.round_nearest(W, group_size=32, scale_dtype="float16")
-    epilogue: Any = None if kind == "permuted" else kind
-    layer = oc.QuantLinear.from_grouped(weight, activation_group=32, epilogue=epilogue)
+    epilogue: Any = kind if kind in ("relu", "gelu") else None
+    rotation = 32 if kind == "rotation" else None
+    layer = oc.QuantLinear.from_grouped(weight, activation_group=32, epilogue=epilogue, rotation=rotation)
     if kind == "permuted":
         layer = oc.PermutedQuantLinear(layer, np.arange(64)[::-1].copy())
     with pytest.raises(ValueError, match="GGUF has no place for"):

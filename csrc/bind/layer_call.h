@@ -29,7 +29,7 @@ py::array_t<T> array_from(const T* data, std::int64_t n) {
   return py::array_t<T>(static_cast<py::ssize_t>(n), data);
 }
 
-// What k inputs go through. `factors` must live as long.
+// What k inputs go through, for a layer to copy; it refers to `factors`.
 inline InputTransform checked_inputs(const std::optional<CArray<float>>& factors, std::int64_t rotation,
                                      std::int64_t k) {
   require(!factors || (factors->ndim() == 1 && factors->size() == k),

@@ -7,15 +7,6 @@
 #include "kernels/kernel.h"
 
 namespace octavo {
-namespace {
-
-const FunctionKernel& best_functions() {
-  constexpr std::int64_t kMany = std::int64_t{1} << 40;  // the best kernel, whatever number of rows it asks for
-  return *kernel_for(kMany, [](const Kernel& k) { return k.functions != nullptr; }).functions;
-}
-
-}  // namespace
-
 std::size_t columns_bytes(std::int64_t padded_n) {
   return Image::padded(memory_bytes(padded_n * std::int64_t{sizeof(float)}));
 }
@@ -39,12 +30,12 @@ ThreadRotation::ThreadRotation(std::int64_t k, std::int64_t block) {
   if (block == 0) return;
   static thread_local AlignedBuffer row;
   row.reserve(memory_bytes(k * std::int64_t{sizeof(float)}));
-  rotation_ = {best_functions().rotate, k, block, row.as<float>()};
+  rotation_ = {functions_in_use().rotate, k, block, row.as<float>()};
 }
 
 void apply_function(LayerFunction function, float* y, std::int64_t rows, std::int64_t cols, std::int64_t stride) {
   if (!function) return;
-  const auto apply = best_functions().elementwise[static_cast<int>(*function)];
+  const auto apply = functions_in_use().elementwise[static_cast<int>(*function)];
   for (std::int64_t row = 0; row < rows; ++row, y += stride) apply(y, y, cols);
 }
 

@@ -53,7 +53,8 @@ class HeldTransform {
   std::int64_t rotation_;
 };
 
-// The rotation of rows that this thread quantizes now, as their task takes it. It uses memory of the thread's.
+// The rotation of rows that this thread quantizes now, as their task takes it. All of a thread rotate into the same
+// memory: there is one at a time, and it stays on its thread.
 class ThreadRotation {
  public:
   ThreadRotation(std::int64_t k, std::int64_t block);  // block 0: none

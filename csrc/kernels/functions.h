@@ -16,7 +16,8 @@
 //                 y = d * r without weight and bias, (d * r) * weight, (d * r) + bias or fma(d * r, weight, bias)
 //
 // Rotation: blocks of 2^b elements are multiplied by the Hadamard matrix of that size, in Sylvester's order and without
-// its factor. From v = x, or x * factor, for h = 1, 2, 4, ... up to half of the block:
+// its factor. The signs before it are the caller's, in `factor`. From v = x, or x * factor, for h = 1, 2, 4, ... up to
+// half of the block:
 //
 //   v[i], v[i + h] = v[i] + v[i + h], v[i] - v[i + h]      for the i of each block in which the bit h is 0
 //

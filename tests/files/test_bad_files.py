@@ -216,6 +216,7 @@ PARTS = {
     "relu": (lambda part: part.update(relu=True), "ih_l0 must be a plain int8 or int4 product, and has epilogue relu"),
     "gelu": (lambda part: part.update(epilogue="gelu"), "has epilogue gelu"),
     "scaled inputs": (lambda part: part.update(pre_quant_scale=True), "has a pre_quant_scale"),
+    "rotated inputs": (lambda part: part.update(rotation=16), "has a rotation"),
     "grouped codes": (
         lambda part: part.update(
             dtype="grouped", bits=8, codes="int8", group_size=None, scale_dtype="float32", activation_group=None,

@@ -27,6 +27,7 @@ def layers() -> dict[str, Any]:
         "int4": oc.QuantLinear(w, b, dtype="int4", group_size=32, pre_quant_scale=S, relu=True),
         "int16": oc.QuantLinear(w, b, activation="int16", pre_quant_scale=S, epilogue="silu"),
         "groups": oc.QuantLinear(w, None, dtype="int4", group_size=32, activation_group=64, epilogue="tanh"),
+        "rotated": oc.QuantLinear(w, b, dtype="int4", group_size=32, rotation=64, pre_quant_scale=S),
         "static": static,
         "permuted": oc.PermutedQuantLinear(plain, np.arange(64)[::-1].copy()),
         "matrix": oc.QuantMatrix(w.T, pre_quant_scale=S),

@@ -95,7 +95,10 @@ def nobody() -> Iterator[None]:
     """As a user who owns nothing: root may read everything."""
     root = os.geteuid() == 0
     if root:
-        os.seteuid(65534)
+        try:
+            os.seteuid(65534)
+        except OSError:
+            pytest.skip("there is one user alone, as in some containers")
     try:
         yield
     finally:

@@ -12,7 +12,7 @@ import pytest
 
 import octavo as oc
 from octavo._numerics.input_transform import InputTransform
-from octavo._numerics.rotation import rotated, rotated_products, rotated_weight
+from octavo._numerics.rotation import hadamard, rotated, rotated_products, rotated_weight, rotation_signs, unrotated
 from reference import F, assert_same_bits, hard_rows
 
 FORMS: dict[str, dict[str, Any]] = {
@@ -28,8 +28,8 @@ FORMS: dict[str, dict[str, Any]] = {
 SIZES = [(16, 16), (64, 64), (96, 32), (192, 64), (256, 128), (1024, 1024)]
 
 
-def hadamard(block: int) -> np.ndarray:
-    """Sylvester's matrix."""
+def sylvester(block: int) -> np.ndarray:
+    """The Hadamard matrix."""
     h = np.ones((1, 1))
     while len(h) < block:
         h = np.block([[h, h], [h, -h]])
@@ -52,11 +52,26 @@ def pair(
 def test_rotation_is_a_product_with_the_hadamard_matrix(block: int) -> None:
     rng = np.random.default_rng(0)
     x, w = (rng.integers(-50, 51, (3, 2 * block)).astype(F) for _ in range(2))
-    h = np.kron(np.eye(2), hadamard(block))
-    np.testing.assert_array_equal(rotated(x, block), x @ h)
-    np.testing.assert_array_equal(rotated_weight(w, block), (w @ h / block).astype(F))
+    h, d = np.kron(np.eye(2), sylvester(block)), rotation_signs(2 * block, block)
+    np.testing.assert_array_equal(hadamard(x, block), x @ h)
+    np.testing.assert_array_equal(rotated(x, block), (x * d) @ h)
+    np.testing.assert_array_equal(rotated_weight(w, block), ((w * d) @ h / block).astype(F))
+    np.testing.assert_array_equal(unrotated(rotated_weight(w, block), block), w)
     np.testing.assert_array_equal(rotated(x, block).astype(float) @ rotated_weight(w, block).astype(float).T, x @ w.T)
-    np.testing.assert_array_equal(rotated_products(x.T.astype(float) @ x, block), h @ (x.T.astype(float) @ x) @ h)
+    products = x.T.astype(float) @ x
+    np.testing.assert_array_equal(rotated_products(products, block), h @ (d[:, None] * products * d) @ h)
+
+
+@pytest.mark.parametrize("block", [16, 32, 128, 1024, 4096])
+def test_what_all_inputs_have_in_common_is_spread_over_the_block(block: int) -> None:
+    """The Rudin-Shapiro sequence: no sum of its signs with those of a row of the matrix is above sqrt(2 B)."""
+    signs = rotation_signs(block, block)
+    assert [(-1) ** format(i, "b").count("11") for i in range(4)] == signs[:4].tolist()
+    for i in range(block):
+        assert signs[i] == (-1) ** sum(
+            pair == ("1", "1") for pair in zip(format(i, "b"), format(i, "b")[1:], strict=False)
+        )
+    assert np.abs(rotated(np.ones((1, block), F), block)).max() <= np.sqrt(2 * block)
 
 
 @pytest.mark.parametrize("scaled", [False, True])
@@ -131,6 +146,53 @@ def test_outliers_cost_four_bits_less() -> None:
     assert error(rotation=128) < 0.7 * error()
 
 
+@pytest.mark.parametrize("options", [{"activation": "symmetric"}, {"activation": "asymmetric"}], ids=["plain", "z"])
+def test_inputs_with_a_mean_lose_nothing_to_speak_of(options: dict[str, Any]) -> None:
+    rng = np.random.default_rng(0)
+    w, x = rng.standard_normal((256, 512), dtype=F), np.maximum(rng.standard_normal((100, 512), dtype=F), 0)
+    exact = x @ w.T
+    errors = [np.linalg.norm(oc.QuantLinear(w, rotation=r, **options)(x) - exact) for r in (None, 512)]
+    assert errors[1] < 1.4 * errors[0]
+
+
+def test_weights_that_are_not_finite_are_named_where_they_are() -> None:
+    w = np.ones((3, 64), F)
+    w[2, 5] = np.inf
+    for options in ({}, {"dtype": "int4"}):
+        with pytest.raises(ValueError, match=r"inf.*\[2, 5\]"):
+            oc.QuantLinear(w, rotation=32, **options)
+
+
+@pytest.mark.parametrize("shape", [(0, 32), (3, 0), (0, 0)])
+def test_empty_layers_are_as_others(shape: tuple[int, int]) -> None:
+    layer, plain = (oc.QuantLinear(np.zeros(shape, F), rotation=r) for r in (32, None))
+    for m in (0, 2):
+        x = np.ones((m, shape[1]), F)
+        assert_same_bits(layer(x), plain(x))
+    assert layer.weight.shape == shape
+    assert layer._weight_columns(np.zeros(0, np.int64)).shape == (0, shape[0])
+
+
+def test_inputs_and_results_of_other_kinds() -> None:
+    layer, plain, transform = pair(128, 64, FORMS["int8"])
+    x = np.random.default_rng(1).standard_normal((10, 256))
+    for given in (x[:, ::2], x[::-1, :128].astype(np.float16), np.asfortranarray(x[:, :128].astype(F))):
+        y = layer(given)
+        np.testing.assert_array_equal(y, plain(transform.inputs(given)).astype(y.dtype))
+    out = np.empty((10, 40), F)[:, ::2][:, :19]
+    assert layer(x[:, :128].astype(F), out=out) is out
+    assert_same_bits(np.ascontiguousarray(out), layer(x[:, :128].astype(F)))
+
+
+def test_grouped_codes_of_files(kernel: str) -> None:
+    codes = np.random.default_rng(0).integers(0, 64, (9, 64)).astype(np.uint8)
+    scale = np.full((9, 2), 0.01, F)
+    weight = oc.GroupedCodes(codes, scale, 6, 32, minimum=-16 * scale)
+    layer, plain = oc.QuantLinear.from_grouped(weight, rotation=32), oc.QuantLinear.from_grouped(weight)
+    x = hard_rows(7, 64)
+    assert_same_bits(layer(x), plain(InputTransform(None, 32).inputs(x)))
+
+
 @pytest.mark.parametrize("axis", [0, 1])
 def test_matrix_multiplies_and_gives_its_rows(axis: Any) -> None:
     w = np.random.default_rng(0).standard_normal((64, 96), dtype=F)
@@ -140,6 +202,8 @@ def test_matrix_multiplies_and_gives_its_rows(axis: Any) -> None:
     assert_same_bits(x @ (matrix if axis else matrix.T), inner(x))
     assert_same_bits(matrix[[1, 5, 33]], matrix.dequantize()[[1, 5, 33]])
     assert_same_bits(matrix[:, [2, 40]], matrix.dequantize()[:, [2, 40]])
+    for nothing in (matrix[[]], matrix[:, 5:5], matrix[0:0]):
+        assert nothing.size == 0
     assert matrix.item(3, 4) == matrix.dequantize()[3, 4]
     assert repr(pickle.loads(pickle.dumps(matrix))) == repr(matrix)
     other = matrix.T if axis else matrix
@@ -190,7 +254,7 @@ def test_what_holds_no_rotation_refuses_it(tmp_path: Path) -> None:
 def test_rows_that_overflow_are_nan(kernel: str, activation: Any) -> None:
     layer = oc.QuantLinear(np.ones((2, 32), F), rotation=32, activation=activation)
     x = np.ones((4, 32), F)
-    x[0], x[2, 3], x[3, 31] = 3e38, np.nan, np.inf  # of the first, each alone is finite
+    x[0], x[2, 3], x[3, 31] = 3e38 * rotation_signs(32, 32), np.nan, np.inf  # of the first, each alone is finite
     y = layer(x)
     assert np.isnan(y[[0, 2, 3]]).all()
     assert np.isfinite(y[1]).all()

@@ -31,22 +31,25 @@ template <class V, int kStep = 1>
 
 template <class V>
 void rotate(const float* x, const float* factor, float* y, std::int64_t k, std::int64_t block) {
-  for (std::int64_t i = 0; i < k; i += kRotatedLanes) {
-    typename V::Float v[V::kVecs];
-    for (int r = 0; r < V::kVecs; ++r) {
-      const std::int64_t at = i + r * V::kLanes;
-      v[r] = V::load(x + at);
-      if (factor != nullptr) v[r] = v[r] * V::load(factor + at);
+  for (std::int64_t first = 0; first < k; first += block) {
+    const std::int64_t end = first + block;
+    for (std::int64_t i = first; i < end; i += kRotatedLanes) {
+      typename V::Float v[V::kVecs];
+      for (int r = 0; r < V::kVecs; ++r) {
+        const std::int64_t at = i + r * V::kLanes;
+        v[r] = V::load(x + at);
+        if (factor != nullptr) v[r] = v[r] * V::load(factor + at);
+      }
+      rotate_lanes<V>(v);
+      for (int r = 0; r < V::kVecs; ++r) V::store(y + i + r * V::kLanes, v[r]);
     }
-    rotate_lanes<V>(v);
-    for (int r = 0; r < V::kVecs; ++r) V::store(y + i + r * V::kLanes, v[r]);
-  }
-  for (std::int64_t h = kRotatedLanes; h < block; h *= 2) {
-    for (std::int64_t pair = 0; pair < k; pair += 2 * h) {
-      for (std::int64_t i = pair; i < pair + h; i += V::kLanes) {
-        const auto a = V::load(y + i), b = V::load(y + i + h);
-        V::store(y + i, a + b);
-        V::store(y + i + h, a - b);
+    for (std::int64_t h = kRotatedLanes; h < block; h *= 2) {
+      for (std::int64_t pair = first; pair < end; pair += 2 * h) {
+        for (std::int64_t i = pair; i < pair + h; i += V::kLanes) {
+          const auto a = V::load(y + i), b = V::load(y + i + h);
+          V::store(y + i, a + b);
+          V::store(y + i + h, a - b);
+        }
       }
     }
   }

@@ -37,9 +37,9 @@ class Candidate:
     Args:
         dtype, group_size, symmetric, scale_dtype, activation, activation_group: as for `QuantLinear`.
         rounding: of int4 weights: "nearest", "search" or "gptq"; of int8 weights "gptq", or None for the nearest.
-        rotation: as for `QuantLinear`; layers whose inputs are not a multiple of it are not rotated.
         smooth: the scale of the inputs: "smoothquant", "awq" or None, as for `find_smoothing`.
         name: in reports; by default made of the options.
+        rotation: as for `QuantLinear`; layers whose inputs are not a multiple of it are not rotated.
 
     Example:
         >>> import octavo as oc
@@ -54,9 +54,9 @@ class Candidate:
     rounding: Literal["nearest", "search", "gptq"] | None = None
     activation: ActivationScheme = "symmetric"
     activation_group: int | None = None
-    rotation: int | None = None
     smooth: SmoothingMethod | None = None
     name: str = ""
+    rotation: int | None = None
 
     def __post_init__(self) -> None:
         qtype = as_qtype(self.dtype)
@@ -76,7 +76,7 @@ class Candidate:
                 'other rounding than "gptq", group_size, symmetric and scale_dtype are for int4 candidates; int8 '
                 "weights have one scale an output, in float32"
             )
-        as_rotation(self.rotation, 0)
+        object.__setattr__(self, "rotation", as_rotation(self.rotation, 0))
         object.__setattr__(self, "dtype", qtype.name[1:])
         object.__setattr__(self, "name", self.name or self._made_name())
 

@@ -68,7 +68,7 @@ def estimated_error(layer: QuantLinear) -> float:
         0.007
     """
     scale = layer.scale.astype(np.float64)
-    w = layer.weight
+    w = layer._weights.dequantize()  # what was rounded: behind scales and rotations of the inputs
     with np.errstate(all="ignore"):  # the squares of tiny weights are zeros
         mean_square = float(np.mean(np.square(w, dtype=np.float64))) if w.size else 0.0
         mean_step = float(np.mean(scale**2)) if scale.size else 0.0

@@ -97,7 +97,7 @@ class HeldWeights(Described):
     def int_repr(self) -> NDArray[Any]:
         """The integer weights q_w (out, in), unpacked: a new array, uint8 of grouped codes that are unsigned.
 
-        With a `pre_quant_scale` or `rotation` they, and `scale`, are those of W'.
+        With a `pre_quant_scale` or a `rotation` they, and `scale`, are those of the weight that stands behind these.
         """
         return self._packed.int_repr()
 
@@ -121,8 +121,8 @@ class HeldWeights(Described):
     def weight(self) -> NDArray[np.float32]:
         """The weights as the layer sees them, (out, in) float32, dequantized on demand; read-only.
 
-        (q_w - z_w) * s_w, and with minima what `GroupedCodes` defines; with a `rotation` that times H, and with a
-        `pre_quant_scale` times fl(1 / s).
+        (q_w - z_w) * s_w, and with minima what `GroupedCodes` defines; with a `rotation` that times H D, then with a
+        `pre_quant_scale` times fl(1 / s): docs/design.md has both.
         """
         return read_only(self._inputs.undone(self._weights.dequantize()))
 

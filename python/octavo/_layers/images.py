@@ -108,7 +108,7 @@ def weights_of_image(
     n, k = options["shape"]
     check_family(family)
     common: dict[str, Any] = {"out_features": n, "in_features": k, "bias": options["bias"]}
-    common |= {**packed_epilogue(epilogue), "borrow": borrow, **inputs.packing()}
+    common |= {**packed_epilogue(epilogue), "borrow": borrow, **inputs.packing(k)}
     size = options.get("group_size")
     if options["dtype"] == "int8":
         asymmetric = _plain(activation, activation_group)

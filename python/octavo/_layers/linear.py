@@ -83,10 +83,10 @@ class QuantLinear(HeldWeights):
             quantizes x' = x * c[k] and W' = W * s[k], c = fl(1 / s). `octavo.find_smoothing` finds
             one for each layer of a model. Checkpoints of NVIDIA's ModelOpt have the name for c, what
             x is multiplied by: pass 1 / c of these.
-        rotation: inputs of a block, a power of two from 16 to 4096 that divides in_features: each block of x (divided
-            by pre_quant_scale, if there is one) is multiplied by a Hadamard matrix as it is quantized, and the weight's
-            by its inverse before it is. Outliers are spread over the block, and int4 weights lose less: docs/design.md,
-            "Numeric contract". None: no rotation.
+        rotation: inputs of a block, a power of two from 16 to 4096 that divides in_features. Each block of x (divided
+            by pre_quant_scale, if there is one) is multiplied by a Hadamard matrix with signs as it is quantized, and
+            the weight's blocks by its inverse before they are quantized: what is much larger than the rest is spread
+            over the block, so four bits lose less. None: no rotation.
         relu: apply ReLU to the result, in the same pass: NaN stays NaN, y > 0 stays, all else is +0.
         epilogue: what the result goes through in the same call: "relu" (as relu=True), "gelu" (by erf), "gelu_tanh",
             "silu", "sigmoid" or "tanh". The same bits as the function of `octavo.functional` on the plain layer's

@@ -62,7 +62,9 @@ def pack_int8(
     inputs: InputTransform = NO_TRANSFORM,
 ) -> _core.PackedLinear:
     asymmetric = activation == "asymmetric"
-    return _core.PackedLinear(q, scale, bias, asymmetric=asymmetric, **inputs.packing(), **packed_epilogue(epilogue))
+    return _core.PackedLinear(
+        q, scale, bias, asymmetric=asymmetric, **inputs.packing(q.shape[1]), **packed_epilogue(epilogue)
+    )
 
 
 def pack_grouped(
@@ -80,7 +82,7 @@ def pack_grouped(
         bias,
         group_k=weight.group_size or 0,
         asymmetric=activation == "asymmetric",
-        **inputs.packing(),
+        **inputs.packing(weight.q.shape[1]),
         **packed_epilogue(epilogue),
     )
 

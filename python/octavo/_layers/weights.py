@@ -369,7 +369,7 @@ def _pack_codes(
         bits=w.bits,
         activation=activation,
         activation_group=activation_group or 0,
-        **inputs.packing(),
+        **inputs.packing(w.shape[1]),
         **packed_epilogue(epilogue),
     )
     return GroupedWeights(packed, w.bits, w.group_size, activation_group)

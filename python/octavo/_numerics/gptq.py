@@ -24,7 +24,7 @@ from octavo._numerics.checks import as_input_rows
 from octavo._numerics.input_scale import input_factors
 from octavo._numerics.int4 import GroupedWeight, ScaleDtype
 from octavo._numerics.refinement import refine_groups
-from octavo._numerics.rotation import rotated_products
+from octavo._numerics.rotation import as_rotation, rotated_products
 from octavo._numerics.rounding import as_weight, power_of_two, round_groups, round_search, zero_weight
 from octavo._util.floating import quiet
 
@@ -182,15 +182,19 @@ class InputStatistics:
         return other
 
     @quiet
-    def rotated(self, block: int) -> InputStatistics:
-        """Those of the inputs H x, which a layer with that `rotation` quantizes.
+    def rotated(self, block: int | None) -> InputStatistics:
+        """Those of the rotated inputs, which a layer with that `rotation` quantizes.
 
         Raises:
+            TypeError, ValueError: the block is none of so many inputs.
             ValueError: the statistics were made with products=False.
         """
+        size = as_rotation(block, self.in_features)
+        if size is None:
+            return self
         other = InputStatistics(self.in_features)
-        other.rows, other._products = self.rows, rotated_products(self.hessian, block)
-        other._squares = other._products.diagonal().copy()
+        other.rows, other._products = self.rows, rotated_products(self.hessian, size)
+        other._squares = np.maximum(other._products.diagonal(), 0)  # sums that cancel may end below
         return other
 
 

@@ -1,7 +1,9 @@
 """What a layer's inputs go through before they are quantized: a scale of each, then a rotation of blocks of them.
 
-x' = H (x * c)        c = fl(1 / s), of input_scale.py; H of rotation.py
-W' = (W * s) H / B
+    x' = H D (x * c)        c = fl(1 / s), of input_scale.py; D and H of rotation.py
+    W' = (W * s) D H / B    W * s in float32
+
+Both are linear, so that x' W'^T = x W^T but for rounding.
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from octavo._numerics.input_scale import as_input_scale, input_factors, scaled_inputs, scaled_weight
-from octavo._numerics.rotation import as_rotation, rotated, rotated_weight
+from octavo._numerics.rotation import as_rotation, rotated, rotated_weight, rotation_signs, unrotated
+from octavo._util.arrays import require_finite
 
 if TYPE_CHECKING:
     from octavo._numerics.gptq import InputStatistics
@@ -64,14 +67,17 @@ class InputTransform:
         """W' of W (N, K); W itself where there is neither a scale nor a rotation.
 
         Raises:
-            ValueError: a product with the scale overflows.
+            ValueError: a product with the scale overflows, or what is to be rotated holds NaN or infinity.
         """
         w = scaled_weight(weight, self.scale)
-        return w if self.rotation is None else rotated_weight(w, self.rotation)
+        if self.rotation is None:
+            return w
+        require_finite(w, "weight")  # a block would be NaN of one such element
+        return rotated_weight(w, self.rotation)
 
     def undone(self, weight: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Of x itself, what W' (..., K) is of x': (W' H) * c, in the dtype of W'."""
-        w = weight if self.rotation is None else rotated(weight, self.rotation)
+        """Of x itself, what W' (..., K) is of x': (W' H D) * c, in the dtype of W'."""
+        w = weight if self.rotation is None else unrotated(weight, self.rotation)
         if self.scale is None:
             return w
         with np.errstate(all="ignore"):
@@ -86,8 +92,9 @@ class InputTransform:
         else:
             blocks, at = np.unique(inputs // self.rotation, return_inverse=True)
             sources = blocks[:, None] * self.rotation + np.arange(self.rotation)
-            parts = columns_of(sources.ravel()).reshape(len(blocks), self.rotation, -1)
-            columns = rotated(parts.swapaxes(1, 2), self.rotation)[at, :, inputs % self.rotation]
+            parts = columns_of(sources.ravel())
+            parts = parts.reshape(len(blocks), self.rotation, parts.shape[1])
+            columns = unrotated(parts.swapaxes(1, 2), self.rotation)[at, :, inputs % self.rotation]
         if self.scale is None:
             return columns
         with np.errstate(all="ignore"):
@@ -99,8 +106,7 @@ class InputTransform:
         Raises:
             ValueError: there is a rotation, and they hold no X^T X.
         """
-        found = statistics if self.scale is None else statistics.scaled(self.scale)
-        return found if self.rotation is None else found.rotated(self.rotation)
+        return (statistics if self.scale is None else statistics.scaled(self.scale)).rotated(self.rotation)
 
     def same_as(self, other: InputTransform) -> bool:
         """Whether both do the same."""
@@ -112,10 +118,13 @@ class InputTransform:
         """Those of `QuantLinear` that ask for it."""
         return {"pre_quant_scale": self.scale, "rotation": self.rotation}
 
-    def packing(self) -> dict[str, Any]:
-        """Arguments of the compiled layers."""
-        found: dict[str, Any] = {} if self.scale is None else {"input_factor": input_factors(self.scale)}
-        return found if self.rotation is None else found | {"rotation": self.rotation}
+    def packing(self, inputs: int) -> dict[str, Any]:
+        """Arguments of the compiled layers of k inputs, which multiply x by the factors and then by H."""
+        factors = None if self.scale is None else input_factors(self.scale)
+        if self.rotation is None:
+            return {} if factors is None else {"input_factor": factors}
+        signs = rotation_signs(inputs, self.rotation)
+        return {"input_factor": signs if factors is None else factors * signs, "rotation": self.rotation}
 
 
 NO_TRANSFORM = InputTransform()

@@ -75,12 +75,13 @@ def rounded_weights(
         targets,
         calibration.batches,
         calibration.forward,
-        products=gptq or report is not None or any(t.rotation is not None for t in transforms.values()),
+        transforms=transforms,
+        products=gptq or report is not None,
         progress=calibration.progress,
     )
     for target, statistics in shown(known, "rounding", "weight", calibration.progress, total=len(targets)):
         transform = transforms.get(id(target.original), NO_TRANSFORM)
-        weight, statistics = transform.weight(target.weight()), transform.statistics(statistics)
+        weight = transform.weight(target.weight())
         new: GroupedWeight | Int8Weight
         if statistics.rows == 0:
             warn_of_no_row(target, options)

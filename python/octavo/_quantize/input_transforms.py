@@ -1,19 +1,21 @@
-"""Scales and rotations of inputs by path, as users and `find_smoothing` give them, for the layers that they are of."""
+"""Scales and rotations of inputs, as users give them, for the layers and arrays that they are of."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from numpy.typing import ArrayLike
 
 from octavo._models.paths import find
 from octavo._numerics.input_transform import InputTransform
+from octavo._numerics.rotation import as_rotation
+from octavo._quantize.by_name import ByName
 from octavo._quantize.targets import Target
 
 __all__ = ["Rotations", "transforms_of_inputs"]
 
-Rotations = int | Mapping[str, int]  # of all linear layers and arrays, or by path
+Rotations = int | Mapping[Any, int | None]  # of all linear layers and arrays, or by name, pattern and class
 
 
 def transforms_of_inputs(
@@ -22,28 +24,39 @@ def transforms_of_inputs(
     """What `pre_quant_scale` and `rotation` stand for: the transforms of inputs by the targets' ids.
 
     Raises:
-        TypeError, ValueError: a path is none of the linear layers' and arrays', or a scale or rotation does not fit.
+        TypeError, ValueError: a name is none of the linear layers' and arrays', or a scale or rotation does not fit.
     """
     linear = {target.path: target for target in targets if target.is_linear}
-    if rotations is not None and not isinstance(rotations, Mapping):
-        rotations = dict.fromkeys(linear, rotations)
-    given: dict[str, list[Any]] = {}
-    for place, (name, values) in enumerate({"pre_quant_scale": scales, "rotation": rotations}.items()):
-        for path, value in _by_path(name, values or {}, linear):
-            given.setdefault(path, [None, None])[place] = value
+    names = ", ".join(target.name for target in list(linear.values())[:20]) or "none"
+    by_path: dict[str, ArrayLike] = {}
+    for spelt, scale in (scales or {}).items():
+        path = find(spelt, linear)
+        if path is None:
+            raise ValueError(f"pre_quant_scale names {spelt!r}, but the linear layers and arrays are {names}")
+        by_path[path] = scale
+    blocks = _blocks(rotations)
+    if unused := blocks.unused((path, type(target.original)) for path, target in linear.items()):
+        raise ValueError(f"rotation names {', '.join(map(repr, unused))}, but the linear layers and arrays are {names}")
+    if blocks.values() and not linear:
+        raise ValueError("rotation is for linear layers and arrays, and what is quantized is neither")
     found = {}
-    for path, (scale, rotation) in given.items():
-        target = linear[path]
-        transform = InputTransform.of(scale, rotation, target.weight().shape[1], target.name)
+    for path, target in linear.items():
+        block = blocks.resolve(path, type(target.original))
+        inputs = target.weight().shape[1]
+        if block is not None and inputs % block:
+            raise ValueError(
+                f"rotation must divide the number of inputs, and {target.name} has {inputs}, got {block}; give it "
+                f"another, or None: rotation={{'': {block}, {path!r}: None}}"
+            )
+        transform = InputTransform.of(by_path.get(path), block, inputs, target.name)
         if transform:
             found[id(target.original)] = transform
     return found
 
 
-def _by_path(name: str, values: Mapping[str, Any], linear: Mapping[str, Target]) -> Iterator[tuple[str, Any]]:
-    for spelt, value in values.items():
-        path = find(spelt, linear)
-        if path is None:
-            names = ", ".join(target.name for target in list(linear.values())[:20])
-            raise ValueError(f"{name} names {spelt!r}, but the linear layers and arrays are {names or 'none'}")
-        yield path, value
+def _blocks(rotations: Rotations | None) -> ByName[int]:
+    blocks = ByName[int]()
+    if rotations is not None:
+        given = rotations if isinstance(rotations, Mapping) else {"": rotations}
+        blocks.put_all("rotation", given, lambda key, value: as_rotation(value, 0))
+    return blocks

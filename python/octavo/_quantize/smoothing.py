@@ -129,7 +129,7 @@ def find_smoothing(
             weights; the error is that of the weights alone, on the inputs as they are. `smoothing_scale` has both.
         alpha: 0 to 1, for all layers; None: the best of 0, 0.05, ... 1 for each.
         dtype, group_size, symmetric, activation: how layers will be quantized, as for `QuantLinear`. While alpha is
-            searched, int4 weights are rounded to nearest.
+            searched, int4 weights are rounded to nearest, and inputs are not rotated.
         fold: where a scale is to go instead, which then costs nothing: {"up": "norm"}, by paths. What is named is the
             one thing that makes the layer's inputs: a linear layer, a norm with `weight` and `bias`, or arrays of that
             many elements, ["norm.0", "norm.1"]; it is divided by the scale, and the layer's weight multiplied by it.

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -14,7 +16,9 @@ from numpy.typing import NDArray
 from octavo._layers.watched import WatchedMatrix
 from octavo._models import walk as tree
 from octavo._models.hooks import Watched
+from octavo._numerics.checks import as_input_rows
 from octavo._numerics.gptq import InputStatistics
+from octavo._numerics.input_transform import NO_TRANSFORM, InputTransform
 from octavo._quantize.batches import Forward, refuse_several
 from octavo._quantize.targets import Target
 from octavo._util.progress import with_bar
@@ -77,10 +81,14 @@ def input_statistics(
     batches: Iterable[Any],
     forward: Forward,
     *,
+    transforms: Mapping[int, InputTransform] = MappingProxyType({}),
     products: bool,
     progress: bool,
 ) -> Iterator[tuple[Target, InputStatistics]]:
-    """Each with the statistics of its inputs. One run of the model serves as many as fit the memory allowed."""
+    """Each with the statistics of its inputs, of those that have a transform behind it.
+
+    One run of the model serves as many as fit the memory allowed.
+    """
     runs: list[list[Target]] = []
     room = 0
     for target in targets:
@@ -96,18 +104,38 @@ def input_statistics(
             f"layers do not fit {_MAX_STATISTICS_BYTES >> 30} GiB at once; got the iterator {type(batches).__name__}"
         )
     for run in runs:
-        gathered = _gathered(model, run, batches, forward, products=products, progress=progress)
+        own = [transforms.get(id(target.original), NO_TRANSFORM) for target in run]
+        gathered = _gathered(model, run, batches, forward, own, products=products, progress=progress)
         for target in run:
             yield target, gathered.pop(0)
 
 
+@dataclass(frozen=True, slots=True)
+class _Transformed:
+    """Statistics of what a transform makes of the inputs."""
+
+    statistics: InputStatistics
+    transform: InputTransform
+
+    def update(self, x: Any) -> None:
+        self.statistics.update(self.transform.inputs(as_input_rows(x, self.statistics.in_features)))
+
+
 def _gathered(
-    model: Any, run: list[Target], batches: Iterable[Any], forward: Forward, *, products: bool, progress: bool
+    model: Any,
+    run: list[Target],
+    batches: Iterable[Any],
+    forward: Forward,
+    transforms: list[InputTransform],
+    *,
+    products: bool,
+    progress: bool,
 ) -> list[InputStatistics]:
     """Statistics of the inputs of those in `run`: a copy of the model runs on each batch once."""
-    gathered = [InputStatistics(target.weight().shape[1], products=products) for target in run]
+    found = [InputStatistics(target.weight().shape[1], products=products) for target in run]
+    gathered = [_Transformed(of, own) if own else of for of, own in zip(found, transforms, strict=True)]
     gather(model, run, gathered, batches, forward, progress=progress)
-    return gathered
+    return found
 
 
 def gather(
