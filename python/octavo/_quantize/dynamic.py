@@ -185,7 +185,7 @@ def quantize_dynamic(
         pre_quant_scale: a scale of the inputs of each linear layer or array that has one, by path: `find_smoothing`
             finds them, or a checkpoint has them. See `QuantLinear`.
         rotation: inputs of a block, as for `QuantLinear`: one number for all linear layers and arrays, or a dict by
-            name, pattern and class, with the default under "": {"": 128, "head": None}. It must divide each one's inputs.
+            name, pattern and class, with the default under "": {"": 128, "head": None}. It divides each one's inputs.
         inplace: change the model itself. Every replacement is built on trial first, so an error leaves the model as it
             was; then the layers are quantized one by one, each giving up its float weights before the next. At most
             one layer is in memory twice. Where memory runs out all the same, or Ctrl-C comes, the layers that are not
