@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,6 +12,17 @@ from octavo._numerics.int4 import GroupedWeight
 
 F = np.float32
 SMALLEST_RANGE = F(2.0**-100)
+
+# Options of layers of every kind of weights and activations.
+FORMS: dict[str, dict[str, Any]] = {
+    "int8": {},
+    "int8 asymmetric": {"activation": "asymmetric"},
+    "int8 int16": {"activation": "int16"},
+    "int4": {"dtype": "int4", "group_size": 32, "rounding": "nearest"},
+    "int4 asymmetric": {"dtype": "int4", "group_size": 64, "rounding": "nearest", "activation": "asymmetric"},
+    "int4 int16": {"dtype": "int4", "group_size": 32, "rounding": "nearest", "activation": "int16"},
+    "int4 groups": {"dtype": "int4", "group_size": 32, "rounding": "nearest", "activation_group": 64},
+}
 
 
 def quantize_row(row: NDArray[np.float32], activation: str) -> tuple[NDArray[np.int64], int, np.float32]:

@@ -12,17 +12,8 @@ import pytest
 
 import octavo as oc
 from octavo._numerics.input_scale import input_factors, scaled_inputs, scaled_weight
-from reference import F, assert_same_bits, hard_rows
+from reference import FORMS, F, assert_same_bits, hard_rows
 
-FORMS: dict[str, dict[str, Any]] = {
-    "int8": {},
-    "int8 asymmetric": {"activation": "asymmetric"},
-    "int8 int16": {"activation": "int16"},
-    "int4": {"dtype": "int4", "group_size": 32, "rounding": "nearest"},
-    "int4 asymmetric": {"dtype": "int4", "group_size": 64, "rounding": "nearest", "activation": "asymmetric"},
-    "int4 int16": {"dtype": "int4", "group_size": 32, "rounding": "nearest", "activation": "int16"},
-    "int4 groups": {"dtype": "int4", "group_size": 32, "rounding": "nearest", "activation_group": 64},
-}
 STATIC = oc.QParams(0.05, 3, "uint8")
 
 

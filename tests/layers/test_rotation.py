@@ -13,17 +13,8 @@ import pytest
 import octavo as oc
 from octavo._numerics.input_transform import InputTransform
 from octavo._numerics.rotation import hadamard, rotated, rotated_products, rotated_weight, rotation_signs, unrotated
-from reference import F, assert_same_bits, hard_rows
+from reference import FORMS, F, assert_same_bits, hard_rows
 
-FORMS: dict[str, dict[str, Any]] = {
-    "int8": {},
-    "int8 asymmetric": {"activation": "asymmetric"},
-    "int8 int16": {"activation": "int16"},
-    "int4": {"dtype": "int4", "group_size": 32, "rounding": "nearest"},
-    "int4 asymmetric": {"dtype": "int4", "group_size": 64, "rounding": "nearest", "activation": "asymmetric"},
-    "int4 int16": {"dtype": "int4", "group_size": 32, "rounding": "nearest", "activation": "int16"},
-    "int4 groups": {"dtype": "int4", "group_size": 32, "rounding": "nearest", "activation_group": 64},
-}
 # Inputs and their blocks; each of the kernels' vectors, and several steps from vector to vector.
 SIZES = [(16, 16), (64, 64), (96, 32), (192, 64), (256, 128), (1024, 1024)]
 

@@ -42,15 +42,15 @@ def transforms_of_inputs(
     found = {}
     for path, target in linear.items():
         block = blocks.resolve(path, type(target.original))
+        if block is None and path not in by_path:
+            continue
         inputs = target.weight().shape[1]
         if block is not None and inputs % block:
             raise ValueError(
                 f"rotation must divide the number of inputs, and {target.name} has {inputs}, got {block}; give it "
                 f"another, or None: rotation={{'': {block}, {path!r}: None}}"
             )
-        transform = InputTransform.of(by_path.get(path), block, inputs, target.name)
-        if transform:
-            found[id(target.original)] = transform
+        found[id(target.original)] = InputTransform.of(by_path.get(path), block, inputs, target.name)
     return found
 
 
