@@ -37,7 +37,7 @@ fi
 inside() {
   env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 HOME=/root PIP_DISABLE_PIP_VERSION_CHECK=1 \
     QEMU_CPU="${QEMU_CPU:-max,sve=off}" OCTAVO_ISA="${OCTAVO_ISA:-}" ROOT="$root" QEMU="$qemu" \
-    OCTAVO_TEST_UNDER_QEMU=1 LOKY_MAX_CPU_COUNT="$(nproc)" \
+    OCTAVO_TEST_UNDER_QEMU=1 LOKY_MAX_CPU_COUNT=1 \
     unshare --user --map-root-user --mount --pid --fork sh -ec '
       mount -t binfmt_misc none /proc/sys/fs/binfmt_misc
       magic="\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00"
