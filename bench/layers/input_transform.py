@@ -1,6 +1,8 @@
-"""What a scale of each input, and a rotation of them, cost a layer, in one interleaved run.
+"""What a scale of each input, and a rotation of blocks of 128, cost a layer, in one interleaved run.
 
-python -m bench.layers.input_transform [M K N ...]
+    python -m bench.layers.input_transform [M K N ...]
+
+Results are compared with the definition's first, to the bit.
 """
 
 from __future__ import annotations

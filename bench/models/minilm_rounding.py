@@ -4,7 +4,7 @@
     python -m bench.models.minilm_rounding [--layers 0 3] [--sentences 400]
 
 Relative errors RMS(x w'^T - x w^T) / RMS(x w^T), x in float, means over the matrices of the layers asked for. Rotated:
-x and w are multiplied by a Hadamard matrix of blocks of 128 inputs, which leaves x w^T as it is.
+x and w are what a layer with rotation=128 makes of them.
 """
 
 from __future__ import annotations
@@ -21,22 +21,10 @@ import numpy as np
 from minilm_data import batches, docstrings, model_folder, tokenized
 
 import octavo as oc
+from octavo._numerics.input_transform import InputTransform
 
 GROUPS: dict[str, Any] = {"group_size": 64}
-BLOCK = 128
-
-
-def hadamard(size: int) -> np.ndarray:
-    """Orthogonal: Sylvester's, divided by the root of its size."""
-    h = np.ones((1, 1))
-    while len(h) < size:
-        h = np.block([[h, h], [h, -h]])
-    return h / np.sqrt(size)
-
-
-def rotated(a: np.ndarray) -> np.ndarray:
-    """Each block of columns times the Hadamard matrix."""
-    return (a.reshape(len(a), -1, BLOCK) @ hadamard(BLOCK)).reshape(a.shape).astype(np.float32)
+ROTATION = InputTransform(rotation=128)
 
 
 def inputs_of(params: dict[str, Any], sentences: list[np.ndarray], paths: list[str]) -> dict[str, np.ndarray]:
@@ -48,7 +36,7 @@ def inputs_of(params: dict[str, Any], sentences: list[np.ndarray], paths: list[s
         def update(self, x: np.ndarray) -> None:
             self.append(np.array(x))
 
-    targets = find_targets(params, None, dict.fromkeys(paths, "in_out")).chosen
+    targets = find_targets(params, None, dict.fromkeys(paths, "in_out")).items
     rows = [Rows() for _ in targets]
     gather(params, targets, rows, sentences, minilm.embed, progress=False)
     return {target.path: np.concatenate(found) for target, found in zip(targets, rows, strict=True)}
@@ -81,11 +69,11 @@ def errors(w: np.ndarray, seen: np.ndarray, other: np.ndarray) -> dict[str, floa
     s = np.ones(w.shape[1], np.float32) if scale is None else scale
     found["search, awq"] = error(oc.round_search(w * s, **GROUPS).dequantize(), other / s)
     found["gptq, awq"] = error(gptq(w * s, statistics.scaled(s)), other / s)
-    turned, turned_x = rotated(w), rotated(seen)
-    found["search, rotated"] = error(oc.round_search(turned, **GROUPS).dequantize(), rotated(other))
-    found["gptq, rotated"] = error(gptq(turned, turned_x), rotated(other))
+    turned, turned_x, turned_other = ROTATION.weight(w), ROTATION.inputs(seen), ROTATION.inputs(other)
+    found["search, rotated"] = error(oc.round_search(turned, **GROUPS).dequantize(), turned_other)
+    found["gptq, rotated"] = error(gptq(turned, turned_x), turned_other)
     both = gptq(turned, turned_x, symmetric=False, refinements=3)
-    found["gptq, rotated, zero points, 3 refinements"] = error(both, rotated(other))
+    found["gptq, rotated, zero points, 3 refinements"] = error(both, turned_other)
     return found
 
 

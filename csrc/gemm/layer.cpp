@@ -7,6 +7,7 @@
 #include "kernels/kernel.h"
 
 namespace octavo {
+
 std::size_t columns_bytes(std::int64_t padded_n) {
   return Image::padded(memory_bytes(padded_n * std::int64_t{sizeof(float)}));
 }

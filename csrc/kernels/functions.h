@@ -57,8 +57,8 @@ struct FunctionKernel {
   void (*elementwise[kElementwiseCount])(const float* x, float* y, std::int64_t count);
   void (*swiglu)(const float* gate, const float* up, float* y, std::int64_t count);  // silu(gate) * up
   void (*rowwise[kRowwiseCount])(const RowsTask& task);
-  // A row of a step of a recurrent cell (gemm/recurrent.h), with these sigmoid and tanh: from the products a and b,
-  // each of 4 or 3 times hidden elements, and from c, which changes, or the state before, to the state h.
+  // A row of a step of a recurrent cell (gemm/recurrent.h), with these sigmoid and tanh: from the products a and b, each
+  // of 4 or 3 times hidden elements, and from c, which changes, or the state before, to the state h.
   void (*lstm_row)(std::int64_t hidden, const float* a, const float* b, float* c, float* h);
   void (*gru_row)(std::int64_t hidden, const float* a, const float* b, const float* before, float* h);
   void (*panel_product)(const PanelProduct& task);  // of attention

@@ -129,9 +129,9 @@ struct GemmBlock {
   bool stream_dst = false;
 };
 
-struct Int4Kernel;      // four-bit weights: kernels/int4.h
-struct GroupedKernel;   // grouped codes: kernels/grouped.h
-struct IntegerKernel;   // integers of any width: kernels/integer.h
+struct Int4Kernel;     // four-bit weights: kernels/int4.h
+struct GroupedKernel;  // grouped codes: kernels/grouped.h
+struct IntegerKernel;  // integers of any width: kernels/integer.h
 struct FunctionKernel;  // float32 functions of elements and rows: kernels/functions.h
 
 // How long a multiply-add of elements of 16, 32 or 64 bits takes, as a multiple of one of int8 by this kernel;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 
@@ -71,11 +72,6 @@ with open("/proc/self/statm") as file:
     used = int(file.read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + {free}, resource.RLIM_INFINITY))
 try:
-    np.empty(used + {free}, np.uint8)
-    raise SystemExit("no limit")
-except MemoryError:
-    pass
-try:
     {call}
 except MemoryError:
     print("MemoryError")
@@ -116,9 +112,8 @@ def test_faulthandler_shows_the_line_of_a_call() -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/statm")
+@pytest.mark.skipif("OCTAVO_TEST_UNDER_QEMU" in os.environ, reason="QEMU's user mode has no RLIMIT_AS")
 @pytest.mark.parametrize("call", TOO_LARGE.values(), ids=TOO_LARGE)
 def test_too_little_memory_is_a_memory_error(call: str) -> None:
     done = python(START + LIMITED.format(free=12 << 20, call=call))
-    if done.stderr == "no limit\n":
-        pytest.skip("RLIMIT_AS limits nothing here, as under QEMU's user mode")
     assert (done.returncode, done.stdout, done.stderr) == (0, "MemoryError\n", "")

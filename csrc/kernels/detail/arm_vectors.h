@@ -78,7 +78,9 @@ struct NeonVectors {
     const float32x2_t two = vadd_f32(vget_low_f32(four), vget_high_f32(four));
     return vget_lane_f32(two, 0) + vget_lane_f32(two, 1);
   }
-  static float largest(const Float (&v)[kVecs]) { return vmaxvq_f32(max(max(v[0], v[2]), max(v[1], v[3]))); }
+  static float largest(const Float (&v)[kVecs]) {
+    return vmaxvq_f32(max(max(v[0], v[2]), max(v[1], v[3])));
+  }
 };
 
 }  // namespace

@@ -94,9 +94,7 @@ struct ScaledRow {
 template <class Task, class Use>
 void with_row(const Task& task, std::int64_t m, const Use& use) {
   const float* x = task.src + m * task.src_stride;
-  if (task.rotation != nullptr) {
-    x = task.rotation->of(x, task.factor);
-  }
+  if (task.rotation != nullptr) x = task.rotation->of(x, task.factor);
   if (task.factor == nullptr || task.rotation != nullptr) {
     use(x);
   } else {

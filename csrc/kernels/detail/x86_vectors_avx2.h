@@ -11,8 +11,8 @@ namespace {
 
 struct Avx2Vectors {
   using Float = __m256;
-  using Int = __m256i;  // 8 x int32
-  using Mask = __m256;  // the sign of a lane counts
+  using Int = __m256i;   // 8 x int32
+  using Mask = __m256;   // the sign of a lane counts
   static constexpr int kLanes = 8;
   static constexpr int kVecs = 2;  // registers that make 16 lanes
 
@@ -45,7 +45,7 @@ struct Avx2Vectors {
 
   static Mask less(Float a, Float b) { return _mm256_cmp_ps(a, b, _CMP_LT_OQ); }
   static Mask has_sign(Float a) { return a; }  // -0 and some NaN too
-  static Mask odd_bit(Int a, int bit) {        // whether a bit is set
+  static Mask odd_bit(Int a, int bit) {  // whether a bit is set
     return _mm256_castsi256_ps(_mm256_srai_epi32(_mm256_slli_epi32(a, 31 - bit), 31));
   }
   static bool all(Mask m) { return _mm256_movemask_ps(m) == 0xff; }
