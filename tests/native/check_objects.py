@@ -32,8 +32,8 @@ PROGRAMS = {
     "test_fixture",
     "test_thread_pool",
 }
-# Linked into programs of their own: the tests' builds of kernels, and a benchmark.
-APART = {"emulated_kernels.dir", "kernel_share.dir"}
+# Linked into programs of their own: the tests' builds of kernels, a benchmark, and tests that configure tiles themselves.
+APART = {"emulated_kernels.dir", "kernel_share.dir", "test_tiles.dir", "test_tiles_trapped.dir"}
 TILES = {
     "sttilecfg",
     "ldtilecfg",

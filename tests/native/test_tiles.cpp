@@ -1,7 +1,8 @@
 // The kernel amxint8 where it differs from others: every number of rows up to two pairs of tiles and more, K in pieces,
 // results past the caches, and tiles that another library has configured. Against the definitions in reference.h.
 //
-// On hardware without the last, because that keeps its state to itself; on any CPU by the software model (amx_model.h).
+// On hardware with tiles, with each tile instruction trapped (trapped_tiles.cpp), or by the software model alone
+// (amx_model.h).
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
@@ -10,6 +11,8 @@
 
 #if defined(OCTAVO_EMULATED)
 #include "amx_model.h"
+#else
+#include "kernels/detail/x86_amx.h"
 #endif
 #include "base/aligned_buffer.h"
 #include "base/arch.h"
@@ -131,7 +134,6 @@ void check_streamed() {
   check(!may_stream(y, m, 16, stride), "a few columns of a wide array are not");
 }
 
-#if defined(OCTAVO_EMULATED)
 // A configuration as another library may have it, of two tiles.
 TileConfig others_config() {
   TileConfig config;
@@ -141,7 +143,11 @@ TileConfig others_config() {
   return config;
 }
 
-bool same_config(const TileConfig& a, const TileConfig& b) { return std::memcmp(&a, &b, sizeof a) == 0; }
+bool configured_as(const TileConfig& expected) {
+  TileConfig now;
+  tile_read_config(now);
+  return std::memcmp(&now, &expected, sizeof now) == 0;
+}
 
 // A call of the four-bit kernel, whose results test_int4 checks.
 void call_int4(std::int64_t m) {
@@ -174,27 +180,26 @@ void call_grouped(std::int64_t m, int bits) {
 
 void check_configuration_of_others() {
   set_num_threads(1);
+  std::uint8_t tile[kTileBytes];
   for (const std::int64_t m : {1, 16, 40}) {
     check_linear({m, 100, 50}, 0, {0, 50});
-    check(tile_state().config.palette == 0, "released where nothing was configured");
+    check(configured_as({}), "released where nothing was configured");
     tile_configure(others_config());
-    tile_state().data[0][0][0] = 77;
+    std::memset(tile, 77, sizeof tile);
+    tile_load<0>(tile);
     check_linear({m, 100, 50}, 0, {0, 50});
-    check(same_config(tile_state().config, others_config()), "configured as before the call");
+    check(configured_as(others_config()), "configured as before the call");
     call_int4(m);
-    check(same_config(tile_state().config, others_config()), "configured as before the call of four bits");
+    check(configured_as(others_config()), "configured as before the call of four bits");
     for (const int bits : {4, 8}) {
       call_grouped(m, bits);
-      check(same_config(tile_state().config, others_config()), "configured as before the call of grouped codes");
+      check(configured_as(others_config()), "configured as before the call of grouped codes");
     }
-    check(tile_state().data[0][0][0] == 0, "what the tiles held is lost");
+    tile_store<0>(tile);
+    check(tile[0] == 0 && tile[kTileRowBytes] == 0 && tile[20] == 77, "what the tiles held is lost");
     tile_release();
   }
 }
-
-#else
-void check_configuration_of_others() {}
-#endif
 
 void check_kernel() {
   for (std::int64_t m = 1; m <= 70; ++m) {
