@@ -247,7 +247,12 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
       [](const std::optional<std::string>& name) { force_kernel(name ? &require_kernel(*name) : nullptr); },
       py::arg("name").none(true));
   m.def(
-      "min_rows", [](const std::string& kernel) { return min_rows(require_kernel(kernel)); }, py::arg("kernel"));
+      "min_rows",
+      [](const std::string& kernel) {
+        const MinRows rows = min_rows(require_kernel(kernel));
+        return std::make_tuple(rows.int8, rows.int8_near, rows.int4, rows.grouped);
+      },
+      py::arg("kernel"));
   m.def(
       "chosen_min_rows", [](const std::string& kernel) { return chosen_min_rows(require_kernel(kernel)); },
       py::arg("kernel"));

@@ -12,9 +12,14 @@ namespace {
 // that sleeps takes 5-50, while the caller works alone. On an AMD EPYC (Zen 4) two threads gained from about 35 us on
 // where calls followed each other, and from about 150 us on where the worker had fallen asleep.
 constexpr double kSerialMicroseconds = 30;
+constexpr double kWakeMicroseconds = 50;
 
 // Bytes of weights that one thread reads from the outer caches in a microsecond, within a factor of two or so.
 constexpr double kRhsBytesPerUs = 5e4;
+
+// Elements from which on threads that share rows quantize them together. Two threads gained from the smallest product
+// that they share, of about 9,000.
+constexpr std::int64_t kLoadedTogether = 8192;
 
 // Column blocks per thread on average, so that a thread that falls behind takes fewer.
 constexpr std::int64_t kColumnBlocksPerThread = 4;
@@ -22,25 +27,39 @@ constexpr std::int64_t kColumnBlocksPerThread = 4;
 // The most rows of a block: beyond this the panels' traffic is already small, and scratch would grow.
 constexpr std::int64_t kMaxBlockRows = 512;
 
-// Blocks of fewer rows than this read the weights too often: kernels that take K in pieces then get kMaxBlockRows, or as
-// many as take so many bytes, which a thread keeps.
+// Blocks of fewer rows than this read the weights too often: kernels that take K in pieces then get kMaxBlockRows, or
+// as many as take so many bytes, which a thread keeps.
 constexpr std::int64_t kFewBlockRows = 256;
 constexpr std::int64_t kLongRowsBytes = 8 << 20;
 
-// Results of more times the L2 cache than this are written past the caches. Measured with AMX (docs/kernels.md), reading
-// them back then costs less than it saves.
+// Results of more times the L2 cache than this are written past the caches. Measured with AMX (docs/kernels.md),
+// reading them back then costs less than it saves.
 constexpr std::int64_t kStreamedL2Sizes = 4;
 constexpr std::int64_t kCacheLineBytes = 64;
 
-int plan_threads(const Product::Size& size) {
+// What a product takes one thread, which multiplies or waits for weights.
+double microseconds(const Product::Size& size) {
   const double multiply_adds = static_cast<double>(size.m) * static_cast<double>(size.n) * static_cast<double>(size.k);
   const double rhs_bytes = static_cast<double>(size.panels) * static_cast<double>(size.panel_bytes);
-  const double us = std::max(multiply_adds / size.multiply_adds_per_us, rhs_bytes / kRhsBytesPerUs);
-  return us < kSerialMicroseconds ? 1 : num_threads();
+  return std::max(multiply_adds / size.multiply_adds_per_us, rhs_bytes / kRhsBytesPerUs);
 }
 
-// Rows are split where there are enough for a good block a thread; otherwise columns are.
-bool splits_rows(const Product::Size& size, int threads) { return size.m >= threads * 4 * size.mr; }
+int plan_threads(const Product::Size& size) { return microseconds(size) < kSerialMicroseconds ? 1 : num_threads(); }
+
+// Rows are split where there are enough for each thread; otherwise columns are.
+//
+// Threads that split rows read all the weights, each for itself. From its own L2 cache a thread reads them fast enough
+// for one register tile of rows. From L3, which threads share, and from memory it takes more rows to be worth it. And
+// few rows are one block a thread: a worker that wakes up too late for its own would leave all of it to the caller,
+// where of the columns it would take the last blocks. On two cores of an AMD EPYC (Zen 4) 48 to 94 rows in halves took
+// 0.88 to 0.97 of the time that their columns took (docs/kernels.md).
+bool splits_rows(const Product::Size& size, int threads) {
+  if (size.m >= threads * 4 * size.mr) return true;
+  const CacheSizes& caches = cache_sizes();
+  const auto weight_bytes = static_cast<std::size_t>(size.panels * size.panel_bytes);
+  const int tiles = weight_bytes <= caches.l2_bytes ? 1 : weight_bytes <= caches.l3_bytes / 4 ? 2 : 4;
+  return size.m >= threads * tiles * size.mr && microseconds(size) >= threads * kWakeMicroseconds;
+}
 
 // A packed block fills at most half of the L2 cache. Blocks are multiples of mr where that leaves them about even: two
 // threads take 128 rows as 64 + 64 and not as 72 + 56, which took a tenth longer with mr = 12.
@@ -64,15 +83,24 @@ void run_tasks(int threads, std::int64_t count, IndexFunction body) {
   }
 }
 
-// Loads rows into this thread's buffers, which stay as they are until its next call.
-const RowBuffers& load_rows(const Product& product, std::int64_t row0, std::int64_t rows) {
+// This thread's memory for rows, which stays as it is until its next call.
+LoadedRows row_memory(const Product& product, std::int64_t rows) {
   static thread_local RowBuffers buffers;
-  buffers.reserve(product.lhs_bytes(rows), rows);
-  product.load_rows(row0, rows, buffers);
-  return buffers;
+  return buffers.reserve(product.lhs_bytes(rows), rows);
 }
 
-void multiply_block(const Product& product, const Block& block, const RowBuffers& lhs) {
+// Loads all rows for all threads: where there is enough to do, and the kernel packs rows so, each thread takes a part.
+void load_shared_rows(const Product& product, const Product::Size& size, int threads, const LoadedRows& to) {
+  const bool together = threads > 1 && size.apart_rows != 0 && size.m * size.k >= kLoadedTogether;
+  const std::int64_t part = together ? round_up(ceil_div(size.m, threads), size.apart_rows) : size.m;
+  run_tasks(threads, ceil_div(size.m, part), [&](std::int64_t i) {
+    const DefaultFloatEnvironment environment;
+    const std::int64_t row0 = i * part, rows = std::min(part, size.m - row0);
+    product.load_rows(row0, rows, to.from(row0, product.lhs_bytes(row0)));
+  });
+}
+
+void multiply_block(const Product& product, const Block& block, const LoadedRows& lhs) {
   static thread_local AlignedBuffer scratch;
   scratch.reserve(memory_bytes(product.scratch_bytes(block.rows)));
   product.multiply_block(block, lhs, scratch.as<void>());
@@ -85,19 +113,20 @@ void split_rows(const Product& product, const Product::Size& size, int threads, 
   run_tasks(threads, blocks, [&](std::int64_t i) {
     const DefaultFloatEnvironment environment;
     const std::int64_t row0 = i * most, rows = std::min(most, size.m - row0);
-    const RowBuffers& lhs = load_rows(product, row0, rows);
+    const LoadedRows lhs = row_memory(product, rows);
+    product.load_rows(row0, rows, lhs);
     multiply_block(product, {row0, rows, 0, size.panels}, lhs);
   });
 }
 
-// Few rows: this thread quantizes them once; tasks share them and split the panels.
+// Few rows: they are quantized once; tasks share them and split the panels.
 void split_columns(const Product& product, const Product::Size& size, int threads, CallReport& report) {
-  const DefaultFloatEnvironment environment;
-  const RowBuffers& lhs = load_rows(product, 0, size.m);
+  const LoadedRows lhs = row_memory(product, size.m);
+  load_shared_rows(product, size, threads, lhs);
   const std::int64_t blocks = threads == 1 ? 1 : std::min(size.panels, threads * kColumnBlocksPerThread);
   report.split(blocks, "columns");
   run_tasks(threads, blocks, [&](std::int64_t i) {
-    const DefaultFloatEnvironment worker_environment;
+    const DefaultFloatEnvironment environment;
     const std::int64_t panel0 = size.panels * i / blocks, panel1 = size.panels * (i + 1) / blocks;
     multiply_block(product, {0, size.m, panel0, panel1 - panel0}, lhs);
   });

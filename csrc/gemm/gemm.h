@@ -18,22 +18,31 @@
 
 namespace octavo {
 
-// Packed rows, and the numbers of each row that finishing its sums needs, in memory that a thread keeps for its next
-// call. What it keeps is bounded: the plan lets a block of many rows fill half of the L2 cache, or 8 MiB with kernels
-// that take K in pieces, and few rows are at most four tiles a thread.
+// Packed rows, and the numbers of each row that finishing its sums needs.
+struct LoadedRows {
+  void* packed;
+  float* scale;
+  std::int32_t* zero_point;
+  std::int32_t* sum;
+
+  // Those from `row` on, which lie so many bytes on.
+  LoadedRows from(std::int64_t row, std::int64_t bytes) const {
+    return {static_cast<std::byte*>(packed) + bytes, scale + row, zero_point + row, sum + row};
+  }
+};
+
+// Memory for them, which a thread keeps for its next call. What it keeps is bounded: the plan lets a block of many rows
+// fill half of the L2 cache, or 8 MiB with kernels that take K in pieces, and few rows are at most four tiles a thread.
 class RowBuffers {
  public:
-  void reserve(std::int64_t packed_bytes, std::int64_t rows) {
+  LoadedRows reserve(std::int64_t packed_bytes, std::int64_t rows) {
     const std::size_t words = memory_bytes(rows * std::int64_t{sizeof(std::int32_t)});
     packed_.reserve(memory_bytes(packed_bytes));
     scale_.reserve(words);
     zero_point_.reserve(words);
     sum_.reserve(words);
+    return {packed_.as<void>(), scale_.as<float>(), zero_point_.as<std::int32_t>(), sum_.as<std::int32_t>()};
   }
-  void* packed() const { return packed_.as<void>(); }
-  float* scale() const { return scale_.as<float>(); }
-  std::int32_t* zero_point() const { return zero_point_.as<std::int32_t>(); }
-  std::int32_t* sum() const { return sum_.as<std::int32_t>(); }
 
  private:
   AlignedBuffer packed_, scale_, zero_point_, sum_;
@@ -55,15 +64,16 @@ class Product {
     std::int64_t mr;                   // rows of the kernel's register tile
     double multiply_adds_per_us;       // by one thread
     bool long_rows = false;            // a block of them need not fit the L2 cache
+    std::int64_t apart_rows = 0;       // Kernel::apart_rows
   };
 
   virtual Size size() const = 0;
   virtual std::int64_t lhs_bytes(std::int64_t rows) const = 0;      // that load_rows fills
   virtual std::int64_t scratch_bytes(std::int64_t rows) const = 0;  // that multiply_block may use
   // Quantizes or packs rows [row0, row0 + rows) into `to`.
-  virtual void load_rows(std::int64_t row0, std::int64_t rows, const RowBuffers& to) const = 0;
+  virtual void load_rows(std::int64_t row0, std::int64_t rows, const LoadedRows& to) const = 0;
   // Multiplies the block's rows, which load_rows has left in `lhs`, and writes their results.
-  virtual void multiply_block(const Block& block, const RowBuffers& lhs, void* scratch) const = 0;
+  virtual void multiply_block(const Block& block, const LoadedRows& lhs, void* scratch) const = 0;
 
  protected:
   ~Product() = default;

@@ -22,6 +22,7 @@ class GroupedProduct final : public Product {
   Size size() const override {
     Size size = size_of(call_.m, layer_.weight(), kernel_);
     size.multiply_adds_per_us /= activations().parts();
+    size.apart_rows = 1;
     return size;
   }
   std::int64_t lhs_bytes(std::int64_t rows) const override {
@@ -29,24 +30,24 @@ class GroupedProduct final : public Product {
   }
   std::int64_t scratch_bytes(std::int64_t) const override { return kernel_.scratch_bytes(layer_.weight().form()); }
 
-  void load_rows(std::int64_t row0, std::int64_t rows, const RowBuffers& to) const override {
+  void load_rows(std::int64_t row0, std::int64_t rows, const LoadedRows& to) const override {
     const ThreadRotation rotation(layer_.k(), layer_.inputs().rotation());
     kernel_.quantize_lhs({.src = call_.x + row0 * call_.x_stride,
                           .src_stride = call_.x_stride,
                           .rows = rows,
                           .form = layer_.weight().form(),
                           .activations = activations(),
-                          .dst = to.packed(),
+                          .dst = to.packed,
                           .factor = layer_.inputs().factors(),
                           .rotation = rotation.get()});
   }
 
-  void multiply_block(const Block& block, const RowBuffers& lhs, void* scratch) const override {
+  void multiply_block(const Block& block, const LoadedRows& lhs, void* scratch) const override {
     const ColumnRange columns(block, kGroupedNr, layer_.n());
     GroupedBlock task{};
     layer_.weight().set_operands(task, block.panel0);
     task.activations = activations();
-    task.lhs = lhs.packed();
+    task.lhs = lhs.packed;
     task.rows = block.rows;
     task.cols = columns.count;
     task.bias = layer_.bias() == nullptr ? nullptr : layer_.bias() + columns.first;

@@ -28,31 +28,31 @@ class Int4Product final : public Product {
   std::int64_t lhs_bytes(std::int64_t rows) const override { return kernel_.lhs_bytes(rows, layer_.weight().groups()); }
   std::int64_t scratch_bytes(std::int64_t rows) const override { return kernel_.scratch_bytes(rows); }
 
-  void load_rows(std::int64_t row0, std::int64_t rows, const RowBuffers& to) const override {
+  void load_rows(std::int64_t row0, std::int64_t rows, const LoadedRows& to) const override {
     const ThreadRotation rotation(layer_.k(), layer_.inputs().rotation());
     kernel_.quantize_lhs({.src = call_.x + row0 * call_.x_stride,
                           .src_stride = call_.x_stride,
                           .rows = rows,
                           .k = layer_.k(),
                           .asymmetric = layer_.options().asymmetric(),
-                          .dst = to.packed(),
-                          .scale = to.scale(),
-                          .zero_point = to.zero_point(),
+                          .dst = to.packed,
+                          .scale = to.scale,
+                          .zero_point = to.zero_point,
                           .factor = layer_.inputs().factors(),
                           .rotation = rotation.get()},
                          layer_.weight().groups());
   }
 
-  void multiply_block(const Block& block, const RowBuffers& lhs, void* scratch) const override {
+  void multiply_block(const Block& block, const LoadedRows& lhs, void* scratch) const override {
     const PackedInt4& rhs = layer_.weight();
     const ColumnRange columns(block, rhs.nr(), rhs.n());
     Int4Block task{};
     rhs.set_operands(task, block.panel0);
-    task.lhs = lhs.packed();
+    task.lhs = lhs.packed;
     task.rows = block.rows;
     task.cols = columns.count;
-    task.lhs_scale = lhs.scale();
-    task.lhs_zero_point = layer_.options().asymmetric() ? lhs.zero_point() : nullptr;
+    task.lhs_scale = lhs.scale;
+    task.lhs_zero_point = layer_.options().asymmetric() ? lhs.zero_point : nullptr;
     task.bias = layer_.bias() == nullptr ? nullptr : layer_.bias() + columns.first;
     task.relu = layer_.options().relu;
     task.dst = call_.y + block.row0 * call_.y_stride + columns.first;

@@ -34,7 +34,7 @@ struct FloatRows {
   const FixedQuant* fixed = nullptr;
   std::atomic<bool>* saw_nan = nullptr;
 
-  void load(const Kernel& kernel, std::int64_t row0, std::int64_t rows, const RowBuffers& to) const {
+  void load(const Kernel& kernel, std::int64_t row0, std::int64_t rows, const LoadedRows& to) const {
     bool nan_here = false;
     const ThreadRotation rotation(k, inputs.rotation());
     kernel.quantize_lhs({.src = data + row0 * stride,
@@ -42,9 +42,9 @@ struct FloatRows {
                          .rows = rows,
                          .k = k,
                          .asymmetric = asymmetric,
-                         .dst = to.packed(),
-                         .scale = to.scale(),
-                         .zero_point = to.zero_point(),
+                         .dst = to.packed,
+                         .scale = to.scale,
+                         .zero_point = to.zero_point,
                          .fixed = fixed,
                          .saw_nan = &nan_here,
                          .factor = inputs.factors(),
@@ -63,15 +63,15 @@ struct IntegerRows {
   bool needs_zero_point, needs_sum;
   float scale = 0;  // of a layer's input; 0 for operators on integers, which have none
 
-  void load(const Kernel& kernel, std::int64_t row0, std::int64_t rows, const RowBuffers& to) const {
+  void load(const Kernel& kernel, std::int64_t row0, std::int64_t rows, const LoadedRows& to) const {
     const std::uint8_t flip = view.is_unsigned ? 0x80 : 0;
     const std::uint8_t* src = view.data + row0 * view.m_stride;
-    kernel.pack_lhs({src, view.m_stride, rows, view.k, flip, to.packed()});
+    kernel.pack_lhs({src, view.m_stride, rows, view.k, flip, to.packed});
     const std::int32_t shift = view.is_unsigned ? 128 : 0;
     for (std::int64_t i = 0; i < rows; ++i) {
-      if (has_scale()) to.scale()[i] = scale;
-      if (has_zero_point()) to.zero_point()[i] = zero_point[row0 + i] - shift;
-      if (has_sum()) to.sum()[i] = row_sum(src + i * view.m_stride, flip);
+      if (has_scale()) to.scale[i] = scale;
+      if (has_zero_point()) to.zero_point[i] = zero_point[row0 + i] - shift;
+      if (has_sum()) to.sum[i] = row_sum(src + i * view.m_stride, flip);
     }
   }
   bool has_scale() const { return scale != 0; }
@@ -108,22 +108,23 @@ class Int8Product final : public Product {
   Size size() const override {
     Size size = size_of(m_, operands_.rhs, kernel_);
     size.long_rows = kernel_.long_rows;
+    size.apart_rows = kernel_.apart_rows;
     return size;
   }
   std::int64_t lhs_bytes(std::int64_t rows) const override { return kernel_.lhs_bytes(rows, operands_.rhs.k()); }
   std::int64_t scratch_bytes(std::int64_t rows) const override {
     return kernel_.scratch_elems(rows, operands_.rhs.k()) * static_cast<std::int64_t>(sizeof(std::int32_t));
   }
-  void load_rows(std::int64_t row0, std::int64_t rows, const RowBuffers& to) const override {
+  void load_rows(std::int64_t row0, std::int64_t rows, const LoadedRows& to) const override {
     rows_.load(kernel_, row0, rows, to);
   }
 
-  void multiply_block(const Block& block, const RowBuffers& lhs, void* scratch) const override {
+  void multiply_block(const Block& block, const LoadedRows& lhs, void* scratch) const override {
     const PackedRhs& rhs = operands_.rhs;
     const ColumnRange columns(block, rhs.nr(), rhs.n());
     const std::int64_t dst_elem = block.row0 * operands_.dst_stride + columns.first;
     run_kernel(kernel_, GemmBlock{
-                            .lhs = lhs.packed(),
+                            .lhs = lhs.packed,
                             .rows = block.rows,
                             .rhs = rhs.panel(block.panel0),
                             .nr = rhs.nr(),
@@ -144,7 +145,7 @@ class Int8Product final : public Product {
 
  private:
   // The product's epilogue for rows in `lhs` and columns from col0 on.
-  Epilogue epilogue(std::int64_t col0, const RowBuffers& lhs) const {
+  Epilogue epilogue(std::int64_t col0, const LoadedRows& lhs) const {
     Epilogue e = operands_.epilogue;
     const auto advance = [col0](auto*& array) {
       if (array != nullptr) array += col0;
@@ -153,9 +154,9 @@ class Int8Product final : public Product {
     advance(e.rhs_zero_point);
     advance(e.rhs_sum);
     advance(e.bias);
-    if (rows_.has_scale()) e.lhs_scale = lhs.scale();
-    if (rows_.has_zero_point()) e.lhs_zero_point = lhs.zero_point();
-    if (rows_.has_sum()) e.lhs_sum = lhs.sum();
+    if (rows_.has_scale()) e.lhs_scale = lhs.scale;
+    if (rows_.has_zero_point()) e.lhs_zero_point = lhs.zero_point;
+    if (rows_.has_sum()) e.lhs_sum = lhs.sum;
     return e;
   }
 

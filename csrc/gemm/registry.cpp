@@ -12,6 +12,8 @@
 #include "base/arch.h"
 #include "base/text.h"
 #include "base/threads.h"
+#include "kernels/grouped.h"
+#include "kernels/int4.h"
 
 namespace octavo {
 
@@ -187,7 +189,13 @@ std::optional<std::int64_t> chosen_min_rows(const Kernel& kernel) {
   return std::nullopt;
 }
 
-std::int64_t min_rows(const Kernel& kernel) { return chosen_min_rows(kernel).value_or(kernel.min_rows); }
+MinRows min_rows(const Kernel& kernel) {
+  const std::optional<std::int64_t> chosen = chosen_min_rows(kernel);
+  MinRows rows{.int8 = chosen.value_or(kernel.min_rows), .int8_near = chosen.value_or(least_rows_of(0)(kernel))};
+  if (kernel.int4 != nullptr) rows.int4 = chosen.value_or(kernel.int4->min_rows);
+  if (kernel.grouped != nullptr) rows.grouped = chosen.value_or(kernel.grouped->min_rows);
+  return rows;
+}
 
 void set_min_rows(const Kernel& kernel, std::optional<std::int64_t> rows) {
   require_supported(kernel, "set_min_rows");

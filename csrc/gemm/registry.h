@@ -44,8 +44,13 @@ const FunctionKernel& functions_in_use();
 std::optional<std::int64_t> chosen_min_rows(const Kernel& kernel);
 void set_min_rows(const Kernel& kernel, std::optional<std::int64_t> rows);
 
-// The same, or Kernel::min_rows.
-std::int64_t min_rows(const Kernel& kernel);
+// From how many rows on a kernel is chosen, by the weights: int8 ones, those of at most kNearWeightBytes, four-bit
+// ones, grouped codes. Nothing where it does not multiply such weights.
+struct MinRows {
+  std::int64_t int8, int8_near;
+  std::optional<std::int64_t> int4 = std::nullopt, grouped = std::nullopt;
+};
+MinRows min_rows(const Kernel& kernel);
 
 // Forces a kernel for the process; nullptr returns to the best. std::invalid_argument where it does not run here.
 void force_kernel(const Kernel* kernel);

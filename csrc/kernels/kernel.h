@@ -171,6 +171,8 @@ struct Kernel {
   // weights take at most kNearWeightBytes, min_rows_near counts, if it is not 0.
   std::int64_t min_rows = 1, min_rows_near = 0;
   const FunctionKernel* functions = nullptr;  // as int4: null leaves them to the next kernel that has them
+  // Packed rows from a multiple of this on lie lhs_bytes(the rows before them) on, as if they were alone. 0: they do not.
+  std::int64_t apart_rows = 0;
   // It takes K in pieces where rows are long: blocks of many rows need not fit the L2 cache.
   bool long_rows = false;
 };

@@ -95,6 +95,7 @@ const Kernel kernel_scalar = {
     .integer = &integer_scalar,
     .integer_costs = {1, 1.5, 3.2, 3.2, 10},
     .functions = &functions_scalar,
+    .apart_rows = 1,
 };
 
 }  // namespace octavo

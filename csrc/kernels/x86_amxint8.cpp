@@ -402,6 +402,7 @@ const Kernel kernel_amxint8 = {
     // A tile multiplies 16 rows or 1 in the time that 4 take with VPDPBUSD, which reads large weights faster.
     .min_rows = 5,
     .min_rows_near = 3,
+    .apart_rows = kTileRows,
     .long_rows = true,
 };
 

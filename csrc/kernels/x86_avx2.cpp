@@ -331,6 +331,7 @@ const Kernel kernel_avx2 = {
     .integer = &integer_avx2,
     .integer_costs = {1, 2, 8.5, 4.5, 40},
     .functions = &functions_avx2,
+    .apart_rows = 1,
 };
 
 }  // namespace octavo

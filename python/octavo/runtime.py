@@ -36,7 +36,7 @@ class KernelInfo:
         missing: the CPU features that it needs and this machine lacks.
         active: whether it is the one in use. Unless it is forced, products of fewer than `min_rows` rows go to the
             next kernel that is supported.
-        min_rows: see `set_min_rows`.
+        min_rows: of int8 weights; see `set_min_rows`. Other weights have numbers of their own: `min_rows_by_weights`.
     """
 
     name: str
@@ -48,6 +48,14 @@ class KernelInfo:
     def supported(self) -> bool:
         """Whether it runs here."""
         return not self.missing
+
+    @property
+    def min_rows_by_weights(self) -> dict[str, int]:
+        """From how many rows on it is chosen now, by the weights that it multiplies: ``"int8"``, ``"int8 up to 1 MB"``,
+        ``"int4"`` and ``"grouped"`` (codes of GGUF files and of `GroupedCodes`).
+        """
+        names = ("int8", "int8 up to 1 MB", "int4", "grouped")
+        return {name: rows for name, rows in zip(names, _core.min_rows(self.name), strict=True) if rows is not None}
 
 
 class _Kernels(Tabular, tuple[KernelInfo, ...]):
@@ -61,7 +69,7 @@ class _Kernels(Tabular, tuple[KernelInfo, ...]):
                 k.name,
                 "yes" if k.supported else f"lacks {', '.join(k.missing)}",
                 "yes" if k.active else "",
-                f"{k.min_rows}",
+                _rows_text(k),
             )
             for k in self
         ]
@@ -69,6 +77,12 @@ class _Kernels(Tabular, tuple[KernelInfo, ...]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return tuple, (tuple(self),)
+
+
+def _rows_text(kernel: KernelInfo) -> str:
+    """From how many rows on: the number for int8 weights, and those of other weights that have another."""
+    others = [f"{name}: {n}" for name, n in kernel.min_rows_by_weights.items() if n != kernel.min_rows]
+    return f"{kernel.min_rows} ({', '.join(others)})" if others else f"{kernel.min_rows}"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -142,7 +156,7 @@ def kernels() -> tuple[KernelInfo, ...]:
     """
     active = _core.active_kernel()
     return _Kernels(
-        KernelInfo(n, tuple(_core.missing_features(n)), n == active, _core.min_rows(n)) for n in _core.kernel_names()
+        KernelInfo(n, tuple(_core.missing_features(n)), n == active, _core.min_rows(n)[0]) for n in _core.kernel_names()
     )
 
 
@@ -449,7 +463,7 @@ def _kernel_line(kernel: KernelInfo) -> str:
         return f"kernel    {kernel.name:12} supported"
     if _core.forced_kernel() is not None:
         return f"kernel    {kernel.name:12} chosen: forced by OCTAVO_ISA or use_kernel"
-    rows = f" for {kernel.min_rows} rows or more" if kernel.min_rows > 1 else ""
+    rows = f" for {_rows_text(kernel)} rows or more" if kernel.min_rows > 1 else ""
     return f"kernel    {kernel.name:12} chosen: the best that runs here{rows}"
 
 

@@ -32,7 +32,7 @@ PROGRAMS = {
     "test_fixture",
     "test_thread_pool",
 }
-# Linked into programs of their own: the tests' builds of kernels, a benchmark, and tests that configure tiles themselves.
+# Linked into programs of their own: the tests' builds of kernels, a benchmark, and what configures tiles itself.
 APART = {"emulated_kernels.dir", "kernel_share.dir", "test_tiles.dir", "test_tiles_trapped.dir"}
 TILES = {
     "sttilecfg",

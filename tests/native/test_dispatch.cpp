@@ -42,7 +42,7 @@ void check_environment() {
   check(!error_of([] { kernel_of(1); }).empty(), "environment: neon is not a kernel of this build");
   set_environment("OCTAVO_MIN_ROWS", "amxint8=7,avx2=3");
   check(kernel_of(6) == "avx512vnni" && kernel_of(7) == "amxint8", "environment: 7 rows");
-  check(min_rows(*find_kernel("avx2")) == 3, "environment: a second entry");
+  check(min_rows(*find_kernel("avx2")).int8 == 3, "environment: a second entry");
 }
 
 void check_rows() {
@@ -56,7 +56,7 @@ void check_rows() {
   set_min_rows(*find_kernel("avx512vnni"), 100);
   set_min_rows(amx, 1000);
   check(kernel_of(99) == "avxvnni" && kernel_of(100) == "avx512vnni", "two kernels with thresholds");
-  check(!error_of([&] { set_min_rows(amx, 0); }).empty() && min_rows(amx) == 1000, "0 rows refused");
+  check(!error_of([&] { set_min_rows(amx, 0); }).empty() && min_rows(amx).int8 == 1000, "0 rows refused");
   force_kernel(&amx);
   check(kernel_of(1) == "amxint8", "forced: any number of rows");
   force_kernel(nullptr);
@@ -78,9 +78,15 @@ void check_weights() {
   check(of_bytes(amx.min_rows, kNearWeightBytes + 1) == "amxint8", "enough rows of far weights");
   set_min_rows(amx, 9);
   check(of_bytes(8, 1) == "avx512vnni" && of_bytes(9, kNearWeightBytes + 1) == "amxint8", "set for all weights");
-  check(chosen_min_rows(amx) == 9, "what was set");
+  const MinRows set = min_rows(amx);
+  check(chosen_min_rows(amx) == 9 && set.int8 == 9 && set.int8_near == 9 && set.int4 == 9 && set.grouped == 9,
+        "what was set");
   set_min_rows(amx, std::nullopt);
-  check(chosen_min_rows(amx) == std::nullopt && min_rows(amx) == amx.min_rows, "back to what was measured");
+  const MinRows measured = min_rows(amx);
+  check(chosen_min_rows(amx) == std::nullopt && measured.int8 == amx.min_rows &&
+            measured.int8_near == amx.min_rows_near && measured.int4 == amx.int4->min_rows &&
+            measured.grouped == amx.grouped->min_rows,
+        "back to what was measured");
 }
 
 // The line that OCTAVO_VERBOSE prints for m rows.

@@ -345,6 +345,7 @@ void check_kernel(const Kernel& kernel) {
           32, static_cast<Term>(i), kActivations[threads == 2 ? 3 * (1 - i % 2) : 0], 4 + i, i == 1, true, false, true};
       check_layer(kernel, {150, 544, 190}, o);
       check_layer(kernel, {1 + i, 1056, 500}, o);
+      check_layer(kernel, {9, 1056, 900}, o);  // rows loaded together
     }
   }
   std::printf("kernel %s grouped: %d shapes\n", kernel.name, layers);

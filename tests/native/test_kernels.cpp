@@ -282,6 +282,11 @@ void check_kernel(const Kernel& kernel) {
       check_static(kernel, {150, 130, 190}, v * 4 + 3);
       check_static(kernel, {2, 1100, 1000}, v * 5);
     }
+    for (const Shape& s : {Shape{23, 1100, 1700}, {4, 2100, 800}}) {  // columns split, and rows loaded together
+      check_linear(kernel, s, threads);
+      check_integers(kernel, s, threads * 5 + 2);
+      check_static(kernel, s, threads * 7 + 1);
+    }
   }
   set_num_threads(1);
   for (int v = 0; v < 9; ++v) {
@@ -291,7 +296,7 @@ void check_kernel(const Kernel& kernel) {
   }
   check_float_environment(kernel, false);
   check_float_environment(kernel, true);
-  std::printf("kernel %s: %zu shapes\n", kernel.name, all.size() + 6);
+  std::printf("kernel %s: %zu shapes\n", kernel.name, all.size() + 8);
 }
 
 }  // namespace

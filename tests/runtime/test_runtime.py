@@ -170,11 +170,23 @@ def test_set_min_rows_leaves_the_bits_and_takes_effect() -> None:
             assert _core.kernel_for(4) == last
             assert _core.kernel_for(100) == best
             np.testing.assert_array_equal(layer(x), before)
-            assert next(k.min_rows for k in oc.kernels() if k.name == best) == 100
+            found = next(k for k in oc.kernels() if k.name == best)
+            assert {found.min_rows, *found.min_rows_by_weights.values()} == {100}
     finally:
         for k in oc.kernels():
             if k.supported:
                 oc.set_min_rows(k.name, kept[k.name])
+
+
+def test_min_rows_by_weights() -> None:
+    for kernel in oc.kernels():
+        assert kernel.min_rows_by_weights["int8"] == kernel.min_rows
+        if kernel.name == "scalar":
+            assert kernel.min_rows_by_weights == dict.fromkeys(("int8", "int8 up to 1 MB", "int4", "grouped"), 1)
+        if kernel.name == "amxint8":
+            assert "5 (int8 up to 1 MB: 3, int4: 16, grouped: 16)" in str(oc.kernels())
+        if kernel.name == "neondot":
+            assert kernel.min_rows_by_weights.keys() >= {"int8", "int4", "grouped"}
 
 
 @pytest.mark.parametrize(
@@ -201,7 +213,7 @@ def test_octavo_min_rows_is_read() -> None:
 
 @pytest.mark.slow
 def test_octavo_min_rows_is_read_where_a_kernel_is_forced_first() -> None:
-    code = "from octavo import _core; _core.force_kernel('scalar'); print(_core.min_rows('scalar'))"
+    code = "from octavo import _core; _core.force_kernel('scalar'); print(_core.min_rows('scalar')[0])"
     assert python(code, OCTAVO_MIN_ROWS="scalar=9").stdout.strip() == "9"
 
 

@@ -189,10 +189,10 @@ void multiply_few_rows(const Matrices& product, const Section& section, std::int
     space.piece.reserve(memory_bytes(piece.bytes()));
     piece.pack(*product.kernel.integer, product.rhs, space.piece.as<void>(), false);
     const PieceProduct one = piece_product(product, piece, section.range, section.choice);
-    space.rows.reserve(one.lhs_bytes(m), m);
+    const LoadedRows rows = space.rows.reserve(one.lhs_bytes(m), m);
     space.scratch.reserve(memory_bytes(one.scratch_bytes(m)));
-    one.load_rows(0, m, space.rows);
-    one.multiply_block({0, m, 0, one.size().panels}, space.rows, space.scratch.as<void>());
+    one.load_rows(0, m, rows);
+    one.multiply_block({0, m, 0, one.size().panels}, rows, space.scratch.as<void>());
   });
 }
 

@@ -158,13 +158,13 @@ std::int64_t PieceProduct::scratch_bytes(std::int64_t rows) const {
   return choice_.form == Form::kDigits ? Scratch(*this, rows, nullptr).bytes : 0;
 }
 
-void PieceProduct::load_rows(std::int64_t row0, std::int64_t rows, const RowBuffers& to) const {
-  std::byte* const packed = static_cast<std::byte*>(to.packed());
+void PieceProduct::load_rows(std::int64_t row0, std::int64_t rows, const LoadedRows& to) const {
+  std::byte* const packed = static_cast<std::byte*>(to.packed);
   choice_.form == Form::kDigits ? load_digits(row0, rows, packed) : load_elements(row0, rows, packed);
 }
 
-void PieceProduct::multiply_block(const Block& block, const RowBuffers& lhs, void* scratch) const {
-  const auto* packed = static_cast<const std::byte*>(lhs.packed());
+void PieceProduct::multiply_block(const Block& block, const LoadedRows& lhs, void* scratch) const {
+  const auto* packed = static_cast<const std::byte*>(lhs.packed);
   if (choice_.form == Form::kDigits) {
     multiply_digits(block, packed, Scratch(*this, block.rows, scratch));
   } else {

@@ -42,8 +42,8 @@ class PieceProduct final : public Product {
   Size size() const override;
   std::int64_t lhs_bytes(std::int64_t rows) const override;
   std::int64_t scratch_bytes(std::int64_t rows) const override;
-  void load_rows(std::int64_t row0, std::int64_t rows, const RowBuffers& to) const override;
-  void multiply_block(const Block& block, const RowBuffers& lhs, void* scratch) const override;
+  void load_rows(std::int64_t row0, std::int64_t rows, const LoadedRows& to) const override;
+  void multiply_block(const Block& block, const LoadedRows& lhs, void* scratch) const override;
 
  private:
   struct LhsLayout;

@@ -229,6 +229,7 @@ constexpr Kernel vnni_kernel(const char* name, std::uint32_t features, double mu
       .integer = integer,
       .integer_costs = integer_costs,
       .functions = functions,
+      .apart_rows = 1,
   };
 }
 
