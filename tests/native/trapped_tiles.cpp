@@ -137,7 +137,7 @@ bool perform(const TileInstruction& of) {
   }
 }
 
-struct sigaction g_before;  // what an invalid instruction that is no tile's is left to
+struct sigaction g_before;  // what other invalid instructions are left to
 
 void on_invalid_instruction(int, siginfo_t*, void* context) {
   auto& stopped = *static_cast<ucontext_t*>(context);
