@@ -68,7 +68,7 @@ struct Avx512VnniGrouped : GroupedVectors {
 
   // Of nibbles, each of which is split, or of bytes.
   template <int kLine, bool kNibbles, int R>
-  static void prefetch_codes(const GroupedRows<R>& rows, const std::uint8_t* at) {
+  [[gnu::always_inline]] static void prefetch_codes(const GroupedRows<R>& rows, const std::uint8_t* at) {
     if constexpr (R <= 2) {
       if ((R == 2 && kNibbles) || rows.far_prefetch) {
         prefetch_to_l2(at + kStreamAheadBytes);

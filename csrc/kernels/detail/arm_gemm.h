@@ -45,7 +45,7 @@ constexpr int kPrefetchBytes = 4096;  // ahead of a stream from memory
 
 inline std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
-inline void prefetch_group(const std::int8_t* group) {
+[[gnu::always_inline]] inline void prefetch_group(const std::int8_t* group) {
   __builtin_prefetch(group + kPrefetchBytes);
   __builtin_prefetch(group + kPrefetchBytes + 64);
 }

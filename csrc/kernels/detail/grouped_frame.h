@@ -25,6 +25,7 @@
 //   stream_groups<bits>(rows, group_k, lines, g0, g1, put)     put(group, sums) for each group of a panel that is
 //                                                              read from memory, or for some more
 //   prefetch_panel(line)                                       what comes behind a line that is read from memory
+//   prefetch_record(at)                                        where a panel is streamed
 #pragma once
 
 #include <cstdint>
@@ -149,6 +150,17 @@ template <class Isa, int R, int kBits>
   });
 }
 
+// The records of the piece after the next, where a panel is streamed for two or three rows, or for four with minima,
+// whose records are larger. One row gains nothing.
+template <class Isa, int kRows>
+[[gnu::always_inline]] inline void prefetch_records(const GroupedForm& form, const GroupedTile& tile, std::int64_t k0,
+                                                    std::int64_t step) {
+  if (kRows == 1 || (kRows > 3 && !form.has_minimum) || tile.far_prefetch) return;
+  const std::int64_t record_k = form.two_level ? kSuperK : form.group_k, bytes = step / record_k * form.record_bytes();
+  const std::uint8_t* const records = tile.records + k0 / record_k * form.record_bytes() + 2 * bytes;
+  for (std::int64_t i = 0; i < bytes; i += kGroupedLineBytes) Isa::prefetch_record(records + i);
+}
+
 template <class Isa, int R, int P, int kParts, bool kStream>
 void multiply_grouped(const GroupedBlock& block, const GroupedTile& tile) {
   constexpr int kRows = R * kParts;
@@ -164,6 +176,7 @@ void multiply_grouped(const GroupedBlock& block, const GroupedTile& tile) {
   bytes.panel_bytes = step * kGroupedNr;
   for (std::int64_t k0 = 0; k0 < end; k0 += step) {
     const std::int64_t k1 = k0 + step < end ? k0 + step : end;
+    if constexpr (kStream) prefetch_records<Isa, kRows>(form, tile, k0, step);
     const auto add = [&](auto bits, const GroupedTile& from, const GroupedRows<kRows>& q, std::int64_t k,
                          std::int64_t k_end) {
       if constexpr (kStream) {

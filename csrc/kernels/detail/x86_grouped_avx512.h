@@ -17,7 +17,10 @@ struct GroupedVectors {
   static constexpr std::uint32_t kByteBias = 0;
   static constexpr bool kWidensNibbles = false;
 
-  static void prefetch_panel(const std::uint8_t* line) { prefetch_to_l2(line + kStreamAheadBytes); }
+  [[gnu::always_inline]] static void prefetch_record(const std::uint8_t* at) { prefetch_to_l2(at); }
+  [[gnu::always_inline]] static void prefetch_panel(const std::uint8_t* line) {
+    prefetch_to_l2(line + kStreamAheadBytes);
+  }
 
   static Int zero() { return _mm512_setzero_si512(); }
   static Int set1(std::int32_t v) { return _mm512_set1_epi32(v); }
