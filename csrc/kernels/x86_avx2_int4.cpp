@@ -31,6 +31,7 @@ struct Avx2Int4 : Avx2 {
   static constexpr int kDirectTiles = 1;
   static constexpr std::int64_t kPieceHalves = 32;  // 16 KiB: a tile of 3 rows reads a line in 3 cycles, so from L1
   static constexpr std::int64_t kPlainBytes = 16 << 10;  // the plain lines of a piece, or of a chunk of short strips
+  static constexpr bool kPrefetchScale = false;  // one row gained nothing, two 7 %
   static constexpr int kGemvMaxRows = 3;
 
   static Floats load_halves(const std::uint16_t* at) {

@@ -66,13 +66,13 @@ struct Avx512VnniGrouped : GroupedVectors {
     });
   }
 
-  // Of nibbles, each of which is split, or of bytes.
+  // Of nibbles, each of which is split, or of bytes, of which two rows are faster without on Zen 4.
   template <int kLine, bool kNibbles, int R>
   [[gnu::always_inline]] static void prefetch_codes(const GroupedRows<R>& rows, const std::uint8_t* at) {
     if constexpr (R <= 2) {
       if ((R == 2 && kNibbles) || rows.far_prefetch) {
         prefetch_to_l2(at + kStreamAheadBytes);
-      } else if constexpr (kLine % 2 == 0) {
+      } else if constexpr (R == 1 && kLine % 2 == 0) {
         prefetch_to_l2(at + octavo::kAheadBytes);
       }
     } else {

@@ -34,6 +34,7 @@ struct Avx512VnniInt4 : Avx512 {
   static constexpr std::int64_t kPieceHalves = 64;        // 64 KiB, in L2: 3 % faster than 16 KiB in L1 (256x1024x3072)
   static constexpr std::int64_t kPlainBytes = 192 << 10;  // the plain lines of a chunk, in L2
   static constexpr int kGemvMaxRows = 4;
+  static constexpr bool kPrefetchScale = true;
 
   static Ints low_nibbles(Ints line) { return _mm512_and_si512(line, _mm512_set1_epi8(15)); }
   static Ints high_nibbles(Ints line) { return low_nibbles(_mm512_srli_epi16(line, 4)); }
@@ -143,7 +144,7 @@ struct Avx512VnniInt4 : Avx512 {
         if constexpr (kNibbles != (kLow | kHigh)) {  // groups of 32, whose flushes keep the next lines waiting
           prefetch_to_l2(lines + l * kLineBytes + kStreamAheadBytes);
         } else {
-          prefetch_stream<(R > 2), l>(lines + l * kLineBytes);
+          prefetch_stream<(R > 1), l>(lines + l * kLineBytes);
         }
         const Ints both = load_once(lines + l * kLineBytes);
         const std::int8_t* at = a + l * kKr;
