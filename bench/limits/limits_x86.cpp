@@ -3,9 +3,9 @@
 //     g++ -O2 -std=c++20 -pthread -o build/limits_x86 bench/limits/limits_x86.cpp && build/limits_x86 [--json FILE]
 //     [THREADS...]
 //
-// Takes about 15 seconds; THREADS is 1 and the number of CPUs where none is given. A figure is the median of nine runs of
-// 20 ms; behind it the slowest and the fastest. Needs no -march: what this CPU or its operating system lacks is left out.
-// One operation is one multiply or one add.
+// Takes about 15 seconds; THREADS is 1 and the number of CPUs where none is given. A figure is the median of nine runs
+// of 20 ms; behind it the slowest and the fastest. Needs no -march: what this CPU or its operating system lacks is left
+// out. One operation is one multiply or one add.
 //
 // Threads start together, each on data of its own, and a figure of several threads is the sum of what they did over the
 // time from the first start to the last end.
@@ -274,6 +274,55 @@ void measure_read(const Features& f, int threads, const char* what, std::int64_t
   report({"read", std::string("read ") + what, "GB/s", threads, bytes, 0, 0, 0}, best);
 }
 
+// Four-bit codes as one row of activations streams them, without scales: each register of nibbles is multiplied by one
+// row of int8, or by the two that an int16 row is.
+template <int kParts, int kAheadBytes, int kEveryLine>
+void multiply_nibbles(const char* data, std::int64_t bytes, const char* row) {
+  for (std::int64_t at = 0; at < bytes; at += 512) {
+    const char* const q = row + at / 8 % 4096;
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; ++i) {
+      const char* const line = data + at + 64 * i;
+      if (kAheadBytes != 0 && i % kEveryLine == 0) __builtin_prefetch(line + kAheadBytes, 0, 2);
+      __asm__ volatile(
+          "vmovdqa64 %0, %%zmm0\n\tvpandd %%zmm8, %%zmm0, %%zmm1\n\tvpsrlw $4, %%zmm0, %%zmm0\n\t"
+          "vpandd %%zmm8, %%zmm0, %%zmm0\n\t"
+          "vpdpbusd %1%{1to16%}, %%zmm1, %%zmm4\n\tvpdpbusd %2%{1to16%}, %%zmm0, %%zmm5"
+          :
+          : "m"(*line), "m"(q[4 * i]), "m"(q[32 + 4 * i])
+          : CLOBBERED);
+      if constexpr (kParts == 2) {
+        __asm__ volatile("vpdpbusd %0%{1to16%}, %%zmm1, %%zmm6\n\tvpdpbusd %1%{1to16%}, %%zmm0, %%zmm7"
+                         :
+                         : "m"(q[4096 + 4 * i]), "m"(q[4128 + 4 * i])
+                         : CLOBBERED);
+      }
+    }
+  }
+  __asm__ volatile("vzeroupper" : : : CLOBBERED);
+}
+
+// From memory: the best of no prefetch, every other line 4 KB ahead, and each line 12 KB ahead.
+template <int kParts>
+void measure_nibbles(int threads, const char* what) {
+  constexpr std::int64_t kBytes = 64 << 20;
+  std::vector<Region> regions, rows;
+  for (int t = 0; t < threads; ++t) {
+    regions.emplace_back(static_cast<std::size_t>(kBytes) + 16384);
+    rows.emplace_back(16384);
+  }
+  std::vector<double> best;
+  for (const auto run :
+       {multiply_nibbles<kParts, 0, 1>, multiply_nibbles<kParts, 4096, 2>, multiply_nibbles<kParts, 12288, 1>}) {
+    auto values = rates(threads, static_cast<double>(kBytes), 1e-9, [&](int t, std::int64_t steps) {
+      for (std::int64_t i = 0; i < steps; ++i) run(regions[t].data(), kBytes, rows[t].data());
+    });
+    std::sort(values.begin(), values.end());
+    if (best.empty() || values[kRuns / 2] > best[kRuns / 2]) best = values;
+  }
+  report({"nibbles", what, "GB/s", threads, kBytes, 0, 0, 0}, best);
+}
+
 // Rows of 3072 floats, written front to back, or in pieces of 128 bytes column by column as a tile would write them.
 void measure_write(int threads, const char* what, std::int64_t bytes, std::int64_t piece_bytes) {
   constexpr std::int64_t kRowBytes = 3072 * 4;
@@ -383,6 +432,10 @@ void measure_memory(const Features& f, int threads) {
   measure_write(threads, "6.3 MB", 512 * 3072 * 4, 3072 * 4);
   measure_write(threads, "6.3 MB, 128-byte pieces by column", 512 * 3072 * 4, 128);
   measure_write(threads, "33.6 MB", 2736 * 3072 * 4, 3072 * 4);
+  if (f.avx512_vnni) {
+    measure_nibbles<1>(threads, "read nibbles, times an int8 row");
+    measure_nibbles<2>(threads, "read nibbles, times an int16 row");
+  }
 }
 
 bool write_json(const char* path) {
