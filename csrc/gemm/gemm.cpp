@@ -12,13 +12,15 @@ namespace {
 // that sleeps takes 5-50, while the caller works alone. On an AMD EPYC (Zen 4) two threads gained from about 35 us on
 // where calls followed each other, and from about 150 us on where the worker had fallen asleep.
 constexpr double kSerialMicroseconds = 30;
+
+// As long as a worker may take to wake up: threads that split few rows have at least so much to do, each.
 constexpr double kWakeMicroseconds = 50;
 
 // Bytes of weights that one thread reads from the outer caches in a microsecond, within a factor of two or so.
 constexpr double kRhsBytesPerUs = 5e4;
 
-// Elements from which on threads that share rows quantize them together. Two threads gained from the smallest product
-// that they share, of about 9,000.
+// Threads quantize rows that they share together if the rows have at least so many elements. Weakly founded: with two
+// threads it made no difference beyond noise; one thread that quantizes for many should.
 constexpr std::int64_t kLoadedTogether = 8192;
 
 // Column blocks per thread on average, so that a thread that falls behind takes fewer.
@@ -46,21 +48,6 @@ double microseconds(const Product::Size& size) {
 
 int plan_threads(const Product::Size& size) { return microseconds(size) < kSerialMicroseconds ? 1 : num_threads(); }
 
-// Rows are split where there are enough for each thread; otherwise columns are.
-//
-// Threads that split rows read all the weights, each for itself. From its own L2 cache a thread reads them fast enough
-// for one register tile of rows. From L3, which threads share, and from memory it takes more rows to be worth it. And
-// few rows are one block a thread: a worker that wakes up too late for its own would leave all of it to the caller,
-// where of the columns it would take the last blocks. On two cores of an AMD EPYC (Zen 4) 48 to 94 rows in halves took
-// 0.88 to 0.97 of the time that their columns took (docs/kernels.md).
-bool splits_rows(const Product::Size& size, int threads) {
-  if (size.m >= threads * 4 * size.mr) return true;
-  const CacheSizes& caches = cache_sizes();
-  const auto weight_bytes = static_cast<std::size_t>(size.panels * size.panel_bytes);
-  const int tiles = weight_bytes <= caches.l2_bytes ? 1 : weight_bytes <= caches.l3_bytes / 4 ? 2 : 4;
-  return size.m >= threads * tiles * size.mr && microseconds(size) >= threads * kWakeMicroseconds;
-}
-
 // A packed block fills at most half of the L2 cache. Blocks are multiples of mr where that leaves them about even: two
 // threads take 128 rows as 64 + 64 and not as 72 + 56, which took a tenth longer with mr = 12.
 std::int64_t rows_per_block(const Product& product, const Product::Size& size, int threads) {
@@ -73,6 +60,22 @@ std::int64_t rows_per_block(const Product& product, const Product::Size& size, i
   const std::int64_t even = ceil_div(size.m, round_up(ceil_div(size.m, most), threads));
   const std::int64_t whole = round_up(even, size.mr);
   return threads > 1 && whole - even > even / 16 ? even : whole;
+}
+
+// Rows are split if there are enough for each thread; otherwise columns are.
+//
+// Threads that split rows read all the weights, each for itself. From its own L2 cache a thread reads them fast enough
+// for one register tile of rows. From L3, which threads share, and from memory it takes more rows to be worth it: how
+// many is weakly founded. Few rows make one block for each thread, if the thread has time to wake up before the caller
+// could take its block, too, and if blocks of long rows need not be smaller. On two cores of an AMD EPYC (Zen 4) 48 to
+// 94 rows in halves took 0.88 to 0.97 of the time that their columns took (docs/kernels.md).
+bool splits_rows(const Product& product, const Product::Size& size, int threads) {
+  if (size.m >= threads * 4 * size.mr) return true;
+  if (threads == 1 || microseconds(size) < threads * kWakeMicroseconds) return false;
+  const CacheSizes& caches = cache_sizes();
+  const auto weight_bytes = static_cast<std::size_t>(size.panels * size.panel_bytes);
+  const int tiles = weight_bytes <= caches.l2_bytes ? 1 : weight_bytes <= caches.l3_bytes / 4 ? 2 : 4;
+  return size.m >= threads * tiles * size.mr && rows_per_block(product, size, threads) * threads >= size.m;
 }
 
 void run_tasks(int threads, std::int64_t count, IndexFunction body) {
@@ -89,7 +92,7 @@ LoadedRows row_memory(const Product& product, std::int64_t rows) {
   return buffers.reserve(product.lhs_bytes(rows), rows);
 }
 
-// Loads all rows for all threads: where there is enough to do, and the kernel packs rows so, each thread takes a part.
+// Loads all rows for all threads. Each takes a part if there is enough to do and the kernel can pack a part alone.
 void load_shared_rows(const Product& product, const Product::Size& size, int threads, const LoadedRows& to) {
   const bool together = threads > 1 && size.apart_rows != 0 && size.m * size.k >= kLoadedTogether;
   const std::int64_t part = together ? round_up(ceil_div(size.m, threads), size.apart_rows) : size.m;
@@ -144,7 +147,7 @@ void multiply(const Product& product, const char* kernel, CallReport& report) {
   const Product::Size size = product.size();
   const int threads = plan_threads(size);
   report.run_by(kernel, threads);
-  if (splits_rows(size, threads)) {
+  if (splits_rows(product, size, threads)) {
     split_rows(product, size, threads, report);
   } else {
     split_columns(product, size, threads, report);

@@ -25,7 +25,7 @@ struct LoadedRows {
   std::int32_t* zero_point;
   std::int32_t* sum;
 
-  // Those from `row` on, which lie so many bytes on.
+  // The rows from `row` on, whose packed form starts `bytes` further on.
   LoadedRows from(std::int64_t row, std::int64_t bytes) const {
     return {static_cast<std::byte*>(packed) + bytes, scale + row, zero_point + row, sum + row};
   }

@@ -59,7 +59,7 @@ class Int4Product final : public Product {
     task.dst = call_.y + block.row0 * call_.y_stride + columns.first;
     task.dst_stride = call_.y_stride;
     task.scratch = scratch;
-    // Zen 4 gains; Zen 5, which AVX-VNNI tells from it, lost by scales of grouped codes.
+    // Zen 4 gains. On Zen 5, which has AVX-VNNI, prefetching the scales of grouped codes was slower.
     task.prefetch_scale = (cpu_features() & kFeatureAvxVnni) == 0;
     run_kernel(kernel_, task);
     apply_function(layer_.options().function, task.dst, task.rows, task.cols, task.dst_stride);

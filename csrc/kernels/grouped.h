@@ -135,7 +135,7 @@ struct GroupedBlock {
 struct GroupedKernel {
   std::int32_t mr;              // rows of a register tile, as Kernel::mr
   double multiply_adds_per_us;  // as Kernel::multiply_adds_per_us
-  // The same for each row: packed rows lie one behind the other.
+  // Each row takes the same number of bytes, a multiple of 64, one row after the other.
   std::int64_t (*lhs_bytes)(std::int64_t rows, const GroupedForm&, const GroupedActivations&);
   std::int64_t (*scratch_bytes)(const GroupedForm&);
   void (*quantize_lhs)(const QuantizeGroupedLhs&);

@@ -65,7 +65,7 @@ struct Int4Block {
   float* dst;
   std::int64_t dst_stride;
   void* scratch;  // scratch_bytes(rows), 64-byte aligned
-  // Scales of groups of 32 that come from memory, where the CPU gains by it: detail/x86_stream.h.
+  // Whether a kernel may prefetch the scales of groups of 32 that come from memory: not every CPU gains.
   bool prefetch_scale;
 
   [[gnu::always_inline]] bool wide_sums() const { return groups.group_k > kInt4NarrowSumK; }

@@ -171,7 +171,8 @@ struct Kernel {
   // weights take at most kNearWeightBytes, min_rows_near counts, if it is not 0.
   std::int64_t min_rows = 1, min_rows_near = 0;
   const FunctionKernel* functions = nullptr;  // as int4: null leaves them to the next kernel that has them
-  // Packed rows from a multiple of this on lie lhs_bytes(the rows before them) on, as if they were alone. 0: they do not.
+  // Rows from r on can be packed on their own, lhs_bytes(r) from the start, if r is a multiple of this. They are
+  // aligned there as rows are. 0: all rows must be packed together.
   std::int64_t apart_rows = 0;
   // It takes K in pieces where rows are long: blocks of many rows need not fit the L2 cache.
   bool long_rows = false;

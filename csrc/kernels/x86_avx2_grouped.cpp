@@ -136,11 +136,7 @@ struct Avx2Grouped : NoStreams {
   static void add_lines(Int (&sums)[R][P][2], const std::int8_t* const (&rows)[R], std::int64_t k,
                         const std::uint8_t* lines, std::int64_t panel_bytes, std::int64_t quads, std::int64_t ahead) {
     for (; quads > 1; quads -= 2, k += 32, lines += 8 * kGroupedLineBytes) {
-      if (ahead != 0) {
-        unrolled<8>([&](auto i) {
-          _mm_prefetch(reinterpret_cast<const char*>(lines + i * kGroupedLineBytes + ahead), _MM_HINT_T1);
-        });
-      }
+      for (int i = 0; ahead != 0 && i < 8; ++i) prefetch_to_l2(lines + i * kGroupedLineBytes + ahead);
       add_quads<kCodes, 2>(sums, rows, k, lines, panel_bytes);
     }
     if (quads == 1) add_quads<kCodes, 1>(sums, rows, k, lines, panel_bytes);
@@ -190,8 +186,9 @@ struct Avx2Grouped : NoStreams {
                          const std::uint8_t* chunk, std::int64_t quads) {
     const std::int64_t quad = k / 16 % 4;  // of the chunk
     if (quad == 0) {  // lines in their order: those that are read out of it keep the hardware from prefetching
-      unrolled<2 * (kBits - 4)>(
-          [&](auto p) { _mm_prefetch(reinterpret_cast<const char*>(chunk + p * kGroupedLineBytes), _MM_HINT_T0); });
+      for (int p = 0; p < 2 * (kBits - 4); ++p) {
+        _mm_prefetch(reinterpret_cast<const char*>(chunk + p * kGroupedLineBytes), _MM_HINT_T0);
+      }
     }
     if (quads == 2)
       return quad == 0 ? add_half<kBits, 0, 2>(sums, rows, k, chunk) : add_half<kBits, 8, 2>(sums, rows, k, chunk);
@@ -235,7 +232,7 @@ struct Avx2Grouped : NoStreams {
   // Many rows take the panels from the L2 cache, where this gave 4 %. A single one reads memory as fast as the hardware
   // prefetches it: on Zen 3 prefetches of any kind and distance took 10 to 30 % of that.
   [[gnu::always_inline]] static void prefetch_lines(const std::uint8_t* lines) {
-    unrolled<4>([&](auto i) { prefetch_to_l2(lines + 2 * i * kGroupedLineBytes + kAheadBytes); });
+    for (int i = 0; i < 8; i += 2) prefetch_to_l2(lines + i * kGroupedLineBytes + kAheadBytes);
   }
 
   template <int kBits, bool kStarts, int R>

@@ -38,10 +38,8 @@ struct Avx512VnniGrouped : GroupedVectors {
   static void add_lines(Int (&sums)[R][P][1], const std::int8_t* const (&rows)[R], std::int64_t k,
                         const std::uint8_t* lines, std::int64_t panel_bytes, std::int64_t quads, std::int64_t ahead) {
     for (; quads > 0; --quads, k += 16, lines += 4 * kGroupedLineBytes) {
-      if (ahead != 0) {
-        unrolled<P>([&](auto p) {
-          unrolled<4>([&](auto i) { prefetch_to_l2(lines + p * panel_bytes + i * kGroupedLineBytes + ahead); });
-        });
+      for (int i = 0; ahead != 0 && i < 4 * P; ++i) {
+        prefetch_to_l2(lines + i / 4 * panel_bytes + i % 4 * kGroupedLineBytes + ahead);
       }
       unrolled<4>([&](auto i) {
         __m512i b[P];

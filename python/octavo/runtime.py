@@ -51,9 +51,12 @@ class KernelInfo:
 
     @property
     def min_rows_by_weights(self) -> dict[str, int]:
-        """From how many rows on it is chosen now, by the weights that it multiplies: ``"int8"``, ``"int8 up to 1 MB"``,
-        ``"int4"`` and ``"grouped"`` (codes of GGUF files and of `GroupedCodes`).
+        """From how many rows on it is chosen, by the weights that it multiplies: ``"int8"``, ``"int8 up to 1 MB"``,
+        ``"int4"`` and ``"grouped"`` (codes of GGUF files and of `GroupedCodes`). As it is now, whatever `set_min_rows`
+        has changed since; empty for a kernel that this build does not have.
         """
+        if self.name not in _core.kernel_names():
+            return {}
         names = ("int8", "int8 up to 1 MB", "int4", "grouped")
         return {name: rows for name, rows in zip(names, _core.min_rows(self.name), strict=True) if rows is not None}
 
@@ -81,8 +84,10 @@ class _Kernels(Tabular, tuple[KernelInfo, ...]):
 
 def _rows_text(kernel: KernelInfo) -> str:
     """From how many rows on: the number for int8 weights, and those of other weights that have another."""
-    others = [f"{name}: {n}" for name, n in kernel.min_rows_by_weights.items() if n != kernel.min_rows]
-    return f"{kernel.min_rows} ({', '.join(others)})" if others else f"{kernel.min_rows}"
+    rows = kernel.min_rows_by_weights
+    int8 = rows.pop("int8", kernel.min_rows)
+    others = [f"{name}: {n}" for name, n in rows.items() if n != int8]
+    return f"{int8} ({', '.join(others)})" if others else f"{int8}"
 
 
 @dataclass(frozen=True, slots=True, repr=False)

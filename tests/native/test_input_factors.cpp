@@ -154,8 +154,10 @@ void check_kernel(const Kernel& kernel) {
   }
   set_num_threads(2);
   check_int8(kernel.name, {150, 544, 190}, false);
+  check_int8(kernel.name, {16, 1024, 2000}, true);   // columns split, and rows loaded together: factors, and
+  check_int8(kernel.name, {14, 1024, 2000}, false);  // rotations alone
   set_num_threads(1);
-  std::printf("kernel %s factors: %d shapes\n", kernel.name, layers + 2);
+  std::printf("kernel %s factors: %d shapes\n", kernel.name, layers + 4);
 }
 
 }  // namespace

@@ -1,7 +1,7 @@
 // Lets the kernel amxint8 itself, the machine code that ships, run on a CPU without tiles. Such a CPU raises an
-// invalid-opcode exception for every tile instruction. The handler here decodes the instruction, lets the model
-// (amx_model.h) do what it does, and goes on behind it. So what a compiler made of the kernel is tested, and not only
-// its source: which registers and addresses the instructions have, and what is in memory when they run.
+// invalid-opcode exception for every tile instruction. The handler here decodes the instruction, has the model
+// (amx_model.h) carry it out, and continues after it. So what the compiler made of the kernel is tested, and not only
+// its source: the registers and addresses of the instructions, and what is in memory when they run.
 //
 // Linked into a program or a module, this installs the handler and adds AMX to the CPU's features. The vector
 // instructions around the tiles need a CPU with AVX512-VNNI. On a CPU with tiles nothing is trapped.
@@ -139,14 +139,18 @@ bool perform(const TileInstruction& of) {
 
 struct sigaction g_before;  // what other invalid instructions are left to
 
-void on_invalid_instruction(int, siginfo_t*, void* context) {
+void on_invalid_instruction(int signal, siginfo_t* info, void* context) {
   auto& stopped = *static_cast<ucontext_t*>(context);
   greg_t& at = stopped.uc_mcontext.gregs[REG_RIP];
   TileInstruction instruction{};
   if (decode(reinterpret_cast<const std::uint8_t*>(at), Registers(stopped), instruction) && perform(instruction)) {
     at += instruction.size;
+  } else if ((g_before.sa_flags & SA_SIGINFO) != 0) {
+    g_before.sa_sigaction(signal, info, context);
+  } else if (g_before.sa_handler != SIG_DFL && g_before.sa_handler != SIG_IGN) {
+    g_before.sa_handler(signal);
   } else {
-    sigaction(SIGILL, &g_before, nullptr);  // and it runs again
+    sigaction(SIGILL, &g_before, nullptr);  // it runs again, and ends the program
   }
 }
 

@@ -135,7 +135,7 @@ Product::Size PieceProduct::size() const {
           .n = cols,
           .k = depth(),
           .panels = ceil_div(cols, shape_.cols),
-          .panel_bytes = piece_.panel_bytes(),
+          .panel_bytes = piece_.panel_bytes() * rhs_digits_.count,
           .mr = mr(),
           .multiply_adds_per_us = kernel_.multiply_adds_per_us / cost};
 }

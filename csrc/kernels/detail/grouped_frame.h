@@ -25,7 +25,7 @@
 //   stream_groups<bits>(rows, group_k, lines, g0, g1, put)     put(group, sums) for each group of a panel that is
 //                                                              read from memory, or for some more
 //   prefetch_panel(line)                                       what comes behind a line that is read from memory
-//   prefetch_record(at)                                        where a panel is streamed
+//   prefetch_record(at)                                        a line of records, if panels are streamed
 #pragma once
 
 #include <cstdint>
@@ -150,8 +150,8 @@ template <class Isa, int R, int kBits>
   });
 }
 
-// The records of the piece after the next, where a panel is streamed for two or three rows, or for four with minima,
-// whose records are larger. One row gains nothing.
+// Prefetches the records of the piece after the next, if a panel is streamed for two or three rows of int8 (an int16
+// row counts as two), or for four with minima, whose records are larger. One row of int8 gains nothing.
 template <class Isa, int kRows>
 [[gnu::always_inline]] inline void prefetch_records(const GroupedForm& form, const GroupedTile& tile, std::int64_t k0,
                                                     std::int64_t step) {

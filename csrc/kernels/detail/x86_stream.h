@@ -14,17 +14,20 @@ constexpr int kAheadBytes = 4096;
 // are in it already cost a tenth of the speed.
 constexpr std::int64_t kNearBytes = 1 << 20;
 
-// Functions that only prefetch are always inlined: GCC takes one for a function without effects, and drops its calls.
-[[gnu::always_inline]] inline void prefetch_to_l2(const void* at) { _mm_prefetch(static_cast<const char*>(at), _MM_HINT_T1); }
+// GCC takes a function that only prefetches for one without effects, and drops its calls: so such functions are always
+// inlined, and lambdas that only prefetch are avoided.
+[[gnu::always_inline]] inline void prefetch_to_l2(const void* at) {
+  _mm_prefetch(static_cast<const char*>(at), _MM_HINT_T1);
+}
 
 // Prefetches for a stream of lines that is read once, at its line number kLine.
 //
-// One or two rows are bound by loads, and a prefetch is one load more: on Zen 4 prefetching each line into L1 cost them
-// a quarter of the speed, from L3 and from memory. So only every other line is prefetched, into L2; its neighbour comes
-// along. Rows that take longer to multiply than to load (kBusy: from 2 rows on with AVX2 and of four bits, from 3 on of
-// int8 with VNNI) prefetch each line twice: far ahead into L2, which can wait for more lines at a time than L1, and later
-// into L1. With L1 alone four rows took 1.1 to 1.3 times as long for weights of 17 and 45 MB. Two rows of four bits in
-// groups of 128 took half the time that every other line gave them, two of int8 1.2 times as long.
+// One or two rows of int8 are bound by loads, and a prefetch is one load more: on Zen 4 prefetching each line into L1
+// cost them a quarter of the speed, from L3 and from memory. So only every other line is prefetched, into L2; its
+// neighbour comes along. Rows that take longer to multiply than to load (kBusy: from 2 rows on with AVX2 and with four
+// bits, from 3 on with VNNI and int8) prefetch each line twice: far ahead into L2, which can wait for more lines at a
+// time than L1, and later into L1. With L1 alone four rows took 1.1 to 1.3 times as long for weights of 17 and 45 MB.
+// Two rows took half as long with four bits in groups of 128 as with every other line, and 1.2 times as long with int8.
 constexpr int kFarAheadBytes = 16384, kNearAheadBytes = 2048;
 
 template <bool kBusy, int kLine>
