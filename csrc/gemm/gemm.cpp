@@ -20,7 +20,7 @@ constexpr double kWakeMicroseconds = 50;
 constexpr double kRhsBytesPerUs = 5e4;
 
 // Threads quantize rows that they share together if the rows have at least so many elements. Weakly founded: with two
-// threads it made no difference beyond noise; one thread that quantizes for many should.
+// threads it made no difference beyond noise, but with many threads a single one that quantizes for all should matter.
 constexpr std::int64_t kLoadedTogether = 8192;
 
 // Column blocks per thread on average, so that a thread that falls behind takes fewer.
@@ -34,7 +34,7 @@ constexpr std::int64_t kMaxBlockRows = 512;
 constexpr std::int64_t kFewBlockRows = 256;
 constexpr std::int64_t kLongRowsBytes = 8 << 20;
 
-// Results of more times the L2 cache than this are written past the caches. Measured with AMX (docs/kernels.md),
+// Results larger than this many times the L2 cache are written past the caches. Measured with AMX (docs/kernels.md),
 // reading them back then costs less than it saves.
 constexpr std::int64_t kStreamedL2Sizes = 4;
 constexpr std::int64_t kCacheLineBytes = 64;
@@ -64,11 +64,12 @@ std::int64_t rows_per_block(const Product& product, const Product::Size& size, i
 
 // Rows are split if there are enough for each thread; otherwise columns are.
 //
-// Threads that split rows read all the weights, each for itself. From its own L2 cache a thread reads them fast enough
-// for one register tile of rows. From L3, which threads share, and from memory it takes more rows to be worth it: how
-// many is weakly founded. Few rows make one block for each thread, if the thread has time to wake up before the caller
-// could take its block, too, and if blocks of long rows need not be smaller. On two cores of an AMD EPYC (Zen 4) 48 to
-// 94 rows in halves took 0.88 to 0.97 of the time that their columns took (docs/kernels.md).
+// If threads split the rows, each of them reads all the weights. From its own L2 cache a thread reads them fast enough
+// even for one register tile of rows. From L3, which the threads share, or from memory, more rows are needed to make
+// this worthwhile; how many is weakly founded. Fewer rows are split into one block per thread, provided that a thread
+// has time to wake up before the caller could take its block as well, and that the rows are not so long that blocks
+// must be smaller. On two cores of an AMD EPYC (Zen 4), 48 to 94 rows split in halves took 0.88 to 0.97 of the time
+// that split columns took (docs/kernels.md).
 bool splits_rows(const Product& product, const Product::Size& size, int threads) {
   if (size.m >= threads * 4 * size.mr) return true;
   if (threads == 1 || microseconds(size) < threads * kWakeMicroseconds) return false;

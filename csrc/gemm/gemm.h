@@ -82,9 +82,9 @@ class Product {
 // Runs the product. The kernel's name is for the report.
 void multiply(const Product& product, const char* kernel, CallReport& report);
 
-// Whether m rows of n results, `stride` floats apart, may be written past the caches: they are far larger, and no two
-// rows share a cache line. Memory of octavo's pool begins with a line; a large array of NumPy's own begins 16 bytes
-// behind one.
+// Whether m rows of n results, `stride` floats apart, may be written past the caches: they must be far larger than the
+// caches, and no two rows may share a cache line. Memory from octavo's pool starts on a cache line; a large array that
+// NumPy allocates starts 16 bytes after one.
 bool may_stream(const float* dst, std::int64_t m, std::int64_t n, std::int64_t stride);
 
 // The size of m rows times packed weights, by a kernel of their format.

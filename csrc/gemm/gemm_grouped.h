@@ -24,8 +24,8 @@ class PackedLinearGrouped : public PackedLayer<PackedGrouped, GroupedLayerOption
  public:
   PackedLinearGrouped(const GroupedView& weight, const float* bias_or_null, Options options,
                       const InputTransform& inputs = {});
-  // Of an image that another such layer gave. Of `form` the pointers say only what there is. Panels are the same for
-  // all families.
+  // Uses an image taken from another layer of this class. The pointers in `form` are not read: they only say, by being
+  // null or not, which arrays exist. Panels are the same for all families.
   PackedLinearGrouped(Image image, const GroupedView& form, bool has_bias, Options options,
                       const InputTransform& inputs = {});
   static std::size_t image_bytes(const GroupedView& form, bool has_bias, const Options& options);

@@ -80,7 +80,7 @@ class PackedLayer {
   const Image& image() const { return image_; }
 
  protected:
-  // The weights are made of `form` and of what they take of the image; then the bias is to be taken.
+  // Constructs the weights from `form` and their part of the image. The caller must take the bias next.
   template <class... Form>
   PackedLayer(Image image, const Options& options, const InputTransform& inputs, Form&&... form)
       : image_(std::move(image)),
@@ -114,7 +114,7 @@ struct FloatCall {
   std::int64_t y_stride;
 };
 
-// Some rows of results, `stride` elements apart, to the function of themselves, if there is one.
+// Applies the function, if there is one, in place to rows of results, `stride` elements apart.
 void apply_function(LayerFunction function, float* y, std::int64_t rows, std::int64_t cols, std::int64_t stride);
 
 // y of a layer without inputs: the bias, or zero.

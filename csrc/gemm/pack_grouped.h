@@ -28,9 +28,9 @@ struct GroupedView {
 
 class PackedGrouped {
  public:
-  // The next parts of an image: of one that holds such weights, or of zeros, for `pack` to fill. Of `view` the pointers
-  // say only what there is, and of a filled image all other values too. Column sums are kept where rows may have zero
-  // points.
+  // Takes the next parts of an image: one that holds such weights, or one of zeros for `pack` to fill. The pointers in
+  // `view` are not read: they only say, by being null or not, which arrays exist. Its other values describe the weights
+  // that a filled image holds. Column sums are kept if rows may have zero points.
   PackedGrouped(const GroupedView& view, bool column_sums, Image& image);
   void pack(const GroupedView& view);
   static std::size_t image_bytes(const GroupedView& view, bool column_sums);

@@ -23,9 +23,9 @@ const Kernel* find_kernel(const std::string& name);
 const Kernel& active_kernel();
 
 // The kernel for a product of this many rows: the forced one, else the best that runs here and takes so few rows. Not
-// every kernel has every weight format: `can` says which do, and in place of a forced kernel that does not, the next of
-// the table is taken that does. `least` says from how many rows on each is chosen, unless OCTAVO_MIN_ROWS or
-// set_min_rows does.
+// every kernel supports every weight format. `can` says whether a kernel does; if a forced kernel does not, the next
+// one in the table that does is used. `least` gives the fewest rows for which a kernel is chosen, unless
+// OCTAVO_MIN_ROWS or set_min_rows sets that number.
 using CanMultiply = bool (*)(const Kernel&);
 using LeastRows = std::int64_t (*)(const Kernel&);
 const Kernel& kernel_for(

@@ -21,7 +21,8 @@
 //
 //   v[i], v[i + h] = v[i] + v[i + h], v[i] - v[i + h]      for the i of each block in which the bit h is 0
 //
-// cols as float32 (rounded to it above 2^24). A NaN anywhere makes its row NaN, and so does a maximum that is infinite.
+// In these formulas cols is a float32 number, rounded if it is above 2^24. A NaN anywhere makes its row NaN, and so
+// does a maximum that is infinite.
 //
 // y may be x, element for element; otherwise they must not overlap. Kernel files define no symbol that another object
 // could share (kernels/kernel.h); what they share stands in kernels/detail.

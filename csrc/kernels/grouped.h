@@ -20,22 +20,22 @@
 //                  2 lines, a byte of the first: bit 4 of k, k + 4, .. k + 28 from the lowest bit on, of one column;
 //                  or 4 lines, a byte of the first: bits 4 and 5 of k, k + 4, k + 8, k + 12, likewise
 //
-// zero-padded to whole panels and to 64 k. A few rows multiply planes as they are, where a kernel can; else codes of 5
-// and 6 bits are made bytes in scratch memory, a piece of a panel at a time for one tile of rows, some panels at a time
-// for more. The shape of a panel is the same for every kernel, on every architecture.
+// zero-padded to whole panels and to 64 k. For a few rows, some kernels multiply the planes directly. Otherwise codes
+// of 5 and 6 bits are first expanded to bytes in scratch memory: a piece of a panel at a time for one tile of rows,
+// some panels at a time for more. The shape of a panel is the same for every kernel, on every architecture.
 //
 // Parameters lie beside each other in the order in which they are used, [N / 16][records] of
 //
 //        one level     a record a group:   scale[16], minimum[16]
-//        two levels    a record a 256 k:   scale[16], minimum[16], group_scale[groups][16], group_minimum[groups /
-//        2][16][2]
+//        two levels    a record per 256 k: scale[16], minimum[16], group_scale[groups][16],
+//                                          group_minimum[groups / 2][16][2]
 //
 // with float32 or float16 scales and minima and 8-bit integers; what is absent takes no room.
 //
 // Bounds: a group of at most 256 k has |A_g| <= 256 * 32639 * 255 < 2^31; longer ones are refused beyond int32. A
-// super-block has |S|, and of int16 |S_h| and |S_l|, <= 256 * 128 * 255 * 255 < 2^31; where rows have zero points, 255
-// in the place of 128 exceeds it with codes and scales near 255 alone, which is refused too. Intermediate sums may
-// wrap.
+// super-block has |S|, and of int16 |S_h| and |S_l|, <= 256 * 128 * 255 * 255 < 2^31. If rows have zero points, the 128
+// becomes 255, and the sum exceeds the bound only with codes and scales near 255; such weights are refused, too.
+// Intermediate sums may wrap.
 #pragma once
 
 #include <cstdint>

@@ -134,9 +134,9 @@ struct GroupedKernel;  // grouped codes: kernels/grouped.h
 struct IntegerKernel;  // integers of any width: kernels/integer.h
 struct FunctionKernel;  // float32 functions of elements and rows: kernels/functions.h
 
-// How long a multiply-add of elements of 16, 32 or 64 bits takes, as a multiple of one of int8 by this kernel;
-// of64_narrow is that of 64 bits where both operands fit in 32. A pass over a block of sums takes as long as pass_k
-// more k of int8.
+// The time of a multiply-add of 16-, 32- or 64-bit elements, as a multiple of this kernel's time for an int8 one.
+// of64_narrow is for 64-bit elements if both operands fit in 32 bits. A pass over a block of sums takes as long as
+// pass_k more k of int8.
 struct IntegerCosts {
   double of16, of32, of64, of64_narrow;
   double pass_k;
@@ -171,8 +171,8 @@ struct Kernel {
   // weights take at most kNearWeightBytes, min_rows_near counts, if it is not 0.
   std::int64_t min_rows = 1, min_rows_near = 0;
   const FunctionKernel* functions = nullptr;  // as int4: null leaves them to the next kernel that has them
-  // Rows from r on can be packed on their own, lhs_bytes(r) from the start, if r is a multiple of this. They are
-  // aligned there as rows are. 0: all rows must be packed together.
+  // Rows can be packed in separate parts if each part starts at a row r that is a multiple of this. A part then starts
+  // lhs_bytes(r) bytes into the buffer, where it is aligned. 0: all rows must be packed in one call.
   std::int64_t apart_rows = 0;
   // It takes K in pieces where rows are long: blocks of many rows need not fit the L2 cache.
   bool long_rows = false;

@@ -12,7 +12,7 @@
 // A row of the result is written in runs as long as the chunk is wide. At most 16 rows take 4 panels at a time, which
 // come by once, and prefetch each of them shortly before it is loaded.
 //
-// Rows so long that L2 holds few of them would read the weights again for every few. There
+// If rows are so long that L2 holds only a few, the weights would be read again for every few rows. In that case:
 //
 //   for each stripe of kStripePanels
 //     for each piece of K of at most kPieceSteps      a stripe's panels and the sums so far stay in L2

@@ -1,7 +1,7 @@
 // AVX512-VNNI, grouped codes: VPDPBUSD takes codes as its unsigned operand and activations as its signed one.
 //
-//       rhs register    c0: k0 k1 k2 k3 | c1: k0 k1 k2 k3 | ... | c15           a line of codes, or its low or high
-//       nibbles lhs broadcast       k0 k1 k2 k3 |     k0 k1 k2 k3 | ... |               one row's 4 k, -128..127
+//       rhs register    c0: k0 k1 k2 k3 | c1: k0 k1 k2 k3 | ... | c15           codes, or low or high nibbles
+//       lhs broadcast       k0 k1 k2 k3 |     k0 k1 k2 k3 | ... |               one row's 4 k, -128..127
 //       accumulator     c0              | c1              | ... | c15           16 x int32
 //
 // A tile is 6 rows by 2 panels: 12 sums and 12 floats in registers, 2 codes, the broadcast and what a flush reads. A

@@ -186,9 +186,10 @@ void put_sums(const Int4Block& block, const Int4Tile& tile, const Int4Segment& s
   });
 }
 
-// Scales of float32 of a panel that is streamed in groups of 32 k, kScalesAhead groups on; or null. With each four
-// lines of codes comes one of them, and the codes are prefetched so far ahead that the hardware does not look for other
-// streams. Longer groups, and scales of half the size, would lose as much as these gain.
+// The float32 scales to prefetch, kScalesAhead groups ahead, for a panel that is streamed in groups of 32 k; null if
+// none should be. Every four lines of codes need one line of scales, and since the codes are prefetched far ahead, the
+// hardware does not detect the stream of scales. With longer groups or float16 scales, this prefetch would lose as much
+// as it gains here.
 constexpr std::int64_t kScalesAhead = 32;
 
 inline const float* scales_ahead(const Int4Block& block, const Int4Tile& tile) {

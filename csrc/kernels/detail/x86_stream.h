@@ -43,9 +43,9 @@ template <bool kBusy, int kLine>
 
 // Nibbles in groups of 32, and grouped codes of one or two rows, are busy with more than loads and products. On Zen 5
 // each line into L2, kStreamAheadBytes ahead, made them 1.1 to 2 times as fast from memory; longer groups gained
-// nothing from memory and lost 6 to 9 % from L3. On Zen 4 that made them slower than no prefetch at all, and every
-// other line, kAheadBytes ahead, 1.3 to 1.6 times as fast as that, but for nibbles of two rows, which are busier still
-// (grouped codes; gemm_grouped.cpp tells CPUs apart by AVX-VNNI).
+// nothing from memory and lost 6 to 9 % from L3. On Zen 4 that was slower than no prefetch at all, and prefetching
+// every other line, kAheadBytes ahead, was 1.3 to 1.6 times as fast as that. The exception is nibbles of two rows,
+// which are busier still (grouped codes; gemm_grouped.cpp tells CPUs apart by AVX-VNNI).
 constexpr int kStreamAheadBytes = 12288;
 
 }  // namespace
