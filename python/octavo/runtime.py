@@ -1,7 +1,7 @@
 """What runs: kernels, the CPU they run on, threads, the memory kept for results, lines about each product.
 
-The functions that set something act at once, for the whole process. What they return is a context manager, which puts
-the value from before the call back:
+The functions that set something act at once, for the whole process. They return a context manager that restores the
+previous value:
 
     octavo.set_num_threads(2)
     with octavo.set_num_threads(1):
@@ -36,7 +36,8 @@ class KernelInfo:
         missing: the CPU features that it needs and this machine lacks.
         active: whether it is the one in use. Unless it is forced, products of fewer than `min_rows` rows go to the
             next kernel that is supported.
-        min_rows: of int8 weights; see `set_min_rows`. Other weights have numbers of their own: `min_rows_by_weights`.
+        min_rows: the fewest rows for which it is chosen with int8 weights; see `set_min_rows`. `min_rows_by_weights`
+            has the numbers for other weights.
     """
 
     name: str
@@ -97,7 +98,7 @@ class CpuInfo(Tabular):
     Attributes:
         brand: the CPU's own name for itself.
         architecture: as `platform.machine` gives it.
-        features: of those that kernels may need, which there are.
+        features: for each feature that a kernel may need, whether this CPU has it.
         cache_bytes: sizes of the data caches of one core, by level: "l1d", "l2", "l3".
         cpus: how many CPUs this process may use.
     """
@@ -208,9 +209,9 @@ def use_kernel(name: str | None) -> AbstractContextManager[None]:
 def set_min_rows(kernel: str, rows: int) -> AbstractContextManager[None]:
     """Sets the fewest rows for which a kernel is chosen; products of fewer go to the next kernel that is supported.
 
-    To begin with, it depends on the size of the weights and their number of bits, as measured, or comes from
-    ``OCTAVO_MIN_ROWS="amxint8=8"``, which counts for all weights, as this does. A forced kernel takes any number of
-    rows. Every kernel gives the same bits, so this affects speed alone.
+    The initial number was chosen by measurements and depends on the size of the weights and their number of bits,
+    unless ``OCTAVO_MIN_ROWS="amxint8=8"`` sets it. Both that variable and this function apply to all weights. A forced
+    kernel takes any number of rows. Every kernel gives the same bits, so this affects speed alone.
 
     Args:
         kernel: name of a kernel that is supported here.
@@ -261,7 +262,7 @@ def _forced_or_none() -> str | None:
 def set_num_threads(n: int) -> AbstractContextManager[None]:
     """Sets how many threads a call may use, the caller's included.
 
-    The value to begin with is ``OCTAVO_NUM_THREADS``; or else the first number of ``OMP_NUM_THREADS``, which joblib,
+    The initial value is ``OCTAVO_NUM_THREADS``; or else the first number of ``OMP_NUM_THREADS``, which joblib,
     Dask and Ray set for their workers; or else the number of CPUs that affinity and the process's own control groups
     (v1 or v2) leave. Small calls use one thread in any case. See also `register_threadpoolctl`.
 
@@ -293,8 +294,8 @@ def set_num_threads(n: int) -> AbstractContextManager[None]:
 def register_threadpoolctl() -> None:
     """Lets `threadpoolctl` list octavo and limit its threads, as user_api "octavo".
 
-    ``import octavo`` does this where threadpoolctl has been imported before, as by scikit-learn. Call this function
-    where it is imported later. Doing it again changes nothing.
+    ``import octavo`` does this if threadpoolctl has already been imported, for example by scikit-learn. Call this
+    function if threadpoolctl is imported later. Doing it again changes nothing.
 
     Raises:
         ImportError: threadpoolctl is not installed.
@@ -351,7 +352,7 @@ def set_result_pool(max_bytes: int) -> AbstractContextManager[None]:
     Writing to fresh memory costs a page fault for every 4 KiB, which for a large result can take as long as computing
     it. So results of 256 KiB and more live in blocks that go back to a pool when the last view of them dies, and the
     next result of about that size takes such a block. The pool holds at most `max_bytes` of idle blocks and frees
-    those first that have waited longest; blocks in use do not count. The limit to begin with is
+    those first that have waited longest; blocks in use do not count. The initial limit is
     ``OCTAVO_RESULT_POOL_BYTES``, or else 128 MiB. What exceeds a new limit is freed at once. A call with ``out=`` takes
     nothing from the pool.
 

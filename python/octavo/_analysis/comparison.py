@@ -62,7 +62,7 @@ def compare(
             of different shapes. The layer is named.
 
     Notes:
-        A layer that has taken ReLU in is compared behind ReLU. A QuantLSTM, QuantGRU or QuantEmbedding, and a
+        A layer that applies a ReLU itself is compared after the ReLU. A QuantLSTM, QuantGRU or QuantEmbedding, and a
         QuantMatrix that `arrays` does not name, has no row of its own; its error shows in what comes behind it. All of
         x's results are held at once.
 

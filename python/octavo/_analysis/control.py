@@ -54,7 +54,7 @@ def quantize_with_accuracy_control(
     state: str | PathLike[str] | None = None,
     progress: bool = False,
 ) -> _Model:
-    """Quantizes as much of a model as may be for a metric to drop by no more than max_drop, and returns the model.
+    """Quantizes as much of a model as it can while a metric drops by at most max_drop, and returns the model.
 
     Each layer gets a candidate or stays in float. The layers' own errors on the calibration data rank what to quantize
     next; how far to go is found by bisection on the whole quantized model, whose metric on the validation data decides.
@@ -95,10 +95,12 @@ def quantize_with_accuracy_control(
 
     Notes:
         The terms are NNCF's. With "bytes" the result is the same each time; times differ from run to run. The metric
-        need not fall evenly along the path, so that the assignment found meets the budget, and a smaller one might too.
-        An array that is looked up and never multiplied is ranked by the error of its values, times max(n, n1) / m: the
-        calibration data looks up n rows in it and m in the array where they are most, n1 of these once only, which is
-        about how many of m other lookups would be of rows that this data does not reach (Good-Turing).
+        need not fall steadily along the path, so the assignment found meets the budget, but a smaller one might do so,
+        too.
+        An array that is only looked up is ranked by the error of its values, times max(n, n1) / m. Here n counts the
+        lookups of its rows in the calibration data, m the lookups in the array with the most, and n1 the rows of that
+        array that are looked up exactly once. About n1 of m other lookups would hit rows that this data does not reach
+        (Good-Turing).
         While it runs, each layer is held in float and as each candidate, and 1024 rows or fewer of its inputs.
 
     Example:

@@ -30,7 +30,7 @@ def pickle_by_reference(on: bool = True) -> AbstractContextManager[None]:
     """Sets how layers of a mapped file (`load` with mmap) are pickled: as the file's path, or with their integers.
 
     A pickle by reference holds the path, the layer's name and the file's checksum, a hundred bytes. Whoever loads it
-    maps the same file. That is the setting to begin with. Switch it off where the file is not at the same path, such as
+    maps the same file. This is the default. Switch it off where the file is not at the same path, such as
     for another machine without a shared file system, or where the pickle must outlive the file.
 
     Args:

@@ -173,8 +173,8 @@ def load(
             the names of stored layers, give way to these; arrays are set. Weights may be None there. Where the model is
             a dict of arrays, {"fc.weight": W, "fc.bias": b}, a `QuantMatrix` takes the place of W. What a scikit-learn
             estimator keeps for training alone is dropped, and its `fit` refused, where its matrices become integers.
-        strict: what only one of file and model has is an error, the bias of a single layer too; with False a
-            UserWarning lists it.
+        strict: anything that only the file or only the model has is an error, even the bias of a single layer; with
+            False, a UserWarning lists it.
         prefix: what the names of the model begin with, and those of the file do not: "model." for model.fc.
         rename: from names of the file to names of the model, where * stands for anything and is kept:
             {"old.*": "new.*"}, {"transformer.*": "*"}. The first that matches counts, before the prefix.
@@ -188,8 +188,8 @@ def load(
             dtype than the model's - is packed, copied or converted, and a UserWarning says why. "strict": that is an
             error instead. Parameters of quantization, the order and the scales of a layer's inputs and text that is
             held as Python strings are small, and always made anew.
-        verify: compare each tensor with its checksum, which reads all of the file: 0.2 s for 200 MB. That is the
-            setting to begin with, because a damaged file gives wrong numbers and no error. Where one process has
+        verify: compare each tensor with its checksum, which reads all of the file: 0.2 s for 200 MB. This is the
+            default, because a damaged file would otherwise give wrong numbers and no error. Where one process has
             verified a file, others on the machine need not. The header is always checked.
 
     Returns:

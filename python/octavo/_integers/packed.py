@@ -16,7 +16,7 @@ __all__ = ["PackedInteger"]
 
 @final
 class PackedInteger:
-    """a @ P = a @ b, of integers: b (K, N) is looked at and packed once, and multiplied as often as you like.
+    """a @ P = a @ b, of integers: b (K, N) is scanned and packed once, and multiplied as often as you like.
 
     Args:
         b: (K, N), any integer type or bool. It is copied.

@@ -97,7 +97,7 @@ class HeldWeights(Described):
     def int_repr(self) -> NDArray[Any]:
         """The integer weights q_w (out, in), unpacked: a new array, uint8 of grouped codes that are unsigned.
 
-        With a `pre_quant_scale` or a `rotation` they, and `scale`, are those of the weight that stands behind these.
+        With a `pre_quant_scale` or a `rotation`, the integers and `scale` are those of the transformed weight W'.
         """
         return self._packed.int_repr()
 

@@ -49,9 +49,9 @@ _ROUNDERS = {"nearest": round_nearest, "search": round_search}
 class QuantLinear(HeldWeights):
     """y = float32(sum_k q_x[k] q_w[n, k]) * (s_x * s_w[n]) + b[n]: integer weights, activations quantized per row.
 
-    Stands where a float layer y = x W^T + b stood. Each row of x gets a scale (and zero point) of its own when the
-    layer is called, so row i of a batch gives the same bits as row i alone, on every CPU and with any number of
-    threads. The layer is immutable; any number of threads may call it.
+    Replaces a float layer y = x W^T + b. Each row of x gets a scale (and zero point) of its own when the layer is
+    called, so row i of a batch gives the same bits as row i by itself, on every CPU and with any number of threads. The
+    layer is immutable; any number of threads may call it.
 
     int8 weights are symmetric with one scale per output channel, s_w[n] = max|W[n]| / 127. int4 weights take half the
     memory and have a scale for each group of consecutive inputs, f_g = float32(sum over the group) * s_w[n, g]:
@@ -65,39 +65,40 @@ class QuantLinear(HeldWeights):
             accurate, larger ones smaller and faster. in_features need not be a multiple of it: the last group is
             shorter, and in memory it is filled up with zeros to a multiple of 64 inputs.
         symmetric: int4 only: False gives each group a zero point of its own, for weights that are not centred.
-        scale_dtype: int4 only: "float16" halves the scales' memory (at group_size=32 a fifth of a layer becomes a
-            ninth) and rounds each to 11 bits: at most 2**-11 of a weight, a hundredth of what rounding it to int4 may
-            cost.
+        scale_dtype: int4 only: "float16" halves the scales' memory (at group_size=32, from a fifth of the layer to a
+            ninth) and rounds each scale to 11 bits. That changes a weight by at most 2**-11 of itself, a hundredth of
+            what rounding it to int4 may cost.
         rounding: how int4 weights are chosen: "search" (the default) tries scales for the least squared error,
             "nearest" takes the scale that the group's range gives. int8 weights are always rounded to nearest.
         activation: how rows of x are quantized to int8. "symmetric": s_x = max|x| / 127, zero point 0.
             "asymmetric": s_x = (max(x, 0) - min(x, 0)) / 255 with a zero point; half the step for rows of one sign,
             such as a ReLU's output, at the cost of one more integer operation per output (and group). "int16":
-            s_x = max|x| / 32639, 256 times as fine, for twice the multiplications; where reading the weights is what
-            takes the time, as for single rows of large layers, little is added. docs/gguf.md compares them.
+            s_x = max|x| / 32639, 256 times as fine, for twice the multiplications. This adds little if reading the
+            weights takes most of the time, as for single rows of large layers. docs/gguf.md compares them.
         activation_group: with "symmetric": inputs of a row that share a scale, 32, 64, 128 or 256, a multiple of the
-            weights' group_size; None: one scale a row. What else these two options ask of the weights is listed under
-            `from_grouped`.
-        pre_quant_scale: s (in_features,), positive: x is divided by it as it is quantized, in the same pass, and the
-            weight multiplied by it before it is, which takes outliers out of the inputs (SmoothQuant, AWQ): the layer
-            quantizes x' = x * c[k] and W' = W * s[k], c = fl(1 / s). `octavo.find_smoothing` finds
-            one for each layer of a model. Checkpoints of NVIDIA's ModelOpt have the name for c, what
-            x is multiplied by: pass 1 / c of these.
-        rotation: inputs of a block, a power of two from 16 to 4096 that divides in_features. Each block of x (divided
-            by pre_quant_scale, if there is one) is multiplied by a Hadamard matrix with signs as it is quantized, and
-            the weight's blocks by its inverse before they are quantized: what is much larger than the rest is spread
-            over the block, so four bits lose less. None: no rotation.
+            weights' group_size; None: one scale a row. `from_grouped` lists what else these two options require of the
+            weights.
+        pre_quant_scale: s (in_features,), positive. x is divided by s in the pass that quantizes it, and the weight is
+            multiplied by s before it is quantized. This takes outliers out of the inputs (SmoothQuant, AWQ). The layer
+            quantizes x' = x * c[k] and W' = W * s[k], with c = fl(1 / s). `octavo.find_smoothing` finds s for each
+            layer of a model. In NVIDIA ModelOpt's checkpoints the same name means c, the factor of x: pass 1 / c for
+            those.
+        rotation: the block size, a power of two from 16 to 4096 that divides in_features. Each block of x (divided by
+            pre_quant_scale, if there is one) is multiplied by a Hadamard matrix with signs while it is quantized, and
+            the weight's blocks are multiplied by the inverse before they are quantized. This spreads outliers over the
+            block, so four bits lose less accuracy. None: no rotation.
         relu: apply ReLU to the result, in the same pass: NaN stays NaN, y > 0 stays, all else is +0.
-        epilogue: what the result goes through in the same call: "relu" (as relu=True), "gelu" (by erf), "gelu_tanh",
-            "silu", "sigmoid" or "tanh". The same bits as the function of `octavo.functional` on the plain layer's
-            result; float16 and float64 results are rounded to behind it.
+        epilogue: a function applied to the result in the same call: "relu" (the same as relu=True), "gelu" (with erf),
+            "gelu_tanh", "silu", "sigmoid" or "tanh". It gives the same bits as the function of `octavo.functional`
+            applied to the plain layer's result; the conversion to float16 or float64 comes after it.
         call: name of a method that calls the layer, besides ``__call__`` and ``forward``.
 
     Raises:
         TypeError: weight or bias is not numeric, or dtype does not name a type.
         ValueError: weight is not 2-D, bias does not fit, either holds NaN or infinity, an option is unknown or not for
-            this dtype, or the inputs of a row (int4: of a group) exceed what int32 sums hold exactly: 131,071 (65,793
-            with asymmetric activations), for int4 2,097,151 and down to 561,433 where both sides have zero points.
+            this dtype, or a row (int4: a group) has more inputs than int32 sums can hold exactly. For int8 that is
+            131,071 (65,793 with asymmetric activations); for int4 it is 2,097,151, or as few as 561,433 if both sides
+            have zero points.
 
     Rounding is half to even everywhere, each float32 operation rounds once, and nothing saturates. A row of x that
     holds NaN or infinity gives a row of NaN. A row whose range is below 2**-100 counts as zeros. The arithmetic is

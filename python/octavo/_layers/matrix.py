@@ -37,7 +37,7 @@ _MATMUL = np.matmul
 
 @final
 class QuantMatrix(Described, MatrixStandIn):
-    """x' = q * s, (rows, columns): stands where a 2-D float array stood, and multiplies with integers.
+    """x' = q * s, (rows, columns): replaces a 2-D float array, and multiplies with integers.
 
     A product sums along one axis of the matrix; scales run along the other, the axis of the outputs, so that they can
     be taken out of the sum. `axis` says which one that is:
@@ -45,9 +45,9 @@ class QuantMatrix(Described, MatrixStandIn):
         axis=1 (default)   one scale a column:  x @ Q and Q.T @ x are integer products
         axis=0             one scale a row:     x @ Q.T and Q @ x are, and the rows Q[ids] of an embedding are finest
 
-    A matrix that is used both ways (a tied embedding: wte[ids] and x @ wte.T) takes axis=0. A product along the other
-    axis is right too: it takes dequantized values, a block at a time, and so as long as the float product and the
-    unpacking, which for a single row of x is many times the float product alone.
+    Use axis=0 for a matrix that is used both ways (a tied embedding: wte[ids] and x @ wte.T). Products along the other
+    axis are also correct, but slower: they use dequantized values, a block at a time, so they take as long as the float
+    product plus the unpacking. For a single row of x that is many times as long as the float product alone.
 
     Args:
         w: (rows, columns), float16, float32 or float64, finite.
@@ -61,11 +61,11 @@ class QuantMatrix(Described, MatrixStandIn):
         TypeError: w does not hold real floats.
         ValueError: w is not 2-D, holds NaN or infinity, or an option is unknown.
 
-    NumPy lets nobody take over the method x.dot(Q), nor SciPy the products of its sparse matrices: these are of the
-    dequantized values; np.dot(x, Q) multiplies integers. Q[i] and Q[2:5] are read-only, because they stand for views,
-    and writing to a view would change the matrix; Q[ids] is a copy as of any array. Results of products have the dtype
-    that `QuantLinear` gives: that of a float16, float32 or float64 operand, else float32. The matrix is immutable, any
-    number of threads may use it, and it pickles and deep-copies.
+    NumPy does not let other classes override the method x.dot(Q), nor does SciPy for products of its sparse matrices.
+    These use the dequantized values; np.dot(x, Q) multiplies integers. Q[i] and Q[2:5] are read-only, because they
+    stand for views, and writing to a view would change the matrix; Q[ids] is a copy as of any array. Results of
+    products have the dtype that `QuantLinear` gives: that of a float16, float32 or float64 operand, else float32. The
+    matrix is immutable, any number of threads may use it, and it pickles and deep-copies.
 
     Example:
         >>> import numpy as np, octavo as oc

@@ -204,7 +204,7 @@ class QuantLSTM(_QuantRecurrent):
 
         a = x W_ih^T + b_ih,    b = h W_hh^T + b_hh        both by `QuantLinear`
 
-    Stands where a float LSTM stood, and is called as torch.nn.LSTM is. The inputs' products of many steps are one
+    Replaces a float LSTM, and is called as torch.nn.LSTM is. The inputs' products of many steps are one
     product; the steps run in compiled code. Every row of x and of h is quantized with a scale of its own and the gates
     are those of `octavo.functional`, so that row i of a batch gives the same bits as row i alone, and a
     sequence the same as its halves with the state handed on, on every CPU and with any number of threads. The layer is
@@ -251,7 +251,7 @@ class QuantGRU(_QuantRecurrent):
 
         a = x W_ih^T + b_ih,    b = h W_hh^T + b_hh        both by `QuantLinear`
 
-    Stands where a float GRU stood, and is called as torch.nn.GRU is; the rest is as with `QuantLSTM`.
+    Replaces a float GRU, and is called as torch.nn.GRU is; the rest is as with `QuantLSTM`.
 
     Args:
         arrays: as for `QuantLSTM`, with three gates, rows r z n.

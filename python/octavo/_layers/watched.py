@@ -16,7 +16,7 @@ __all__ = ["WatchedMatrix"]
 
 
 class WatchedMatrix(MatrixStandIn):
-    """Stands where a float matrix stood while a model runs; `before` is given x of each product x @ Q that it watches.
+    """Replaces a float matrix while a model runs; `before` is given x of each product x @ Q that it watches.
 
     Args:
         w: (outputs, inputs), as a layer has it.

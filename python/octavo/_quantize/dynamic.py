@@ -126,23 +126,24 @@ def quantize_dynamic(
     """Replaces a model's float layers by `QuantLinear`, or its 2-D arrays by `QuantMatrix`, and returns the model.
 
     The model is any tree of objects: attributes, slots, dataclasses, lists, tuples, dicts, sets, object arrays,
-    partials and bound methods are searched. What several places share stays shared; cycles are fine. What replaces a
-    layer answers to the method that the float layer was called by; what replaces an array multiplies as the array did
+    partials and bound methods are searched. What several places share stays shared; cycles are fine. A replacement for
+    a layer has the method that the float layer was called by; a replacement for an array multiplies as the array did
     (x @ w, w.T, w[ids]). The model's own code stays as it is.
 
-    Without layers and without arrays, every 2-D float array of min_size elements or more is replaced. Of fitted
-    scikit-learn estimators only the matrices that they multiply by are (coefs_, and coef_ of several outputs); what
-    training alone needs is dropped from them, and their `fit` is refused. A read-only mapping (an .npz file) becomes a
-    dict.
+    Without layers and without arrays, every 2-D float array of min_size elements or more is replaced. In fitted
+    scikit-learn estimators, only the matrices that they multiply by are replaced (coefs_, and coef_ if there are
+    several outputs). Attributes that only training needs are dropped, and `fit` then raises an error. A
+    read-only mapping (an .npz file) becomes a dict.
 
     Args:
         model: the model, or a layer itself.
         layers: your own layer class or classes, or a dict from class to `LayerSpec`. Classes are matched by exact type,
             so name subclasses too. octavo.nn's LSTM, GRU and Embedding become a `QuantLSTM`, `QuantGRU` and
             `QuantEmbedding`. Paths and patterns select as well, and None excludes: {Dense: LayerSpec(), "head": None},
-            ["blocks.*.up", "blocks.*.down"]. Names count before patterns, and patterns before classes.
+            ["blocks.*.up", "blocks.*.down"]. Names take precedence over patterns, and patterns over classes.
         dtype: of the weights: "int8" or "int4"; or a dict by name, pattern and class, with the default under "":
-            {"": "int8", "blocks.*.down": "int4", "head": None}. None leaves float, as does no entry that matches.
+            {"": "int8", "blocks.*.down": "int4", "head": None}. None leaves a layer in float; so does a dict without a
+            matching entry.
         arrays: paths of arrays, where * and ? stand for anything: ["coefs_.*", "blocks.*.w"]; a dict from such a path
             to its layout; or True: every 2-D float array of min_size elements or more. Other arrays stay.
         layout: of arrays: "in_out" where code has x @ w, "out_in" where it has x @ w.T or w[ids].
@@ -161,14 +162,14 @@ def quantize_dynamic(
             batches are run several times, so they must be a list or the like. A layer that no batch reaches is rounded
             as without calibration, with a warning; recurrent layers and embeddings always are.
         sequential: with rounding="gptq", round the weights one after the other, in the order in which the model uses
-            them. Each is rounded on the inputs q that the quantized model gives it, after it has been moved to where q
-            brings its result nearest to float's, x W^T:
+            them. Each weight W is first replaced by V, and V is rounded on the inputs q that the quantized model gives
+            the layer. V brings the result on q closest to the float model's, x W^T:
 
                 V = argmin sum |q V^T - (x W^T + r)|^2 + d |V - W|^2          d = 0.01 of the mean of q^2
 
-            so that layers make up for the errors of those before them. Where the result is added to another value
-            before the next of them is called, as in a residual connection, r is that value's error: what float has
-            there, less what the quantized model has. Otherwise r = 0.
+            so layers make up for the errors of those before them. If the result is added to another value before the
+            next of these layers is called, as in a residual connection, r is the error of that value: the float model's
+            minus the quantized model's. Otherwise r = 0.
             The model runs over all batches for each weight, which takes time, and what float's layers are given is kept
             for as many as fit 1 GiB. What needs no calibration (embeddings, recurrent layers, int8 weights beside int4
             ones) is quantized from the start.
@@ -176,8 +177,8 @@ def quantize_dynamic(
             model.predict(batch) where the model cannot be called.
         progress: show a bar of the batches of calibration, then of the weights as they are rounded (needs tqdm).
         rounding_report: called with the `RoundingErrors` of each weight as soon as it is rounded with calibration:
-            rounding_report=print. It takes the memory of "gptq" with "search" too. `compare_rounding` compares all
-            ways.
+            rounding_report=print. With "search", too, this takes as much memory as "gptq". `compare_rounding` compares
+            all ways of rounding.
         activation: how `QuantLinear` quantizes its input: "symmetric", "asymmetric" or, for layers and arrays that are
             not recurrent, "int16".
         activation_group: inputs of a row that share a scale, as for `QuantLinear`: with dtype="int4" a multiple of

@@ -120,7 +120,7 @@ def find_smoothing(
     forward: Forward = run_model,
     progress: bool = False,
 ) -> Smoothing:
-    """Searches a scale of each layer's inputs, as SmoothQuant or AWQ has it: alpha by the error of the layer's output.
+    """Searches for scales of each layer's inputs as in SmoothQuant or AWQ, choosing alpha by the layer's output error.
 
     Args:
         model, layers, arrays, layout: as for `quantize_dynamic`. The model is left as it is.
@@ -130,11 +130,11 @@ def find_smoothing(
         alpha: 0 to 1, for all layers; None: the best of 0, 0.05, ... 1 for each.
         dtype, group_size, symmetric, activation: how layers will be quantized, as for `QuantLinear`. While alpha is
             searched, int4 weights are rounded to nearest, and inputs are not rotated.
-        fold: where a scale is to go instead, which then costs nothing: {"up": "norm"}, by paths. What is named is the
-            one thing that makes the layer's inputs: a linear layer, a norm with `weight` and `bias`, or arrays of that
-            many elements, ["norm.0", "norm.1"]; it is divided by the scale, and the layer's weight multiplied by it.
-            Layers that name the same get one scale. The model is run with other scales there to see that its result
-            stays.
+        fold: what to fold a scale into, so that it costs nothing: {"up": "norm"}, by paths. Name the one thing that
+            produces the layer's inputs: a linear layer, a norm with `weight` and `bias`, or arrays of that many
+            elements, ["norm.0", "norm.1"]. It is divided by the scale, and the layer's weight is multiplied by it.
+            Layers that name the same thing share one scale. The model is run with other scales folded in, to check that
+            its result does not change.
         forward: how to run the model on a batch; by default model(batch), or model.predict(batch).
         progress: show a bar of the batches, then of the layers (needs tqdm).
 

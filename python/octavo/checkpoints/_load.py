@@ -199,7 +199,7 @@ def load(
     check: bool = True,
     progress: bool = False,
 ) -> Any:
-    """The layers of a quantized checkpoint with the integers, scales and zero points that are in it; arrays besides.
+    """The layers of a quantized checkpoint, with the integers, scales and zero points it holds; all else as arrays.
 
         w[n, k] = (code[n, k] - zero[n, g]) * scale[n, g]            g: the group of input k
 

@@ -179,7 +179,7 @@ def silu(x: npt.ArrayLike, *, out: Array | None = None) -> Array:
 
 
 def gelu(x: npt.ArrayLike, *, approximate: Literal["none", "tanh"] = "none", out: Array | None = None) -> Array:
-    """x Phi(x) of each element, Phi being the normal distribution: the Gaussian error linear unit.
+    """x Phi(x) of each element, with Phi the standard normal CDF: the Gaussian error linear unit.
 
         Phi(x) = (1 + erf(x / sqrt(2))) / 2
         approximate="tanh": Phi(x) = (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2

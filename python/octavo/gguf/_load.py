@@ -55,7 +55,7 @@ def load(
 
     Args:
         path: of the file.
-        activation: how what is multiplied with the matrices is quantized, as for `QuantLinear`.
+        activation: how the other operand of a product is quantized, as for `QuantLinear`.
         activation_group: inputs of it that share a scale. "auto": with activation="symmetric" groups of 32, and of 256
             beside the two-level scales of Q2_K to Q6_K, else a scale a row. None: a scale a row.
         progress: show a bar (needs the extra "cli").

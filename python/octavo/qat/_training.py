@@ -37,7 +37,7 @@ def parameters(model: Any) -> dict[str, NDArray[np.float32]]:
             data: run `octavo.calibrate` first. The layer is named.
 
     Notes:
-        From the first call on learnable scales are learned, and their observers rest.
+        From the first call on, learnable scales are learned, and their observers no longer run.
 
     Example:
         >>> import octavo as oc

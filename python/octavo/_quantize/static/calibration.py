@@ -41,9 +41,9 @@ def calibrate(
         ImportError: progress without tqdm; the message names the extra.
 
     Notes:
-        Beyond running the prepared model by hand, this knows when the model has returned, and so which arrays leave
-        it: only then may ReLU be folded into the layer before it. If the model's code fails on a stand-in (it takes
-        nothing but true arrays), the batch is run again with arrays, and results stay float32.
+        Unlike a run of the prepared model by hand, this function knows when the model has returned, and so which arrays
+        leave the model. Without that, a ReLU cannot be folded into the layer before it. If the model's code fails on a
+        stand-in because it accepts only true arrays, the batch is run again with arrays, and results stay float32.
 
     Example:
         >>> import numpy as np, octavo as oc
