@@ -204,36 +204,38 @@ def page(comparison: dict[str, Any], path: Path, picture: Path | None) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in runs[0]["versions"].items())
     parts = [
         "# Benchmarks",
-        "Written by a program; do not edit. To write it anew, on a machine that does nothing else "
+        "This page is generated; do not edit it. To regenerate it, on an otherwise idle machine "
         f"(this took {sum(run['seconds'] for run in runs) / 60:.0f} minutes):",
         f"```\n{command_of(comparison, path, picture)}\n```",
         f"{date.today():%B %Y}, {runs[0]['cpu']}, {platform.system()} {platform.release()}, octavo's kernel "
         f"`{runs[0]['kernel']}`. {versions}.",
-        "float32 in, float32 out, dynamic quantization included, but for contenders marked (ints), which multiply "
-        "integers alone. Milliseconds a call, median of interleaved rounds in one process; `!` marks a wrong answer. "
-        "*TOPS*: 2 M K N operations over octavo int8's time. *Of limit*: against the larger of operations over the "
-        "best integer instruction's measured rate and bytes of weights over the read bandwidth measured for about as "
-        "many bytes, each at its best. *Best peer takes*: the time of the fastest right contender from floats to "
-        "floats, octavo and int4 aside, over octavo int8's. *Samples*: how many each figure of a row rests on.",
+        "All contenders take and return float32, dynamic quantization included, except those marked (ints), which "
+        "only multiply integers. Times are milliseconds per call, the median of interleaved rounds in one process; "
+        "`!` marks a wrong answer. *TOPS*: 2 M K N operations divided by octavo int8's time. *Of limit*: the least "
+        "possible time divided by octavo int8's time. The least possible time is the larger of two: the operations "
+        "divided by the best measured rate of any integer instruction, and the bytes of the weights divided by the "
+        "best read bandwidth measured for about as many bytes. *Best peer takes*: the time of the fastest correct "
+        "contender from floats to floats (octavo and int4 excluded), divided by octavo int8's. *Samples*: how many "
+        "samples each figure of a line rests on.",
     ]
     if picture is not None:
         parts.append(
-            "![Above: how many times as fast as the best peer octavo is, layer by layer. "
-            f"Below: its share of what the CPU can do.]({picture.name})"
+            "![Above: octavo's speed relative to the best other library, layer by layer. "
+            f"Below: its share of the CPU's limit.]({picture.name})"
         )
     for run in runs:
         parts.append(f"## {run['threads']} thread{'s' if run['threads'] > 1 else ''}")
         parts.append(markdown_table(heads(run), rows(run, limits)))
-        parts.append("\n".join(f"- {line}" for line in complaints(run)) or "All answers are right.")
+        parts.append("\n".join(f"- {line}" for line in complaints(run)) or "All answers are correct.")
     if limits["figures"]:
         parts += [
             "## The machine's limits",
-            "`bench/limits/limits_x86.cpp`, right before the runs above, the best of its rounds. Reads and writes go "
-            "over as many bytes as named.",
+            "The figures are from `bench/limits/limits_x86.cpp`, run right before the runs above; each is the best of "
+            "its rounds. Reads and writes cover as many bytes as named.",
             limits_table(limits),
             "## What bounds each layer",
-            "Weights are read once a call, and 2 M operations are done with each byte. From this many rows on the "
-            "arithmetic is the limit, below it the reading (one thread):",
+            "Weights are read once per call, and each byte takes part in 2 M operations. The last column is the number "
+            "of rows from which arithmetic is the limit; with fewer rows, reading is (one thread):",
             markdown_table(["K x N", "int8 weights", "read at", "rows"], what_bounds(runs[0], limits)),
         ]
     return "\n\n".join(parts) + "\n"
