@@ -199,11 +199,13 @@ oc.set_num_threads(2)
 a, b = np.ones((8, 4_000_000), np.int8), np.ones((4_000_000, 8), np.int8)
 c, d = np.ones((8, 16), np.int64), np.full((16, 2_000_000), 2**40)
 e, f = np.full((3_000, 3_000), 300, np.int16), np.full((3_000, 3_000), 300, np.int16)
+g, h = np.ones((8, 4_000_000), bool), np.zeros((4_000_000, 1), bool)
 outs = [np.zeros((8, 8), np.int64), np.zeros((8, 2_000_000), np.int64), np.zeros((3_000, 3_000), np.int16)]
+outs.append(np.zeros((8, 1), bool))
 for out in outs:
     out[:] = 1
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-for (x, y), out in zip(((a, b), (c, d), (e, f)), outs):
+for (x, y), out in zip(((a, b), (c, d), (e, f), (g, h)), outs):
     oc.matmul(x, y, out=out, dtype=out.dtype)
 assert outs[0][0, 0] == 4_000_000 and outs[1][7, -1] == 2**44
 assert outs[2][5, 5] == np.int64(300 * 300 * 3000).astype(np.int16)

@@ -186,6 +186,23 @@ void check_products(const Kernel& kernel, const Shape& s) {
   }
 }
 
+void check_boolean_product(const Kernel& kernel, const Shape& s, const std::vector<std::uint8_t>& a, bool a_turned,
+                           const std::vector<std::uint8_t>& b, bool b_turned) {
+  const IntegerMatrix lhs = matrix_of(a, s.m, s.k, a_turned), rhs = matrix_of(b, s.k, s.n, b_turned);
+  std::vector<std::uint64_t> expected;
+  for (std::int64_t m = 0; m < s.m; ++m) {
+    for (std::int64_t n = 0; n < s.n; ++n) {
+      bool any = false;
+      for (std::int64_t k = 0; k < s.k; ++k) any = any || (at(a, lhs, m, k) != 0 && at(b, rhs, k, n) != 0);
+      expected.push_back(any ? 1 : 0);
+    }
+  }
+  Guarded<std::uint8_t> y(s.m, s.n, s.n + 5);
+  CallReport silent;
+  multiply_booleans(lhs, rhs, result_of(y, s.n + 5), silent);
+  check_equal(y, expected, s, std::string(kernel.name) + ", bool");
+}
+
 void check_booleans(const Kernel& kernel, const Shape& s, int percent) {
   Random random(static_cast<std::uint64_t>(percent));
   const auto draw = [&](std::int64_t count) {
@@ -203,19 +220,21 @@ void check_booleans(const Kernel& kernel, const Shape& s, int percent) {
       b[i] = col % 100 < 64 || i % 37 == 0 ? 1 : 0;
     }
   }
-  const IntegerMatrix lhs = matrix_of(a, s.m, s.k, percent % 2 == 0), rhs = matrix_of(b, s.k, s.n, turned);
-  std::vector<std::uint64_t> expected;
-  for (std::int64_t m = 0; m < s.m; ++m) {
-    for (std::int64_t n = 0; n < s.n; ++n) {
-      bool any = false;
-      for (std::int64_t k = 0; k < s.k; ++k) any = any || (at(a, lhs, m, k) != 0 && at(b, rhs, k, n) != 0);
-      expected.push_back(any ? 1 : 0);
-    }
-  }
-  Guarded<std::uint8_t> y(s.m, s.n, s.n + 5);
-  CallReport silent;
-  multiply_booleans(lhs, rhs, result_of(y, s.n + 5), silent);
-  check_equal(y, expected, s, std::string(kernel.name) + ", bool");
+  check_boolean_product(kernel, s, a, percent % 2 == 0, b, turned);
+}
+
+// More k than are packed at once: what is true in one piece joins what is true in others, and what is never true stays.
+void check_boolean_pieces(const Kernel& kernel) {
+  const Shape s{4, kPieceBytes / 64 + 70, 3};
+  std::vector<std::uint8_t> a(static_cast<std::size_t>(s.m * s.k)), b(static_cast<std::size_t>(s.k * s.n));
+  const auto pair_up = [&](std::int64_t m, std::int64_t k, std::int64_t n) {
+    a[static_cast<std::size_t>(m * s.k + k)] = b[static_cast<std::size_t>(k * s.n + n)] = 1;
+  };
+  pair_up(0, 5, 0);
+  pair_up(1, s.k - 1, 1);
+  pair_up(2, 7, 2);
+  pair_up(2, s.k - 3, 0);
+  check_boolean_product(kernel, s, a, false, b, false);
 }
 
 void check_kernel(const Kernel& kernel) {
@@ -251,6 +270,7 @@ void check_kernel(const Kernel& kernel) {
     check_product<std::int8_t, std::uint8_t, std::int64_t>(kernel, {18, 17000, 20}, Values::kExtremes,
                                                            Values::kExtremes);
     check_booleans(kernel, {70, 300, 1030}, 1);
+    check_boolean_pieces(kernel);
   }
   std::printf("kernel %s\n", kernel.name);
 }

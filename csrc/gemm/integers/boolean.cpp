@@ -17,6 +17,8 @@ namespace {
 // Columns go in strips of 512: 64 bytes of bits for each k, together for all k of a strip.
 constexpr std::int64_t kWords = 8, kStripCols = 64 * kWords;
 
+constexpr std::int64_t kRowBytes = kWords * 8;  // of a strip
+
 // k whose places in a row of the lhs are listed at a time, before all strips take them.
 constexpr std::int64_t kListK = 128;
 
@@ -65,34 +67,39 @@ const std::uint8_t* row_bytes(const IntegerKernel& kernel, const IntegerView& ro
   return buffer.as<const std::uint8_t>();
 }
 
+// The bits of at most kStripCols bytes; those behind them are 0.
+void put_bits(const std::uint8_t* bytes, std::int64_t count, Word* words) {
+  std::uint8_t bits[kWords * sizeof(Word)] = {};
+  std::int64_t c = 0;
+  for (; c + 8 <= count; c += 8) bits[c / 8] = bits_of(truths(load_word(bytes + c)));
+  for (; c < count; ++c) bits[c / 8] = static_cast<std::uint8_t>(bits[c / 8] | (bytes[c] != 0) << (c % 8));
+  for (std::int64_t w = 0; w < kWords; ++w) words[w] = load_word(bits + w * std::int64_t{sizeof(Word)});
+}
+
+// A piece of the rhs: some k by all columns.
 class BitRows {
  public:
-  BitRows(const IntegerKernel& kernel, const IntegerMatrix& rhs)
-      : k_(rhs.rows), strips_(ceil_div(rhs.cols, kStripCols)) {
-    words_.reserve(memory_bytes(strips_ * k_ * kWords * std::int64_t{sizeof(Word)}));
-    pack_panels(ceil_div(k_, kTaskRows), rhs.rows * rhs.cols, [&](std::int64_t t) {
+  BitRows(const IntegerKernel& kernel, const IntegerMatrix& rhs, std::int64_t k0, std::int64_t depth)
+      : k_(depth), strips_(ceil_div(rhs.cols, kStripCols)) {
+    words_.reserve(memory_bytes(strips_ * k_ * kRowBytes));
+    pack_panels(ceil_div(k_, kTaskRows), k_ * rhs.cols, [&](std::int64_t t) {
       AlignedBuffer buffer;
       for (std::int64_t k = t * kTaskRows; k < std::min(k_, (t + 1) * kTaskRows); ++k) {
-        pack_row(row_bytes(kernel, rhs.view.at(k, 0), rhs.cols, buffer), rhs.cols, k);
+        pack_row(row_bytes(kernel, rhs.view.at(k0 + k, 0), rhs.cols, buffer), rhs.cols, k);
       }
     });
   }
   const Word* row(std::int64_t strip, std::int64_t k) const {
     return words_.as<const Word>() + (strip * k_ + k) * kWords;
   }
+  std::int64_t depth() const { return k_; }
   std::int64_t strips() const { return strips_; }
 
  private:
   void pack_row(const std::uint8_t* bytes, std::int64_t cols, std::int64_t k) {
     for (std::int64_t s = 0; s < strips_; ++s) {
-      std::uint8_t bits[kWords * sizeof(Word)] = {};
-      const std::int64_t count = std::min(kStripCols, cols - s * kStripCols);
-      const std::uint8_t* at = bytes + s * kStripCols;
-      std::int64_t c = 0;
-      for (; c + 8 <= count; c += 8) bits[c / 8] = bits_of(truths(load_word(at + c)));
-      for (; c < count; ++c) bits[c / 8] = static_cast<std::uint8_t>(bits[c / 8] | (at[c] != 0) << (c % 8));
-      Word* const words = words_.as<Word>() + (s * k_ + k) * kWords;
-      for (std::int64_t w = 0; w < kWords; ++w) words[w] = load_word(bits + w * std::int64_t{sizeof(Word)});
+      put_bits(bytes + s * kStripCols, std::min(kStripCols, cols - s * kStripCols),
+               words_.as<Word>() + (s * k_ + k) * kWords);
     }
   }
 
@@ -148,13 +155,17 @@ void put_column_bits(std::int64_t cols, Word* all) {
   }
 }
 
-void multiply_row(const BitRows& rhs, const std::uint8_t* lhs, std::int64_t k, std::int64_t n, std::uint8_t* dst,
+// With `joins` what dst holds already, of pieces before this one, joins the result.
+void multiply_row(const BitRows& rhs, const std::uint8_t* lhs, bool joins, std::int64_t n, std::uint8_t* dst,
                   std::vector<StripSums>& strips) {
   strips.assign(static_cast<std::size_t>(rhs.strips()), StripSums{});
+  for (std::int64_t s = 0; joins && s < rhs.strips(); ++s) {
+    put_bits(dst + s * kStripCols, std::min(kStripCols, n - s * kStripCols), strips[static_cast<std::size_t>(s)].words);
+  }
   std::int64_t open = rhs.strips();
   std::int32_t places[kListK];
-  for (std::int64_t k0 = 0; k0 < k && open > 0; k0 += kListK) {
-    const std::int64_t count = list_truths(lhs + k0, std::min(kListK, k - k0), places);
+  for (std::int64_t k0 = 0; k0 < rhs.depth() && open > 0; k0 += kListK) {
+    const std::int64_t count = list_truths(lhs + k0, std::min(kListK, rhs.depth() - k0), places);
     for (std::int64_t s = 0; s < rhs.strips(); ++s) {
       StripSums& sums = strips[static_cast<std::size_t>(s)];
       if (sums.full) continue;
@@ -176,23 +187,26 @@ void multiply_booleans(const IntegerMatrix& lhs, const IntegerMatrix& rhs, const
   const std::int64_t m = lhs.rows, k = lhs.cols, n = rhs.cols;
   if (m == 0 || n == 0) return;
   const Kernel& kernel = kernel_for(m);
-  const BitRows bits(*kernel.integer, rhs);
-  const auto multiply_some = [&](std::int64_t t) {
-    std::vector<StripSums> strips;
-    AlignedBuffer buffer;
-    for (std::int64_t r = t * kTaskRows; r < std::min(m, (t + 1) * kTaskRows); ++r) {
-      multiply_row(bits, row_bytes(*kernel.integer, lhs.view.at(r, 0), k, buffer), k, n,
-                   reinterpret_cast<std::uint8_t*>(dst.at(r, 0).data), strips);
-    }
-  };
   const std::int64_t tasks = ceil_div(m, kTaskRows);
   const bool shared = static_cast<double>(m) * static_cast<double>(k + n) >= kParallelBytes;
   report.run_by(kernel.name, shared ? num_threads() : 1);
   report.split(tasks, "rows");
-  if (shared) {
-    parallel_for(tasks, multiply_some);
-  } else {
-    for (std::int64_t t = 0; t < tasks; ++t) multiply_some(t);
+  const std::int64_t most_k = std::max(kListK, kPieceBytes / (ceil_div(n, kStripCols) * kRowBytes));
+  for (std::int64_t k0 = 0; k0 < std::max<std::int64_t>(k, 1); k0 += most_k) {
+    const BitRows bits(*kernel.integer, rhs, k0, std::min(most_k, k - k0));
+    const auto multiply_some = [&](std::int64_t t) {
+      std::vector<StripSums> strips;
+      AlignedBuffer buffer;
+      for (std::int64_t r = t * kTaskRows; r < std::min(m, (t + 1) * kTaskRows); ++r) {
+        multiply_row(bits, row_bytes(*kernel.integer, lhs.view.at(r, k0), bits.depth(), buffer), k0 != 0, n,
+                     reinterpret_cast<std::uint8_t*>(dst.at(r, 0).data), strips);
+      }
+    };
+    if (shared) {
+      parallel_for(tasks, multiply_some);
+    } else {
+      for (std::int64_t t = 0; t < tasks; ++t) multiply_some(t);
+    }
   }
 }
 
