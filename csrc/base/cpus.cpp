@@ -82,12 +82,14 @@ void WakeupPlacement::keep_off_this_cpu([[maybe_unused]] std::vector<std::thread
   // Each call costs the waker about 1 us. Of many workers it is enough that some wake at once.
   constexpr std::size_t kMostWorkers = 7;
   const int cpu = sched_getcpu();
-  if (cpu == kept_off_ || cpu < 0 || cpu >= CPU_SETSIZE) return;
+  if (cpu < 0 || cpu >= CPU_SETSIZE) return;
   cpu_set_t others;
   if (sched_getaffinity(0, sizeof others, &others) != 0) return;
   CPU_CLR(cpu, &others);
   if (CPU_COUNT(&others) == 0) return;
-  kept_off_ = cpu;
+  const auto* const mask = reinterpret_cast<const unsigned char*>(&others);
+  if (std::equal(given_.begin(), given_.end(), mask, mask + sizeof others)) return;
+  given_.assign(mask, mask + sizeof others);
   for (std::size_t i = 0; i < std::min(workers.size(), kMostWorkers); ++i) {
     pthread_setaffinity_np(workers[i].native_handle(), sizeof others, &others);
   }

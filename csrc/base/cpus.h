@@ -27,10 +27,10 @@ class WakeupPlacement {
   // few of them to the CPUs that the caller may use, less the one it runs on. Does nothing where that is so already, or
   // where the caller may use no other CPU.
   void keep_off_this_cpu(std::vector<std::thread>& workers);
-  void forget() { kept_off_ = -1; }
+  void forget() { given_.clear(); }
 
  private:
-  int kept_off_ = -1;
+  std::vector<unsigned char> given_;  // the workers' CPUs, as the system's mask
 };
 
 }  // namespace octavo

@@ -5,7 +5,6 @@
 #include <charconv>
 #include <cstdlib>
 #include <cstring>
-#include <mutex>
 #include <new>
 #include <stdexcept>
 #include <string>
@@ -38,6 +37,12 @@ std::size_t initial_max_bytes() {
   return static_cast<std::size_t>(bytes);
 }
 
+// Never destroyed, as the pool. Held across fork, so that the child does not inherit a lock whose owner is gone, nor a
+// list half changed.
+Mutex& g_mutex = *new Mutex;
+[[maybe_unused]] const bool g_held_across_fork =
+    at_fork([] { g_mutex.lock(); }, [] { g_mutex.unlock(); }, [] { g_mutex.unlock(); });
+
 using Blocks = std::vector<AlignedBuffer>;
 
 // Blocks in the order in which they came back, the latest last. At most a few hundred wait (max_bytes over the smallest
@@ -51,7 +56,7 @@ class Pool {
     auto block = std::make_unique<AlignedBuffer>();
     std::size_t size = 0;
     {
-      const Lock lock(mutex_);
+      const Lock lock(g_mutex);
       if (bytes > max_bytes_ || (size = size_class(bytes)) > max_bytes_) return nullptr;
       // The latest of its size, whose lines are the most likely to be in cache still.
       const auto found =
@@ -68,59 +73,53 @@ class Pool {
 
   void give(AlignedBuffer block) {
     Blocks freed;  // outlives the lock: returning pages to the system is as slow as getting them
-    const Lock lock(mutex_);
-    idle_bytes_ += block.size_bytes();
+    const Lock lock(g_mutex);
+    const std::size_t bytes = block.size_bytes();
     idle_.push_back(std::move(block));
+    idle_bytes_ += bytes;
     freed = shrink_to(max_bytes_);
   }
 
   void set_max_bytes(std::size_t max_bytes) {
     Blocks freed;
-    const Lock lock(mutex_);
+    const Lock lock(g_mutex);
     max_bytes_ = max_bytes;
     freed = shrink_to(max_bytes);
   }
 
   void clear() {
     Blocks freed;
-    const Lock lock(mutex_);
+    const Lock lock(g_mutex);
     freed = shrink_to(0);
   }
 
   ResultPoolState state() {
-    const Lock lock(mutex_);
+    const Lock lock(g_mutex);
     return {max_bytes_, idle_bytes_, idle_.size()};
   }
 
-  // Held across fork, so that the child does not inherit a lock whose owner is gone, nor a list half changed.
-  Mutex& mutex() { return mutex_; }
-
  private:
-  // The blocks that have waited longest, taken out until the rest holds at most `bytes`.
+  // The blocks that have waited longest, taken out until the rest holds at most `bytes`. Where there is no memory for
+  // their list, nothing has changed.
   Blocks shrink_to(std::size_t bytes) {
+    std::size_t left = idle_bytes_;
     auto keep = idle_.begin();
-    for (; idle_bytes_ > bytes; ++keep) idle_bytes_ -= keep->size_bytes();
+    for (; left > bytes; ++keep) left -= keep->size_bytes();
     Blocks freed(std::make_move_iterator(idle_.begin()), std::make_move_iterator(keep));
     idle_.erase(idle_.begin(), keep);
+    idle_bytes_ = left;
     return freed;
   }
 
-  Mutex mutex_;
   std::size_t max_bytes_;
   std::size_t idle_bytes_ = 0;
   Blocks idle_;
 };
 
 // Never destroyed: arrays may die after static objects do.
-Pool* g_pool = nullptr;
-std::once_flag g_pool_once;
-
 Pool& pool() {
-  std::call_once(g_pool_once, [] {
-    g_pool = new Pool(initial_max_bytes());
-    at_fork([] { g_pool->mutex().lock(); }, [] { g_pool->mutex().unlock(); }, [] { g_pool->mutex().unlock(); });
-  });
-  return *g_pool;
+  static Pool& pool = *new Pool(initial_max_bytes());
+  return pool;
 }
 
 }  // namespace

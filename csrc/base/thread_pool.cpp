@@ -44,7 +44,7 @@ class Pool {
       for (std::int64_t i = 0; i < count; ++i) body(i);
       return;
     }
-    start_workers(threads - 1);
+    start_workers(static_cast<int>(std::min<std::int64_t>(threads, count)) - 1);
     placement_.keep_off_this_cpu(workers_);
     const int helpers = static_cast<int>(std::min<std::int64_t>({threads - 1, count - 1, worker_count()}));
     body_ = &body;
@@ -58,7 +58,7 @@ class Pool {
       std::lock_guard<std::mutex> lock(sleep_mutex_);
       round_.fetch_add(1, std::memory_order_release);
     }
-    wake_.notify_all();
+    wake(helpers);
     take_iterations();
     // Close the places that no worker has taken: a late worker must not touch `body`.
     const int unused = open_places_.exchange(0, std::memory_order_acq_rel);
@@ -88,6 +88,14 @@ class Pool {
   }
 
  private:
+  // As many as can help. Workers that are still awake may take their places; one that finds none sleeps again.
+  void wake(int helpers) {
+    if (helpers == worker_count()) {
+      wake_.notify_all();
+    } else {
+      for (int i = 0; i < helpers; ++i) wake_.notify_one();
+    }
+  }
   int worker_count() const { return static_cast<int>(workers_.size()); }
 
   void start_workers(int wanted) {

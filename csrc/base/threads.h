@@ -25,12 +25,16 @@ using Mutex = std::mutex;
 #endif
 using Lock = std::lock_guard<Mutex>;
 
-// Calls `prepare` before each fork of this process, and one of the others after it, on either side.
-inline void at_fork([[maybe_unused]] void (*prepare)(), [[maybe_unused]] void (*in_parent)(),
+// Calls `prepare` before each fork of this process, and one of the others after it, on either side. Of several, those
+// registered last prepare first. So the lock of loops, which is registered at the first of them, is taken before locks
+// that are registered when the module is loaded: the body of a loop may be about to take one of them. Returns true, for
+// constants that register.
+inline bool at_fork([[maybe_unused]] void (*prepare)(), [[maybe_unused]] void (*in_parent)(),
                     [[maybe_unused]] void (*in_child)()) {
 #if defined(OCTAVO_CAN_FORK)
   pthread_atfork(prepare, in_parent, in_child);
 #endif
+  return true;
 }
 
 }  // namespace octavo

@@ -1,7 +1,8 @@
 // Numbers of threads, for Python and as C functions: threadpoolctl finds a library by its file and calls these.
 #include <pybind11/pybind11.h>
 
-#include <stdexcept>
+#include <algorithm>
+#include <exception>
 
 #include "base/cpus.h"
 #include "base/thread_pool.h"
@@ -16,13 +17,13 @@
 OCTAVO_EXPORTED int octavo_get_num_threads() {
   try {
     return octavo::num_threads();
-  } catch (const std::invalid_argument&) {  // OCTAVO_NUM_THREADS is wrong, which octavo itself reports
+  } catch (const std::exception&) {  // OCTAVO_NUM_THREADS is wrong, which octavo itself reports
     return octavo::available_cpus();
   }
 }
 
 OCTAVO_EXPORTED void octavo_set_num_threads(int n) {
-  if (n >= 1) octavo::set_num_threads(n);
+  if (n >= 1) octavo::set_num_threads(std::min(n, octavo::kMaxThreads));
 }
 
 OCTAVO_EXPORTED const char* octavo_version() { return OCTAVO_VERSION; }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/result_pool.h"
+#include "base/thread_pool.h"
 #include "base/threads.h"
 #include "check.h"
 
@@ -57,6 +58,7 @@ void check_takers_at_once() {
 
 #if !defined(OCTAVO_CAN_FORK)
 void check_fork() { std::printf("fork: this system has none\n"); }
+void check_fork_beside_loops() {}
 #elif !defined(OCTAVO_UNDER_TSAN)  // which does not follow threads started in the child of a threaded process
 void check_fork() {
   set_result_pool_bytes(8 * kMiB);
@@ -82,7 +84,28 @@ void check_fork() {
   other.join();
   check(ok, "forks while another thread is in the pool");
 }
+
+// A fork waits for a loop to end, whose bodies wait for the pool's lock: it must not hold that lock meanwhile.
+void check_fork_beside_loops() {
+  set_num_threads(2);
+  parallel_for(2, [](std::int64_t) {});
+  std::atomic<bool> stop{false};
+  std::thread other([&] {
+    while (!stop) parallel_for(8, [](std::int64_t i) { churn(static_cast<unsigned char>(i), 2); });
+  });
+  alarm(60);
+  for (int repeat = 0; repeat < 200; ++repeat) {
+    const pid_t child = fork();
+    if (child == 0) _exit(0);
+    waitpid(child, nullptr, 0);
+  }
+  alarm(0);
+  stop = true;
+  other.join();
+  check(true, "forks while the bodies of a loop take blocks");  // or the alarm has ended this program
+}
 #else
+void check_fork_beside_loops() {}
 void check_fork() { std::printf("fork: not run under ThreadSanitizer\n"); }
 #endif
 
@@ -92,11 +115,12 @@ void check_fork() { std::printf("fork: not run under ThreadSanitizer\n"); }
 // --no-fork: for emulators, which do not survive the fork of a process with threads.
 int main(int argc, char** argv) {
   using namespace octavo::test;
-  check_takers_at_once();
   if (argc < 2 || std::string(argv[1]) != "--no-fork") {
+    check_fork_beside_loops();  // first, as a program may use loops before it uses the pool
     check_fork();
   } else {
     std::printf("fork: not run, as asked by --no-fork\n");
   }
+  check_takers_at_once();
   return finish();
 }

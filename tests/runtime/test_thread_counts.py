@@ -49,6 +49,8 @@ def test_threadpoolctl_lists_and_limits_octavo() -> None:
             assert oc.get_num_threads() == 2
         with threadpoolctl.threadpool_limits(1, user_api="blas"):
             assert oc.get_num_threads() == 3
+        with threadpoolctl.threadpool_limits(10**6, user_api="octavo"):
+            assert oc.get_num_threads() == 4096  # as many as set_num_threads takes
         assert oc.get_num_threads() == 3
 
 
