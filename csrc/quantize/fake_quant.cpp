@@ -67,6 +67,9 @@ class Channels {
   std::vector<float> r_, lo_, hi_;
 };
 
+// Of rows as long as that a task takes several all the same: each task keeps sums of all channels.
+constexpr std::int64_t kTaskRows = 16;
+
 // How an array is cut into tasks, which depends on its shape alone. Where inner is 1 a piece is a row of `channels`
 // elements. Otherwise it is a run of `inner` elements of one (outer, channel), or a part of one that is longer than
 // kTaskElems. A task takes several short pieces.
@@ -76,7 +79,8 @@ struct Cut {
         rows(s.inner == 1 && s.channels > 1),
         pieces_a_run(rows ? 1 : (s.inner + kTaskElems - 1) / kTaskElems),
         pieces(rows ? s.outer : s.outer * s.channels * pieces_a_run),
-        pieces_a_task(std::max<std::int64_t>(1, kTaskElems / std::max<std::int64_t>(1, rows ? s.channels : s.inner))),
+        pieces_a_task(std::max(rows ? kTaskRows : std::int64_t{1},
+                               kTaskElems / std::max<std::int64_t>(1, rows ? s.channels : s.inner))),
         tasks((pieces + pieces_a_task - 1) / pieces_a_task) {}
 
   ChannelShape shape;
