@@ -1,4 +1,4 @@
-// Owning storage for packed operands: 64-byte aligned, zero-filled on request, movable, never copied.
+// Owning storage for what a call packs and writes: 64-byte aligned, zero-filled on request, movable, never copied.
 //
 // Where the system lets us, large buffers have memory pages of their own, so that a process holds what it asked for and
 // no more: they go back to the system when they are freed, whatever the allocator keeps, and huge pages are used only
@@ -22,7 +22,6 @@ inline std::size_t memory_bytes(std::int64_t bytes) {
 class AlignedBuffer {
  public:
   static constexpr std::size_t kAlignment = 64;
-  static constexpr std::size_t kHugePage = std::size_t{2} << 20;
   // From here on a buffer has pages of its own: rounding up to one takes 3 % at most.
   static constexpr std::size_t kOwnPagesBytes = std::size_t{128} << 10;
 

@@ -12,6 +12,7 @@
 
 #include "base/aligned_buffer.h"
 #include "base/rounding.h"
+#include "base/weight_memory.h"
 #include "gemm/registry.h"
 
 namespace octavo {
@@ -56,8 +57,8 @@ class Image {
 
   static Image zeros(std::size_t bytes) {
     Image image;
-    image.own_ = AlignedBuffer::zeros(bytes);
-    image.data_ = image.own_.as<std::byte>();
+    image.own_ = WeightMemory(bytes);
+    image.data_ = image.own_.data();
     image.bytes_ = bytes;
     return image;
   }
@@ -78,14 +79,14 @@ class Image {
   }
 
   const std::byte* data() const { return data_; }
-  std::byte* writable() { return own_.as<std::byte>(); }  // null where the memory is of others
-  bool is_borrowed() const { return data_ != own_.as<const std::byte>(); }
+  std::byte* writable() { return own_.data(); }  // null where the memory is of others
+  bool is_borrowed() const { return data_ != own_.data(); }
   std::size_t size_bytes() const { return bytes_; }
 
  private:
   Image() = default;
 
-  AlignedBuffer own_;
+  WeightMemory own_;
   std::byte* data_ = nullptr;
   std::size_t bytes_ = 0, taken_ = 0;
 };
