@@ -185,23 +185,25 @@ struct GroupedFlush {
 
   template <Sums kSums>
   void add_runs(std::int64_t i, std::int64_t count, const std::int32_t* sums) const {
-    Float acc[R][P][V];
+    Float result[R][P][V];
+    each([&](auto r, auto p, auto v) { result[r][p][v] = Isa::load_f32(y_at(r, p, v)); });
     if (block.activations.group_k == 0) {
-      each([&](auto r, auto p, auto v) { acc[r][p][v] = Isa::load_f32(y_at(r, p, v)); });
-      add_records<kSums>(i, count, sums, acc);
-      return each([&](auto r, auto p, auto v) { Isa::store(y_at(r, p, v), acc[r][p][v], kLanes); });
+      add_records<kSums>(i, count, sums, result);
+    } else {
+      const std::int64_t run = block.activations.group_k / block.form.record_k();
+      const std::int64_t step = kSums == Sums::kGroups ? kSuperK / block.form.group_k * kGroupSums : kGroupSums;
+      std::int64_t a = i / run;
+      for (const std::int64_t end = i + count; i < end; i += run, sums += run * step, ++a) {
+        Float acc[R][P][V];
+        each([&](auto r, auto p, auto v) { acc[r][p][v] = Isa::zerof(); });
+        add_records<kSums>(i, end - i < run ? end - i : run, sums, acc);
+        each([&](auto r, auto p, auto v) {
+          const Float scale = Isa::set1f(read_as<float>(record(r) + lhs.scale_at, a));
+          result[r][p][v] = Isa::fma(acc[r][p][v], scale, result[r][p][v]);
+        });
+      }
     }
-    const std::int64_t run = block.activations.group_k / block.form.record_k();
-    const std::int64_t step = kSums == Sums::kGroups ? kSuperK / block.form.group_k * kGroupSums : kGroupSums;
-    std::int64_t a = i / run;
-    for (const std::int64_t end = i + count; i < end; i += run, sums += run * step, ++a) {
-      each([&](auto r, auto p, auto v) { acc[r][p][v] = Isa::zerof(); });
-      add_records<kSums>(i, end - i < run ? end - i : run, sums, acc);
-      each([&](auto r, auto p, auto v) {
-        const Float scale = Isa::set1f(read_as<float>(record(r) + lhs.scale_at, a));
-        Isa::store(y_at(r, p, v), Isa::fma(acc[r][p][v], scale, Isa::load_f32(y_at(r, p, v))), kLanes);
-      });
-    }
+    each([&](auto r, auto p, auto v) { Isa::store(y_at(r, p, v), result[r][p][v], kLanes); });
   }
 
   // The records of k0 <= k < k1.
