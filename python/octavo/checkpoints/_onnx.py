@@ -26,52 +26,13 @@ from octavo._numerics.grouped import GroupedCodes
 from octavo._numerics.params import QParams
 from octavo._util.extras import import_extra
 from octavo.checkpoints._forms import ActivationGroup, Form, Weight, activation_group_for, make_layer, make_weight
+from octavo.checkpoints._onnx_graph import Graph
 from octavo.checkpoints._packing import unpacked_nibbles
 
 __all__ = ["load_nodes"]
 
 Array = NDArray[Any]
 _Weight: TypeAlias = Callable[[bool], Weight]  # asked with whether x has one scale a row
-
-
-class _Graph:
-    """The nodes of a model, its constants, and who takes what."""
-
-    def __init__(self, package: Any, model: Any) -> None:
-        self._package = package
-        self.nodes = list(model.graph.node)
-        self._constants = {tensor.name: tensor for tensor in model.graph.initializer}
-        for node in self.nodes:
-            if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
-                self._constants[node.output[0]] = node.attribute[0].t
-        self.makers = {name: node for node in self.nodes for name in node.output}
-        self.takers: dict[str, list[Any]] = {}
-        for node in self.nodes:
-            for name in node.input:
-                self.takers.setdefault(name, []).append(node)
-
-    def constant(self, node: Any, i: int) -> Array | None:
-        """Input i of a node, where it is a constant; integers of 4 bits as int8 or uint8."""
-        if i >= len(node.input) or node.input[i] not in self._constants:
-            return None
-        found: Array = self._package.numpy_helper.to_array(self._constants[node.input[i]])
-        if found.dtype.name in ("int4", "int2"):
-            return found.astype(np.int8)
-        return found.astype(np.uint8) if found.dtype.name in ("uint4", "uint2") else found
-
-    def bits(self, node: Any, i: int) -> int:
-        """Of a constant's type: 4 or 8."""
-        name = self._package.TensorProto.DataType.Name(self._constants[node.input[i]].data_type)
-        return {"INT4": 4, "UINT4": 4, "INT2": 2, "UINT2": 2}.get(name, 8)
-
-    def need(self, node: Any, i: int, what: str) -> Array:
-        found = self.constant(node, i)
-        if found is None:
-            raise ValueError(f"its {what} must be a constant of the model")
-        return found
-
-    def attributes(self, node: Any) -> dict[str, Any]:
-        return {a.name: self._package.helper.get_attribute_value(a) for a in node.attribute}
 
 
 def load_nodes(
@@ -90,7 +51,7 @@ def load_nodes(
     if not os.path.isfile(path):
         raise FileNotFoundError(f"{where} does not exist")
     try:
-        graph = _Graph(package, package.load(where))
+        graph = Graph(package, package.load(where))
     except FileNotFoundError:
         raise
     except Exception as error:  # of protobuf, or onnx's own for external data
@@ -171,8 +132,14 @@ def _transposed(matrix: Array) -> Array:
     return np.ascontiguousarray(matrix.T)
 
 
-def _nbits(graph: _Graph, node: Any, activation: ActivationScheme | None, group: ActivationGroup) -> QuantLinear:
+def _nbits(graph: Graph, node: Any, activation: ActivationScheme | None, group: ActivationGroup) -> QuantLinear:
     given = {"bits": 4, **graph.attributes(node)}
+    if missing := [name for name in ("N", "K", "block_size") if name not in given]:
+        raise ValueError(f"its attributes must be N, K and block_size, got no {missing[0]}")
+    if given.get("weight_prepacked", 0):
+        raise ValueError(
+            "its matrix is packed for one GPU (weight_prepacked); octavo reads the published order of bytes"
+        )
     n, k, bits, size = (int(given[name]) for name in ("N", "K", "bits", "block_size"))
     if bits not in (2, 4, 8) or size < 16 or n < 1 or k < 1:
         raise ValueError(f"its attributes must be bits of 2, 4 or 8 and a block_size from 16 on, got {bits} and {size}")
@@ -187,16 +154,23 @@ def _nbits(graph: _Graph, node: Any, activation: ActivationScheme | None, group:
     if scale.size != n * blocks:
         raise ValueError(f"its scales must be {n * blocks}, {blocks} an output, got {scale.size}")
     scale = scale.reshape(n, blocks)
-    bias = graph.constant(node, 5)
-    zero = graph.constant(node, 3) if len(node.input) > 3 and node.input[3] else None
+    bias = graph.optional(node, 5, "bias")
+    zero = graph.optional(node, 3, "zero points")
     ordered = len(node.input) > 4 and bool(node.input[4])
-    if zero is not None and zero.dtype.kind == "f":
+    if zero is not None and zero.dtype != np.uint8:
+        if zero.dtype.kind != "f" and zero.dtype.name != "bfloat16":
+            raise ValueError(f"its zero points must be packed in uint8, or floats, got {zero.dtype}")
+        if zero.size != n * blocks:
+            raise ValueError(f"its zero points must be {n * blocks}, {blocks} an output, got {zero.size}")
         if ordered:
             raise ValueError("float zero points beside g_idx are not supported")
         made, form = _float_zero_points(codes, scale, zero.reshape(n, blocks), bits, size)
         return _layer(made, form, bias, activation, group, None)
     points = np.full((n, blocks), 1 << (bits - 1), np.int16)
     if zero is not None:
+        row_bytes = -(-blocks * bits // 8)
+        if zero.size != n * row_bytes:
+            raise ValueError(f"its zero points must be {n * row_bytes} bytes, {row_bytes} an output, got {zero.size}")
         points = _values(zero.reshape(n, -1), bits)[:, :blocks]
     if ordered:
         return _in_order(graph.need(node, 4, "g_idx"), codes, scale, points, bits, size, bias, activation, group)
@@ -246,13 +220,13 @@ def _float_zero_points(codes: Array, scale: Array, zero: Array, bits: int, size:
 
 
 def _multiplied(
-    graph: _Graph, node: Any, activation: ActivationScheme | None, group: ActivationGroup
+    graph: Graph, node: Any, activation: ActivationScheme | None, group: ActivationGroup
 ) -> QuantLinear | None:
     """MatMul or Gemm with a matrix that DequantizeLinear makes of a constant."""
-    maker = graph.makers.get(node.input[1])
+    maker = graph.maker(node, 1)
     turned = node.op_type == "Gemm" and bool(graph.attributes(node).get("transB", 0))
     if maker is not None and maker.op_type == "Transpose" and graph.attributes(maker).get("perm", [1, 0]) == [1, 0]:
-        maker, turned = graph.makers.get(maker.input[0]), not turned
+        maker, turned = graph.maker(maker, 0), not turned
     if maker is None or maker.op_type != "DequantizeLinear":
         return None
     matrix = graph.constant(maker, 0)
@@ -267,17 +241,30 @@ def _multiplied(
     n = len(codes)
     scale, zero, size = _parameters(graph, maker, matrix.shape, turned)
     made, form = _weight(codes, scale, zero, graph.bits(maker, 0), size)
-    bias = graph.constant(node, 2) if node.op_type == "Gemm" and given.get("beta", 1.0) == 1.0 else None
-    if bias is not None:
-        bias = np.broadcast_to(bias.astype(np.float32).reshape(-1), (n,))
+    bias = _gemm_bias(graph, node, given.get("beta", 1.0), n) if node.op_type == "Gemm" else None
     return _layer(made, form, bias, activation, group, None)
 
 
-def _parameters(graph: _Graph, maker: Any, shape: tuple[int, ...], turned: bool) -> tuple[Array, Array | None, int]:
+def _gemm_bias(graph: Graph, node: Any, beta: float, n: int) -> Array | None:
+    """beta C of Gemm, one number an output, in float32; None where beta is 0, as C is not read then."""
+    bias = graph.optional(node, 2, "bias") if beta else None
+    if bias is None:
+        return None
+    if bias.ndim > 2 or bias.shape[-1:] not in ((), (1,), (n,)) or bias.shape[:-1] not in ((), (1,)):
+        raise ValueError(f"its bias must have shape [{n}] or [1, {n}], one an output, got {list(bias.shape)}")
+    with np.errstate(all="ignore"):  # beyond float32 the layer refuses it
+        scaled = np.multiply(bias.astype(np.float32), np.float32(beta), dtype=np.float32)
+    return np.broadcast_to(scaled.reshape(-1), (n,))
+
+
+def _parameters(graph: Graph, maker: Any, shape: tuple[int, ...], turned: bool) -> tuple[Array, Array | None, int]:
     """Scales and zero points of DequantizeLinear as (n, groups), and the inputs of a group."""
     given = graph.attributes(maker)
-    scale, zero = graph.need(maker, 1, "scales"), graph.constant(maker, 2)
-    axis, block = int(given.get("axis", 1)) % 2, int(given.get("block_size", 0))
+    scale, zero = graph.need(maker, 1, "scales"), graph.optional(maker, 2, "zero points")
+    axis, block = int(given.get("axis", 1)), int(given.get("block_size", 0))
+    if not -2 <= axis < 2 or block < 0:
+        raise ValueError(f"its axis must be from -2 to 1 and its block_size 0 or more, got {axis} and {block}")
+    axis %= 2
     outputs = 0 if turned else 1  # the axis of them
     n, k = shape[outputs], shape[1 - outputs]
     if not block:
@@ -297,7 +284,7 @@ def _parameters(graph: _Graph, maker: Any, shape: tuple[int, ...], turned: bool)
 
 
 def _integers(
-    graph: _Graph, node: Any, scale: Array, zero: Array | None, bias: Array | None,
+    graph: Graph, node: Any, scale: Array, zero: Array | None, bias: Array | None,
     activation: ActivationScheme | None, group: ActivationGroup,
 ) -> QuantLinear:  # fmt: skip
     codes = _transposed(graph.need(node, 1, "matrix"))
@@ -308,41 +295,45 @@ def _integers(
     return _layer(made, form, bias, activation, group, "asymmetric")
 
 
-def _dynamic(graph: _Graph, node: Any, activation: ActivationScheme | None, group: ActivationGroup) -> QuantLinear:
+def _dynamic(graph: Graph, node: Any, activation: ActivationScheme | None, group: ActivationGroup) -> QuantLinear:
     scale = graph.need(node, 2, "scales")
-    return _integers(graph, node, scale, graph.constant(node, 3), graph.constant(node, 4), activation, group)
+    zero, bias = graph.optional(node, 3, "zero points"), graph.optional(node, 4, "bias")
+    return _integers(graph, node, scale, zero, bias, activation, group)
 
 
-def _to_float(graph: _Graph, node: Any, activation: ActivationScheme | None, group: ActivationGroup) -> QuantLinear:
+def _to_float(graph: Graph, node: Any, activation: ActivationScheme | None, group: ActivationGroup) -> QuantLinear:
     scale = graph.need(node, 3, "scales of the matrix")
-    return _integers(graph, node, scale, graph.constant(node, 5), graph.constant(node, 6), activation, group)
+    zero, bias = graph.optional(node, 5, "zero points of the matrix"), graph.optional(node, 6, "bias")
+    return _integers(graph, node, scale, zero, bias, activation, group)
 
 
 def _matmul_integer(
-    graph: _Graph, node: Any, activation: ActivationScheme | None, group: ActivationGroup
+    graph: Graph, node: Any, activation: ActivationScheme | None, group: ActivationGroup
 ) -> QuantLinear | None:
     if graph.constant(node, 1) is None:
         return None  # of two results, as in attention
-    return _integers(graph, node, _scale_behind(graph, node), graph.constant(node, 3), None, activation, group)
+    zero = graph.optional(node, 3, "zero points of the matrix")
+    return _integers(graph, node, _scale_behind(graph, node), zero, None, activation, group)
 
 
-def _scale_behind(graph: _Graph, node: Any) -> Array:
+def _scale_behind(graph: Graph, node: Any) -> Array:
     """The constant by which the result is multiplied: MatMulInteger, Cast, Mul by (x's scale * the matrix' scale)."""
     for cast in graph.takers.get(node.output[0], []):
         for mul in graph.takers.get(cast.output[0], []) if cast.op_type == "Cast" else []:
             if mul.op_type != "Mul":
                 continue
             other = 1 if mul.input[0] == cast.output[0] else 0
-            maker = graph.makers.get(mul.input[other])
+            maker = graph.maker(mul, other)
             places = [(mul, other)] + ([(maker, 0), (maker, 1)] if maker is not None and maker.op_type == "Mul" else [])
-            for place, i in places:
-                found = graph.constant(place, i)
-                if found is not None:
-                    return found
+            found = [scale for place, i in places if (scale := graph.constant(place, i)) is not None]
+            if len(found) > 1:
+                raise ValueError("the scale of its matrix is not known: its result is multiplied by two constants")
+            if found:
+                return found[0]
     raise ValueError("the scale of its matrix is not found: its result is not cast and multiplied by a constant")
 
 
-def _qlinear(graph: _Graph, node: Any, activation: ActivationScheme | None, group: ActivationGroup) -> QuantLinear:
+def _qlinear(graph: Graph, node: Any, activation: ActivationScheme | None, group: ActivationGroup) -> QuantLinear:
     names = ("x's scale", "x's zero point", "matrix", "matrix' scale", "matrix' zero point", "scale", "zero point")
     x_scale, x_zero, matrix, scale, zero, y_scale, y_zero = (
         graph.need(node, i + 1, name) for i, name in enumerate(names)
@@ -369,7 +360,7 @@ def _qparams(scale: Array, zero: Array) -> QParams:
     return QParams(float(scale.reshape(-1)[0]), int(zero.reshape(-1)[0]), zero.dtype.name)
 
 
-_Reader = Callable[[_Graph, Any, ActivationScheme | None, ActivationGroup], QuantLinear | None]
+_Reader = Callable[[Graph, Any, ActivationScheme | None, ActivationGroup], QuantLinear | None]
 
 _READERS: Mapping[str, _Reader] = {
     "MatMul": _multiplied,
