@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import PathLike
 from typing import Any, Literal, TypeVar
@@ -14,6 +13,7 @@ import numpy as np
 from octavo._analysis.candidates import Candidate, Candidates, Inputs, built, checked_candidates, seen_inputs
 from octavo._analysis.control_report import AccuracyReport, Evaluation
 from octavo._analysis.control_state import State
+from octavo._analysis.fingerprint import digest, fingerprint
 from octavo._analysis.layer_losses import float_bytes, linear_targets
 from octavo._analysis.scores import Metric, read_again, score
 from octavo._analysis.tradeoff import FLOAT, Choice, Step, assignment, steps
@@ -33,7 +33,6 @@ __all__ = ["quantize_with_accuracy_control"]
 _Model = TypeVar("_Model")
 
 _SKIPPED = 3  # layers whose next step loses too much, at most, before the search ends
-_PLAIN = (str, bytes, int, float, complex, type(None))  # equal where their values are
 
 
 def quantize_with_accuracy_control(
@@ -76,7 +75,9 @@ def quantize_with_accuracy_control(
         report: called with the `AccuracyReport`: the path taken, what each layer became; report=print, or a function
             that plots it.
         state: a file (JSON) that scores and errors are kept in as they are found: the same call with it goes on where
-            an interrupted one ended.
+            an interrupted one ended. The model's arrays, the data and the options must be the same to the bit. Of
+            functions only the results can be compared: metric must give the float model the same number as before,
+            and the first quantized model that the file knows, too, which is scored once more.
         progress: show bars (needs tqdm).
 
     Returns:
@@ -84,10 +85,11 @@ def quantize_with_accuracy_control(
         of the float model, with a warning that says what came nearest.
 
     Raises:
-        TypeError: data is one array, or can be read only once; the metric gives no number.
+        TypeError: data is one array, or can be read only once; the metric gives no number; with state, a batch holds
+            objects other than arrays, numbers and strings, whose content cannot be compared.
         ValueError: nothing matches; there is no batch; calibration and validation share a batch; the metric gives NaN
             or infinity; a layer cannot take a candidate; the budget is negative, or relative to a metric of zero; the
-            state is of another model, data or candidates.
+            state is of another model, data, metric, candidates or goal.
 
     Warns:
         UserWarning: the budget is not met but by the float model; or no calibration batch reaches a layer, which stays
@@ -121,6 +123,7 @@ def quantize_with_accuracy_control(
     _check_budget(max_drop, drop_type, minimize)
     seen = read_again(check_batches(calibration, "calibration"), "calibration")
     held_out = read_again(check_batches(validation, "validation"), "validation")
+    data = {"calibration": seen, "validation": held_out}
     _refuse_shared(seen, held_out)
     whole = unwrapped(model)
     targets = linear_targets(whole, layers, arrays, layout, "quantize_with_accuracy_control")
@@ -128,7 +131,7 @@ def quantize_with_accuracy_control(
     baseline = score(metric, [forward(tree.copy_with(whole, {}), batch) for batch in held_out], "the float model")
     if drop_type == "relative" and baseline == 0:
         raise ValueError('drop_type="relative" needs a float metric other than 0, got 0; use "absolute"')
-    kept = State(state, _fingerprint(targets, ways, minimize, baseline))
+    kept = State(state, "" if state is None else fingerprint(whole, targets, ways, data, minimize, baseline))
     inputs = seen_inputs(whole, targets, seen, forward, ways, progress=progress)
     targets = _reached(targets, inputs)
     search = _Search(whole, targets, ways, inputs, held_out, metric, forward, kept)
@@ -179,29 +182,13 @@ def _check_budget(max_drop: float, drop_type: str, minimize: str) -> None:
 
 def _refuse_shared(calibration: list[Any], validation: list[Any]) -> None:
     """Raises ValueError where a batch is in both, as the same object or with the same numbers."""
-    known = {_digest(batch): i for i, batch in enumerate(calibration)}
+    known = {digest(batch): i for i, batch in enumerate(calibration)}
     for j, batch in enumerate(validation):
-        if (i := known.get(_digest(batch))) is not None:
+        if (i := known.get(digest(batch))) is not None:
             raise ValueError(
                 f"calibration and validation must not share data, and batch {i} of calibration is batch {j} of "
                 "validation: a budget that is checked on what it was fitted to says little; split the data"
             )
-
-
-def _digest(batch: Any) -> Any:
-    """What is equal of batches with equal numbers."""
-    if isinstance(batch, (tuple, list)):
-        return type(batch).__name__, tuple(map(_digest, batch))
-    if isinstance(batch, Mapping):
-        return tuple((key, _digest(value)) for key, value in batch.items())
-    if isinstance(batch, np.ndarray) and batch.dtype != object:
-        return batch.shape, hashlib.sha256(np.ascontiguousarray(batch).tobytes()).digest()
-    return batch if isinstance(batch, _PLAIN) else id(batch)
-
-
-def _fingerprint(targets: Sequence[Target], ways: Sequence[Candidate], minimize: str, baseline: float) -> str:
-    weights = [(t.path, t.weight().shape, zlib.crc32(np.ascontiguousarray(t.weight()).tobytes())) for t in targets]
-    return hashlib.sha256(repr((weights, ways, minimize, baseline)).encode()).hexdigest()
 
 
 def _reached(targets: list[Target], inputs: Mapping[str, Inputs]) -> list[Target]:
@@ -331,11 +318,15 @@ class _Search:
         """The metric of the quantized model on the validation data."""
         key = hashlib.sha256(repr(sorted(chosen.items())).encode()).hexdigest()
         known = self._kept.score(key)
+        if known is not None and self._kept.checked:
+            return known
+        quantized = tree.copy_with(self._model, self.replacements(chosen))
+        outputs = [self._forward(quantized, batch) for batch in self._validation]
+        found = score(self._metric, outputs, "a quantized model")
         if known is None:
-            quantized = tree.copy_with(self._model, self.replacements(chosen))
-            outputs = [self._forward(quantized, batch) for batch in self._validation]
-            known = score(self._metric, outputs, "a quantized model")
-            self._kept.put_score(key, known)
+            self._kept.put_score(key, found)
+            return found
+        self._kept.check(known, found)
         return known
 
 

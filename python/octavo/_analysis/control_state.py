@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from os import PathLike
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 __all__ = ["State"]
 
 _VERSION = 1
+_CLOSE = 1e-6  # a float model's own rounding, where it runs on another number of threads
 
 
 class State:
@@ -26,6 +28,7 @@ class State:
 
     def __init__(self, path: str | PathLike[str] | None, fingerprint: str) -> None:
         self._path = None if path is None else Path(path)
+        self.checked = False  # whether a score of the file has been found to be the metric's
         self._known: dict[str, Any] = {
             "version": _VERSION, "fingerprint": fingerprint, "ranking": {}, "scores": {},
         }  # fmt: skip
@@ -38,9 +41,7 @@ class State:
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"state must be a file of an accuracy control, got {self._path}; name another") from error
         if not same:
-            raise ValueError(
-                f"state {self._path} is of another model, data, metric, candidates or goal; name another file"
-            )
+            raise self._other()
         self._known |= {"ranking": ranking, "scores": scores}
 
     def ranking(self, path: str) -> list[tuple[str, float, float]] | None:
@@ -55,6 +56,21 @@ class State:
         """Of an assignment, by its digest."""
         known: float | None = self._known["scores"].get(assignment)
         return known
+
+    def check(self, known: float, found: float) -> None:
+        """Compares a score of the file with the same one taken anew.
+
+        Raises:
+            ValueError: they differ: the metric or `forward` is another.
+        """
+        if not math.isclose(known, found, rel_tol=_CLOSE, abs_tol=_CLOSE):
+            raise self._other(f": the metric gives {found} where it gave {known}")
+        self.checked = True
+
+    def _other(self, reason: str = "") -> ValueError:
+        return ValueError(
+            f"state {self._path} is of another model, data, metric, candidates or goal{reason}; name another file"
+        )
 
     def put_score(self, assignment: str, value: float) -> None:
         self._put("scores", assignment, value)

@@ -1,0 +1,96 @@
+"""What data and models are known by: digests of their content."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from octavo._analysis.candidates import Candidate
+from octavo._models import walk as tree
+from octavo._quantize.spec import read_layer
+from octavo._quantize.targets import Target
+
+__all__ = ["digest", "fingerprint"]
+
+_PLAIN = (str, bytes, int, float, complex, type(None))  # equal where their values are
+
+
+def _by_identity(value: Any) -> Any:
+    return "object", id(value)
+
+
+def digest(batch: Any, other: Callable[[Any], Any] = _by_identity) -> Any:
+    """What is equal of batches of equal types with equal numbers.
+
+    Args:
+        batch: arrays, what NumPy reads as an array, plain values, and tuples, lists and mappings of these.
+        other: says what stands for anything else; by default its identity does.
+
+    Example:
+        >>> import numpy as np
+        >>> digest([np.ones(3)]) == digest([np.ones(3)]), digest(np.ones(3)) == digest(np.zeros(3))
+        (True, False)
+    """
+    if isinstance(batch, (tuple, list)):
+        return type(batch).__name__, tuple(digest(part, other) for part in batch)
+    if isinstance(batch, Mapping):
+        return "mapping", tuple((digest(key, other), digest(value, other)) for key, value in batch.items())
+    if isinstance(batch, _PLAIN):
+        return type(batch).__name__, batch
+    if not hasattr(batch, "__array__"):
+        return other(batch)
+    try:
+        a = np.asarray(batch)
+    except Exception:  # what another library raises, of a tensor on a GPU for instance
+        return other(batch)
+    if a.dtype.kind == "O" and a.ndim == 0:
+        return other(batch)
+    if a.dtype.kind in "OT":
+        return a.shape, tuple(digest(value, other) for value in a.flat)
+    return a.shape, str(a.dtype), hashlib.sha256(np.ascontiguousarray(a).tobytes()).digest()
+
+
+def fingerprint(
+    model: Any,
+    targets: Sequence[Target],
+    ways: Sequence[Candidate],
+    data: Mapping[str, Sequence[Any]],
+    *rest: Any,
+) -> str:
+    """A digest of all that the numbers of an accuracy control depend on, functions aside.
+
+    Args:
+        model: every array in it counts.
+        targets: their weights and biases count, which need not be arrays of the model.
+        ways: the candidates.
+        data: batches by the name of their argument.
+        rest: plain values.
+
+    Raises:
+        TypeError: a batch holds something that is known by its identity alone; it is named.
+    """
+    arrays = [(path, digest(value)) for path, value in tree.walk(model) if isinstance(value, np.ndarray)]
+    batches = {name: [_content(batch, name, i) for i, batch in enumerate(given)] for name, given in data.items()}
+    whole = (arrays, [_parameters(target) for target in targets], list(ways), batches, rest)
+    return hashlib.sha256(repr(whole).encode()).hexdigest()
+
+
+def _parameters(target: Target) -> Iterable[Any]:
+    activation, bias = None, None
+    if target.spec is not None:
+        activation, bias = target.spec.activation, read_layer(target.original, target.spec)[1]
+    return target.path, activation, digest(target.weight()), digest(bias)
+
+
+def _content(batch: Any, name: str, number: int) -> Any:
+    def refuse(value: Any) -> Any:
+        raise TypeError(
+            f"state= needs batches whose content can be compared in the next run: arrays, numbers and strings, and "
+            f"tuples, lists and dicts of these; batch {number} of {name} holds a {type(value).__name__}. Pass its "
+            "arrays and build it in forward, or omit state="
+        )
+
+    return digest(batch, refuse)
