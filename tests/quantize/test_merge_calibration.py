@@ -89,3 +89,56 @@ def test_statistics_of_parts_add_up() -> None:
         merged.merge(oc.InputStatistics(7, products=False))
     with pytest.raises(TypeError, match="only InputStatistics"):
         merged.merge(x)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("rows", [10, 1500])
+@pytest.mark.parametrize("products", [True, False])
+def test_statistics_merged_with_themselves_count_twice(rows: int, products: bool) -> None:
+    x = rng.integers(-8, 8, (rows, 7)).astype(np.float32)
+    twice, once = oc.InputStatistics(7, products=products), oc.InputStatistics(7, products=products)
+    for part in np.array_split(x, 3):
+        once.update(part)
+    twice.update(x)
+    twice.update(x)
+    once.merge(once)
+    assert once.rows == 2 * rows
+    np.testing.assert_array_equal(once.importance, twice.importance)
+    if products:
+        np.testing.assert_array_equal(once.hessian, twice.hessian)
+
+
+class Failing(oc.MinMaxObserver):
+    """Merges as its base does, but the second time it fails in its own way."""
+
+    def merge(self, other: Any) -> Any:
+        super().merge(other)
+        self.merged = getattr(self, "merged", 0) + 1
+        if self.merged == 2:
+            raise LookupError("of a user's own")
+        return self
+
+
+def test_error_of_an_observer_leaves_the_model_as_it_was() -> None:
+    model = prepared(Failing)
+    oc.calibrate(model, BATCHES[:1])
+    parts = [copy.deepcopy(model) for _ in range(2)]
+    for part in parts:
+        oc.calibrate(part, BATCHES[1:])
+    before = [vars(layer.input.observer).copy() for layer in (model[0], model[1], model[3])]
+    uses = vars(model[1].source).copy()
+    with pytest.raises(LookupError, match="of a user's own") as caught:
+        oc.merge_calibration(model, parts)
+    assert "octavo.merge_calibration: this was QuantStub model.layers.0" in caught.value.__notes__[0]
+    assert [vars(layer.input.observer) for layer in (model[0], model[1], model[3])] == before
+    assert vars(model[1].source) == uses
+
+
+class Encoded(oc.MinMaxObserver):
+    def merge(self, other: Any) -> Any:
+        raise UnicodeDecodeError("utf-8", b"x", 0, 1, "five arguments")
+
+
+def test_error_of_a_kind_that_takes_other_arguments_is_named() -> None:
+    model = prepared(Encoded)
+    with pytest.raises(ValueError, match=r"QuantStub model\.layers\.0: .*five arguments"):
+        oc.merge_calibration(model, [copy.deepcopy(model)])

@@ -126,7 +126,7 @@ class InputStatistics:
         self._squares += other._squares
         if self._products is not None and other._products is not None:
             self._products += np.triu(other._products)  # the lower triangle follows
-            for part in other._pending:
+            for part in list(other._pending):  # `other` may be these
                 if sum(map(len, self._pending)) + len(part) > _ROWS:
                     self._flush(self._products)
                 self._pending.append(part)

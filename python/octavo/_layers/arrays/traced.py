@@ -17,8 +17,8 @@ model has returned: results, and arrays stored for later. Code that accepts only
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +59,19 @@ class Source:
     def mark(self, use: str) -> None:
         if self.float_use is None:
             self.float_use = use
+
+    def merge(self, other: Self, twins: Mapping[int, Any]) -> None:
+        """Adds the uses that another has seen of the same layer in a copy of the model.
+
+        Args:
+            other: its source.
+            twins: this model's part for each of the copy's, by the copy's id.
+        """
+        self.plain_uses += other.plain_uses
+        self.relu_uses += other.relu_uses
+        self.bounded |= other.bounded
+        if other.float_use is not None:
+            self.mark(other.float_use)
 
 
 @pickled

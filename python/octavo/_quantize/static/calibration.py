@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,7 +9,8 @@ from octavo._layers.arrays.traced import Tracer
 from octavo._models import walk as tree
 from octavo._observers.base import Observer
 from octavo._quantize.batches import Forward, check_batches, run_model
-from octavo._quantize.static.observed import observed_layers
+from octavo._quantize.static.observed import Prepared, observed_layers
+from octavo._quantize.static.snapshot import Snapshot
 from octavo._util.progress import with_bar
 
 __all__ = ["calibrate"]
@@ -35,7 +35,7 @@ def calibrate(
 
     Raises:
         TypeError, ValueError: a batch of another width, or with NaN or infinity: the layer is named, and a note gives
-            the batch. The model stays usable, with what it has seen until then.
+            the batch. The model stays usable, with what it has seen of the batches before.
         TypeError: batches is one array, whose rows would be taken for batches.
         ValueError: there was no batch, or the model is not prepared.
         ImportError: progress without tqdm; the message names the extra.
@@ -51,12 +51,13 @@ def calibrate(
         >>> oc.calibrate(prepared, [np.ones((1, 4), np.float32)], progress=False)
     """
     batches = check_batches(batches, "batches")
-    tracers = {id(layer.tracer): layer.tracer for _, layer in observed_layers(prepared)}.values()
+    layers = [layer for _, layer in observed_layers(prepared)]
+    tracers = list({id(layer.tracer): layer.tracer for layer in layers}.values())
     observers = [value for _, value in tree.walk(prepared) if isinstance(value, Observer)]
     count = 0
     for count, batch in enumerate(with_bar(batches, "calibrating", "batch") if progress else batches, start=1):
         try:
-            _run(prepared, batch, forward, list(tracers), observers)
+            _run(prepared, batch, forward, tracers, _snapshot(layers, observers))
         except Exception as error:
             error.add_note(f"octavo.calibrate: this was batch {count - 1}")
             raise
@@ -64,29 +65,37 @@ def calibrate(
         raise ValueError("batches must hold at least one batch, got none; a generator can be used only once")
 
 
-def _run(
-    prepared: Any,
-    batch: Any,
-    forward: Forward,
-    tracers: list[Tracer],
-    observers: list[Observer],
-) -> None:
-    before = [copy.deepcopy(vars(observer)) for observer in observers]
+def _snapshot(layers: list[Prepared], observers: list[Observer]) -> Snapshot | TypeError:
+    """What has been seen; or why that cannot be kept, which matters only where a batch fails."""
+    try:
+        return Snapshot(layers, observers)
+    except TypeError as error:
+        return error
+
+
+def _run(prepared: Any, batch: Any, forward: Forward, tracers: list[Tracer], before: Snapshot | TypeError) -> None:
+    """Shows the model a batch, or, where that fails, nothing of it."""
     try:
         _pass(prepared, batch, forward, tracers, stand_ins=True)
         return
-    except Exception as error:
+    except BaseException as error:
+        if isinstance(before, TypeError):
+            error.add_note(f"octavo.calibrate: layers before this have seen the batch: {before}")
+            raise
+        before.restore()
+        if not isinstance(error, Exception):
+            raise
         first = error
     try:
         # Either the batch is at fault, and fails again, or the code cannot take stand-ins. Layers before the failure
         # have seen the batch, and must not count it twice.
-        for observer, state in zip(observers, before, strict=True):
-            vars(observer).clear()
-            vars(observer).update(state)
         reached = sum(tracer.calls for tracer in tracers)
         _pass(prepared, batch, forward, tracers, stand_ins=False)
         if sum(tracer.calls for tracer in tracers) < reached:
             raise first  # the batch could be read only once, so that the second run says nothing
+    except BaseException:
+        before.restore()
+        raise
     finally:
         del first  # it refers to this frame, and the frame to it
 

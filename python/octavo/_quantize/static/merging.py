@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
-from octavo._layers.arrays.traced import Source
 from octavo._quantize.static.observed import Prepared, observed_layers
-from octavo._quantize.static.ranges import Range
+from octavo._quantize.static.snapshot import Snapshot
 
 __all__ = ["merge_calibration"]
 
@@ -27,15 +25,17 @@ def merge_calibration(prepared: _Model, others: Iterable[Any]) -> _Model:
         uses of layers' results  a layer gives integers where every copy found that it may
 
     Args:
-        prepared: what `prepare` returned. It is changed.
+        prepared: what `prepare` or `prepare_qat` returned. It is changed. Ranges of weights stay its own.
         others: copies of it. What a copy had seen before it was sent counts again.
 
     Returns:
         prepared.
 
     Raises:
-        TypeError: an observer cannot be merged, or is of another class.
-        ValueError: another model is not prepared, or has other layers or options. Nothing has been changed.
+        TypeError: an observer cannot be merged or copied, or is of another class.
+        ValueError: another model is not prepared, or has other layers, options or learned scales.
+
+        Whatever is raised, by an observer of your own too: `prepared` is as it was.
 
     Example:
         >>> import copy, numpy as np, octavo as oc
@@ -51,56 +51,28 @@ def merge_calibration(prepared: _Model, others: Iterable[Any]) -> _Model:
     theirs = [observed_layers(other) for other in others]
     for number, layers in enumerate(theirs):
         _check_same(mine, layers, number)
-    parts = [part for _, layer in mine for part in _parts(layer)]
-    merged = [copy.deepcopy(vars(part.observer)) if isinstance(part, Range) else None for part in parts]
+    before = Snapshot(layer for _, layer in mine)
     try:
         for layers in theirs:
-            for part, other in zip(parts, [p for _, layer in layers for p in _parts(layer)], strict=True):
-                if isinstance(part, Range):
-                    _merge_range(part, other)
-    except (TypeError, ValueError):
-        for part, before in zip(parts, merged, strict=True):
-            if isinstance(part, Range) and before is not None:
-                vars(part.observer).clear()
-                vars(part.observer).update(before)
+            pairs = [(layer, other) for (_, layer), (_, other) in zip(mine, layers, strict=True)]
+            twins = {
+                id(theirs): part
+                for layer, other in pairs
+                for part, theirs in zip(layer.watched(), other.watched(), strict=True)
+            }
+            for layer, other in pairs:
+                layer.merge(other, twins)
+    except BaseException:  # of a user's observer, or an interrupt
+        before.restore()
         raise
-    for layers in theirs:
-        for part, other in zip(parts, [p for _, layer in layers for p in _parts(layer)], strict=True):
-            if isinstance(part, Range):
-                part.seen |= other.seen
-            else:
-                _merge_source(part, other)
     return prepared
 
 
 def _check_same(mine: list[tuple[str, Prepared]], theirs: list[tuple[str, Prepared]], number: int) -> None:
-    kinds = [[(path, type(layer).__name__) for path, layer in layers] for layers in (mine, theirs)]
+    kinds = [[(path, type(layer).__name__, len(layer.watched())) for path, layer in part] for part in (mine, theirs)]
     if kinds[0] != kinds[1]:
         differ = sorted({*kinds[0]} ^ {*kinds[1]}) or kinds[0]
         raise ValueError(
             f"others[{number}] is not a copy of the prepared model: they differ in {differ[0][1]} at {differ[0][0]!r}; "
             "send copies of what prepare returned"
         )
-
-
-def _parts(layer: Prepared) -> list[Any]:
-    """The ranges of a layer, and its source, in the order of their names."""
-    found = vars(layer)
-    return [found[name] for name in sorted(found) if isinstance(found[name], Range | Source)]
-
-
-def _merge_range(mine: Range, other: Range) -> None:
-    if not hasattr(mine.observer, "merge"):
-        raise TypeError(f"{mine.name}: {type(mine.observer).__name__} has no merge(other), so it cannot be merged")
-    try:
-        mine.observer.merge(other.observer)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"{mine.name}: {error}") from error
-
-
-def _merge_source(mine: Source, other: Source) -> None:
-    mine.plain_uses += other.plain_uses
-    mine.relu_uses += other.relu_uses
-    mine.bounded |= other.bounded
-    if other.float_use is not None:
-        mine.mark(other.float_use)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -40,6 +41,21 @@ class Prepared(ABC):
     @abstractmethod
     def seen(self) -> bool:
         """Whether there is a range for its input."""
+
+    def watched(self) -> list[Any]:
+        """What has seen something of it: its ranges and its source, in the order of their names."""
+        found = vars(self)
+        return [found[name] for name in sorted(found) if isinstance(found[name], Range | Source)]
+
+    def merge(self, other: Prepared, twins: Mapping[int, Any]) -> None:
+        """Adds what the same layer of a copy of the model has seen.
+
+        Args:
+            other: that layer.
+            twins: this model's part for each that a layer of the copy watches, by the copy's id.
+        """
+        for mine, theirs in zip(self.watched(), other.watched(), strict=True):
+            mine.merge(theirs, twins)
 
     @abstractmethod
     def original(self) -> Any:

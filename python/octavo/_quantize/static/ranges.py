@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from octavo._quantize.batches import refuse_several
 from octavo._util.caller import warn_caller
 from octavo._util.pickling import pickled
 
-__all__ = ["NOT_NEEDED", "Range", "Ranges", "finite_reals", "observed_qparams"]
+__all__ = ["NOT_NEEDED", "Range", "Ranges", "finite_reals", "merge_observer", "observed_qparams"]
 
 
 @pickled
@@ -35,11 +36,34 @@ class Range:
                 raise ValueError(f"{self.name}: {error}") from error
             self.seen = True
 
+    def merge(self, other: Range, twins: Mapping[int, Any]) -> None:
+        """Adds what another has seen of the same array in a copy of the model."""
+        merge_observer(self.observer, other.observer, self.name)
+        self.seen |= other.seen
+
     def qparams(self) -> QParams:
         """The parameters found, checked to be what kernels take."""
         params = in_8_bits(observed_qparams(self.observer, self.name))
         require_per_tensor_8_bit(params, self.name)
         return params
+
+
+def merge_observer(mine: Any, other: Any, name: str) -> None:
+    """mine.merge(other), whose errors get the name.
+
+    Raises:
+        TypeError: it has no merge.
+    """
+    if not hasattr(mine, "merge"):
+        raise TypeError(f"{name}: {type(mine).__name__} has no merge(other), so it cannot be merged")
+    try:
+        mine.merge(other)
+    except (TypeError, ValueError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError  # a subclass may take other arguments
+        raise kind(f"{name}: {error}") from error
+    except Exception as error:
+        error.add_note(f"octavo.merge_calibration: this was {name}")
+        raise
 
 
 def observed_qparams(observer: Any, name: str) -> QParams:

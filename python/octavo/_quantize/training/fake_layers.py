@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import weakref
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,6 +103,11 @@ class Use(Source):
         if not any(known is quantizer and relu == after_relu for known, relu in self.takers):
             self.takers.append((quantizer, after_relu))
 
+    def merge(self, other: Self, twins: Mapping[int, Any]) -> None:
+        super().merge(other, twins)
+        for quantizer, after_relu in list(other.takers):
+            self.add(twins[id(quantizer)], after_relu)
+
     def wanted(self) -> QParams | None:
         """The parameters that all takers quantize with; None where they differ, or floats are used too."""
         if self.float_use not in (None, KEPT) or not self.takers:
@@ -139,6 +144,19 @@ class FakeQuantized(Prepared):
         """Its own, by the name of the attribute; the one of a QuantStub that feeds it is the stub's."""
         own = {name: vars(self).get(name) for name in (INPUT, WEIGHT)}
         return {name: value for name, value in own.items() if isinstance(value, FakeQuantize)}
+
+    def watched(self) -> list[Any]:
+        """Its source and its quantizers; a weight's too, which is the layer's own and is not merged."""
+        return [*super().watched(), *self.quantizers().values()]
+
+    def merge(self, other: Prepared, twins: Mapping[int, Any]) -> None:
+        """Adds what the same layer of a copy has seen. A copy's weights are the same, and so are their ranges."""
+        assert isinstance(other, FakeQuantized)
+        self.use.merge(other.use, twins)
+        if INPUT in (mine := self.quantizers()):
+            mine[INPUT].merge(other.quantizers()[INPUT], f"{self.label}, its input")
+        if other.fed_by is not None:
+            self.fed_by = twins[id(other.fed_by)]
 
     def learned_name(self, at: str, kind: str) -> str:
         """What `parameters` calls the scale or zero point of the quantizer in the attribute `at`."""

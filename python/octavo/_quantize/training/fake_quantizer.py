@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from octavo._numerics.params import QParams
 from octavo._observers.base import per_channel_symmetric, per_tensor_affine
 from octavo._observers.minmax import MovingAverageMinMaxObserver, MovingAveragePerChannelMinMaxObserver
 from octavo._quantize.qconfig import QConfig
-from octavo._quantize.static.ranges import observed_qparams
+from octavo._quantize.static.ranges import merge_observer, observed_qparams
 from octavo._util.arrays import is_traced
 from octavo._util.pickling import pickled
 
@@ -173,6 +173,29 @@ class FakeQuantize:
             except (TypeError, ValueError) as error:
                 raise type(error)(f"{name}: {error}") from error
 
+    def merge(self, other: FakeQuantize, name: str = "FakeQuantize") -> Self:
+        """Takes into account what the observer of another has seen; see `octavo.merge_calibration`.
+
+        Args:
+            other: with an observer of the same class and options; not changed.
+            name: how messages call it.
+
+        Raises:
+            TypeError: the observer has no merge, or is of another class.
+            ValueError: its options differ, or the learned scales and zero points do: those cannot be merged.
+        """
+        if not isinstance(other, FakeQuantize):
+            raise TypeError(f"{name}: only a FakeQuantize can be merged into one, got {type(other).__name__}")
+        mine, theirs = (self.scale, self.zero_point), (other.scale, other.zero_point)
+        if not all(_same(a, b) for a, b in zip(mine, theirs, strict=True)):
+            raise ValueError(
+                f"{name}: learned scales and zero points must be the same to be merged, got {mine} and {theirs}; "
+                "calibrate and merge before training"
+            )
+        if self.scale is None:
+            merge_observer(self.observer, other.observer, name)
+        return self
+
     def __call__(self, x: Any) -> Any:
         """y of the shape of x; x real numbers, or a value that autograd is differentiating."""
         self.observe(x)
@@ -202,6 +225,10 @@ class FakeQuantize:
             *([] if self.fake_quant_enabled else ["fake quantization off"]),
         ]
         return f"FakeQuantize({', '.join([repr(self.observer), *state])})"
+
+
+def _same(a: NDArray[Any] | None, b: NDArray[Any] | None) -> bool:
+    return a is b or (a is not None and b is not None and np.array_equal(a, b))
 
 
 default_qat_qconfig = QConfig(
