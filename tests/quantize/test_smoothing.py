@@ -177,8 +177,31 @@ def test_samples_do_not_depend_on_batches() -> None:
         parts.update(X[start : start + 7])
     assert_same_bits(whole.rows, parts.rows)
     assert_same_bits(whole.largest, parts.largest)
-    assert len(whole.rows) <= 40
+    assert 10 <= len(whole.rows) <= 20
     assert whole.seen == parts.seen == 200
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2, 3, 7, 50])
+@pytest.mark.parametrize("seen", [0, 1, 7, 8, 200])
+def test_samples_keep_no_more_rows_than_asked_for(rows: int, seen: int) -> None:
+    sample = InputSample(64, rows=rows)
+    for x in X[:seen]:
+        sample.update(x)
+    assert min(seen, (rows + 1) // 2) <= len(sample.rows) <= rows
+    step = max(sample._step, 1)
+    assert_same_bits(sample.rows, X[:seen:step] if rows else X[:0])
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int64, np.uint8, np.bool_])
+def test_scale_of_integer_weights_is_that_of_floats(dtype: type[np.generic]) -> None:
+    weight = np.ones((3, 64), dtype)
+    if np.issubdtype(dtype, np.signedinteger):
+        weight[:, 3] = [np.iinfo(dtype).min, 1, 2]  # whose absolute value the type does not hold
+    if dtype is not np.bool_:
+        weight[:, 4] = [100, 1, 2]
+    for method in ("smoothquant", "awq"):
+        found = oc.smoothing_scale(weight, X, 0.5, method)
+        assert_same_bits(found, oc.smoothing_scale(weight.astype(np.float64), X, 0.5, method))
 
 
 @pytest.mark.parametrize(
@@ -194,6 +217,15 @@ def test_samples_do_not_depend_on_batches() -> None:
         (lambda: oc.smoothing_scale(np.ones((2, 3)), np.ones((4, 5)), 0.5), ValueError, r"shape \(..., 3\)"),
         (lambda: oc.smoothing_scale(np.ones((2, 3)), np.ones((0, 3)), 0.5), ValueError, "at least one row"),
         (lambda: oc.smoothing_scale(np.ones((2, 3)), np.ones((4, 3)), "x"), TypeError, "alpha must be a number"),
+        (
+            lambda: oc.smoothing_scale([[1.0, np.nan, 1]], np.ones((4, 3)), 0.5),
+            ValueError,
+            r"weight must be finite.*at weight\[0, 1\]",
+        ),
+        (lambda: oc.smoothing_scale([[1.0, np.inf, 1]], np.ones((4, 3)), 0.5), ValueError, "weight must be finite"),
+        (lambda: InputSample(3, rows=-1), ValueError, "sizes must be at least 0, got in_features=3, rows=-1"),
+        (lambda: InputSample(-3), ValueError, "sizes must be at least 0, got in_features=-3"),
+        (lambda: InputSample(3, rows=1.5), TypeError, "integer"),  # type: ignore[arg-type]
         (lambda: oc.quantize_dynamic(Block(), LINEAR, pre_quant_scale={"x": X[0]}), ValueError, "names 'x', but"),
         (
             lambda: oc.quantize_dynamic(Block(), LINEAR, pre_quant_scale={"up": np.zeros(64)}),

@@ -181,7 +181,7 @@ def seen_inputs(
     forward: Forward,
     candidates: Sequence[Candidate],
     *,
-    rows: int = 256,
+    rows: int = 512,
     progress: bool = False,
 ) -> dict[str, Inputs]:
     """The inputs of each, by path, from one run of a copy of the model."""

@@ -16,13 +16,13 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from octavo._numerics.checks import as_input_rows
-from octavo._util.arrays import as_real_array
+from octavo._util.arrays import as_real_array, require_finite
 from octavo._util.floating import quiet
 
 __all__ = ["ALPHAS", "InputSample", "SmoothingMethod", "best_alpha", "smoothing_scale"]
@@ -42,7 +42,11 @@ class InputSample:
     Args:
         in_features: K.
         rows: to keep as they are, at most: 4 K bytes each. They are spread evenly over all rows seen, whichever way
-            these came in batches.
+            these came in batches. Where there are more, half of that or more are kept.
+
+    Raises:
+        TypeError: a size is not a whole number.
+        ValueError: it is negative.
 
     Example:
         >>> import numpy as np
@@ -52,11 +56,13 @@ class InputSample:
         (array([3., 4.], dtype=float32), array([2., 3.]), 2)
     """
 
-    def __init__(self, in_features: int, *, rows: int = 512) -> None:
-        self.in_features, self.seen = operator.index(in_features), 0
+    def __init__(self, in_features: int, *, rows: int = 1024) -> None:
+        self.in_features, self._room, self._step = operator.index(in_features), operator.index(rows), 1
+        if self.in_features < 0 or self._room < 0:
+            raise ValueError(f"sizes must be at least 0, got in_features={self.in_features}, rows={self._room}")
+        self.seen = 0
         self.largest: Floats = np.zeros(self.in_features, np.float32)
         self._sums: npt.NDArray[np.float64] = np.zeros(self.in_features)
-        self._room, self._step = 2 * operator.index(rows), 1
         self._kept: list[Floats] = []
 
     @quiet
@@ -71,7 +77,7 @@ class InputSample:
             np.maximum(self.largest, size.max(axis=0), out=self.largest)
             self._sums += size.sum(axis=0, dtype=np.float64)
         # Every step-th row from the first on; where there are too many, every other one of these.
-        for place in range(-self.seen % self._step, len(rows), self._step):
+        for place in range(-self.seen % self._step, len(rows), self._step) if self._room else ():
             self._keep(self.seen + place, rows[place])
         self.seen += len(rows)
 
@@ -110,8 +116,8 @@ def smoothing_scale(
 
     Raises:
         TypeError: weight or inputs are not real, or alpha is not a number.
-        ValueError: the weight is not (N, K), inputs do not fit or hold NaN or infinity, there are none, alpha is not in
-            0 to 1, or the method is unknown.
+        ValueError: the weight is not (N, K) or not finite in float32, inputs do not fit or hold NaN or infinity, there
+            are none, alpha is not in 0 to 1, or the method is unknown.
 
     Example:
         >>> import numpy as np, octavo as oc
@@ -121,6 +127,7 @@ def smoothing_scale(
     w = as_real_array(weight, "weight")
     if w.ndim != 2:
         raise ValueError(f"weight must be 2-D (out, in), got shape {w.shape}")
+    require_finite(w, "weight")
     if isinstance(inputs, InputSample):
         sample = inputs
     else:
@@ -136,7 +143,14 @@ def smoothing_scale(
         raise ValueError(f"alpha must be from 0 to 1, got {alpha}")
     if method not in ("smoothquant", "awq"):
         raise ValueError(f'method must be "smoothquant" or "awq", got {method!r}')
-    return _scale(np.abs(w).max(axis=0, initial=0).astype(np.float64), sample, float(alpha), method)
+    return _scale(_reach(w), sample, float(alpha), method)
+
+
+def _reach(weight: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """max|W[:, k]|; |-128| does not fit int8, whose absolute value would be -128 again."""
+    low, high = (extreme(weight, axis=0, initial=0).astype(np.float64) for extreme in (np.min, np.max))
+    reach: npt.NDArray[np.float64] = np.maximum(-low, high)
+    return reach
 
 
 def _scale(weight: npt.NDArray[np.float64], sample: InputSample, alpha: float, method: SmoothingMethod) -> Floats:
@@ -178,7 +192,7 @@ def best_alpha(
     """
     plain = error(None)
     best: tuple[float | None, Floats | None, float] = None, None, plain
-    largest = np.max([np.abs(w).max(axis=0, initial=0) for w in weights], axis=0).astype(np.float64)
+    largest = np.max([_reach(w) for w in weights], axis=0)
     for alpha in alphas:
         scale = _scale(largest, sample, alpha, method)
         if (scale == scale[:1]).all():
