@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from octavo import _core
+from octavo._util.foreign import as_array
 
 __all__ = ["dequantize_linear", "dynamic_quantize_linear", "matmul_integer", "qlinear_matmul", "quantize_linear"]
 
@@ -83,7 +84,7 @@ def quantize_linear(
     named: str | None = output_dtype
     if y_zero_point is not None:
         zero_point = _typed(y_zero_point, "y_zero_point", ("int8", "uint8", "int16", "uint16", "int4", "uint4"))
-        kind = np.asarray(y_zero_point).dtype.name
+        kind = as_array(y_zero_point, "y_zero_point").dtype.name
         named = kind if named is None and kind in _FOUR_BITS else named
         _same_shape(zero_point, scale, "y_zero_point", "y_scale")
     storage, qmin, qmax = _output_type(zero_point, named)
@@ -294,7 +295,7 @@ def qlinear_matmul(
 
 def _typed(x: ArrayLike, name: str, dtypes: tuple[str, ...]) -> NDArray[Any]:
     """x as an array in native byte order, of one of the dtypes; four-bit ones as what holds them."""
-    array = np.asarray(x)
+    array = as_array(x, name)
     if array.dtype.name not in dtypes:
         raise TypeError(f"{name} must be {' or '.join(dtypes)}, got dtype {array.dtype}; convert it with astype")
     if array.dtype.name in _FOUR_BITS:

@@ -88,6 +88,28 @@ def test_sigmoid_of_integers_is_float() -> None:
     np.testing.assert_allclose(nn.Sigmoid()([-1, 0]), [1 / (1 + np.e), 0.5])
 
 
+@pytest.mark.parametrize("dtype", [np.bool_, np.int8, np.uint8, np.int16, np.uint16, np.int64, np.uint64])
+def test_sigmoid_of_integers_is_that_of_float32(dtype: type[np.generic]) -> None:
+    low = 0 if dtype is np.bool_ else max(np.iinfo(dtype).min, -(2**20))
+    x = np.array([low, 0, 1] + ([2, 100] if dtype is not np.bool_ else []), dtype)
+    y = nn.Sigmoid()(x)
+    assert y.dtype == F
+    np.testing.assert_array_equal(y, nn.Sigmoid()(x.astype(F)))
+    with np.errstate(over="ignore"):
+        expected = 1 / (1 + np.exp(-x.astype(np.float64)))
+    np.testing.assert_allclose(y, expected, rtol=4e-7, atol=1e-38)
+
+
+@pytest.mark.parametrize("dtype", [np.bool_, np.int8, np.uint8, np.int64])
+def test_layers_of_integers_give_what_floats_give(dtype: type[np.generic]) -> None:
+    x = np.array([[1, 0, 1]], dtype)
+    np.testing.assert_array_equal(nn.ReLU()(x), nn.ReLU()(x.astype(F)))
+    layer = nn.Linear.init(3, 2, rng=np.random.default_rng(0))
+    np.testing.assert_allclose(layer(x), layer(x.astype(F)), rtol=1e-6)
+    low = np.array([[np.iinfo(np.int8).min, 127]], np.int8)
+    np.testing.assert_array_equal(nn.ReLU()(low), [[0, 127]])
+
+
 def test_sequential_calls_in_order() -> None:
     fc, relu = nn.Linear(np.array([[1.0, -1.0]])), nn.ReLU()
     model = nn.Sequential(fc, relu, lambda y: y + 1)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octavo._util.floating import quiet
+from octavo._util.foreign import refuse_masked
 
 __all__ = ["Metric", "OutputError", "as_float64", "read_again", "score"]
 
@@ -58,6 +59,7 @@ def as_float64(y: Any, name: str = "the model's result") -> NDArray[np.float64]:
     Raises:
         TypeError: it is several arrays, or not numbers: then only a metric can compare results.
     """
+    refuse_masked(y, name)
     if isinstance(y, (list, tuple, dict)) or np.asarray(y).dtype.kind not in "fiub":
         raise TypeError(
             f"{name} must be one array of real numbers to be compared, got a {type(y).__name__}; pass metric="

@@ -30,7 +30,7 @@ from octavo._numerics.int4 import GroupedWeight, ScaleDtype
 from octavo._numerics.params import QParams, QTypeLike, qint8
 from octavo._numerics.rounding import round_nearest, round_search
 from octavo._util.arrays import as_rows, check_out, real_dtype, rows_in_place
-from octavo._util.foreign import as_real
+from octavo._util.foreign import as_array, as_real
 from octavo._util.pickling import pickled
 
 __all__ = ["Layout", "QuantLinear", "Rounding"]
@@ -491,11 +491,11 @@ def int8_weight(
     weight: NDArray[np.int8], scale: ArrayLike, activation: ActivationScheme, *, remedy: str
 ) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """int8 weights and their scales, one an output, both checked."""
-    q = np.asarray(weight)
+    q = as_array(weight, "weight")
     if q.dtype != np.int8:
         raise TypeError(f"weight must be an int8 array, got dtype {q.dtype}; {remedy}")
     check_weight_shape(q, activation)
-    s = np.asarray(scale)
+    s = as_array(scale, "scale")
     if s.shape not in ((), q.shape[:1]):
         raise ValueError(f"scale must have shape ({q.shape[0]},) for weight {q.shape}, got {s.shape}")
     return q, QParams(np.broadcast_to(s, q.shape[:1]), 0, qint8, axis=0).scale

@@ -13,6 +13,7 @@ from octavo._layers.linear import QuantLinear, _linear_from_state
 from octavo._layers.packing import no_result
 from octavo._numerics.checks import as_activations
 from octavo._util.arrays import read_only
+from octavo._util.foreign import as_array
 from octavo._util.pickling import pickled
 
 __all__ = ["PermutedQuantLinear"]
@@ -52,7 +53,7 @@ class PermutedQuantLinear(QuantLinear):
             raise TypeError(f"layer must be a QuantLinear, got {type(layer).__name__}")
         if layer.rotation is not None:
             raise ValueError("layer must have no rotation, whose blocks have an order of their own")
-        order = np.asarray(permutation)
+        order = as_array(permutation, "permutation")
         if order.dtype.kind not in "iu":
             raise TypeError(f"permutation must hold integers, got dtype {order.dtype}")
         k = layer.in_features

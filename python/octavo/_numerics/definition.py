@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from octavo._numerics.params import Array, QParams, aligned, check_qparams, check_shape, choose_qparams, qint8
 from octavo._util.arrays import as_real_array, first_place, large_zeros, real_dtype, require_finite, row_blocks
+from octavo._util.foreign import as_array
 
 __all__ = ["dequantize", "fake_quantize", "quantize", "quantize_weight"]
 
@@ -152,7 +153,7 @@ def _clamped_steps(x: npt.ArrayLike, qparams: QParams) -> tuple[Array, npt.NDArr
 
 
 def _stored_integers(q: npt.ArrayLike, qparams: QParams) -> Array:
-    integers, storage = np.asarray(q), qparams.qtype.storage
+    integers, storage = as_array(q, "q"), qparams.qtype.storage
     if integers.dtype.kind not in "iu":
         raise TypeError(f"q must hold integers, got {type(q).__name__} of dtype {integers.dtype}; quantize it first")
     if not np.can_cast(integers.dtype, storage):

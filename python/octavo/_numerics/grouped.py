@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from octavo._util.floating import quiet
+from octavo._util.foreign import refuse_masked
 
 __all__ = ["BITS", "GROUP_SIZES", "SUPER_BLOCK", "GroupedCodes", "dequantize_columns", "join_rows"]
 
@@ -208,6 +209,7 @@ def _form(w: GroupedCodes) -> str:
 
 
 def _check_codes(codes: Any, bits: int) -> None:
+    refuse_masked(codes, "codes")
     if not isinstance(codes, np.ndarray) or codes.dtype not in (np.int8, np.uint8):
         raise TypeError(f"codes must be an int8 or uint8 array, got {getattr(codes, 'dtype', type(codes).__name__)}")
     if codes.ndim != 2:
@@ -250,6 +252,7 @@ def _check_two_levels(w: GroupedCodes) -> None:
 def _check_integers(
     a: Any, name: str, shape: tuple[int, int], dtypes: tuple[np.dtype[Any], ...], bits: int, reach: int = 0
 ) -> None:
+    refuse_masked(a, name)
     if not isinstance(a, np.ndarray) or a.dtype not in dtypes:
         wanted = " or ".join(map(str, dtypes))
         raise TypeError(f"{name} must be an array of {wanted}, got {getattr(a, 'dtype', type(a).__name__)}")
@@ -259,6 +262,7 @@ def _check_integers(
 
 
 def _check_floats(a: Any, name: str, shape: tuple[int, int], dtypes: tuple[np.dtype[Any], ...]) -> None:
+    refuse_masked(a, name)
     if not isinstance(a, np.ndarray) or a.dtype not in dtypes:
         wanted = " or ".join(map(str, dtypes))
         raise TypeError(f"{name} must be an array of {wanted}, got {getattr(a, 'dtype', type(a).__name__)}")

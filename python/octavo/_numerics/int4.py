@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from octavo._util.arrays import contiguous, row_blocks
 from octavo._util.floating import quiet
+from octavo._util.foreign import as_array
 
 __all__ = ["GroupedWeight", "ScaleDtype", "check_groups", "pack_int4", "unpack_int4"]
 
@@ -45,7 +46,7 @@ def pack_int4(q: npt.ArrayLike) -> npt.NDArray[np.uint8]:
         >>> oc.pack_int4(np.array([1, -1, 7], np.int8))
         array([241,   7], dtype=uint8)
     """
-    values = np.asarray(q)
+    values = as_array(q, "q")
     if values.dtype.name in ("int4", "uint4"):  # of ml_dtypes, one integer a byte
         values = values.astype(np.int8 if values.dtype.name == "int4" else np.uint8)
     if values.dtype not in (np.int8, np.uint8):
@@ -81,7 +82,7 @@ def unpack_int4(packed: npt.ArrayLike, length: int, *, signed: bool = True) -> n
         >>> oc.unpack_int4(np.array([241, 7], np.uint8), 3)
         array([ 1, -1,  7], dtype=int8)
     """
-    data = np.asarray(packed)
+    data = as_array(packed, "packed")
     length = operator.index(length)
     if data.dtype != np.uint8:
         raise TypeError(f"packed must be a uint8 array, got dtype {data.dtype}")
@@ -130,7 +131,7 @@ class GroupedWeight:
     scale_dtype: ScaleDtype = "float32"
 
     def __post_init__(self) -> None:
-        q, size = np.asarray(self.q), self.group_size
+        q, size = as_array(self.q, "q"), self.group_size
         if q.dtype != np.int8:
             raise TypeError(f"q must be an int8 array, got dtype {q.dtype}")
         if q.ndim != 2:
@@ -145,7 +146,7 @@ class GroupedWeight:
         groups = (q.shape[0], 1 if size is None else -(-q.shape[1] // size))
         zero_point = self.zero_point
         if zero_point is not None:
-            zero_point = np.asarray(zero_point)
+            zero_point = as_array(zero_point, "zero_point")
             if zero_point.dtype != np.int8:
                 raise TypeError(f"zero_point must be an int8 array, got dtype {zero_point.dtype}")
             if zero_point.shape != groups:
@@ -207,7 +208,7 @@ def _require_int4(values: npt.NDArray[np.int8], name: str) -> None:
 
 
 def _valid_scale(scale: Any, shape: tuple[int, int], dtype: ScaleDtype) -> npt.NDArray[np.float32]:
-    values = np.asarray(scale)
+    values = as_array(scale, "scale")
     if values.dtype.kind not in "fiu":
         raise TypeError(f"scale must be real numbers, got dtype {values.dtype}")
     if values.shape != shape:

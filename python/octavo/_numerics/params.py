@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from octavo._util.arrays import as_real_array, first_place, why_not_finite
+from octavo._util.foreign import as_array
 from octavo._util.pickling import pickled
 
 __all__ = ["QParams", "QType", "as_qtype", "choose_qparams", "code_qtype", "qint4", "qint8", "quint4", "quint8"]
@@ -426,7 +427,7 @@ def _valid_scale(scale: npt.ArrayLike) -> npt.NDArray[np.float32]:
 
 
 def _valid_zero_point(zero_point: npt.ArrayLike, shape: tuple[int, ...], qmin: int, qmax: int) -> npt.NDArray[np.int32]:
-    given = np.asarray(zero_point)
+    given = as_array(zero_point, "zero_point")
     if given.dtype.kind not in "iu":
         raise TypeError(f"zero_point must hold integers, got dtype {given.dtype}; round it first")
     if given.shape not in ((), shape):

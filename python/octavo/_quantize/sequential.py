@@ -28,6 +28,7 @@ from octavo._quantize.calibrated import (
 from octavo._quantize.options import Calibration, WeightOptions
 from octavo._quantize.targets import Target
 from octavo._quantize.watching import shown, watched
+from octavo._util.foreign import as_array
 
 __all__ = ["rounded_in_turn"]
 
@@ -160,7 +161,7 @@ class _Call:
     def __init__(self, target: Target, x: Any, told: Callable[[_Call], object] = lambda call: None) -> None:
         refuse_several(x, f"{tree.label(target.path)}: its input")
         k = target.weight().shape[1]
-        values = np.asarray(x)
+        values = as_array(x, f"{tree.label(target.path)}: its input")
         if values.ndim == 0 or values.shape[-1] != k:
             raise ValueError(f"{tree.label(target.path)}: inputs must have shape (..., {k}), got {values.shape}")
         self.x: Floats = np.array(values.reshape(-1, k), np.float32)

@@ -17,6 +17,7 @@ from octavo._models import walk as tree
 from octavo._models.containers import attributes
 from octavo._models.estimators import holds_trees, is_estimator
 from octavo._quantize.by_name import ByName
+from octavo._util.foreign import as_array
 
 __all__ = [
     "ACTIVATIONS", "LAYOUTS", "FoundLayer", "LayerChoice", "LayerSpec", "Layers", "arrays_of", "as_choice",
@@ -241,7 +242,7 @@ def read_layer(layer: Any, spec: LayerSpec) -> tuple[NDArray[Any], NDArray[Any] 
         names = matrices_of(layer)
         remedy = f"use LayerSpec(weight={names[0]!r})" if len(names) == 1 else "use LayerSpec(weight=...)"
         raise ValueError(f"no attribute {spec.weight!r}; its 2-D float arrays: {', '.join(names) or 'none'}; {remedy}")
-    weight = np.asarray(getattr(layer, spec.weight))
+    weight = as_array(getattr(layer, spec.weight), spec.weight)
     if weight.ndim != 2:
         shape = '(out, in), or (in, out) with layout="in_out"'
         raise ValueError(f"{spec.weight} must be 2-D, {shape}, got shape {weight.shape}")
@@ -251,7 +252,7 @@ def read_layer(layer: Any, spec: LayerSpec) -> tuple[NDArray[Any], NDArray[Any] 
     raw = None if spec.bias is None else getattr(layer, spec.bias, None)
     if raw is None:
         return weight, None
-    bias = np.asarray(raw)
+    bias = as_array(raw, spec.bias or "bias")
     if bias.ndim == 0 or bias.size != weight.shape[0] or bias.size != max(bias.shape):
         raise ValueError(
             f"{spec.bias} must have {weight.shape[0]} elements, one for each output of {spec.weight} with "

@@ -21,6 +21,7 @@ from octavo._numerics.gptq import InputStatistics
 from octavo._numerics.input_transform import NO_TRANSFORM, InputTransform
 from octavo._quantize.batches import Forward, refuse_several
 from octavo._quantize.targets import Target
+from octavo._util.foreign import as_array
 from octavo._util.progress import with_bar
 
 __all__ = ["first_rows", "gather", "input_statistics", "shown", "watched"]
@@ -66,7 +67,7 @@ def first_rows(model: Any, targets: list[Target], x: Any, forward: Forward) -> d
 
     def note(path: str, value: Any) -> None:
         with np.errstate(all="ignore"):
-            rows = np.array(value, np.float32)
+            rows = np.array(as_array(value, f"{tree.label(path)}: its input"), np.float32)
         if rows.size and path not in given:
             given[path] = rows.reshape(-1, rows.shape[-1])
 

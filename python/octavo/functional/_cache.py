@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from octavo import _core
 from octavo._util.arrays import as_real_array, contiguous
+from octavo._util.foreign import as_array
 from octavo._util.transient import Transient
 
 __all__ = ["KVCache", "KVLayer"]
@@ -189,7 +190,7 @@ class KVCache(Transient):
         self._counts, self._rows = np.zeros(self.batch, np.int64), 0
 
     def _per_sequence(self, numbers: int | Sequence[int] | Lengths, name: str) -> list[int]:
-        a = np.asarray(numbers)
+        a = as_array(numbers, name)
         if a.dtype.kind not in "iu":
             raise TypeError(f"{name} must be whole numbers, got {type(numbers).__name__} of dtype {a.dtype}")
         if a.shape not in ((), (self.batch,)):

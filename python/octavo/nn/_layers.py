@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from octavo._util.arrays import is_traced
 from octavo._util.floating import quiet
+from octavo._util.foreign import as_array, is_real, not_real
 from octavo.nn._recurrent_base import as_float
 
 __all__ = ["Embedding", "Linear", "ReLU", "Sequential", "Sigmoid"]
@@ -70,7 +71,7 @@ class Linear:
     @quiet
     def __call__(self, x: ArrayLike) -> NDArray[Any]:
         """x (..., in_features) -> y (..., out_features), in NumPy's common type of x, W and b."""
-        a: Any = x if is_traced(x) else np.asarray(x)
+        a: Any = x if is_traced(x) else _as_numbers(x)
         in_features = self.weight.shape[1]
         if a.ndim == 0 or a.shape[-1] != in_features:
             raise ValueError(f"x must have shape (..., {in_features}) to fit the layer's inputs, got {a.shape}")
@@ -108,6 +109,8 @@ class ReLU:
 class Sigmoid:
     """y = 1 / (1 + exp(-x)), computed as exp(-|x|)/(1 + exp(-|x|)) for x < 0, so that nothing overflows.
 
+    Floats give their own type, integers and bool float32.
+
     Example:
         >>> import octavo as oc
         >>> oc.nn.Sigmoid()([-1e4, 0.0, 1e4])
@@ -121,7 +124,7 @@ class Sigmoid:
 
             traced: NDArray[Any] = _gradients.sigmoid(x)
             return traced
-        a = np.asarray(x)
+        a = as_float("x", x)
         e = np.exp(-np.abs(a))
         y: NDArray[Any] = np.where(a < 0, e, 1) / (1 + e)
         return y.astype(e.dtype, copy=False)
@@ -232,6 +235,14 @@ class Embedding:
         return f"Embedding({self.weight.shape[0]}, {self.weight.shape[1]})"
 
 
+def _as_numbers(x: ArrayLike) -> NDArray[Any]:
+    """x as an array of any of NumPy's numbers."""
+    a = as_array(x, "x")
+    if a.dtype.kind not in "fiubc" and not is_real(a.dtype):
+        raise TypeError(not_real(x, a.dtype, "x"))
+    return a
+
+
 def as_ids(ids: ArrayLike, count: int) -> NDArray[np.integer[Any]]:
     """ids as an integer array, each from 0 to count - 1.
 
@@ -244,7 +255,7 @@ def as_ids(ids: ArrayLike, count: int) -> NDArray[np.integer[Any]]:
         >>> as_ids([2, 0], 3)
         array([2, 0])
     """
-    a = np.asarray(ids)
+    a = as_array(ids, "ids")
     if a.size == 0:
         return a.astype(np.intp)
     if a.dtype.kind not in "iu":

@@ -180,7 +180,7 @@ def _layout(function: Callable[..., Any]) -> Callable[..., Any]:
 def _take(a: Any, indices: Any, axis: Any = None, out: Any = None, mode: Any = "raise") -> Any:
     if not _is_matrix(a) or axis not in (0, 1, -1, -2) or out is not None or mode != "raise":
         return NotImplemented
-    ids = np.asarray(indices)
+    ids = as_array(indices, "indices")
     if ids.dtype.kind not in "iu" or isinstance(axis, bool):
         return NotImplemented
     taken = a[ids] if axis in (0, -2) else a[:, ids]

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from octavo._layers.arrays.stand_in import StandIn
 from octavo._numerics.definition import dequantize
 from octavo._numerics.params import QParams, QType, parameter_shape
+from octavo._util.foreign import refuse_masked
 from octavo._util.pickling import pickled
 
 __all__ = ["QuantizedArray", "kernel_numbers"]
@@ -65,6 +66,7 @@ class QuantizedArray(StandIn):
     def __init__(self, q: NDArray[Any], qparams: QParams) -> None:
         if not isinstance(qparams, QParams):
             raise TypeError(f"qparams must be a QParams, got {type(qparams).__name__}; make one with choose_qparams")
+        refuse_masked(q, "q")
         if not isinstance(q, np.ndarray) or q.dtype != qparams.qtype.storage:
             got = f"dtype {q.dtype}" if isinstance(q, np.ndarray) else type(q).__name__
             raise TypeError(f"q must be an array of {qparams.qtype.storage}, got {got}; octavo.quantize makes one")

@@ -14,6 +14,7 @@ from octavo._layers.static import in_8_bits, require_per_tensor_8_bit
 from octavo._numerics.params import QParams
 from octavo._quantize.batches import refuse_several
 from octavo._util.caller import warn_caller
+from octavo._util.foreign import as_array
 from octavo._util.pickling import pickled
 
 __all__ = ["NOT_NEEDED", "Range", "Ranges", "finite_reals", "merge_observer", "observed_qparams"]
@@ -105,7 +106,7 @@ NOT_NEEDED = QParams(1.0, 0)  # in place of an input's parameters that are given
 def finite_reals(x: Any, name: str) -> NDArray[Any]:
     """x as an array, refused where it holds something that has no range."""
     refuse_several(x, name)
-    values = np.asarray(x)
+    values = as_array(x, name)
     if values.dtype.kind not in "fiub":
         raise TypeError(f"{name} must be real numbers, got dtype {values.dtype}")
     finite = np.isfinite(values)
