@@ -92,6 +92,21 @@ def test_masked_attention_is_its_definition(name: str, causal: bool) -> None:
     assert same(batch[1], attention(q[::-1], k[::-1], v[::-1], causal=causal, mask=mask))
 
 
+@pytest.mark.parametrize("queries", [0, 3])
+@pytest.mark.parametrize("keys", [0, 5])
+@pytest.mark.parametrize("batch", [0, 2])
+@pytest.mark.parametrize("shape", ["batch", "one", "heads", "last"])
+@pytest.mark.parametrize("dtype", [np.bool_, np.float32])
+def test_masks_of_no_query_or_no_key(queries: int, keys: int, batch: int, shape: str, dtype: Any) -> None:
+    q, k, v = (np.stack([a] * batch) if batch else a[None][:0] for a in inputs(queries, keys, 4, 2, 8))
+    whole = (batch, 4, queries, keys)
+    chosen = {"batch": whole, "one": (1, *whole[1:]), "heads": whole[1:], "last": whole[2:]}[shape]
+    y = attention(q, k, v, mask=np.ones(chosen, dtype))
+    assert y.shape == (batch, queries, 4, 8)
+    plain = attention(q, k, v) if dtype is np.bool_ else attention(q, k, v, mask=np.ones((queries, keys), dtype))
+    assert same(y, plain)
+
+
 def test_query_that_sees_nothing_gives_zeros() -> None:
     q, k, v = inputs(2, 3, 1, 1, 4)
     assert not attention(q, k, v, mask=np.array([[False] * 3, [True] * 3]))[0].any()

@@ -74,6 +74,12 @@ def test_powers_are_correctly_rounded() -> None:
     ("arguments", "error", "message"),
     [
         ((-1, 4), ValueError, "positions must not be negative, got -1"),
+        ((-(2**70), 4), ValueError, "positions must not be negative, got -11805916"),
+        ((10**12, 64), ValueError, "positions must be at most 16777217 where they are 0, 1, .*, got 1000000000000:"),
+        ((2**70, 64), ValueError, "positions must be at most 16777217 where .*, got 1180591620717411303424:"),
+        ((np.uint64(2**63), 64), ValueError, "positions must be at most 16777217 where .*, got 9223372036854775808:"),
+        (((1 << 24) + 2, 2), ValueError, "positions must be at most 16777217"),
+        ((True, 4), TypeError, "positions must be whole numbers, got bool"),
         ((4, 3), ValueError, "dim must be even and positive"),
         ((4, 2.0), TypeError, "dim must be a whole number, got 2.0"),
         (([0.5], 4), TypeError, "positions must be whole numbers, got list of dtype float64"),

@@ -173,4 +173,4 @@ def _as_mask(mask: npt.ArrayLike, shape: tuple[int, ...]) -> npt.NDArray[Any]:
     last = shape[-3:]
     if a.ndim <= 3:
         return np.broadcast_to(a, (math.prod(shape[:-3]), *last))
-    return whole.reshape(-1, *last)
+    return whole.reshape(math.prod(shape[:-3]), *last)  # not -1: there may be no query, or no key

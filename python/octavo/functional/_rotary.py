@@ -63,12 +63,18 @@ def rope_tables(
         raise ValueError(f"dim must be even and positive, as dimensions are turned in pairs, got {dim}")
     if not 0 < float(base) < np.inf:
         raise ValueError(f"base must be positive and finite, got {base!r}")
+    if isinstance(positions, (int, np.integer)):
+        if positions < 0:
+            raise ValueError(f"positions must not be negative, got {positions}")
+        if positions > _LARGEST_POSITION + 1:
+            raise ValueError(
+                f"positions must be at most {_LARGEST_POSITION + 1} where they are 0, 1, ..., got {positions}: the "
+                f"last is then {_LARGEST_POSITION}, up to which float32 holds all whole numbers"
+            )
     places = as_array(positions, "positions")
     if places.dtype.kind not in "iu":
         raise TypeError(f"positions must be whole numbers, got {type(positions).__name__} of dtype {places.dtype}")
     if isinstance(positions, (int, np.integer)):
-        if positions < 0:
-            raise ValueError(f"positions must not be negative, got {positions}")
         places = np.arange(int(positions))
     if places.size and not (places.min() >= 0 and places.max() <= _LARGEST_POSITION):
         raise ValueError(f"positions must lie in 0..{_LARGEST_POSITION}, got {places.min()}..{places.max()}")
