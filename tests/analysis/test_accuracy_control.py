@@ -14,6 +14,7 @@ import pytest
 import octavo as oc
 from octavo._analysis import layer_losses
 from octavo._analysis.control import _furthest
+from octavo._analysis.scores import OutputError
 from octavo._analysis.tradeoff import Choice, Step, assignment, steps
 from octavo._quantize.measure import Measured
 from reference import F, assert_same_bits
@@ -64,6 +65,38 @@ def test_sensitivity_is_the_loss_of_each_layer_alone() -> None:
     divergence = oc.sensitivity(MODEL, HELD_OUT, metric="kl", **OPTIONS).as_dict()
     assert 0 < divergence["layers.0"]["int8"] < divergence["layers.0"]["int4"]
     assert "loss (relative error)" in repr(found)
+
+
+INF = np.inf
+
+
+@pytest.mark.parametrize(
+    ("expected", "found", "divergence"),
+    [
+        ([[0, -INF, 0]], [[0, -INF, 0]], 0.0),
+        ([[0, -INF, 0]], [[0, -INF, 1]], np.log(0.5 + np.e / 2) - 0.5),
+        ([[0, -INF]], [[0, 0]], np.log(2)),
+        ([[0, 0]], [[0, -INF]], INF),
+        ([[0, -2000]], [[0, -INF]], 0.0),
+        ([[0, -INF], [0, 0]], [[0, -INF], [0, np.log(3)]], (np.log(0.5) - (np.log(0.25) + np.log(0.75)) / 2) / 2),
+        ([[-INF, -INF]], [[-INF, -INF]], np.nan),
+        ([[np.nan, 0]], [[0, 0]], np.nan),
+        ([[0, 0]], [[np.nan, 0]], np.nan),
+        ([[INF, 0]], [[INF, 0]], np.nan),
+    ],
+)
+def test_divergence_of_masked_logits(expected: Any, found: Any, divergence: float) -> None:
+    error = OutputError("kl")
+    error.update(F(expected), F(found))
+    np.testing.assert_allclose(error.value(), divergence, rtol=1e-6, atol=1e-12)
+
+
+def test_sensitivity_by_divergence_of_a_model_that_masks_logits() -> None:
+    def masked(model: Any, x: Any) -> Any:
+        return np.where(np.arange(5) == 2, -INF, model(x))
+
+    rows = oc.sensitivity(MODEL, SEEN, metric="kl", forward=masked, **OPTIONS).as_dict()
+    assert all(0 < loss < 1 for losses in rows.values() for loss in losses.values())
 
 
 def test_sensitivity_computes_what_comes_before_a_layer_once(monkeypatch: pytest.MonkeyPatch) -> None:

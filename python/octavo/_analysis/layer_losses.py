@@ -142,7 +142,8 @@ def sensitivity(
             calibration.
         forward: how to run the model on a batch; by default model(batch), or model.predict(batch).
         metric: a function of the list of all batches' results that gives a number, higher where they are better: the
-            loss is what it loses. "kl": the mean KL(softmax y || softmax y') of results y' against the float model's y.
+            loss is what it loses. "kl": the mean KL(softmax y || softmax y') of results y' against the float model's y:
+            logits that are -inf in y count nothing; one that is -inf in y' alone makes it infinite.
             "sqnr" or None: RMS(y' - y) / RMS(y).
         candidates: ways of quantizing: "int8", "int4" (groups of 64), options of `Candidate` in a dict, or `Candidate`.
         progress: show a bar of the layers (needs tqdm).

@@ -71,7 +71,9 @@ class OutputError:
     """How far results are from the float model's, over batches: the relative error, or the KL divergence.
 
     Args:
-        kind: "sqnr": RMS(y' - y) / RMS(y). "kl": the mean of KL(softmax y || softmax y') along the last axis.
+        kind: "sqnr": RMS(y' - y) / RMS(y). "kl": the mean of KL(softmax y || softmax y') along the last axis: what y
+            gives no probability, as a masked token's -inf, counts nothing, and the divergence is infinite where y'
+            gives none to what y does. A row without a softmax (NaN, infinity, or -inf alone) makes it NaN.
 
     Example:
         >>> error = OutputError("sqnr")
@@ -91,7 +93,9 @@ class OutputError:
         with np.errstate(all="ignore"):
             if self._kind == "kl":
                 p, q = (_log_softmax(a) for a in (y, z))
-                self._wrong += float((np.exp(p) * (p - q)).sum())
+                likely = np.exp(p)
+                # 0 log 0 is 0; NaN is not equal to 0, and stays.
+                self._wrong += float((likely * np.where(likely == 0, 0, p - q)).sum())
                 self._right += p.size / p.shape[-1]
             else:
                 self._wrong += float(np.square(z - y).sum())

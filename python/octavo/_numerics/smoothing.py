@@ -90,7 +90,7 @@ class InputSample:
     @property
     def rows(self) -> Floats:
         """Those kept: (rows, K)."""
-        return np.array(self._kept, np.float32).reshape(-1, self.in_features)
+        return np.array(self._kept, np.float32).reshape(len(self._kept), self.in_features)
 
     @property
     def mean(self) -> npt.NDArray[np.float64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -164,7 +165,7 @@ class _Call:
         values = as_array(x, f"{tree.label(target.path)}: its input")
         if values.ndim == 0 or values.shape[-1] != k:
             raise ValueError(f"{tree.label(target.path)}: inputs must have shape (..., {k}), got {values.shape}")
-        self.x: Floats = np.array(values.reshape(-1, k), np.float32)
+        self.x: Floats = np.array(values.reshape(math.prod(values.shape[:-1]), k), np.float32)
         self.other: Floats | None = None
         self._told = told
         self._linear = target.spec is None or target.spec.activation is None
