@@ -192,6 +192,12 @@ def test_samples_keep_no_more_rows_than_asked_for(rows: int, seen: int) -> None:
     assert_same_bits(sample.rows, X[:seen:step] if rows else X[:0])
 
 
+def test_samples_of_no_inputs_are_empty() -> None:
+    sample = InputSample(0)
+    sample.update(np.zeros((3, 0)))
+    assert sample.rows.shape == (3, 0)
+
+
 @pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int64, np.uint8, np.bool_])
 def test_scale_of_integer_weights_is_that_of_floats(dtype: type[np.generic]) -> None:
     weight = np.ones((3, 64), dtype)
