@@ -248,13 +248,3 @@ def test_any_byte_order_is_read(name: str) -> None:
         assert list(found) == list(expected)
         expected, found = list(expected.values()), list(found.values())
     np.testing.assert_array_equal(np.asarray(found), np.asarray(expected))
-
-
-@pytest.mark.skipif(np.dtype(np.longdouble).itemsize <= 8, reason="long double is float64 here")
-@pytest.mark.parametrize(
-    "name", ["QuantLinear x", "QuantLinear int4 x", "StaticQuantLinear x", "QuantLinear weight", "quantize", "exp"]
-)
-def test_long_double_is_refused(name: str) -> None:
-    array, call, _ = ENTRIES[name]
-    with pytest.raises(TypeError, match=r"must hold real numbers .* of dtype float(128|96); .*astype\(np\.float64\)"):
-        call(array.astype(np.longdouble))

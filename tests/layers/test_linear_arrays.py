@@ -57,6 +57,7 @@ def test_call_leaves_read_only_input_as_it_was(layer: oc.QuantLinear) -> None:
         (np.float16, np.float16),
         (np.float32, np.float32),
         (np.float64, np.float64),
+        (np.longdouble, np.longdouble),
         (np.int8, np.float32),
         (np.uint64, np.float32),
         (np.bool_, np.float32),

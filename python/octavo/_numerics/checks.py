@@ -38,7 +38,7 @@ def as_activations(x: ArrayLike, in_features: int) -> NDArray[Any]:
     """x as an array of real numbers (..., in_features), not copied.
 
     Raises:
-        TypeError: it is not real, of long doubles, or masked.
+        TypeError: it is not real, or masked.
         ValueError: its last axis is not in_features.
     """
     a = as_array(x, "x")

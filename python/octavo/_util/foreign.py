@@ -53,7 +53,7 @@ def as_real(x: object, name: str) -> Array:
     if is_extended(a.dtype):
         with np.errstate(all="ignore"):
             return a.astype(np.float32)
-    if is_real(a.dtype):
+    if is_real(a.dtype) and a.dtype.itemsize <= 8:
         return a
     raise TypeError(not_real(x, a.dtype, name))
 
@@ -74,8 +74,8 @@ def not_real(x: object, dtype: np.dtype[Any], name: str) -> str:
 
 
 def is_real(dtype: np.dtype[Any]) -> bool:
-    """Whether it is one of real numbers: floats of up to 64 bits, integers, bool, and ml_dtypes' that float32 holds."""
-    return (dtype.kind in "fiub" and dtype.itemsize <= 8) or is_extended(dtype)
+    """Whether it is one of real numbers: floats, integers, bool, and those of ml_dtypes that float32 holds."""
+    return dtype.kind in "fiub" or is_extended(dtype)
 
 
 def refuse_masked(x: object, name: str) -> None:
