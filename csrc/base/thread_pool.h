@@ -36,4 +36,10 @@ void set_num_threads(int n);  // 1 to kMaxThreads; takes effect with the next pa
 // skipped, and the first exception is rethrown here once no thread is inside `body`.
 void parallel_for(std::int64_t count, IndexFunction body);
 
+// The same where the loop is worth sharing; else all iterations on the calling thread.
+inline void parallel_for_if(bool worth_sharing, std::int64_t count, IndexFunction body) {
+  if (worth_sharing) return parallel_for(count, body);
+  for (std::int64_t i = 0; i < count; ++i) body(i);
+}
+
 }  // namespace octavo

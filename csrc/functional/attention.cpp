@@ -209,11 +209,7 @@ void attend(const Attention& a) {
     const std::int64_t first = within % per_head * rows;
     Block(a, i, within / per_head, first, std::min(rows, s.queries * group - first)).run(kernel);
   };
-  if (attention_work(a) < kParallelWork) {
-    for (std::int64_t i = 0; i < first_task.back(); ++i) task(i);
-  } else {
-    parallel_for(first_task.back(), task);
-  }
+  parallel_for_if(attention_work(a) >= kParallelWork, first_task.back(), task);
 }
 
 void attend_to_arrays(Attention a, const float* k, const float* v, std::int64_t positions) {
@@ -222,11 +218,9 @@ void attend_to_arrays(Attention a, const float* k, const float* v, std::int64_t 
   a.value_panel_stride = padded(positions) * kPanelColumns;
   a.value_head_stride = value_panels(a.dim) * a.value_panel_stride;
   const std::int64_t head_elems = a.key_head_stride + a.value_head_stride;
-  const std::size_t bytes = memory_bytes(count * a.kv_heads * head_elems * std::int64_t{sizeof(float)});
-  const ResultBlock pooled = take_result_block(bytes);
-  AlignedBuffer own;
-  if (pooled == nullptr) own.reserve(bytes);
-  float* const space = (pooled != nullptr ? *pooled : own).as<float>();
+  CallMemory memory;
+  memory.reserve(memory_bytes(count * a.kv_heads * head_elems * std::int64_t{sizeof(float)}));
+  float* const space = memory.as<float>();
   const auto keys_of = [&](std::int64_t i) { return space + i * a.kv_heads * head_elems; };
   const auto values_of = [&](std::int64_t i) { return keys_of(i) + a.kv_heads * a.key_head_stride; };
   for (std::int64_t i = 0; i < count; ++i) {
@@ -246,11 +240,7 @@ void attend_to_arrays(Attention a, const float* k, const float* v, std::int64_t 
     write_keys(k + from, row, positions, a.dim, 0, keys);
     write_values(v + from, row, positions, a.dim, 0, values, a.value_panel_stride);
   };
-  if (attention_work(a) < kParallelWork) {
-    for (std::int64_t i = 0; i < count * a.kv_heads; ++i) pack(i);
-  } else {
-    parallel_for(count * a.kv_heads, pack);
-  }
+  parallel_for_if(attention_work(a) >= kParallelWork, count * a.kv_heads, pack);
   attend(a);
 }
 

@@ -79,14 +79,6 @@ bool splits_rows(const Product& product, const Product::Size& size, int threads)
   return size.m >= threads * tiles * size.mr && rows_per_block(product, size, threads) * threads >= size.m;
 }
 
-void run_tasks(int threads, std::int64_t count, IndexFunction body) {
-  if (threads > 1) {
-    parallel_for(count, body);
-  } else {
-    for (std::int64_t i = 0; i < count; ++i) body(i);
-  }
-}
-
 // This thread's memory for rows, which stays as it is until its next call.
 LoadedRows row_memory(const Product& product, std::int64_t rows) {
   static thread_local RowBuffers buffers;
@@ -97,7 +89,7 @@ LoadedRows row_memory(const Product& product, std::int64_t rows) {
 void load_shared_rows(const Product& product, const Product::Size& size, int threads, const LoadedRows& to) {
   const bool together = threads > 1 && size.apart_rows != 0 && size.m * size.k >= kLoadedTogether;
   const std::int64_t part = together ? round_up(ceil_div(size.m, threads), size.apart_rows) : size.m;
-  run_tasks(threads, ceil_div(size.m, part), [&](std::int64_t i) {
+  parallel_for_if(threads > 1, ceil_div(size.m, part), [&](std::int64_t i) {
     const DefaultFloatEnvironment environment;
     const std::int64_t row0 = i * part, rows = std::min(part, size.m - row0);
     product.load_rows(row0, rows, to.from(row0, product.lhs_bytes(row0)));
@@ -114,7 +106,7 @@ void multiply_block(const Product& product, const Block& block, const LoadedRows
 void split_rows(const Product& product, const Product::Size& size, int threads, CallReport& report) {
   const std::int64_t most = rows_per_block(product, size, threads), blocks = ceil_div(size.m, most);
   report.split(blocks, "rows");
-  run_tasks(threads, blocks, [&](std::int64_t i) {
+  parallel_for_if(threads > 1, blocks, [&](std::int64_t i) {
     const DefaultFloatEnvironment environment;
     const std::int64_t row0 = i * most, rows = std::min(most, size.m - row0);
     const LoadedRows lhs = row_memory(product, rows);
@@ -129,7 +121,7 @@ void split_columns(const Product& product, const Product::Size& size, int thread
   load_shared_rows(product, size, threads, lhs);
   const std::int64_t blocks = threads == 1 ? 1 : std::min(size.panels, threads * kColumnBlocksPerThread);
   report.split(blocks, "columns");
-  run_tasks(threads, blocks, [&](std::int64_t i) {
+  parallel_for_if(threads > 1, blocks, [&](std::int64_t i) {
     const DefaultFloatEnvironment environment;
     const std::int64_t panel0 = size.panels * i / blocks, panel1 = size.panels * (i + 1) / blocks;
     multiply_block(product, {0, size.m, panel0, panel1 - panel0}, lhs);

@@ -87,12 +87,6 @@ struct IntegerRows {
   }
 };
 
-// K in pieces such that a tile's panels and rows share three quarters of the L1 cache.
-std::int64_t choose_k_block(const Kernel& kernel, const PackedRhs& rhs) {
-  const std::int64_t bytes_per_k = kernel.panels * rhs.nr() + kernel.mr * kernel.lhs_elem_bytes;
-  return std::max<std::int64_t>(64, static_cast<std::int64_t>(cache_sizes().l1d_bytes) * 3 / 4 / bytes_per_k);
-}
-
 template <class RowSource>
 class Int8Product final : public Product {
  public:
@@ -132,7 +126,7 @@ class Int8Product final : public Product {
                             .column_sums = rhs.column_sums() + columns.first,
                             .cols = columns.count,
                             .k = rhs.k(),
-                            .k_block = choose_k_block(kernel_, rhs),
+                            .k_block = k_block_of(kernel_),
                             .dst = static_cast<std::byte*>(operands_.dst) + dst_elem * operands_.dst_elem_bytes,
                             .dst_stride = operands_.dst_stride,
                             .scratch = static_cast<std::int32_t*>(scratch),
@@ -271,9 +265,10 @@ void matmul_integer(const LhsView& a, const RhsView& b, ZeroPoints a_zero_point,
     return;
   }
   const std::size_t bytes = PackedRhs::image_bytes(b.n, b.k, panel_shape());
-  const ResultBlock memory = take_result_block(bytes);  // used again by the next call
-  if (memory != nullptr) std::memset(memory->as<void>(), 0, bytes);
-  Image image = memory == nullptr ? Image::zeros(bytes) : Image::over(memory->as<std::byte>(), bytes);
+  CallMemory memory;
+  memory.reserve(bytes);
+  std::memset(memory.as<void>(), 0, bytes);
+  Image image = Image::over(memory.as<std::byte>(), bytes);
   PackedRhs rhs(b.n, b.k, panel_shape(), image);
   rhs.pack(b);
   const std::int32_t a_shift = a.is_unsigned ? 128 : 0, b_shift = b.is_unsigned ? 128 : 0;

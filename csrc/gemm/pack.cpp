@@ -47,8 +47,7 @@ static_assert(kRowsAtOnce <= kMostPackedK);
 }  // namespace
 
 void pack_panels(std::int64_t panels, std::int64_t weights, IndexFunction pack_one) {
-  if (weights >= kParallelWeights) return parallel_for(panels, pack_one);
-  for (std::int64_t i = 0; i < panels; ++i) pack_one(i);
+  parallel_for_if(weights >= kParallelWeights, panels, pack_one);
 }
 
 // Short stretches of k, so that the panel's lines stay in L1.

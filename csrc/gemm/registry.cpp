@@ -231,4 +231,9 @@ PanelShape panel_shape() {
   return shape;
 }
 
+std::int64_t k_block_of(const Kernel& kernel) {
+  const std::int64_t bytes_per_k = kernel.panels * panel_shape().nr + kernel.mr * kernel.lhs_elem_bytes;
+  return std::max<std::int64_t>(64, static_cast<std::int64_t>(cache_sizes().l1d_bytes) * 3 / 4 / bytes_per_k);
+}
+
 }  // namespace octavo

@@ -63,4 +63,7 @@ struct PanelShape {
 };
 PanelShape panel_shape();
 
+// K in pieces such that the panels and rows of a kernel's tile share three quarters of the L1 cache.
+std::int64_t k_block_of(const Kernel& kernel);
+
 }  // namespace octavo

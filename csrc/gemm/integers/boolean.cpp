@@ -202,11 +202,7 @@ void multiply_booleans(const IntegerMatrix& lhs, const IntegerMatrix& rhs, const
                      reinterpret_cast<std::uint8_t*>(dst.at(r, 0).data), strips);
       }
     };
-    if (shared) {
-      parallel_for(tasks, multiply_some);
-    } else {
-      for (std::int64_t t = 0; t < tasks; ++t) multiply_some(t);
-    }
+    parallel_for_if(shared, tasks, multiply_some);
   }
 }
 

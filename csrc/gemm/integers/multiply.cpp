@@ -60,11 +60,7 @@ std::vector<ValueRange> look(const IntegerKernel& kernel, const IntegerMatrix& m
     const auto [row0, rows, col0, cols] = block_at(i);
     ranges[static_cast<std::size_t>(i)] = range_of_values(kernel, matrix.view.at(row0, col0), rows, cols);
   };
-  if (matrix.rows * matrix.cols >= kParallelElems) {
-    parallel_for(count, look_at);
-  } else {
-    for (std::int64_t i = 0; i < count; ++i) look_at(i);
-  }
+  parallel_for_if(matrix.rows * matrix.cols >= kParallelElems, count, look_at);
   return ranges;
 }
 
@@ -296,8 +292,8 @@ PackedIntegers::Pieces PackedIntegers::pack(Form form) const {
   const std::int64_t most_cols = piece_cols(form, digits, std::min(k, most_k), kPieceBytes);
   for_each_piece(0, matrix_.cols, k, most_cols, most_k, [&](const PackedPiece::Place& place) {
     PackedPiece piece(place, form, digits);
-    AlignedBuffer memory(memory_bytes(piece.bytes()));
-    piece.pack(*active_kernel().integer, matrix_, memory.as<void>(), true);
+    WeightMemory memory(memory_bytes(piece.bytes()));
+    piece.pack(*active_kernel().integer, matrix_, memory.data(), true);
     packed.push_back({piece, std::move(memory)});
   });
   return packed;
@@ -308,7 +304,7 @@ std::size_t PackedIntegers::size_bytes() const {
   for (const auto& place : pieces_) {
     const Pieces* pieces = place.load();
     if (pieces == nullptr) continue;
-    for (const OwnedPiece& owned : *pieces) bytes += owned.memory.size_bytes();
+    for (const OwnedPiece& owned : *pieces) bytes += memory_bytes(owned.piece.bytes());
   }
   return bytes;
 }

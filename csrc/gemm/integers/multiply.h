@@ -15,7 +15,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "base/aligned_buffer.h"
+#include "base/weight_memory.h"
 #include "gemm/integers/packed_rhs.h"
 #include "gemm/integers/piece_product.h"
 #include "gemm/verbose.h"
@@ -52,7 +52,7 @@ class PackedIntegers {
  private:
   struct OwnedPiece {
     PackedPiece piece;
-    AlignedBuffer memory;
+    WeightMemory memory;
   };
   using Pieces = std::vector<OwnedPiece>;
   const Pieces& pieces(Form form);

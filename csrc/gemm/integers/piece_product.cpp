@@ -31,12 +31,6 @@ double relative_cost(const Kernel& kernel, const Choice& choice, int lhs_digits,
   }
 }
 
-// K in pieces such that a tile's panels and rows share three quarters of the L1 cache.
-std::int64_t choose_k_block(const Kernel& kernel) {
-  const std::int64_t bytes_per_k = kernel.panels * panel_shape().nr + kernel.mr * kernel.lhs_elem_bytes;
-  return std::max<std::int64_t>(64, static_cast<std::int64_t>(cache_sizes().l1d_bytes) * 3 / 4 / bytes_per_k);
-}
-
 }  // namespace
 
 // Packed rows. Whole elements: rows, a stride apart. Digits:
@@ -302,7 +296,7 @@ void PieceProduct::multiply_pair(const DigitColumns& columns, int i, int j, cons
                           .column_sums = piece_.digit_sums(j) + columns.panel * shape_.cols,
                           .cols = columns.cols,
                           .k = depth(),
-                          .k_block = choose_k_block(kernel_),
+                          .k_block = k_block_of(kernel_),
                           .dst = dst,
                           .dst_stride = dst_stride,
                           .scratch = scratch.kernel,

@@ -123,11 +123,7 @@ bool multiply_streamed(const Kernel& kernel, const IntegerMatrix& lhs, const Int
   };
   report.run_by(kernel.name, static_cast<int>(std::min<std::int64_t>(threads, tasks)));
   report.split(tasks, streamed.turned ? "rows" : "columns");
-  if (threads > 1 && tasks > 1) {
-    parallel_for(tasks, run);
-  } else {
-    for (std::int64_t i = 0; i < tasks; ++i) run(i);
-  }
+  parallel_for_if(threads > 1, tasks, run);
   return true;
 }
 
