@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <numeric>
 #include <optional>
 #include <vector>
 
@@ -86,19 +85,6 @@ py::array_t<std::int8_t> int_repr(const PackedLinearInt4& self) {
   return q;
 }
 
-// Indices along an axis of this length; none given: all of them.
-using Chosen = std::optional<CArray<std::int64_t>>;
-
-CArray<std::int64_t> chosen(const Chosen& given, std::int64_t length) {
-  if (given) {
-    checked(*given, length);
-    return *given;
-  }
-  CArray<std::int64_t> all(length);
-  std::iota(all.mutable_data(), all.mutable_data() + length, std::int64_t{0});
-  return all;
-}
-
 Indices indices(const CArray<std::int64_t>& of) { return {of.data(), of.size()}; }
 
 py::array scale_of(const PackedLinearInt4& self, const Chosen& outputs, const Chosen& groups) {
@@ -120,9 +106,7 @@ py::array_t<std::int8_t> zero_point_of(const PackedLinearInt4& self, const Chose
 }  // namespace
 
 void bind_int4(py::module_& m) {
-  const auto metaclass = py::metaclass(reinterpret_cast<PyObject*>(&PyType_Type));
-  py::class_<PackedLinearInt4> layer(m, "PackedLinearInt4", metaclass, py::is_final());
-  layer
+  layer_class<PackedLinearInt4>(m, "PackedLinearInt4")
       .def(py::init(&make_linear_int4), py::arg("weight"), py::arg("scale"), py::arg("zero_point").none(true),
            py::arg("bias").none(true), py::kw_only(), py::arg("group_k"), py::arg("asymmetric"), py::arg("relu"),
            py::arg("input_factor").none(true) = py::none(), py::arg("rotation") = 0,
@@ -140,26 +124,13 @@ void bind_int4(py::module_& m) {
           py::arg("group_k"), py::arg("half_scale"), py::arg("zero_point"), py::arg("bias"), py::arg("asymmetric"),
           py::arg("relu"), py::arg("borrow"), py::arg("input_factor").none(true) = py::none(), py::arg("rotation") = 0,
           py::arg("epilogue").none(true) = py::none())
-      .def("image", &image_for<PackedLinearInt4>, py::arg("family"))
-      .def_property_readonly("is_borrowed", [](const PackedLinearInt4& self) { return self.image().is_borrowed(); })
-      .def_property_readonly("in_features", &PackedLinearInt4::k)
-      .def_property_readonly("out_features", &PackedLinearInt4::n)
-      .def_property_readonly("nbytes", &PackedLinearInt4::size_bytes)
       .def_property_readonly("symmetric",
                              [](const PackedLinearInt4& self) { return !self.weight().groups().has_offsets; })
       .def("int_repr", &int_repr)
       .def("int_rows", &int_rows<PackedLinearInt4>, py::arg("outputs"))
       .def("int_columns", &int_columns<PackedLinearInt4>, py::arg("inputs"))
       .def("scale", &scale_of, py::arg("outputs") = py::none(), py::arg("groups") = py::none())
-      .def("zero_point", &zero_point_of, py::arg("outputs") = py::none(), py::arg("groups") = py::none())
-      .def("bias",
-           [](const PackedLinearInt4& self) -> std::optional<py::array_t<float>> {
-             if (self.bias() == nullptr) return std::nullopt;
-             return array_from(self.bias(), self.n());
-           })
-      .def("input_factor", &factors_of<PackedLinearInt4>)
-      .def("forward", &forward<PackedLinearInt4>, py::arg("x").noconvert(), py::arg("out").noconvert());
-  bind_calls(layer);
+      .def("zero_point", &zero_point_of, py::arg("outputs") = py::none(), py::arg("groups") = py::none());
   m.def("max_exact_group_k", &max_exact_group_k, py::arg("lhs_wide"), py::arg("rhs_wide"));
 }
 

@@ -1,5 +1,5 @@
-// What the bindings of layers share about images: giving a layer's memory away, and making a layer of such memory.
-// Included by the files of csrc/bind alone.
+// What the bindings of layers share: the members of every format, and images, which give a layer's memory away and make
+// a layer of such memory. Included by the files of csrc/bind alone.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -40,22 +40,48 @@ py::array image_view(const py::object& self) {
   return view;
 }
 
-// That of the layer in the panels of a family.
+// That of the layer in the panels of a family. Some layers have the same for all.
 template <class Layer>
 py::array image_for(const py::object& self, const std::string& family) {
   const PanelShape shape = family_of(family).shape;
-  if (shape == own_family().shape) return image_view<Layer>(self);
-  const Layer& layer = self.cast<const Layer&>();
-  const auto repack = [&] {
-    const GilReleased released;
-    return layer.repacked(shape);
-  };
-  return image_view<Layer>(py::cast(repack()));
+  if constexpr (requires(const Layer& layer) { layer.repacked(shape); }) {
+    if (shape == own_family().shape) return image_view<Layer>(self);
+    const Layer& layer = self.cast<const Layer&>();
+    const auto repack = [&] {
+      const GilReleased released;
+      return layer.repacked(shape);
+    };
+    return image_view<Layer>(py::cast(repack()));
+  } else {
+    return image_view<Layer>(self);
+  }
+}
+
+// The Python class of a layer, with what the layers of all formats have.
+template <class Layer>
+py::class_<Layer> layer_class(py::module_& m, const char* name) {
+  // An ordinary metaclass: pybind11's own one would be the only thing here that a type stub cannot describe.
+  const auto metaclass = py::metaclass(reinterpret_cast<PyObject*>(&PyType_Type));
+  py::class_<Layer> layer(m, name, metaclass, py::is_final());
+  layer.def("image", &image_for<Layer>, py::arg("family"))
+      .def_property_readonly("is_borrowed", [](const Layer& self) { return self.image().is_borrowed(); })
+      .def_property_readonly("in_features", &Layer::k)
+      .def_property_readonly("out_features", &Layer::n)
+      .def_property_readonly("nbytes", &Layer::size_bytes)
+      .def("bias",
+           [](const Layer& self) -> std::optional<py::array_t<float>> {
+             if (self.bias() == nullptr) return std::nullopt;
+             return array_from(self.bias(), self.n());
+           })
+      .def("input_factor", &factors_of<Layer>)
+      .def("forward", &forward<Layer>, py::arg("x").noconvert(), py::arg("out").noconvert());
+  bind_calls(layer);
+  return layer;
 }
 
 // A layer of the bytes of an image. With `borrow` it computes in place where the memory is aligned; the bytes must not
-// change then. make(image, shape) gives the layer that lies in an image. What lies in panels of another family is packed
-// anew.
+// change then. make(image, shape) gives the layer that lies in an image. What lies in panels of another family is
+// packed anew.
 template <class Make>
 py::object from_image(const py::array& bytes, std::size_t expected, PanelShape shape, bool borrow, const Make& make) {
   require(bytes.ndim() == 1 && py::isinstance<py::array_t<std::uint8_t>>(bytes), "an image must be 1-D uint8");

@@ -6,6 +6,7 @@
 #include <pybind11/pybind11.h>
 
 #include <cstdint>
+#include <numeric>
 #include <optional>
 #include <stdexcept>
 
@@ -53,6 +54,19 @@ inline const std::int64_t* checked(const CArray<std::int64_t>& indices, std::int
   const std::int64_t* first = indices.data();
   for (py::ssize_t i = 0; i < indices.size(); ++i) require(first[i] >= 0 && first[i] < length, "index out of range");
   return first;
+}
+
+// Indices along an axis, or None for all of them.
+using Chosen = std::optional<CArray<std::int64_t>>;
+
+inline CArray<std::int64_t> chosen(const Chosen& given, std::int64_t length) {
+  if (given) {
+    checked(*given, length);
+    return *given;
+  }
+  CArray<std::int64_t> all(length);
+  std::iota(all.mutable_data(), all.mutable_data() + length, std::int64_t{0});
+  return all;
 }
 
 // A new array (count of indices, width), which unpack(indices, count, data) fills. Indices are below `size`.

@@ -78,7 +78,7 @@ std::int64_t max_exact_grouped_k(std::int32_t bits, bool is_signed, bool has_zer
   return std::numeric_limits<std::int32_t>::max() / ((asymmetric ? 255 : 128) * largest);
 }
 
-PackedLinearGrouped::PackedLinearGrouped(Image image, const GroupedView& form, bool has_bias, Options options,
+PackedLinearGrouped::PackedLinearGrouped(Image image, const GroupedWeightForm& form, bool has_bias, Options options,
                                          const InputTransform& inputs)
     : PackedLayer(std::move(image), options, inputs, form, options.activations.asymmetric) {
   take_bias(has_bias);
@@ -86,13 +86,13 @@ PackedLinearGrouped::PackedLinearGrouped(Image image, const GroupedView& form, b
 
 PackedLinearGrouped::PackedLinearGrouped(const GroupedView& weight, const float* bias_or_null, Options options,
                                          const InputTransform& inputs)
-    : PackedLinearGrouped(Image::zeros(image_bytes(weight, bias_or_null != nullptr, options)), weight,
+    : PackedLinearGrouped(Image::zeros(image_bytes(weight.form(), bias_or_null != nullptr, options)), weight.form(),
                           bias_or_null != nullptr, options, inputs) {
   weight_.pack(weight);
   put_bias(bias_or_null);
 }
 
-std::size_t PackedLinearGrouped::image_bytes(const GroupedView& form, bool has_bias, const Options& options) {
+std::size_t PackedLinearGrouped::image_bytes(const GroupedWeightForm& form, bool has_bias, const Options& options) {
   return PackedGrouped::image_bytes(form, options.activations.asymmetric) +
          (has_bias ? columns_bytes(round_up(form.n, kGroupedNr)) : 0);
 }

@@ -24,11 +24,10 @@ class PackedLinearGrouped : public PackedLayer<PackedGrouped, GroupedLayerOption
  public:
   PackedLinearGrouped(const GroupedView& weight, const float* bias_or_null, Options options,
                       const InputTransform& inputs = {});
-  // Uses an image taken from another layer of this class. The pointers in `form` are not read: they only say, by being
-  // null or not, which arrays exist. Panels are the same for all families.
-  PackedLinearGrouped(Image image, const GroupedView& form, bool has_bias, Options options,
+  // Uses an image taken from another layer of this class. Panels are the same for all families.
+  PackedLinearGrouped(Image image, const GroupedWeightForm& form, bool has_bias, Options options,
                       const InputTransform& inputs = {});
-  static std::size_t image_bytes(const GroupedView& form, bool has_bias, const Options& options);
+  static std::size_t image_bytes(const GroupedWeightForm& form, bool has_bias, const Options& options);
 
   std::size_t size_bytes() const { return parts_bytes() + sizeof *this; }
 

@@ -81,17 +81,18 @@ auto with_column(std::int32_t bits, const Body& body) {
 // Codes are unsigned inside. A signed one is raised by half its range.
 std::int32_t base_offset(std::int32_t bits, bool is_signed) { return is_signed ? 1 << (bits - 1) : 0; }
 
-GroupedForm form_of(const GroupedView& view) {
+// The form as kernels have it.
+GroupedForm packed_form(const GroupedWeightForm& of) {
   GroupedForm form{};
-  form.k = view.k;
-  form.bits = view.bits;
-  form.group_k = view.group_k == 0 ? std::max(form.padded_k(), kGroupedPadK) : view.group_k;
-  form.offset = base_offset(view.bits, view.is_signed);
-  form.has_offsets = view.zero_point != nullptr;
-  form.half = view.half;
-  form.has_minimum = view.minimum != nullptr;
-  form.two_level = view.group_scale != nullptr;
-  form.signed_scale = view.signed_scale;
+  form.k = of.k;
+  form.bits = of.bits;
+  form.group_k = of.group_k == 0 ? std::max(form.padded_k(), kGroupedPadK) : of.group_k;
+  form.offset = base_offset(of.bits, of.is_signed);
+  form.has_offsets = of.zero_point;
+  form.half = of.half;
+  form.has_minimum = of.minimum;
+  form.two_level = of.two_level;
+  form.signed_scale = of.signed_scale;
   return form;
 }
 
@@ -99,9 +100,10 @@ std::size_t size(std::int64_t bytes) { return memory_bytes(bytes); }
 
 }  // namespace
 
-PackedGrouped::PackedGrouped(const GroupedView& view) : n_(view.n), form_(form_of(view)), is_signed_(view.is_signed) {}
+PackedGrouped::PackedGrouped(const GroupedWeightForm& form)
+    : n_(form.n), form_(packed_form(form)), is_signed_(form.is_signed) {}
 
-PackedGrouped::PackedGrouped(const GroupedView& view, bool column_sums, Image& image) : PackedGrouped(view) {
+PackedGrouped::PackedGrouped(const GroupedWeightForm& form, bool column_sums, Image& image) : PackedGrouped(form) {
   const PartBytes bytes = part_bytes(column_sums);
   data_ = image.take(bytes.data);
   records_ = image.take(bytes.records);
@@ -117,8 +119,8 @@ PackedGrouped::PartBytes PackedGrouped::part_bytes(bool column_sums) const {
           .sums = column_sums ? group_elems * sizeof(std::int32_t) : 0};
 }
 
-std::size_t PackedGrouped::image_bytes(const GroupedView& view, bool column_sums) {
-  const PartBytes bytes = PackedGrouped(view).part_bytes(column_sums);
+std::size_t PackedGrouped::image_bytes(const GroupedWeightForm& form, bool column_sums) {
+  const PartBytes bytes = PackedGrouped(form).part_bytes(column_sums);
   return Image::padded(bytes.data) + Image::padded(bytes.records) + Image::padded(bytes.offsets) +
          Image::padded(bytes.sums);
 }

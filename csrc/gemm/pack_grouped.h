@@ -10,6 +10,18 @@
 
 namespace octavo {
 
+// What arrays grouped weights have, and of which types.
+struct GroupedWeightForm {
+  std::int64_t n, k;
+  std::int64_t group_k;  // 16, 32, 64, 128 or 256, which divides k; 0: one group
+  std::int32_t bits;     // 4, 5, 6 or 8
+  bool is_signed;        // the codes, and the zero points
+  bool half;             // scales and minima are float16, else float32
+  bool zero_point, minimum;
+  bool two_level;     // integers for each group beside a scale for each 256 k, and likewise beside minima
+  bool signed_scale;  // the groups' scales are int8, else uint8
+};
+
 // What the caller has, all row-major and contiguous. G and S are the groups and super-blocks of a row.
 struct GroupedView {
   std::int64_t n, k;
@@ -24,16 +36,28 @@ struct GroupedView {
   bool signed_scale;                // group_scale is int8, else uint8
   const std::uint8_t* group_scale;  // (n, G), or null
   const std::uint8_t* group_minimum;
+
+  GroupedWeightForm form() const {
+    return {.n = n,
+            .k = k,
+            .group_k = group_k,
+            .bits = bits,
+            .is_signed = is_signed,
+            .half = half,
+            .zero_point = zero_point != nullptr,
+            .minimum = minimum != nullptr,
+            .two_level = group_scale != nullptr,
+            .signed_scale = signed_scale};
+  }
 };
 
 class PackedGrouped {
  public:
-  // Takes the next parts of an image: one that holds such weights, or one of zeros for `pack` to fill. The pointers in
-  // `view` are not read: they only say, by being null or not, which arrays exist. Its other values describe the weights
-  // that a filled image holds. Column sums are kept if rows may have zero points.
-  PackedGrouped(const GroupedView& view, bool column_sums, Image& image);
+  // Takes the next parts of an image: one that holds such weights, or one of zeros for `pack` to fill. Column sums are
+  // kept if rows may have zero points.
+  PackedGrouped(const GroupedWeightForm& form, bool column_sums, Image& image);
   void pack(const GroupedView& view);
-  static std::size_t image_bytes(const GroupedView& view, bool column_sums);
+  static std::size_t image_bytes(const GroupedWeightForm& form, bool column_sums);
 
   std::int64_t n() const { return n_; }
   std::int64_t k() const { return form_.k; }
@@ -61,7 +85,7 @@ class PackedGrouped {
   struct PartBytes {
     std::size_t data, records, offsets, sums;
   };
-  explicit PackedGrouped(const GroupedView& view);
+  explicit PackedGrouped(const GroupedWeightForm& form);
   PartBytes part_bytes(bool column_sums) const;
   std::int64_t float_bytes() const { return form_.half ? 2 : 4; }
   std::int64_t column_at(std::int64_t n) const;  // of the codes
