@@ -117,6 +117,23 @@ def test_sensitivity_computes_what_comes_before_a_layer_once(monkeypatch: pytest
     assert [calls.count(n) for n in sizes[1:]] == [2, 3, 4]
 
 
+def test_sensitivity_leaves_what_layers_keep_in_themselves_as_it_was() -> None:
+    class Keeping(LINEAR):
+        calls, last = 0, None
+
+        def __call__(self, x: np.ndarray) -> np.ndarray:
+            self.calls, self.last = self.calls + 1, x
+            self.seen.append(len(x))
+            return super().__call__(x)
+
+    rng = np.random.default_rng(0)
+    layers = [Keeping(rng.standard_normal((8, 8), dtype=F)) for _ in range(2)]
+    for layer in layers:
+        layer.seen = []
+    oc.sensitivity(oc.nn.Sequential(*layers), [rng.standard_normal((4, 8), dtype=F)], layers=Keeping)
+    assert [(layer.calls, layer.last, layer.seen) for layer in layers] == [(0, None, [])] * 2
+
+
 def test_sensitivity_of_arrays_follows_lookups_and_transposes() -> None:
     rng = np.random.default_rng(0)
     model = {"words": rng.standard_normal((80, 64), dtype=F), "w": rng.standard_normal((64, 64), dtype=F)}

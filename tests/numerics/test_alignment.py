@@ -73,3 +73,22 @@ def test_rows_of_another_shape_are_refused() -> None:
     q, x, _, _ = rows(20)
     with pytest.raises(ValueError, match=r"must have one shape, got \(20, 12\), \(19, 12\)"):
         PairedStatistics(K, N).update(q, x[1:])
+
+
+@pytest.mark.parametrize("wrong", ["difference", "missing", "shape of missing"])
+def test_nothing_is_added_of_rows_that_are_refused(wrong: str) -> None:
+    q, x, r, w = rows(20)
+    statistics = PairedStatistics(K, N)
+    statistics.update(q, x, r)
+    before = statistics.rows, statistics.aligned(w), statistics.errors(w, 2 * w)
+    large = np.full((1, K), 3e38)
+    given, exact, missing = {
+        "difference": (-large, large, None),
+        "missing": (q, x, np.full_like(r, np.inf)),
+        "shape of missing": (q, x, r[1:]),
+    }[wrong]
+    with pytest.raises(ValueError, match="cannot reshape" if wrong.startswith("shape") else "must be finite"):
+        statistics.update(given, exact, missing)
+    after = statistics.rows, statistics.aligned(w), statistics.errors(w, 2 * w)
+    assert (before[0], before[2]) == (after[0], after[2])
+    np.testing.assert_array_equal(before[1], after[1])

@@ -17,6 +17,7 @@ from octavo._layers.matrix import QuantMatrix
 from octavo._models import walk as tree
 from octavo._quantize.batches import Forward
 from octavo._quantize.targets import Target
+from octavo._quantize.watching import running_copy
 
 __all__ = ["Replay"]
 
@@ -82,11 +83,11 @@ class Replay:
 
 
 class _Layer:
-    """Stands in for a layer: all but its call is the layer's own."""
+    """Stands in for a layer, of which it holds a copy: all but its call is the copy's own."""
 
     def __init__(self, target: Target, replay: Replay) -> None:
         assert target.spec is not None
-        self._layer, self._path, self._method, self._replay = target.original, target.path, target.spec.call, replay
+        self._layer, self._path, self._method, self._replay = running_copy(target), target.path, target.spec.call, replay
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         return self._replay.product(self._path, lambda: self._layer(*args, **options))

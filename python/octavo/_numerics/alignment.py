@@ -68,7 +68,7 @@ class PairedStatistics:
 
         Raises:
             TypeError: an array is not real.
-            ValueError: shapes do not fit, or a value is NaN or infinite.
+            ValueError: shapes do not fit, or a value or a difference is NaN or infinite; nothing was added then.
         """
         k = self.given.in_features
         q, x = (np.asarray(a, np.float32).reshape(-1, k) for a in (given, exact))
@@ -77,9 +77,14 @@ class PairedStatistics:
                 f"inputs of the quantized and the float model must have one shape, got {q.shape}, {x.shape}"
             )
         wrong = x - q
+        r = None if missing is None else np.asarray(missing, np.float32).reshape(len(q), self._out_features)
+        if not all(np.isfinite(part).all() for part in (q, wrong, r) if part is not None):
+            raise ValueError(
+                "inputs of the quantized and the float model, their differences and what is missing must be finite in "
+                "float32, got NaN or infinity"
+            )
         self.given.update(q)
         self._missing.update(wrong)
-        r = None if missing is None else np.asarray(missing, np.float32).reshape(-1, self._out_features)
         for first in range(0, len(q), _ROWS):
             rows = slice(first, first + _ROWS)
             self._cross += q[rows].T @ wrong[rows]

@@ -24,7 +24,7 @@ from octavo._quantize.targets import Target
 from octavo._util.foreign import as_array
 from octavo._util.progress import with_bar
 
-__all__ = ["first_rows", "gather", "input_statistics", "shown", "watched"]
+__all__ = ["first_rows", "gather", "input_statistics", "running_copy", "shown", "watched"]
 
 _T = TypeVar("_T")
 
@@ -55,10 +55,14 @@ def watched(
     if target.axis is not None:
         return WatchedMatrix(target.weight(), target.axis, update, after, looked_up)
     assert target.spec is not None
-    # What the layer sets in itself stays in the copy, which shares the weight.
-    held = getattr(target.original, target.spec.weight)
-    kept = copy.deepcopy(target.original, {id(held): held})
-    return Watched(kept, target.spec.call, update, after)
+    return Watched(running_copy(target), target.spec.call, update, after)
+
+
+def running_copy(target: Target) -> Any:
+    """A copy of a target's layer, which keeps what the layer sets in itself as it runs. The two share the weight."""
+    assert target.spec is not None
+    weight = getattr(target.original, target.spec.weight)
+    return copy.deepcopy(target.original, {id(weight): weight})
 
 
 def first_rows(model: Any, targets: list[Target], x: Any, forward: Forward) -> dict[str, NDArray[np.float32]]:
