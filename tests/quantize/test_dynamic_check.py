@@ -259,12 +259,14 @@ def test_quantize_dynamic_refuses_closure_over_layer() -> None:
     dense = Dense()
     model = Model(fc=dense, hooks={"act": lambda x, layer=dense: layer(x)})
     before = identity_of(model)
+    reports: list[oc.QuantizationReport] = []
     for inplace in (False, True):
         with pytest.raises(
             ValueError, match=r"still reach a float layer: model\.hooks\.act through its variable 'layer'"
         ):
-            quantize_dynamic(model, {Dense}, inplace=inplace)
+            quantize_dynamic(model, {Dense}, inplace=inplace, report=reports.append)
     assert identity_of(model) == before
+    assert reports == []  # they are of what is not refused
     quantized = quantize_dynamic(model, {Dense}, check=False)
     assert type(quantized.fc) is QuantLinear
     assert quantized.hooks["act"] is model.hooks["act"]

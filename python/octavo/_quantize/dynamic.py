@@ -246,20 +246,18 @@ def quantize_dynamic(
     one_by_one = inplace and not _methods_held(model, types)
     outcomes, slow = _outcomes(builder, targets, measuring, rows, one_by_one)
     targets = [target for target in targets if id(target.original) in outcomes]
-    _warn(targets, outcomes, rows)
     replacements = {held: outcome.new for held, outcome in outcomes.items()}
     dropped = _training_state(model, replacements)
-    if report is not None:
-        report(report_of(model, outcomes, why=why | slow, dropped=dropped))
     if check:
         check_functions(model, replacements, inplace)
+    quantized = None if inplace else _copied(model, choice, replacements, dropped)
+    _warn(targets, outcomes, rows)
+    if report is not None:  # of what has not been refused; one that raises leaves the model as it is
+        report(report_of(model, outcomes, why=why | slow, dropped=dropped))
     if one_by_one:
         del found, rounded, rows  # they hold float weights, which `replace` frees one by one
         return builder.replace(model, lambda: _replaced(model, replacements, dropped, inplace), targets, replacements)
-    quantized = _replaced(model, replacements, dropped, inplace)
-    if not inplace and choice is not None:
-        _check_copied(model, quantized, choice, replacements)
-    return quantized
+    return _replaced(model, replacements, dropped, inplace) if inplace else quantized
 
 
 def _weight_types(found: Chosen[Target], options: WeightOptions) -> tuple[dict[int, QType], dict[int, str]]:
@@ -372,8 +370,15 @@ def _replaced(model: Any, replacements: Mapping[int, Any], dropped: Mapping[int,
     return quantized
 
 
-def _check_copied(model: Any, quantized: Any, choice: LayerChoice, replacements: Mapping[int, Any]) -> None:
-    """Raises ValueError where the copy still holds a float layer that was to be replaced."""
+def _copied(model: Any, choice: LayerChoice | None, replacements: Mapping[int, Any], dropped: Mapping[int, str]) -> Any:
+    """A copy with the replacements in it.
+
+    Raises:
+        ValueError: it still holds a float layer that was to be replaced.
+    """
+    quantized = _replaced(model, replacements, dropped, inplace=False)
+    if choice is None:
+        return quantized
     places = tree.references(model, lambda value: id(value) in replacements)
     expected = {path for path, value in places if id(value) in replacements}
     for path, layer, _ in choice.look(quantized):
@@ -382,3 +387,4 @@ def _check_copied(model: Any, quantized: Any, choice: LayerChoice, replacements:
                 f"{tree.label(path)} is still a {type(layer).__name__} in the copy: a __deepcopy__ above it makes "
                 "copies of its own. Hand the memo on in that __deepcopy__, or pass inplace=True"
             )
+    return quantized
