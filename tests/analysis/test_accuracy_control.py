@@ -235,7 +235,11 @@ def test_a_search_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:
         oc.quantize_with_accuracy_control(MODEL, *arguments, max_drop=0.02, state=state, **OPTIONS)
     assert len(json.loads(state.read_text())["scores"]) == 1
     expected = controlled(max_drop=0.02)[1]
+    other = tmp_path / "search.json.tmp"
+    other.write_text("of another search")
     resumed = controlled(max_drop=0.02, state=state)[1]
+    assert other.read_text() == "of another search"
+    assert len(list(tmp_path.iterdir())) == 2
     assert resumed.evaluations == expected.evaluations
     with pytest.raises(ValueError, match="is of another model, data, metric, candidates or goal"):
         controlled(candidates=["int8"], state=state)

@@ -79,6 +79,25 @@ def test_save_writes_embeddings_as_tables(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found["token_embd.weight"][1], table.weight)  # zeros' signs aside
 
 
+def test_save_writes_what_is_shared_under_each_of_its_names(tmp_path: Path) -> None:
+    w = np.random.default_rng(0).standard_normal((6, 64)).astype(F)
+    block = {"norm": w[0]}
+    oc.gguf.save({"tok": w, "out": w, "a": block, "b": block}, tmp_path / "x.gguf", types={"out": "Q8_0"})
+    found = read_by_the_package(tmp_path / "x.gguf")
+    assert {name: kind for name, (kind, _) in found.items()} == {
+        "tok": "F16", "out": "Q8_0", "a.norm": "F32", "b.norm": "F32",
+    }  # fmt: skip
+    assert_same_bits(found["b.norm"][1], found["a.norm"][1])
+
+
+def test_save_leaves_other_files_alone(tmp_path: Path) -> None:
+    other = tmp_path / ".x.gguf.tmp"  # as another writer of the same file may have it
+    other.write_bytes(b"as it was")
+    oc.gguf.save({"w": np.ones((2, 32), F)}, tmp_path / "x.gguf")
+    assert other.read_bytes() == b"as it was"
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 @pytest.mark.parametrize(
     ("model", "options", "error", "words"),
     [
@@ -90,6 +109,12 @@ def test_save_writes_embeddings_as_tables(tmp_path: Path) -> None:
             "w: its rows have 33 elements; Q8_0 needs a multiple of 32",
         ),
         ({"w": np.ones((2, 32), F)}, {"types": "Q3_K"}, ValueError, "must be one of .*, got 'Q3_K'"),
+        (
+            {"a": np.ones((2, 32), F), "b": [np.ones(2, F)]},
+            {"types": {"a": "F32", "w*": "Q8_0", "c": "F16"}},
+            ValueError,
+            r"types: 'w\*', 'c' matches nothing of the model; it has a, b\.0",
+        ),
         ({"w": np.full((2, 32), np.nan, F)}, {}, ValueError, "w: it holds NaN"),
         ({"w": np.full((2, 32), 1e6, F)}, {}, ValueError, "w: a value is beyond float16"),
         ({"w": np.ones((2, 2), np.complex64)}, {}, TypeError, "w: GGUF has no type for an array of complex64"),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from os import PathLike
 from pathlib import Path
 from typing import Any
+
+from octavo._util.atomic import replace_file
 
 __all__ = ["State"]
 
@@ -79,6 +80,4 @@ class State:
         self._known[part][key] = value
         if self._path is None:
             return
-        beside = self._path.with_name(f"{self._path.name}.tmp")
-        beside.write_text(json.dumps(self._known))
-        os.replace(beside, self._path)  # whole or not at all
+        replace_file(self._path, json.dumps(self._known).encode())

@@ -87,7 +87,8 @@ class _Layer:
 
     def __init__(self, target: Target, replay: Replay) -> None:
         assert target.spec is not None
-        self._layer, self._path, self._method, self._replay = running_copy(target), target.path, target.spec.call, replay
+        self._layer, self._method = running_copy(target), target.spec.call
+        self._path, self._replay = target.path, replay
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         return self._replay.product(self._path, lambda: self._layer(*args, **options))

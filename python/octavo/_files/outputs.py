@@ -14,8 +14,9 @@ from octavo._files.items import Item
 from octavo._files.linear_codecs import WeightFormat
 from octavo._files.octavo_header import header_metadata
 from octavo._files.plan import Plan
-from octavo._files.safetensors import Writer, require_folder
+from octavo._files.safetensors import Writer
 from octavo._files.shards import index_name
+from octavo._util.atomic import require_folder
 
 __all__ = ["Output", "made", "planned_outputs"]
 

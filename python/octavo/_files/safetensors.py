@@ -12,7 +12,6 @@ import errno
 import json
 import mmap
 import os
-import secrets
 import stat
 from collections.abc import Callable, Mapping, Set
 from pathlib import Path
@@ -36,9 +35,10 @@ from octavo._files.header import (
     widened,
 )
 from octavo._util.arrays import read_only
+from octavo._util.atomic import checked_destination, written_beside
 
 __all__ = [
-    "MISALIGNED", "Reader", "Tensor", "Writer", "dtype_code", "parse_json", "replace_file", "require_folder", "widened",
+    "MISALIGNED", "Reader", "Tensor", "Writer", "dtype_code", "parse_json", "widened",
 ]  # fmt: skip
 
 _ALIGNMENT, _IMAGE_ALIGNMENT = 8, 64
@@ -181,7 +181,6 @@ class Writer:
         metadata: Callable[[dict[str, int]], dict[str, str]] = lambda crc32: {},
         first: Set[str] = frozenset(),
     ) -> None:
-        self._path = Path(os.path.realpath(path))
         self._tensors, end = {}, 0
         self._alignment = _IMAGE_ALIGNMENT if first else _ALIGNMENT
         assert all(tensors[name].nbytes % self._alignment == 0 for name in first)
@@ -196,11 +195,7 @@ class Writer:
         self._written = dict.fromkeys(self._tensors, 0)
         self._start = len(self._header(dict.fromkeys(self._tensors, 0)))
         self.nbytes = self._start + end
-        if self._path.is_dir():
-            raise IsADirectoryError(f"{path} is a folder; give the name of a file")
-        require_folder(self._path.parent)
-        if self._path.exists() and not self._path.is_file():
-            raise FileExistsError(f"{path} is a device or a pipe, and no file may take its place; give another name")
+        self._path = checked_destination(path)
 
     def _header(self, crc32: dict[str, int]) -> bytes:
         entries: dict[str, Any] = {}
@@ -217,20 +212,10 @@ class Writer:
         return len(text).to_bytes(8, "little") + text
 
     def __enter__(self) -> Writer:
-        self._beside = self._path.with_name(f".octavo-{secrets.token_hex(8)}.tmp")
-        flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_CLOEXEC", 0)
-        try:
-            self._fd = os.open(self._beside, flags, 0o666)
-        except OSError as error:  # which would name the temporary file
-            why = f"cannot write into this folder: {error.strerror}"
-            raise OSError(error.errno, why, str(self._path.parent)) from None
-        with contextlib.suppress(OSError):  # there is no file yet, or the file system has no modes
-            os.chmod(self._beside, stat.S_IMODE(os.stat(self._path).st_mode))
-        try:
+        with contextlib.ExitStack() as stack:
+            self._fd = stack.enter_context(written_beside(self._path)).fd
             self._reserve()
-        except OSError:
-            self._discard()
-            raise
+            self._stack = stack.pop_all()
         return self
 
     def _reserve(self) -> None:
@@ -270,17 +255,11 @@ class Writer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        try:
-            if kind is None:
-                self._finish()
-        finally:
-            self._discard()
-
-    def _discard(self) -> None:
-        with contextlib.suppress(OSError):
-            os.close(self._fd)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._beside)  # gone already where all went well
+        if kind is not None:
+            self._stack.__exit__(kind, error, traceback)
+            return
+        with self._stack:
+            self._finish()
 
     def _finish(self) -> None:
         for name, t in self._tensors.items():
@@ -290,38 +269,3 @@ class Writer:
         if len(header) != self._start:
             raise ValueError("the metadata must keep its length")
         self._write(memoryview(header), 0)
-        os.fsync(self._fd)
-        os.replace(self._beside, self._path)
-        with contextlib.suppress(OSError):  # not every file system can
-            _sync_folder(self._path.parent)
-
-
-def require_folder(folder: Path) -> None:
-    """Raises FileNotFoundError or NotADirectoryError where files cannot be written because there is no such folder."""
-    if not folder.is_dir():
-        if folder.exists():
-            raise NotADirectoryError(f"{folder} is not a folder, so no file can be written into it")
-        raise FileNotFoundError(f"the folder {folder} does not exist; create it first")
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Writes a small file beside its place and puts it there when all of it is on the disk."""
-    beside = path.with_name(f".octavo-{secrets.token_hex(8)}.tmp")
-    try:
-        with open(beside, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(beside)
-
-
-def _sync_folder(path: Path) -> None:
-    """Makes the new name of a file last: the folder is what holds it."""
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -16,7 +16,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from octavo._files.header import parse_json
-from octavo._files.safetensors import Reader, replace_file
+from octavo._files.safetensors import Reader
+from octavo._util.atomic import replace_file
 
 __all__ = ["index_name", "open_files", "shard_files", "write_index"]
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from octavo._files.codecs import is_stored, packed
 from octavo._files.fields import LazyTensor, LazyTensors, lazy
 from octavo._files.renaming import every_alias
-from octavo._files.safetensors import Tensor, Writer, replace_file
+from octavo._files.safetensors import Tensor, Writer
 from octavo._layers.linear import QuantLinear
 from octavo._layers.matrix import QuantMatrix
 from octavo._layers.static import StaticQuantLinear
@@ -24,6 +24,7 @@ from octavo._models.fill import survey
 from octavo._numerics.grouped import GroupedCodes
 from octavo._numerics.int4 import pack_int4
 from octavo._numerics.params import qint8
+from octavo._util.atomic import replace_file
 from octavo.checkpoints._config import read_json
 from octavo.checkpoints._packing import words
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import fnmatch
 import os
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from octavo._files.codecs import is_stored
+from octavo._files.renaming import every_alias
 from octavo._layers.embedding import QuantEmbedding
 from octavo._layers.linear import QuantLinear
 from octavo._layers.matrix import QuantMatrix
@@ -19,6 +19,7 @@ from octavo._layers.weights import GroupedWeights
 from octavo._models.fill import survey
 from octavo._numerics.grouped import GroupedCodes
 from octavo._numerics.params import qint4
+from octavo._util.atomic import checked_destination, written_beside
 from octavo._util.extras import import_extra
 from octavo.gguf._blocks import ENCODERS
 from octavo.gguf._types import BY_NAME
@@ -42,8 +43,8 @@ def save(
     Args:
         model: a dict of arrays, `QuantMatrix`, `QuantLinear` and `QuantEmbedding`, nested as deep as you like, or any
             tree of objects with them. Names of tensors are the way there, joined by dots; a layer's are "NAME.weight"
-            and "NAME.bias".
-        path: of the file. It is written beside `path` and renamed when it is complete.
+            and "NAME.bias". What the model holds in several places is written under each of its names.
+        path: of the file. It is written beside `path` and renamed when all of it is on the disk.
         types: what float arrays of two and more dimensions become: "F32", "F16", "Q8_0" or "Q4_0"; or a dict from
             patterns of names to these, of which the first that matches counts, F16 where none does. Arrays of one
             dimension, such as norms, are F32, as llama.cpp wants them. Quantized matrices keep their integers.
@@ -52,9 +53,10 @@ def save(
     Raises:
         ImportError: the package is not installed; the message has the command that installs it.
         TypeError: an array, a layer of another class or a metadata value has no type in GGUF.
-        ValueError: a type is unknown; its blocks do not divide the rows; quantized weights are neither of Q8_0's nor
-            of Q4_0's form (int8 or int4, groups of 32, float16 scales, nothing else), or those of an embedding not of
-            Q4_0's.
+        OSError: the file cannot be written. What was there before is as it was.
+        ValueError: a type is unknown, or a pattern matches nothing; a type's blocks do not divide the rows; quantized
+            weights are neither of Q8_0's nor of Q4_0's form (int8 or int4, groups of 32, float16 scales, nothing else),
+            or those of an embedding not of Q4_0's.
 
     Example:
         >>> import tempfile, numpy as np, octavo as oc
@@ -68,11 +70,12 @@ def save(
     for pattern, name in patterns.items():
         if name not in _ARRAY_TYPES:
             raise ValueError(f"types: {pattern!r} must be one of {_ARRAY_TYPES}, got {name!r}")
-    found, _ = survey(model, is_stored)
+    found, aliases = survey(model, is_stored)
     if not found:
         raise ValueError("the model holds no matrix and no array, so there is nothing to write")
-    destination = Path(os.path.realpath(path))
-    beside = destination.with_name(f".{destination.name}.tmp")
+    found = dict(found) | {alias: found[name] for alias, name in every_alias(found, aliases).items()}
+    _check_patterns(types, found)
+    destination = checked_destination(path)
     keys = {"general.architecture": "octavo", **(metadata or {})}
     writer = package.GGUFWriter(None, str(keys.pop("general.architecture")))
     for key, value in keys.items():
@@ -83,15 +86,23 @@ def save(
                 writer.add_tensor(full, raw, raw_dtype=package.GGMLQuantizationType[kind])
         except (TypeError, ValueError) as error:
             raise type(error)(f"{name}: {error}") from None
-    try:
-        writer.write_header_to_file(path=beside)
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        writer.close()
-        os.replace(beside, destination)
-    finally:
-        writer.close()
-        beside.unlink(missing_ok=True)
+    with written_beside(destination) as new:
+        try:
+            writer.write_header_to_file(path=new.path)
+            writer.write_kv_data_to_file()
+            writer.write_tensors_to_file()
+        finally:
+            writer.close()
+
+
+def _check_patterns(types: str | Mapping[str, str], names: Iterable[str]) -> None:
+    """Raises ValueError where `types` has patterns that match none of the names: usually misspelt ones."""
+    known = list(names)
+    patterns = [] if isinstance(types, str) else [p for p in types if not fnmatch.filter(known, p)]
+    if patterns:
+        raise ValueError(
+            f"types: {', '.join(map(repr, patterns))} matches nothing of the model; it has {', '.join(known[:20])}"
+        )
 
 
 def _tensors(package: Any, name: str, value: Any, patterns: Mapping[str, str]) -> list[tuple[str, NDArray[Any], str]]:
