@@ -14,6 +14,17 @@ import octavo as oc
 F = np.float32
 
 
+def test_errors_of_an_observer_that_take_more_than_a_message_are_named() -> None:
+    class Decoding(oc.MinMaxObserver):
+        def __call__(self, x: np.ndarray) -> np.ndarray:
+            b"\xff".decode()
+            return x
+
+    quantizer = oc.FakeQuantize(observer=Decoding)
+    with pytest.raises(ValueError, match="FakeQuantize: 'utf-8' codec can't decode"):
+        quantizer(np.ones(3, np.float32))
+
+
 def test_observes_then_quantizes() -> None:
     quantizer = oc.FakeQuantize(oc.MinMaxObserver, dtype="quint8")
     x = np.random.default_rng(0).standard_normal((4, 5), dtype=F)

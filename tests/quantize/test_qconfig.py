@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import json
 import pickle
 
 import numpy as np
@@ -67,8 +68,10 @@ def test_qconfig_is_frozen_hashable_and_can_be_copied():
         (lambda x: x, TypeError, "calling it failed"),
         (oc.MinMaxObserver.with_args(dtype="int5"), ValueError, "calling it failed: dtype must be"),
         (oc.MinMaxObserver.with_args(colour="red"), TypeError, "calling it failed: .*colour"),
+        (lambda: json.loads("{"), ValueError, "calling it failed: Expecting property name"),
+        (lambda: b"\xff".decode(), ValueError, "calling it failed: 'utf-8' codec can't decode byte 0xff"),
     ],
-    ids=["observer", "string", "none", "dict", "arguments", "bad-value", "unknown-option"],
+    ids=["observer", "string", "none", "dict", "arguments", "bad-value", "unknown-option", "json", "bytes"],
 )
 def test_qconfig_refuses_what_makes_no_observer(field, value, error, match):
     with pytest.raises(error, match=f"{field} must be an observer class, or with_args of one.*{match}"):

@@ -15,6 +15,7 @@ from octavo._models.functions import stale_references
 from octavo._models.snapshot import restore, snapshot
 from octavo._quantize.spec import ACTIVATIONS, LAYOUTS, LayerSpec, arrays_of, matrices_of, read_layer
 from octavo._util.arrays import row_blocks
+from octavo._util.errors import named
 
 __all__ = ["check_functions", "check_layer", "fitting_spec", "refusal"]
 
@@ -131,8 +132,7 @@ def _methods(layer: Any) -> list[str]:
 
 def refusal(path: str, layer: Any, spec: LayerSpec, error: Exception, *, hint: bool) -> Exception:
     """An error of the same kind that names the layer and, with `hint`, says which other spec fits it."""
-    kind = TypeError if isinstance(error, TypeError) else ValueError
-    return kind(f"{tree.label(path)} ({type(layer).__name__}): {error}{_hint(layer, spec, error) if hint else ''}")
+    return named(error, f"{tree.label(path)} ({type(layer).__name__})", _hint(layer, spec, error) if hint else "")
 
 
 def fitting_spec(layer: Any, spec: LayerSpec) -> LayerSpec | None:

@@ -15,6 +15,7 @@ from octavo._models import walk as tree
 from octavo._quantize.checking import check_layer, refusal
 from octavo._quantize.select import Arrays, Chosen, chosen_arrays, no_array
 from octavo._quantize.spec import LayerChoice, LayerSpec, read_layer
+from octavo._util.errors import named
 
 __all__ = ["Target", "find_targets"]
 
@@ -61,8 +62,7 @@ class Target:
         """An error of the same kind that names it and, for a layer with `hint`, says which other spec fits."""
         if self.spec is not None:
             return refusal(self.path, self.original, self.spec, error, hint=hint)
-        kind = TypeError if isinstance(error, TypeError) else ValueError
-        return kind(f"{tree.label(self.path)}: {error}")
+        return named(error, tree.label(self.path))
 
     def check(self) -> None:
         """Raises ValueError unless a linear layer computes what its spec says; the layer is named."""

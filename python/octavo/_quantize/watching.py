@@ -21,6 +21,7 @@ from octavo._numerics.gptq import InputStatistics
 from octavo._numerics.input_transform import NO_TRANSFORM, InputTransform
 from octavo._quantize.batches import Forward, refuse_several
 from octavo._quantize.targets import Target
+from octavo._util.errors import named
 from octavo._util.foreign import as_array
 from octavo._util.progress import with_bar
 
@@ -200,11 +201,11 @@ def _memory_bytes() -> int | None:
 
 
 def _named(update: Callable[[Any], None], path: str) -> Callable[[Any], None]:
-    def named(x: Any) -> None:
+    def updated(x: Any) -> None:
         refuse_several(x, f"{tree.label(path)}: its input")
         try:
             update(x)
         except (TypeError, ValueError) as error:
-            raise type(error)(f"{tree.label(path)}: {error}") from error
+            raise named(error, tree.label(path)) from error
 
-    return named
+    return updated

@@ -21,6 +21,7 @@ from octavo._quantize.qconfig import QConfig
 from octavo._quantize.static.observed import ObservedMatrix, Prepared, PreparedLinear, observed_layers
 from octavo._quantize.static.ranges import Ranges, observed_qparams
 from octavo._util.arrays import as_real_array
+from octavo._util.errors import named
 
 __all__ = ["convert"]
 
@@ -158,7 +159,7 @@ def _static_layer(layer: PreparedLinear, ranges: Ranges) -> StaticQuantLinear:
             call="forward" if call == "__call__" else call,
         )
     except (TypeError, ValueError) as error:
-        raise type(error)(f"{name}: {error}") from error
+        raise named(error, name) from error
 
 
 def _static_matrix(matrix: ObservedMatrix, ranges: Ranges) -> QuantMatrix:
@@ -168,7 +169,7 @@ def _static_matrix(matrix: ObservedMatrix, ranges: Ranges) -> QuantMatrix:
     try:
         layer = StaticQuantLinear(q, scale, input=in_8_bits(ranges.input), pre_quant_scale=s, name=matrix.name)
     except (TypeError, ValueError) as error:
-        raise type(error)(f"{name}: {error}") from error
+        raise named(error, name) from error
     return QuantMatrix._made(layer, matrix.axis)
 
 

@@ -16,6 +16,7 @@ from octavo._observers.minmax import MovingAverageMinMaxObserver, MovingAverageP
 from octavo._quantize.qconfig import QConfig
 from octavo._quantize.static.ranges import merge_observer, observed_qparams
 from octavo._util.arrays import is_traced
+from octavo._util.errors import named
 from octavo._util.pickling import pickled
 
 __all__ = ["FakeQuantize", "FakeQuantizeFactory", "default_qat_qconfig"]
@@ -171,7 +172,7 @@ class FakeQuantize:
             try:
                 self.observer(x)
             except (TypeError, ValueError) as error:
-                raise type(error)(f"{name}: {error}") from error
+                raise named(error, name) from error
 
     def merge(self, other: FakeQuantize, name: str = "FakeQuantize") -> Self:
         """Takes into account what the observer of another has seen; see `octavo.merge_calibration`.
