@@ -50,6 +50,10 @@ def weights(**entries: Any) -> Callable[[Tensors, Config], None]:
     return lambda tensors, config: config["config_groups"]["group_0"]["weights"].update(entries)
 
 
+def group(**entries: Any) -> Callable[[Tensors, Config], None]:
+    return lambda tensors, config: config["config_groups"]["group_0"].update(entries)
+
+
 def at(index: Any, value: Any) -> Callable[[np.ndarray], np.ndarray]:
     def change(array: np.ndarray) -> np.ndarray:
         changed = np.array(array)
@@ -69,6 +73,7 @@ GPTQ = [
     (saying(group_size=64), "tensor 'fc.scales' has 4 groups of 128 inputs, but config.json says group_size 64"),
     (saying(group_size=-1), "tensor 'fc.scales' has 4 groups of 128 inputs, but config.json says group_size -1"),
     (saying(group_size=-2), "config.json: group_size must be positive, or -1 for one group a row, got -2"),
+    (saying(group_size=10**30), "tensor 'fc.scales' has 4 groups of 128 inputs, but config.json says group_size 1000"),
     (saying(group_size=0), "config.json: group_size must be positive, or -1 for one group a row, got 0"),
     (saying(checkpoint_format="marlin"), "config.json: checkpoint_format 'marlin' is not read"),
     (saying(quant_method="quip"), "config.json: quant_method 'quip' is not read; these are: compressed-tensors, gptq"),
@@ -123,6 +128,25 @@ COMPRESSED = [
     (weights(group_size=-1), "group_0: group_size must be a positive number with groups, got -1"),
     (weights(strategy="channel"), "tensor 'fc.weight_scale' must have shape [40, 1] or [40]"),
     (weights(strategy="block"), "group_0: strategy must be tensor, channel or group, got 'block'"),
+    (weights(num_bits=4.0), "config.json: group_0: weights must have 4 or 8 bits, got 4.0"),
+    (weights(num_bits=True), "config.json: group_0: weights must have 4 or 8 bits, got True"),
+    (weights(group_size=32.0), "group_0: group_size must be a positive number with groups, got 32.0"),
+    (weights(group_size="32"), "group_0: group_size must be a positive number with groups, got '32'"),
+    (
+        weights(group_size=10**30),
+        "tensor 'fc.weight_scale' must have shape [40, 1] or [40] for weights [40, 128] by config.json (group, group_",
+    ),
+    (weights(strategy=["group"]), "group_0: strategy must be tensor, channel or group, got ['group']"),
+    (group(targets=["re:(a"]), "config.json: group_0: targets: '(a' is not a regular expression: missing )"),
+    (group(targets=["re:" + 1001 * "a"]), "group_0: targets: a pattern must have at most 1000 characters, got 1001"),
+    (group(targets=["Linear", 3]), "group_0: targets must be a list of names, got ['Linear', 3]"),
+    (group(format=["pack-quantized"]), "group_0: format ['pack-quantized'] is not read"),
+    (group(input_activations={"symmetric": "yes"}), "group_0: symmetric must be true or false, got 'yes'"),
+    (group(input_activations={"dynamic": 0}), "group_0: dynamic must be true, false or 'local', got 0"),
+    (
+        group(input_activations={"dynamic": True, "strategy": "group", "group_size": "32"}),
+        "group_0: group_size of activations must be a positive number, got '32'",
+    ),
     (saying(format="marlin-24"), "group_0: format 'marlin-24' is not read"),
     (saying(format="int-quantized"), "tensor 'fc.weight_packed' is packed, but config.json says int-quantized for it"),
     (saying(config_groups={}), "config.json: config_groups must be an object with at least one scheme"),
@@ -162,6 +186,27 @@ def test_what_is_wrong_is_refused_by_file_and_tensor(tmp_path: Path, kind: str, 
     if message.startswith("tensor"):
         message = f"{tmp_path / 'model.safetensors'}: {message}"
     refused(tmp_path, re.escape(message))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("(a+)+$", "the pattern '(a+)+$' repeats what holds a repeat or alternatives, which may not end"),
+        ("(?:a|a)*$", "the pattern '(?:a|a)*$' repeats"),
+        ("(a+)(?#b)*$", "the pattern '(a+)(?#b)*$' repeats"),
+        ("(?x)(a+) *$", "the pattern '(?x)(a+) *$' has the flag x, which is not read"),
+        (40 * "a?" + 40 * "a", "has too many repeats or alternatives to be matched with 'aaaaaaa"),
+        (40 * "(a|a)" + "$", "has too many repeats or alternatives to be matched with 'aaaaaaa"),
+        (12 * ".*" + "b", "has too many repeats or alternatives to be matched with 'aaaaaaa"),
+    ],
+)
+def test_patterns_that_may_not_end_are_refused(tmp_path: Path, pattern: str, message: str) -> None:
+    tensors, config, _ = WRITERS["compressed"]()
+    groups = config["config_groups"]
+    config["config_groups"] = {"a": {**groups["group_0"], "targets": [f"re:{pattern}"]}, **groups}
+    name = 60 * "a" + "!"
+    made.folder(tmp_path, {key.replace("fc", name): a for key, a in tensors.items()}, config)
+    refused(tmp_path, re.escape(f"{tmp_path / 'config.json'}: a: targets: ") + ".*" + re.escape(message))
 
 
 def test_zero_point_256_is_refused(tmp_path: Path) -> None:

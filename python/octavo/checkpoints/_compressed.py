@@ -18,8 +18,8 @@ pack-quantized
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -27,10 +27,12 @@ from numpy.typing import NDArray
 
 from octavo._layers.weights import ActivationScheme
 from octavo._numerics.params import QParams
+from octavo._util.errors import named
 from octavo.checkpoints._config import Config
 from octavo.checkpoints._forms import Form
 from octavo.checkpoints._layer import Contents, Found, codes_of, fields_of_words, with_group
 from octavo.checkpoints._packing import Bytes, stream_values, words
+from octavo.checkpoints._patterns import Pattern
 from octavo.checkpoints._tensors import Tensors, group_order
 
 __all__ = ["find_layers"]
@@ -49,16 +51,18 @@ class _Scheme:
         weights, self.targets = values["weights"], values.get("targets") or []
         if not isinstance(self.targets, list) or not all(isinstance(t, str) for t in self.targets):
             raise ValueError(f"{self.where}: targets must be a list of names, got {str(self.targets)[:80]}")
+        with self._named():
+            self._patterns = [Pattern(t[3:]) for t in self.targets if t.startswith("re:")]
         self.format = values.get("format") or config.values.get("format")
         if weights.get("type", "int") != "int":
             raise ValueError(
                 f"{self.where}: weights of type {weights['type']!r} (FP8, FP4) are floats, which octavo's integer "
                 "kernels do not multiply; quantize the float checkpoint with `octavo quantize`"
             )
-        if self.format not in _FORMATS:
+        if not isinstance(self.format, str) or self.format not in _FORMATS:
             raise ValueError(f"{self.where}: format {self.format!r} is not read; these are: {', '.join(_FORMATS)}")
         self.bits, self.strategy = weights.get("num_bits", 8), weights.get("strategy")
-        if self.bits not in (4, 8):
+        if type(self.bits) is not int or self.bits not in (4, 8):
             raise ValueError(f"{self.where}: weights must have 4 or 8 bits, got {self.bits!r}")
         self.group = weights.get("group_size")
         if self.strategy is None:
@@ -75,16 +79,35 @@ class _Scheme:
         self.static = False
         if not isinstance(values, dict) or values.get("type", "int") != "int":
             return  # the weights alone are integers
-        self.activation = "symmetric" if values.get("symmetric", True) else "asymmetric"
-        self.static = values.get("dynamic", False) is False
+        symmetric, dynamic = values.get("symmetric", True), values.get("dynamic", False)
+        if type(symmetric) is not bool:
+            raise ValueError(f"{self.where}: symmetric must be true or false, got {symmetric!r}")
+        if type(dynamic) is not bool and dynamic != "local":
+            raise ValueError(f"{self.where}: dynamic must be true, false or 'local', got {dynamic!r}")
+        self.activation, self.static = "symmetric" if symmetric else "asymmetric", dynamic is False
         if values.get("strategy") == "group":
             self.activation_group = values.get("group_size")
+            if type(self.activation_group) is not int or self.activation_group < 1:
+                raise ValueError(
+                    f"{self.where}: group_size of activations must be a positive number, got {self.activation_group!r}"
+                )
         if self.static and (values.get("num_bits", 8) != 8 or values.get("strategy", "tensor") != "tensor"):
             raise ValueError(f"{self.where}: static activations must have 8 bits and one scale, got {values}")
 
     def names(self, layer: str) -> bool:
         """Whether the layer itself is a target, and not its class alone."""
-        return any(re.match(t[3:], layer) if t.startswith("re:") else t == layer for t in self.targets)
+        if layer in self.targets:
+            return True
+        with self._named():
+            return any(pattern.matches(layer) for pattern in self._patterns)
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Names the file and the group in errors of a target."""
+        try:
+            yield
+        except ValueError as error:
+            raise named(error, f"{self.where}: targets") from None
 
 
 def find_layers(config: Config, tensors: Tensors) -> Iterator[Found]:
@@ -111,8 +134,10 @@ def find_layers(config: Config, tensors: Tensors) -> Iterator[Found]:
 
 
 def _scheme_of(name: str, schemes: list[_Scheme]) -> _Scheme:
-    named = [scheme for scheme in schemes if scheme.names(name)]
-    return (named or schemes)[0]  # targets that are classes, such as "Linear", cannot be told from tensors
+    if len(schemes) == 1:
+        return schemes[0]
+    found = [scheme for scheme in schemes if scheme.names(name)]
+    return (found or schemes)[0]  # targets that are classes, such as "Linear", cannot be told from tensors
 
 
 def _groups(config: Config, tensors: Tensors, name: str, scheme: _Scheme, shape: tuple[int, int]) -> int:
@@ -120,7 +145,7 @@ def _groups(config: Config, tensors: Tensors, name: str, scheme: _Scheme, shape:
     n, k = shape
     scale = f"{name}.weight_scale"
     tensors.require(scale, f"{name}.weight_packed", "there are no weights without scales")
-    size = int(scheme.group) if scheme.strategy == "group" and scheme.group is not None else k
+    size = min(int(scheme.group), k) if scheme.strategy == "group" and scheme.group is not None else k
     count = -(-k // size)
     shapes: list[tuple[int, ...]] = [(n, count)]
     if count == 1:

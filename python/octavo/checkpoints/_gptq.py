@@ -68,7 +68,7 @@ def _found(config: Config, tensors: Tensors, name: str, bits: int | None, group:
         said = f"{config.path.name} says {bits} bits" if bits is not None else f"bits are one of {_BITS}"
         tensors.fail(qweight, f"has {packed_rows} rows for {inputs} inputs, so {held} bits a weight, but {said}")
     groups = tensors.matrix(scales, "F16", "BF16", "F32")[0]
-    size = -(-inputs // groups) if group is None else inputs if group == -1 else group
+    size = -(-inputs // groups) if group is None else inputs if group == -1 else min(group, inputs)
     if -(-inputs // size) != groups:
         tensors.fail(scales, f"has {groups} groups of {inputs} inputs, but {config.path.name} says group_size {group}")
     tensors.expect(scales, ("F16", "BF16", "F32"), (groups, n))
