@@ -86,7 +86,7 @@ def quantize_checkpoint(
             of a row is shorter where it does not divide the number of inputs.
         symmetric: int4 only: False for a zero point a group.
         scale_dtype: int4 only: "float32", or "float16" for half the bytes of the scales.
-        rounding: "nearest" or, for int4 only and the default there, "search": see `octavo.rounding`.
+        rounding: "nearest" or, for int4 only and the default there, "search": see `octavo.round_search`.
         rest: the type of float tensors that are not quantized: "same" as they have, or "float16".
         choice: which tensors become what; by default, weights by their names: see `Choice`.
         progress: show a progress bar (needs tqdm).

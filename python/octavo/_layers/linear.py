@@ -215,7 +215,7 @@ class QuantLinear(HeldWeights):
         """A layer from weights that are integers in groups already.
 
         Args:
-            weight: a `GroupedWeight`, as the functions of `octavo.rounding` give it, or `GroupedCodes`, as files hold
+            weight: a `GroupedWeight`, as `octavo.round_gptq` and its like give it, or `GroupedCodes`, as files hold
                 weights: codes of 4, 5, 6 or 8 bits in groups with scales, minima, zero points or two levels of scales.
             bias, activation, activation_group, relu, epilogue, call: as for ``QuantLinear``.
             pre_quant_scale, rotation: likewise; the integers are those of W * s, and rotated, already.

@@ -136,7 +136,7 @@ class QuantMatrix(Described, MatrixStandIn):
         pre_quant_scale: ArrayLike | None = None,
         rotation: int | None = None,
     ) -> QuantMatrix:
-        """A matrix from integers in groups, as `octavo.rounding` or a file gives them for W (outputs, inputs).
+        """A matrix from integers in groups, as `octavo.round_gptq` or a file gives them for W (outputs, inputs).
 
         Args:
             weight: the matrix itself with axis=0; its transpose with axis=1.

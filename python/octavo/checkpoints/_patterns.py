@@ -30,7 +30,7 @@ class Pattern:
         text: the pattern.
 
     Raises:
-        ValueError: it is no regular expression, or is too long.
+        ValueError: it is not a regular expression, or is too long.
 
     Example:
         >>> from octavo.checkpoints._patterns import Pattern

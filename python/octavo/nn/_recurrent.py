@@ -93,8 +93,8 @@ class LSTM(_FloatRecurrent):
     projections (proj_size) are not supported.
 
     Args:
-        arrays: weights by torch's names (see `octavo.recurrent_layer`), such as an exported state_dict. Sizes,
-            number of layers and directions follow from them. Float arrays are kept as they are, not copied.
+        arrays: weights by torch's names (see `octavo.QuantLSTM`), such as an exported state_dict. Sizes, number of
+            layers and directions follow from them. Float arrays are kept as they are, not copied.
         prefix: what the names start with; others are left out.
         batch_first: whether x is (batch, steps, input_size); states never are.
 
