@@ -70,6 +70,14 @@ def test_static_matrices_are_neither_split_nor_joined() -> None:
         oc.concatenate([matrix, matrix])
 
 
+def test_matrices_of_permuted_layers_are_neither_split_nor_joined() -> None:
+    matrix = oc.QuantMatrix._made(oc.PermutedQuantLinear(oc.QuantLinear(W), np.arange(W.shape[1])), 1)
+    with pytest.raises(TypeError, match="whole must hold plain QuantLinear layers, got PermutedQuantLinear"):
+        oc.split(matrix, 2)
+    with pytest.raises(TypeError, match="parts must hold plain QuantLinear layers, got PermutedQuantLinear"):
+        oc.concatenate([matrix, matrix])
+
+
 def test_a_pickle_of_a_mapped_layer_keeps_the_name_that_the_model_calls_it_by(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     oc.save({"fc": oc.QuantLinear(W)}, path, layout="packed")

@@ -192,6 +192,14 @@ def test_concatenate_and_split_are_opposites_and_change_no_bit(form: str) -> Non
     assert_same_bits(joined(x), whole(x))
 
 
+def test_split_unpacks_the_whole_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, unpacked = oc.QuantLinear(np.ones((12, 4))), []
+    int_repr = oc.QuantLinear.int_repr
+    monkeypatch.setattr(oc.QuantLinear, "int_repr", lambda self: unpacked.append(self) or int_repr(self))
+    assert len(oc.split(layer, 6)) == 6
+    assert unpacked == [layer]
+
+
 def test_concatenate_of_matrices_joins_their_outputs() -> None:
     a, b = (np.random.default_rng(seed).standard_normal((64, 3)).astype(F) for seed in (0, 1))
     joined = oc.concatenate([oc.QuantMatrix(a), oc.QuantMatrix(b)])

@@ -7,7 +7,7 @@ from typing import Any
 
 from octavo._util.tables import html_table
 
-__all__ = ["Described", "option_text"]
+__all__ = ["Described", "option_text", "option_texts"]
 
 
 class Described:
@@ -28,8 +28,7 @@ class Described:
 
     def __repr__(self) -> str:
         shape, numbers, options = self._described()
-        parts = [shape, numbers, *(option_text(name, value) for name, value in options.items() if _is_shown(value))]
-        return f"{type(self).__name__}({', '.join(parts)})"
+        return f"{type(self).__name__}({', '.join([shape, numbers, *option_texts(options)])})"
 
     def _repr_html_(self) -> str:
         shape, numbers, options = self._described()
@@ -52,6 +51,11 @@ def option_text(name: str, value: Any) -> str:
         ('group_size=64', 'bias')
     """
     return name if value is True else f"{name}={value}"
+
+
+def option_texts(options: Mapping[str, Any]) -> list[str]:
+    """The options that are shown, as `repr` shows them."""
+    return [option_text(name, value) for name, value in options.items() if _is_shown(value)]
 
 
 def _is_shown(value: Any) -> bool:

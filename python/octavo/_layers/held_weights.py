@@ -15,7 +15,7 @@ from octavo._numerics.grouped import GroupedCodes
 from octavo._numerics.input_transform import InputTransform
 from octavo._numerics.int4 import ScaleDtype
 from octavo._numerics.params import QType
-from octavo._util.arrays import read_only
+from octavo._util.arrays import locked, read_only
 
 __all__ = ["HeldWeights"]
 
@@ -77,7 +77,7 @@ class HeldWeights(Described):
     def pre_quant_scale(self) -> NDArray[np.float32] | None:
         """s (in,), by which x is divided as it is quantized; read-only. None: there is none."""
         s = self._inputs.scale
-        return None if s is None else read_only(s.view())
+        return None if s is None else locked(s)
 
     @property
     def rotation(self) -> int | None:

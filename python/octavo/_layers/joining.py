@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import itertools
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from octavo._layers.described import option_texts
 from octavo._layers.linear import QuantLinear
 from octavo._layers.matrix import QuantMatrix
+from octavo._layers.static import StaticQuantLinear
 from octavo._layers.weights import GroupedWeights, Int4Weights
 from octavo._numerics.grouped import GroupedCodes, join_rows
 from octavo._numerics.int4 import GroupedWeight
@@ -53,8 +56,8 @@ def concatenate(parts: Sequence[T]) -> T:
                 "parts must be QuantLinear layers or QuantMatrix objects, all of one class, "
                 f"got {type(first).__name__} and {type(part).__name__}"
             )
-        if isinstance(part, QuantMatrix) and type(part._layer) is not QuantLinear:
-            raise TypeError("parts must not be static: their ranges belong to the inputs that were calibrated")
+        if isinstance(part, QuantMatrix):
+            _refuse_others(part._layer, "parts")
     if isinstance(first, QuantMatrix):
         if len({m.axis for m in found}) > 1:
             raise ValueError("matrices must have the same axis; use the transposes of some")
@@ -84,8 +87,7 @@ def split(whole: T, outputs: int | Sequence[int]) -> list[T]:
     if type(whole) not in (QuantLinear, QuantMatrix):
         raise TypeError(f"whole must be a QuantLinear or QuantMatrix, got {type(whole).__name__}")
     layer: QuantLinear = whole._layer if isinstance(whole, QuantMatrix) else whole
-    if type(layer) is not QuantLinear:
-        raise TypeError("whole must not be static: its ranges belong to the inputs that were calibrated")
+    _refuse_others(layer, "whole")
     n = layer.out_features
     if isinstance(outputs, (int, np.integer)):
         count = int(outputs)
@@ -97,8 +99,17 @@ def split(whole: T, outputs: int | Sequence[int]) -> list[T]:
         cuts = [0, *map(operator.index, places), n]
     if any(a > b for a, b in itertools.pairwise(cuts)):
         raise ValueError(f"places to cut must ascend within 0 to {n}, got {list(cuts[1:-1])}")
-    parts: list[Any] = [_part(layer, slice(a, b)) for a, b in itertools.pairwise(cuts)]
+    source = _source(layer)
+    parts: list[Any] = [_part(layer, source, slice(a, b)) for a, b in itertools.pairwise(cuts)]
     return [QuantMatrix._made(part, whole._axis) for part in parts] if isinstance(whole, QuantMatrix) else parts
+
+
+def _refuse_others(layer: QuantLinear, name: str) -> None:
+    """Raises TypeError for a layer that is more than a plain QuantLinear."""
+    if isinstance(layer, StaticQuantLinear):
+        raise TypeError(f"{name} must not be static: ranges belong to the inputs that were calibrated")
+    if type(layer) is not QuantLinear:
+        raise TypeError(f"{name} must hold plain QuantLinear layers, got {type(layer).__name__}")
 
 
 _Source = tuple[NDArray[np.int8], NDArray[np.float32]] | GroupedWeight | GroupedCodes
@@ -127,8 +138,7 @@ def _like(layer: QuantLinear, source: _Source, bias: NDArray[np.float32] | None)
     return made
 
 
-def _part(layer: QuantLinear, index: slice) -> QuantLinear:
-    source = _source(layer)
+def _part(layer: QuantLinear, source: _Source, index: slice) -> QuantLinear:
     bias = None if layer.bias is None else layer.bias[index]
     if isinstance(source, tuple):
         return _like(layer, (np.ascontiguousarray(source[0][index]), source[1][index]), bias)
@@ -140,10 +150,10 @@ def _part(layer: QuantLinear, index: slice) -> QuantLinear:
 
 
 def _concatenated(layers: list[QuantLinear]) -> QuantLinear:
-    first = layers[0]
+    first, form = layers[0], _Form.of(layers[0])
     for layer in layers[1:]:
-        if _form(layer) != _form(first):
-            raise ValueError(f"parts must be of one form, got {_form(first)} and {_form(layer)}")
+        if (other := _Form.of(layer)) != form:
+            raise ValueError(f"parts must be of one form, got {form} and {other}")
         if not first._inputs.same_as(layer._inputs):
             raise ValueError(
                 "parts must have the same pre_quant_scale, because their inputs are quantized once; "
@@ -165,7 +175,19 @@ def _joined(sources: list[Any]) -> _Source:
     return GroupedWeight(q, scale, zero_point, first.group_size, first.scale_dtype)
 
 
-def _form(layer: QuantLinear) -> str:
+@dataclass(frozen=True)
+class _Form:
     """What has to be the same of all parts."""
-    text = repr(layer).partition(", ")[2].removesuffix(")")
-    return f"{layer.in_features} inputs, {text}{'' if layer.bias is not None else ', no bias'}"
+
+    inputs: int
+    numbers: str
+    options: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, layer: QuantLinear) -> _Form:
+        _, numbers, options = layer._described()
+        return cls(layer.in_features, numbers, options)
+
+    def __str__(self) -> str:
+        bias = [] if self.options["bias"] else ["no bias"]
+        return ", ".join([f"{self.inputs} inputs", self.numbers, *option_texts(self.options), *bias])

@@ -12,7 +12,7 @@ from octavo._layers.held_weights import HeldWeights
 from octavo._layers.linear import QuantLinear, _linear_from_state
 from octavo._layers.packing import no_result
 from octavo._numerics.checks import as_activations
-from octavo._util.arrays import read_only
+from octavo._util.arrays import locked, read_only
 from octavo._util.foreign import as_array
 from octavo._util.pickling import pickled
 
@@ -77,7 +77,7 @@ class PermutedQuantLinear(QuantLinear):
     @property
     def permutation(self) -> NDArray[np.intp]:
         """(in_features,), read-only: which input of x stands at each place of the weights."""
-        return read_only(self._permutation)
+        return locked(self._permutation)
 
     @property
     def weight(self) -> NDArray[np.float32]:
@@ -102,6 +102,10 @@ class PermutedQuantLinear(QuantLinear):
         raise TypeError("make a QuantLinear, then PermutedQuantLinear(layer, permutation)")
 
     from_float = from_grouped = from_quantized
+
+    def _without_bias(self) -> tuple[QuantLinear, NDArray[np.float32] | None]:
+        layer, bias = self.inner()._without_bias()
+        return PermutedQuantLinear(layer, self._permutation), bias
 
     def _weight_rows(self, outputs: NDArray[np.int64]) -> NDArray[np.float32]:
         return super()._weight_rows(outputs)[:, self._inverse]

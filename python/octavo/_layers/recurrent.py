@@ -141,6 +141,9 @@ class _QuantRecurrent(Described, RecurrentLayer):
         layer._hold(self._layers, self.batch_first)  # immutable, so the packed weights are shared
         return layer
 
+    def __copy__(self) -> Self:
+        return self.__deepcopy__({})
+
     @classmethod
     def _from_layers(cls, layers: dict[str, QuantLinear], batch_first: bool) -> Self:
         """A layer of these QuantLinears, by names such as "ih_l0"; ValueError where they do not fit together, or do

@@ -22,7 +22,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from octavo._util.arrays import as_real_array, first_place, why_not_finite
+from octavo._util.arrays import as_real_array, first_place, locked, why_not_finite
 from octavo._util.foreign import as_array
 from octavo._util.pickling import pickled
 
@@ -190,9 +190,7 @@ class QParams:
             expected = "a scalar, since axis is None" if axis is None else f"1-D, since axis is {axis}"
             raise ValueError(f"scale must be {expected}, got shape {scale.shape}; give axis= and group_size=")
         zero_point = _valid_zero_point(zero_point, scale.shape, qmin, qmax)
-        scale.setflags(write=False)
-        zero_point.setflags(write=False)
-        values = (scale, zero_point, kind, qmin, qmax, axis, group_size)
+        values = (locked(scale), locked(zero_point), kind, qmin, qmax, axis, group_size)
         for name, value in zip(self.__slots__, values, strict=True):
             object.__setattr__(self, name, value)
 

@@ -139,6 +139,19 @@ def read_only(a: npt.NDArray[_T]) -> npt.NDArray[_T]:
     return a
 
 
+def locked(a: npt.NDArray[_T]) -> npt.NDArray[_T]:
+    """A read-only view that nobody can make writable, as an array can be that owns its memory, and a view of one.
+
+    Example:
+        >>> import numpy as np
+        >>> from octavo._util.arrays import locked
+        >>> locked(np.zeros(2)).flags.writeable = True
+        Traceback (most recent call last):
+        ValueError: cannot set WRITEABLE flag to True of this array
+    """
+    return np.asarray(memoryview(a).toreadonly())  # type: ignore[arg-type]
+
+
 def check_out(out: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
     """Raises TypeError or ValueError where `out` cannot take a result of this shape and dtype."""
     refuse_masked(out, "out")

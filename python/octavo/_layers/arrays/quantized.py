@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from octavo._layers.arrays.stand_in import StandIn
 from octavo._numerics.definition import dequantize
 from octavo._numerics.params import QParams, QType, parameter_shape
+from octavo._util.arrays import locked
 from octavo._util.foreign import refuse_masked
 from octavo._util.pickling import pickled
 
@@ -127,9 +128,7 @@ class QuantizedArray(StandIn):
 
     def int_repr(self) -> NDArray[Any]:
         """The integers q, int8 or uint8: a read-only view."""
-        q = self._q.view()
-        q.flags.writeable = False
-        return q
+        return locked(self._q)
 
     def dequantize(self) -> NDArray[np.float32]:
         """x' = (q - zero_point) * scale: a new float32 array."""
