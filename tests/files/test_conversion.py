@@ -166,6 +166,29 @@ def test_matrix_that_cannot_be_a_layer_is_copied(more: dict[str, np.ndarray], re
     assert oc.load(tmp_path / "out").keys() >= {"a.weight", "b"}
 
 
+def test_limits_of_inputs_are_those_of_the_weights(tmp_path: Path) -> None:
+    wide = np.ones((1, 131_072), np.float16)
+    save_file({"a.weight": wide, "tok_embeddings.weight": wide}, tmp_path / "in")
+    for options, layers in (
+        ({}, ("tok_embeddings",)),
+        ({"dtype": "int4", "group_size": 32}, ("a", "tok_embeddings")),
+        ({"dtype": "int4"}, ("a", "tok_embeddings")),
+    ):
+        result = quantize_checkpoint(tmp_path / "in", tmp_path / "out", choice=Choice(embedding=("tok*",)), **options)
+        assert tuple(sorted(result.layers)) == layers
+        assert oc.load(tmp_path / "out").keys() >= set(layers)
+    save_file({"a.weight": np.ones((1, 2_097_152), np.float16), "b.weight": np.ones((2, 2), F)}, tmp_path / "in")
+    result = quantize_checkpoint(tmp_path / "in", tmp_path / "out", dtype="int4", group_size=None)
+    assert dict(result.skipped) == {
+        "a.weight": "2097152 inputs in a group, more than the 2097151 that int32 sums hold exactly"
+    }
+    weights = {"weight_ih_l0": np.ones((8, 131_072), np.float16), "weight_hh_l0": np.ones((8, 2), F)}
+    save_file({f"rnn.{name}": w for name, w in weights.items()} | {"b.weight": np.ones((2, 2), F)}, tmp_path / "in")
+    result = quantize_checkpoint(tmp_path / "in", tmp_path / "out")
+    assert result.layers == ("b",)
+    assert dict(result.skipped)["rnn.weight_ih_l0"].startswith("131072 inputs, more than the 131071")
+
+
 def test_output_is_refused_where_it_would_destroy(source: Path, tmp_path: Path) -> None:
     before = source.read_bytes()
     os.link(source, tmp_path / "link")

@@ -122,7 +122,7 @@ def quantize_checkpoint(
     weights, rounder = make_rounder(dtype, group_size, symmetric, scale_dtype, rounding)
     with Checkpoint(source) as checkpoint:
         _check(checkpoint, choice)
-        plan = make_plan(checkpoint, choice)
+        plan = make_plan(checkpoint, choice, weights)
         if not plan.items:
             raise ValueError(_nothing_chosen(checkpoint, plan, choice))
         outputs, folder = planned_outputs(checkpoint, plan, Path(destination))

@@ -25,6 +25,7 @@ from octavo._files.packed_layout import read_packed
 from octavo._files.safetensors import Tensor
 from octavo._layers.epilogue import as_epilogue
 from octavo._layers.linear import QuantLinear
+from octavo._layers.packing import exact_inputs
 from octavo._layers.permuted import PermutedQuantLinear
 from octavo._layers.weights import GroupedWeights
 from octavo._numerics.grouped_definition import ACTIVATION_GROUPS, ACTIVATIONS
@@ -57,6 +58,13 @@ class WeightFormat:
             if not self.symmetric:
                 found["zero_point"] = Tensor("I8", groups)
         return found | ({"bias": Tensor("F32", (n,))} if bias else {})
+
+    def misfit(self, inputs: int) -> str:
+        """Why a layer of so many inputs cannot have such weights; empty where it can."""
+        int4 = self.dtype == "int4"
+        added, most = exact_inputs(inputs, "symmetric", int4=int4, group_size=self.group_size, symmetric=self.symmetric)
+        what = "inputs in a group" if int4 else "inputs"
+        return f"{added} {what}, more than the {most} that int32 sums hold exactly" if added > most else ""
 
     def options(self) -> Options:
         """Those that tell of the weights."""

@@ -32,7 +32,7 @@ __all__ = ["FLOATS", "Plan", "make_plan"]
 
 FLOATS = ("F16", "BF16", "F32", "F64")
 _ALL_SUFFIXES = WeightFormat("int4", symmetric=False)
-_MAX_IN_FEATURES = (2**31 - 1) // 128**2  # int32 sums are exact up to it
+_INT8 = WeightFormat()
 _RECURRENT_KINDS: dict[int, Kind] = {4: "QuantLSTM", 3: "QuantGRU"}
 
 
@@ -51,13 +51,19 @@ class _Draft:
 
     tensors: Mapping[str, Tensor]  # without those to drop
     choice: Choice
+    weights: WeightFormat | None
     items: list[Item] = field(default_factory=list)
     reasons: dict[str, str] = field(default_factory=dict)
     undecided: dict[str, tuple[Kind, Evidence]] = field(default_factory=dict)
 
 
-def make_plan(checkpoint: Checkpoint, choice: Choice) -> Plan:
+def make_plan(checkpoint: Checkpoint, choice: Choice, weights: WeightFormat | None = _INT8) -> Plan:
     """Decides what becomes of every tensor; reads names, shapes and types, and no values.
+
+    Args:
+        checkpoint: of floats.
+        choice: what the user says of its tensors.
+        weights: what weights become, which limits a layer's inputs; None: any of its forms, without a limit.
 
     Raises:
         ValueError: an option is unknown; the user must say how matrices are laid out, or whether one is a table.
@@ -65,7 +71,7 @@ def make_plan(checkpoint: Checkpoint, choice: Choice) -> Plan:
     if choice.layout is not None and choice.layout not in LAYOUTS:
         raise ValueError(f"layout must be one of {LAYOUTS} or None, got {choice.layout!r}")
     tensors = {name: t for name, t in checkpoint.tensors.items() if not choice.drops(name)}
-    draft = _Draft(tensors, choice)
+    draft = _Draft(tensors, choice, weights)
     try:
         recurrent = set() if choice.arrays else _add_recurrent(draft)
         others = [name for name in tensors if name not in recurrent]
@@ -131,6 +137,9 @@ def _recurrent_item(draft: _Draft, prefix: str, own: Mapping[str, str]) -> Item:
         for direction in direction_names(layers, "weight_ih_l0_reverse" in weights)
         for side in ("ih", "hh")
     )
+    for matrix in matrices:
+        if draft.weights is not None and (misfit := draft.weights.misfit(matrix.shape[1])):
+            raise ValueError(misfit)
     return Item(prefix.removesuffix("."), _RECURRENT_KINDS[gates], matrices, draft.choice.batch_first)
 
 
@@ -221,8 +230,8 @@ def _add_matrix(draft: _Draft, name: str, kind: Kind, layout: Layout) -> None:
     tensor = draft.tensors[name]
     rows, columns = tensor.shape[-2:]
     n, k = (rows, columns) if layout == "out_in" else (columns, rows)
-    if k > _MAX_IN_FEATURES:
-        draft.reasons[name] = f"{k} inputs, more than the {_MAX_IN_FEATURES} that int32 sums hold exactly"
+    if draft.weights is not None and kind != "QuantEmbedding" and (misfit := draft.weights.misfit(k)):
+        draft.reasons[name] = misfit
         return
     matrix = Matrix(name, (n, k), layout)
     if kind == "QuantLinear":

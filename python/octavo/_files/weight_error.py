@@ -47,7 +47,7 @@ def estimate(name: str, item: Any) -> float | None:
 
 
 def measure_against(original: Checkpoint, layout: Layout | None) -> ErrorOf:
-    matrices = [m for item in make_plan(original, Choice(layout=layout)).items for m in item.matrices]
+    matrices = [m for item in make_plan(original, Choice(layout=layout), None).items for m in item.matrices]
     layouts = {m.tensor: m.layout for m in matrices}
 
     def error_of(name: str, item: Any) -> float | None:

@@ -18,8 +18,8 @@ from octavo._numerics.int4 import GroupedWeight, ScaleDtype, dequantize_groups
 from octavo._util.floating import quiet
 
 __all__ = [
-    "Packed", "check_weight_shape", "empty_result", "no_result", "pack_grouped", "pack_int8", "packed_epilogue",
-    "scale_dtype", "weight_columns", "weight_rows", "whole_weight", "zero_points",
+    "Packed", "check_weight_shape", "empty_result", "exact_inputs", "no_result", "pack_grouped", "pack_int8",
+    "packed_epilogue", "scale_dtype", "weight_columns", "weight_rows", "whole_weight", "zero_points",
 ]  # fmt: skip
 
 Packed: TypeAlias = _core.PackedLinear | _core.PackedLinearInt4
@@ -33,17 +33,25 @@ def check_weight_shape(
         raise ValueError(f"activation must be one of {ACTIVATIONS}, got {activation!r}")
     if w.ndim != 2:
         raise ValueError(f"weight must be 2-D (out, in), got shape {w.shape}")
-    wide, inputs = activation == "asymmetric", w.shape[1]
-    if int4:
-        bound, inputs = _core.max_exact_group_k(wide, not symmetric), min(inputs, group_size or inputs)
-    else:
-        bound = _core.max_exact_k(wide, False)
+    inputs, bound = exact_inputs(w.shape[1], activation, int4=int4, group_size=group_size, symmetric=symmetric)
     if inputs > bound:
         raise ValueError(
             f"weight has {inputs} input features{' in a group' if int4 else ''}; int32 sums are exact up to {bound} "
             f"with activation={activation!r}. {'Choose smaller groups, or split' if int4 else 'Split'} the layer along "
             "its inputs and add the results"
         )
+
+
+def exact_inputs(
+    inputs: int, activation: str, *, int4: bool, group_size: int | None, symmetric: bool
+) -> tuple[int, int]:
+    """(inputs whose products are added in int32 - all of a layer's, of int4 weights those of a group -, the most that
+    are added exactly).
+    """
+    wide = activation == "asymmetric"
+    if int4:
+        return min(inputs, group_size or inputs), _core.max_exact_group_k(wide, not symmetric)
+    return inputs, _core.max_exact_k(wide, False)
 
 
 def packed_epilogue(epilogue: Epilogue | None) -> dict[str, Any]:
