@@ -119,7 +119,7 @@ def test_report_is_given_the_errors_of_each_layer(rounding: Any) -> None:
 
 
 def test_search_keeps_no_products_of_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("octavo._quantize.watching._memory_bytes", lambda: 32 * 80**2)  # enough for 64, not for 96
+    monkeypatch.setattr("octavo._quantize.watching.memory_bytes", lambda: 32 * 80**2)  # enough for 64, not for 96
     options: dict[str, Any] = {"group_size": 32, "calibration": [correlated(50, 64)]}
     oc.quantize_dynamic(two_layers(), oc.nn.Linear, "int4", **options)
     for more in ({"rounding": "gptq"}, {"rounding_report": print}):

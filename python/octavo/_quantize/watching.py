@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +22,7 @@ from octavo._quantize.batches import Forward, refuse_several
 from octavo._quantize.targets import Target
 from octavo._util.errors import named
 from octavo._util.foreign import as_array
+from octavo._util.memory import memory_bytes
 from octavo._util.progress import with_bar
 
 __all__ = ["first_rows", "gather", "input_statistics", "running_copy", "shown", "watched"]
@@ -182,8 +182,8 @@ def shown(items: Iterable[_T], what: str, unit: str, progress: bool, *, total: i
 
 
 def _statistics_bytes(path: str, k: int) -> int:
-    """Bytes that X^T X of K inputs takes; refused where GPTQ, which needs four of them, would exceed the machine."""
-    memory = _memory_bytes()
+    """Bytes that X^T X of K inputs takes; refused where GPTQ, which needs four of them, would exceed the memory."""
+    memory = memory_bytes()
     if memory is not None and 32 * k * k > memory:
         raise ValueError(
             f"{tree.label(path)} has {k} inputs, for which GPTQ and the report of output errors take 32 K^2 = "
@@ -191,13 +191,6 @@ def _statistics_bytes(path: str, k: int) -> int:
             'rounding="search" without rounding_report, which takes 8 K bytes'
         )
     return 8 * k * k
-
-
-def _memory_bytes() -> int | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # not told on this operating system
-        return None
 
 
 def _named(update: Callable[[Any], None], path: str) -> Callable[[Any], None]:
