@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import pickle
+import sys
 from multiprocessing import shared_memory
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 import octavo as oc
+from octavo._files import mapped_layers
 from octavo._layers.images import FAMILIES, OWN_FAMILY
 from packed_models import B, W, assert_equal, every_layer, products
 
@@ -97,6 +99,25 @@ def test_model_of_two_files_refers_to_both(made: dict[str, Any], path: Path) -> 
     x = np.ones((2, 257), np.float32)
     for name in both:
         np.testing.assert_array_equal(loaded[name](x), both[name](x))
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc/self/maps")
+def test_a_file_is_open_once_and_as_long_as_a_layer_of_its_pickle_lives(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = pickle.dumps(oc.load(path, mmap=True))
+    opened = []
+    reader = mapped_layers.Reader
+    monkeypatch.setattr(mapped_layers, "Reader", lambda path: opened.append(path) or reader(path))
+    loaded = pickle.loads(text)
+    assert opened == [str(path)]
+    kept = loaded["int8"]
+    del loaded
+    again = pickle.loads(text)
+    assert opened == [str(path)]
+    assert str(path) in Path("/proc/self/maps").read_text()
+    del kept, again
+    assert str(path) not in Path("/proc/self/maps").read_text()
 
 
 def test_reference_to_a_file_that_is_not_there_names_it_and_the_remedy(path: Path) -> None:

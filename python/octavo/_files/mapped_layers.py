@@ -6,7 +6,7 @@ import errno
 import os
 import threading
 import weakref
-from copy import deepcopy
+from copy import copy, deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -64,7 +64,6 @@ _lock = threading.Lock()
 if hasattr(os, "register_at_fork"):  # another thread may hold it when a worker is forked
     os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 _mapped: weakref.WeakValueDictionary[tuple[Any, ...], _Mapped] = weakref.WeakValueDictionary()
-_latest: list[_Mapped] = []  # keeps the last one between the layers of one pickle
 
 
 def _open_mapped(path: str) -> _Mapped:
@@ -74,7 +73,6 @@ def _open_mapped(path: str) -> _Mapped:
         found = _mapped.get(key)
         if found is None:
             found = _mapped[key] = _Mapped(path)
-            _latest[:] = [found]
         return found
 
 
@@ -96,7 +94,9 @@ def _layer_from_file(path: str, checksum: str, name: str, part: str) -> Any:
             f"{path} is another file than the one that the pickle of layer {name!r} refers to: its checksum is "
             f"{mapped.source.checksum}, not {checksum}. Pickle the model anew from this file, or put the old one back"
         )
-    item = unpacked(Fields(name, deepcopy(mapped.options[name]), mapped.reader, source=mapped.source))
+    source = copy(mapped.source)
+    source.keeps = mapped  # open for the other layers of the pickle, and closed with the last of them
+    item = unpacked(Fields(name, deepcopy(mapped.options[name]), mapped.reader, source=source))
     layer = getattr(item, "_layer", item)
     if part == WEIGHT:
         return weight_and_bias(layer)[0]

@@ -77,7 +77,7 @@ class Origin:
     """The place of a layer: a file, the checksum of its octavo header, which covers all others, and the layer's name.
 
     `part` is the product of a recurrent layer, such as "ih_l0", or `WEIGHT`; empty for a layer as a whole. `restore` is
-    what pickles call with all of these.
+    what pickles call with all of these. `keeps` stays there as long as the layer does.
     """
 
     path: str
@@ -86,6 +86,7 @@ class Origin:
     part: str
     restore: Restore
     identity: tuple[int, ...]
+    keeps: object = field(default=None, repr=False, compare=False)
 
     def reduced(self) -> tuple[Restore, tuple[str, str, str, str]] | None:
         """What a pickle calls; None where `pickle_by_reference` is off, or another file is at the path by now."""
@@ -111,16 +112,19 @@ def identity_of(path: str) -> tuple[int, ...]:
 
 @dataclass
 class Source:
-    """A file that is loaded through its pages. `copied` says of what could not be used in place why."""
+    """A file that is loaded through its pages. `copied` says of what could not be used in place why; `keeps` stays
+    there as long as a layer of it does.
+    """
 
     path: str
     checksum: str
     restore: Restore
     copied: dict[str, str] = field(default_factory=dict)
     identity: tuple[int, ...] = ()
+    keeps: object = None
 
     def __post_init__(self) -> None:
         self.identity = identity_of(self.path)
 
     def origin(self, name: str, part: str) -> Origin:
-        return Origin(self.path, self.checksum, name, part, self.restore, self.identity)
+        return Origin(self.path, self.checksum, name, part, self.restore, self.identity, self.keeps)
