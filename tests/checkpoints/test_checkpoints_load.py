@@ -203,3 +203,11 @@ def test_load_fills_a_dict_of_arrays(tmp_path: Path) -> None:
     params = {"fc.weight": np.zeros((40, 128), F), "fc.bias": np.zeros(40, F)}
     oc.checkpoints.load(made.folder(tmp_path, tensors, config), params)
     assert_same_bits(params["fc.weight"].dequantize(), weight)
+
+
+def test_warnings_of_load_point_at_its_caller(tmp_path: Path) -> None:
+    tensors, config, _ = made.gptq(40, 128, 4, 32)
+    made.folder(tmp_path, tensors, config)
+    with pytest.warns(UserWarning, match="missing from the file: other") as caught:
+        oc.checkpoints.load(tmp_path, {"fc": None, "other": np.ones(3)}, strict=False)
+    assert [warning.filename for warning in caught] == [__file__]

@@ -329,8 +329,9 @@ def test_missing_and_extra_names_are_listed_and_nothing_changes(tmp_path: Path) 
 
 def test_not_strict_fills_what_matches_and_warns_of_the_rest(tmp_path: Path) -> None:
     oc.save(Model(fc=random_layer(4, 4), old=np.ones(2)), tmp_path / "x")
-    with pytest.warns(UserWarning, match="missing from the file: b; .*no place for: old"):
+    with pytest.warns(UserWarning, match="missing from the file: b; .*no place for: old") as caught:
         filled = oc.load(tmp_path / "x", Model(fc=None, b=np.ones(1)), strict=False)
+    assert caught[0].filename == __file__
     assert type(filled.fc) is oc.QuantLinear
 
 

@@ -263,3 +263,10 @@ def test_packed_layers_that_were_never_made_are_refused() -> None:
         empty.try_call(x)
     with pytest.raises(TypeError, match="PackedLinear"):
         type(packed).try_call(oc.QuantLinear(np.ones((2, 4), np.float32), dtype="int4")._packed, x)  # type: ignore[arg-type]
+
+
+def test_eight_bit_weights_have_scales_of_one_type() -> None:
+    weights = oc.QuantLinear(np.eye(3))._weights
+    with pytest.raises(TypeError):
+        type(weights)(weights.packed, "float16")
+    assert weights.scale_dtype == "float32"

@@ -89,22 +89,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-progress", action="store_true", help="show no progress bar")
 
 
-_GGUF = ("activation", "activation_group", "verify")
+_OF_INTEGERS = ("activation", "activation_group", "verify")
 
 
-def _require_defaults(arguments: argparse.Namespace, gguf: bool, message: str) -> None:
-    """Raises ValueError where an option was given that is of GGUF files, or is not."""
+def _require_defaults(arguments: argparse.Namespace, *, of_integers: bool, message: str) -> None:
+    """Raises ValueError where an option was given that is of what has integers already (GGUF files, quantized
+    checkpoints), or one that is not.
+    """
     parser = argparse.ArgumentParser()
     add_arguments(parser)
     for name, value in vars(arguments).items():
-        of_gguf, of_all = name in _GGUF, name in ("source", "destination", "no_progress", "name", "command")
-        if not of_all and of_gguf == gguf and value != parser.get_default(name):
+        own, of_all = name in _OF_INTEGERS, name in ("source", "destination", "no_progress", "name", "command")
+        if not of_all and own == of_integers and value != parser.get_default(name):
             raise ValueError(f"--{name.replace('_', '-')} {message}")
 
 
 def _convert(arguments: argparse.Namespace) -> int:
     """What is quantized already, and keeps its integers."""
-    _require_defaults(arguments, False, f"is for float checkpoints; {arguments.source} is quantized already")
+    message = f"is for float checkpoints; {arguments.source} is quantized already"
+    _require_defaults(arguments, of_integers=False, message=message)
     options: Any = {
         "activation_group": "auto" if arguments.activation_group is _UNSET else arguments.activation_group,
         "verify": arguments.verify,
@@ -126,7 +129,8 @@ def _convert(arguments: argparse.Namespace) -> int:
 def command(arguments: argparse.Namespace) -> int:
     if is_gguf(arguments.source) or is_quantized(arguments.source):
         return _convert(arguments)
-    _require_defaults(arguments, True, f"is for GGUF files and quantized checkpoints, and {arguments.source} is none")
+    message = f"is for GGUF files and quantized checkpoints, and {arguments.source} is none"
+    _require_defaults(arguments, of_integers=True, message=message)
     patterns = {option: tuple(getattr(arguments, option)) for option, _ in _PATTERNS}
     if arguments.group_size is not _UNSET and arguments.dtype == "int8":
         raise ValueError("--group-size is for int4 weights; add --dtype int4, or omit it")

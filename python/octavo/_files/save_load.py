@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import warnings
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from types import MappingProxyType
@@ -25,6 +24,7 @@ from octavo._layers.matrix import QuantMatrix
 from octavo._models.estimators import drop_training_state, needed_for_training
 from octavo._models.fill import fill, held_by_name, holds, survey
 from octavo._models.walk import label, places
+from octavo._util.caller import warn_caller
 
 __all__ = ["header_metadata", "load", "naming_file", "placed", "read_header", "save", "stored_items", "write_items"]
 
@@ -281,9 +281,9 @@ def placed(
     if complaints and (strict or result.misfits):
         raise ValueError(f"{os.fspath(path)} does not match the model, which was not changed; {'; '.join(complaints)}")
     if complaints:
-        warnings.warn(f"{os.fspath(path)}: {'; '.join(complaints)}", UserWarning, stacklevel=3)
+        warn_caller(f"{os.fspath(path)}: {'; '.join(complaints)}")
     if mmap and (copied := copied | result.converted):
-        warnings.warn(_copies_made(os.fspath(path), copied), UserWarning, stacklevel=3)
+        warn_caller(_copies_made(os.fspath(path), copied))
     if matrices:
         drop_training_state(filled, {id(items[name]) for name in matrices})
     return filled
@@ -305,7 +305,7 @@ def _read(
                 if source is not None and source.copied:
                     if mmap == "strict":
                         raise ValueError(_copies_refused(source.copied))
-                    warnings.warn(_copies_made(source.path, source.copied), UserWarning, stacklevel=3)
+                    warn_caller(_copies_made(source.path, source.copied))
                 foreign |= {name: own.pop(name) for name, item in list(own.items()) if isinstance(item, Tensor)}
                 if foreign and strict:
                     name, tensor = next(iter(foreign.items()))

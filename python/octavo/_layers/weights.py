@@ -10,7 +10,7 @@ What the compiled objects share stands in `PackedLayer` of _core.pyi.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, ClassVar, Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,7 +104,7 @@ class Int8Weights:
     group_size = None
     activation_group = None
     symmetric = True
-    scale_dtype: ScaleDtype = "float32"
+    scale_dtype: ClassVar[ScaleDtype] = "float32"
 
     def scale(self) -> Floats:
         return self.packed.scale()

@@ -53,6 +53,20 @@ def refuse_several(x: Any, name: str) -> None:
         raise TypeError(f"{name} must be one array, got a {type(x).__name__} of {len(x)}")
 
 
+def refuse_iterator(batches: Iterable[Any], why: str) -> None:
+    """Raises ValueError where batches of calibration can be read only once.
+
+    Args:
+        batches: what was given.
+        why: how often they have to be read, and why.
+    """
+    if iter(batches) is batches:
+        raise ValueError(
+            f"calibration must be a list or another iterable that can be read {why}; got the iterator "
+            f"{type(batches).__name__}"
+        )
+
+
 def _is_labelled(x: Any, y: Any) -> bool:
     """Whether y is as long as x and has fewer axes, as targets have."""
     if not (hasattr(x, "__array__") and hasattr(y, "__array__")):

@@ -20,6 +20,7 @@ from octavo._numerics.int4 import GroupedWeight, ScaleDtype
 from octavo._numerics.params import qint8
 from octavo._numerics.rounding import as_weight, round_nearest, round_search
 from octavo._quantize.batches import Forward, check_batches, run_model
+from octavo._quantize.measure import relative_error
 from octavo._quantize.options import Calibration, WeightOptions, as_dtypes
 from octavo._quantize.select import Arrays
 from octavo._quantize.spec import Layers, as_choice
@@ -27,6 +28,7 @@ from octavo._quantize.targets import Target, find_targets
 from octavo._quantize.watching import input_statistics, shown
 from octavo._util.caller import warn_caller
 from octavo._util.plots import Panel, Plotted
+from octavo._util.tables import percent
 
 __all__ = [
     "RoundingComparison",
@@ -159,7 +161,7 @@ class RoundingComparison(Plotted):
     rows: tuple[RoundingErrors, ...]
 
     def _table(self) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
-        cells = [(row.layer, row.rounding, _percent(row.weight_error), _percent(row.output_error)) for row in self.rows]
+        cells = [(row.layer, row.rounding, percent(row.weight_error), percent(row.output_error)) for row in self.rows]
         return ("layer", "rounding", "weight error", "output error"), cells
 
     def _panels(self) -> tuple[Sequence[str], Sequence[Panel]]:
@@ -168,10 +170,6 @@ class RoundingComparison(Plotted):
             Panel("Output error, %", [100 * row.output_error for row in self.rows]),
         ]
         return [f"{row.layer}, {row.rounding}" for row in self.rows], panels
-
-
-def _percent(share: float) -> str:
-    return "-" if np.isnan(share) else f"{share:.4%}"
 
 
 def compare_rounding(
@@ -296,11 +294,5 @@ def relative_errors(
     w: npt.NDArray[Any], e: npt.NDArray[Any], of_output: tuple[float, float] | None
 ) -> tuple[float, float]:
     """RMS(e) / RMS(w) of a weight and its errors, and the same of the output from its sums of squares."""
-
-    def ratio(wrong: float, right: float) -> float:
-        if right > 0:
-            return float(np.sqrt(max(wrong, 0.0) / right))
-        return 0.0 if wrong <= 0 else float("inf")
-
-    of_weight = ratio(float(np.sum(e * e)), float(np.sum(w * w)))
-    return of_weight, float("nan") if of_output is None else ratio(*of_output)
+    of_weight = relative_error(float(np.sum(e * e)), float(np.sum(w * w)))
+    return of_weight, float("nan") if of_output is None else relative_error(*of_output)

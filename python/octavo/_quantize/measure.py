@@ -16,7 +16,7 @@ from octavo._models.snapshot import restore, snapshot
 from octavo._quantize.spec import LayerSpec
 from octavo._util.timing import interleaved
 
-__all__ = ["ENOUGH_DB", "Measured", "measured", "random_rows", "signal_to_noise"]
+__all__ = ["ENOUGH_DB", "Measured", "measured", "random_rows", "relative_error", "signal_to_noise"]
 
 # Below it a layer's rounding shows in what a model gives: 20 dB is an error of a tenth of the result.
 ENOUGH_DB = 20.0
@@ -87,6 +87,18 @@ def signal_to_noise(
     finally:
         if before is not None:
             restore(original, before)
+
+
+def relative_error(wrong: float, right: float) -> float:
+    """RMS of errors over RMS of what is right, from their sums of squares; 0 where neither is there.
+
+    Example:
+        >>> relative_error(1.0, 4.0), relative_error(0.0, 0.0), relative_error(1.0, 0.0)
+        (0.5, 0.0, inf)
+    """
+    if right > 0:
+        return float(np.sqrt(max(wrong, 0.0) / right))
+    return 0.0 if wrong <= 0 else float("inf")
 
 
 def _settings(quantized: QuantLinear | QuantMatrix) -> AbstractContextManager[None]:

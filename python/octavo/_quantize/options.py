@@ -158,11 +158,10 @@ class Calibration:
 
 @dataclass(frozen=True, kw_only=True)
 class Measuring:
-    """What is measured beside the float layers: speed, if there is a least one; accuracy, if there is an input x."""
+    """Whether the speed beside the float layers is measured, and with how many rows: if there is a least one."""
 
     min_speedup: float | None = None
     batch_size: int = 32
-    x: Any = None
 
     def __post_init__(self) -> None:
         if self.min_speedup is not None and not self.min_speedup >= 0:

@@ -17,7 +17,7 @@ from octavo._numerics.alignment import PairedStatistics
 from octavo._numerics.gptq_int8 import Int8Weight
 from octavo._numerics.input_transform import NO_TRANSFORM, InputTransform
 from octavo._numerics.int4 import GroupedWeight
-from octavo._quantize.batches import Forward, refuse_several
+from octavo._quantize.batches import Forward, refuse_iterator, refuse_several
 from octavo._quantize.calibrated import (
     RoundingErrors,
     check_first,
@@ -28,7 +28,7 @@ from octavo._quantize.calibrated import (
 )
 from octavo._quantize.options import Calibration, WeightOptions
 from octavo._quantize.targets import Target
-from octavo._quantize.watching import shown, watched
+from octavo._quantize.watching import runs_within, shown, watched
 from octavo._util.foreign import as_array
 
 __all__ = ["rounded_in_turn"]
@@ -70,11 +70,7 @@ def rounded_in_turn(
             call a layer as the float model does.
     """
     batches, forward = calibration.batches, calibration.forward
-    if iter(batches) is batches:
-        raise ValueError(
-            "calibration must be a list or another iterable that can be read many times where sequential=True, which "
-            f"runs the model for each layer; got the iterator {type(batches).__name__}"
-        )
+    refuse_iterator(batches, "many times where sequential=True, which runs the model for each layer")
     check_first(targets, options, check)
     replaced: dict[int, Any] = {id(target.original): build(target, None) for target in others}
     rounded: dict[int, GroupedWeight | Int8Weight] = {}
@@ -144,16 +140,8 @@ def _place(rows: Mapping[str, int]) -> Callable[[Target], int]:
 
 def _runs(targets: list[Target], rows: Mapping[str, int]) -> list[list[Target]]:
     """Targets that one run of the float model serves: what they are given and added to fits the memory allowed."""
-    runs: list[list[Target]] = []
-    room = 0
-    for target in targets:
-        needed = 4 * rows.get(target.path, 0) * sum(target.weight().shape)
-        if not runs or needed > room:
-            runs.append([])
-            room = _MAX_KEPT_BYTES
-        runs[-1].append(target)
-        room -= needed
-    return runs
+    kept = ((target, 4 * rows.get(target.path, 0) * sum(target.weight().shape)) for target in targets)
+    return runs_within(_MAX_KEPT_BYTES, kept)
 
 
 class _Call:

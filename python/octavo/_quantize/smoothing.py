@@ -17,6 +17,7 @@ from octavo._numerics.params import QTypeLike, as_qtype, qint4
 from octavo._numerics.smoothing import ALPHAS, InputSample, SmoothingMethod, best_alpha
 from octavo._quantize.batches import Forward, check_batches, run_model
 from octavo._quantize.folding import fold_plan, folded_model
+from octavo._quantize.measure import relative_error
 from octavo._quantize.options import WeightOptions, as_dtypes
 from octavo._quantize.select import Arrays, unwrapped
 from octavo._quantize.spec import Layers, as_choice
@@ -24,7 +25,7 @@ from octavo._quantize.targets import Target, find_targets
 from octavo._quantize.watching import gather, shown
 from octavo._util.caller import warn_caller
 from octavo._util.plots import Panel, bar_panels
-from octavo._util.tables import Tabular
+from octavo._util.tables import Tabular, percent
 
 __all__ = ["SmoothedLayer", "Smoothing", "find_smoothing", "input_samples", "searched_scale"]
 
@@ -69,8 +70,8 @@ class Smoothing(Tabular):
             (
                 row.layer,
                 "-" if row.alpha is None else f"{row.alpha:.2f}",
-                _percent(row.error_before),
-                _percent(row.error_after),
+                percent(row.error_before),
+                percent(row.error_after),
                 ", ".join(row.folded) or "-",
             )
             for row in self.rows
@@ -97,10 +98,6 @@ class Smoothing(Tabular):
             Panel("Error with scale, %", [100 * row.error_after for row in self.rows]),
         ]
         return bar_panels([row.layer for row in self.rows], panels, path=path, axes=axes)
-
-
-def _percent(share: float) -> str:
-    return "-" if np.isnan(share) else f"{share:.4%}"
 
 
 def find_smoothing(
@@ -263,7 +260,7 @@ def _searched(
     after = before if scale is None else errors(scale)
     power = [float(np.square(y, dtype=np.float64).sum()) for y in exact]
     return scale, [
-        (target.name, best, _relative(b, p), _relative(a, p))
+        (target.name, best, relative_error(b, p), relative_error(a, p))
         for target, b, a, p in zip(group, before, after, power, strict=True)
     ]
 
@@ -275,7 +272,3 @@ def _error(
     layer = QuantLinear(w, pre_quant_scale=scale, **arguments)
     found = x @ layer.weight.T if weights_alone else layer(x)
     return float(np.square(found - y, dtype=np.float64).sum())
-
-
-def _relative(wrong: float, right: float) -> float:
-    return float(np.sqrt(wrong / right)) if right > 0 else 0.0 if wrong <= 0 else float("inf")

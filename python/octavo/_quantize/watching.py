@@ -18,14 +18,14 @@ from octavo._models.hooks import Watched
 from octavo._numerics.checks import as_input_rows
 from octavo._numerics.gptq import InputStatistics
 from octavo._numerics.input_transform import NO_TRANSFORM, InputTransform
-from octavo._quantize.batches import Forward, refuse_several
+from octavo._quantize.batches import Forward, refuse_iterator, refuse_several
 from octavo._quantize.targets import Target
 from octavo._util.errors import named
 from octavo._util.foreign import as_array
 from octavo._util.memory import memory_bytes
 from octavo._util.progress import with_bar
 
-__all__ = ["first_rows", "gather", "input_statistics", "running_copy", "shown", "watched"]
+__all__ = ["first_rows", "gather", "input_statistics", "running_copy", "runs_within", "shown", "watched"]
 
 _T = TypeVar("_T")
 
@@ -95,25 +95,29 @@ def input_statistics(
 
     One run of the model serves as many as fit the memory allowed.
     """
-    runs: list[list[Target]] = []
-    room = 0
-    for target in targets:
-        needed = _statistics_bytes(target.path, target.weight().shape[1]) if products else 0
-        if not runs or needed > room:
-            runs.append([])
-            room = _MAX_STATISTICS_BYTES
-        runs[-1].append(target)
-        room -= needed
-    if len(runs) > 1 and iter(batches) is batches:
-        raise ValueError(
-            f"calibration must be a list or another iterable that can be read {len(runs)} times: the statistics of all "
-            f"layers do not fit {_MAX_STATISTICS_BYTES >> 30} GiB at once; got the iterator {type(batches).__name__}"
-        )
+    held = ((t, _statistics_bytes(t.path, t.weight().shape[1]) if products else 0) for t in targets)
+    runs = runs_within(_MAX_STATISTICS_BYTES, held)
+    if len(runs) > 1:
+        most = _MAX_STATISTICS_BYTES >> 30
+        refuse_iterator(batches, f"{len(runs)} times: the statistics of all layers do not fit {most} GiB at once")
     for run in runs:
         own = [transforms.get(id(target.original), NO_TRANSFORM) for target in run]
         gathered = _gathered(model, run, batches, forward, own, products=products, progress=progress)
         for target in run:
             yield target, gathered.pop(0)
+
+
+def runs_within(most_bytes: int, targets: Iterable[tuple[Target, int]]) -> list[list[Target]]:
+    """Targets, each with the bytes that it needs, in runs that need at most so many; one that needs more is alone."""
+    runs: list[list[Target]] = []
+    room = 0
+    for target, needed in targets:
+        if not runs or needed > room:
+            runs.append([])
+            room = most_bytes
+        runs[-1].append(target)
+        room -= needed
+    return runs
 
 
 @dataclass(frozen=True, slots=True)

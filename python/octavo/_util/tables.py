@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 
-__all__ = ["Tabular", "html_table", "table"]
+__all__ = ["Tabular", "html_table", "percent", "table"]
 
 # A number with an optional unit: 12, -0.5, 1,024, 3.2e-05, inf, 99.1%, 1.8x, 3.5 ms, 12 MB, 40 GB/s.
 _NUMBER = re.compile(r"([-+]?(\d[\d,]*(\.\d+)?(e[-+]?\d+)?|inf)|nan)( ?(%|x|[A-Za-z]{1,3}(/s)?))?")
@@ -70,6 +71,16 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         for line in lines
     )
     return "\n".join("  ".join(cells).rstrip() for cells in aligned)
+
+
+def percent(share: float) -> str:
+    """A share as a cell shows it; "-" where it is NaN, which is to say unknown.
+
+    Example:
+        >>> percent(0.00123), percent(float("nan"))
+        ('0.1230%', '-')
+    """
+    return "-" if math.isnan(share) else f"{share:.4%}"
 
 
 def html_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

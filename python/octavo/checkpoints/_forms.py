@@ -185,11 +185,4 @@ def dequantized(weight: Weight) -> NDArray[np.float32]:
     """(n, k) float32."""
     if isinstance(weight, tuple):
         return np.multiply(weight[0], weight[1][:, None], dtype=np.float32)
-    if isinstance(weight, GroupedCodes):
-        return weight.dequantize()
-    k, size = weight.q.shape[1], weight.group_size or weight.q.shape[1]
-    at = np.arange(k) // size
-    values = weight.q.astype(np.float32)
-    if weight.zero_point is not None:
-        values -= weight.zero_point[:, at]
-    return values * weight.scale[:, at]
+    return weight.dequantize()
