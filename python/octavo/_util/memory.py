@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 __all__ = ["memory_bytes"]
 
@@ -21,7 +20,7 @@ def memory_bytes(groups_of_process: str = "/proc/self/cgroup", mount: str = "/sy
         >>> (memory_bytes() or 1) > 0
         True
     """
-    known = [*_machine(), *_limits(groups_of_process, Path(mount))]
+    known = [*_machine(), *_limits(groups_of_process, mount)]
     return min(known, default=None)
 
 
@@ -32,31 +31,35 @@ def _machine() -> Iterator[int]:
         return
 
 
-def _limits(groups_of_process: str, mount: Path) -> Iterator[int]:
+def _limits(groups_of_process: str, mount: str) -> Iterator[int]:
     """Those of the process's groups and of the groups that these are in, up to the mount.
 
     In a container a group may be named as the host sees it: what is not there has no limit, and the mount itself is the
     container's group.
     """
-    for line in _text(Path(groups_of_process)).splitlines():  # 0::/a/b in version 2, 4:memory:/a/b in version 1
+    for line in _text(groups_of_process).splitlines():  # 0::/a/b in version 2, 4:memory:/a/b in version 1
         if line.count(":") < 2:
             continue
         _, controllers, group = line.split(":", 2)
         if controllers == "":
             place, file = mount, "memory.max"
         elif "memory" in controllers.split(","):
-            place, file = mount / "memory", "memory.limit_in_bytes"
+            place, file = f"{mount}/memory", "memory.limit_in_bytes"
         else:
             continue
-        inside = Path(group.strip("/"))
-        for own in (inside, *inside.parents):
-            limit = _text(place / own / file).strip()
+        group = group.rstrip("/")
+        while True:
+            limit = _text(f"{place}{group}/{file}").strip()
             if limit.isascii() and limit.isdigit():  # "max" is none
                 yield int(limit)
+            if not group:
+                break
+            group = group.rpartition("/")[0]
 
 
-def _text(path: Path) -> str:
+def _text(path: str) -> str:
     try:
-        return path.read_text(errors="replace")
+        with open(path, errors="replace") as file:
+            return file.read()
     except OSError:
         return ""
