@@ -1,6 +1,4 @@
 // Memory for packed weights: neighbours, what is freed, many threads, forks.
-#include "base/weight_memory.h"
-
 #include <atomic>
 #include <cstdint>
 #include <cstdio>
@@ -12,6 +10,7 @@
 
 #include "base/pages.h"
 #include "base/threads.h"
+#include "base/weight_memory.h"
 #include "check.h"
 
 #if defined(OCTAVO_CAN_FORK)

@@ -81,8 +81,7 @@ class QuantLinear(HeldWeights):
         pre_quant_scale: s (in_features,), positive. x is divided by s in the pass that quantizes it, and the weight is
             multiplied by s before it is quantized. This takes outliers out of the inputs (SmoothQuant, AWQ). The layer
             quantizes x' = x * c[k] and W' = W * s[k], with c = fl(1 / s). `octavo.find_smoothing` finds s for each
-            layer of a model. In NVIDIA ModelOpt's checkpoints the same name means c, the factor of x: pass 1 / c for
-            those.
+            layer of a model. In NVIDIA ModelOpt's checkpoints the same name means c, the factor of x: pass 1 / c.
         rotation: the block size, a power of two from 16 to 4096 that divides in_features. Each block of x (divided by
             pre_quant_scale, if there is one) is multiplied by a Hadamard matrix with signs while it is quantized, and
             the weight's blocks are multiplied by the inverse before they are quantized. This spreads outliers over the
