@@ -205,14 +205,14 @@ void measure_arithmetic(const Features& f, int threads) {
 
 // ---- memory --------------------------------------------------------------------------------------------------------
 
-// Zeroed memory on huge pages, where the system gives them, as the packed weights have it.
+// Zeroed memory on huge pages, where the system gives them, as the packed weights have it, or on small ones.
 class Region {
  public:
   static constexpr std::size_t kHugePage = std::size_t{2} << 20;
-  explicit Region(std::size_t bytes) : bytes_((bytes + kHugePage - 1) / kHugePage * kHugePage) {
+  explicit Region(std::size_t bytes, bool huge = true) : bytes_((bytes + kHugePage - 1) / kHugePage * kHugePage) {
     data_ = static_cast<char*>(std::aligned_alloc(kHugePage, bytes_));
     if (data_ == nullptr) std::abort();
-    madvise(data_, bytes_, MADV_HUGEPAGE);
+    madvise(data_, bytes_, huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
     std::memset(data_, 0, bytes_);
   }
   Region(Region&& other) noexcept : data_(std::exchange(other.data_, nullptr)), bytes_(other.bytes_) {}
@@ -258,10 +258,10 @@ void read_all(const char* data, std::int64_t bytes) {
 
 // Every thread reads its share of `bytes` over and over, as threads that split one weight do. The better of plain loads
 // and loads with a prefetch 4 KB ahead.
-void measure_read(const Features& f, int threads, const char* what, std::int64_t bytes, bool share) {
+void measure_read(const Features& f, int threads, const char* what, std::int64_t bytes, bool share, bool huge = true) {
   const std::int64_t each = (share ? bytes / threads : bytes) / 512 * 512;
   std::vector<Region> regions;
-  for (int t = 0; t < threads; ++t) regions.emplace_back(static_cast<std::size_t>(each) + 8192);
+  for (int t = 0; t < threads; ++t) regions.emplace_back(static_cast<std::size_t>(each) + 8192, huge);
   std::vector<double> best;
   for (const auto reader :
        {f.avx512 ? read_all<64, false> : read_all<32, false>, f.avx512 ? read_all<64, true> : read_all<32, true>}) {
@@ -428,6 +428,7 @@ void measure_memory(const Features& f, int threads) {
   measure_read(f, threads, "16.8 MB (4096 x 4096)", 4096 * 4096, true);
   measure_read(f, threads, "45 MB (4096 x 11008)", 4096 * 11008, true);
   measure_read(f, threads, "memory (512 MB)", std::int64_t{512} << 20, true);
+  measure_read(f, threads, "memory (512 MB), pages of 4 KB", std::int64_t{512} << 20, true, false);
   measure_write(threads, "1.5 MB", 128 * 3072 * 4, 3072 * 4);
   measure_write(threads, "6.3 MB", 512 * 3072 * 4, 3072 * 4);
   measure_write(threads, "6.3 MB, 128-byte pieces by column", 512 * 3072 * 4, 128);

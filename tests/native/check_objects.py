@@ -11,7 +11,8 @@ without AVX2 would crash in code that is meant to be portable. So, for the build
    loading, zeroing, multiplying in its own way, storing, giving back;
 4. each row of kernels.inc has an object named after it, and each kernel object a row (or, for four-bit weights and for
    wide integers, grouped codes and functions, the row of its name without _int4, _integer, _grouped or _functions);
-5. each linked program or module holds exactly as many of them as the kernel objects, or none where it uses no kernel.
+5. kernel objects hold their prefetches: GCC may drop calls of functions that do nothing else (docs/kernels.md);
+6. each linked program or module holds exactly as many of them as the kernel objects, or none where it uses no kernel.
 """
 
 import platform
@@ -48,6 +49,19 @@ TILE_OBJECTS = {
     "x86_amxint8_int4": TILES | {"tdpbsud"},
     "x86_amxint8_grouped": TILES - {"tileloaddt1"} | {"tdpbsud", "tdpbssd"},
 }
+# Fewer than there are, as compilers unroll differently; many fewer where calls were dropped.
+LEAST_PREFETCHES = {
+    "x86_amxint8": 20,
+    "x86_amxint8_grouped": 12,
+    "x86_amxint8_int4": 6,
+    "x86_avx2": 20,
+    "x86_avx2_grouped": 90,
+    "x86_avx2_int4": 35,
+    "x86_avx512vnni": 90,
+    "x86_avx512vnni_grouped": 700,
+    "x86_avx512vnni_int4": 90,
+    "x86_avxvnni": 18,
+}
 WIDE = re.compile(r"%[yz]mm\d|%tmm\d|\t(sdot|smmla)\b")
 
 
@@ -75,6 +89,15 @@ def tile_faults(file: Path) -> Iterable[str]:
     expected = TILE_OBJECTS.get(file.name.partition(".")[0], set())
     if found != expected:
         yield f"{file.name}: tile instructions {sorted(found)}, expected {sorted(expected)}"
+
+
+def prefetch_faults(file: Path) -> Iterable[str]:
+    least = LEAST_PREFETCHES.get(file.name.partition(".")[0], 0)
+    if least == 0:
+        return
+    found = len(re.findall(r"\tprefetch", output(tool("objdump", file), "-d", "--no-show-raw-insn", str(file))))
+    if found < least:
+        yield f"{file.name}: {found} prefetches, expected at least {least}"
 
 
 def symbol_faults(file: Path) -> Iterable[str]:
@@ -118,6 +141,7 @@ def main(build: Path) -> int:
     faults = [] if kernels and linked else [f"no kernel objects or nothing linked under {build}"]
     for kernel in kernels:
         faults += symbol_faults(kernel)
+        faults += prefetch_faults(kernel)
     faults += table_faults(kernels)
     for each in objects:
         faults += tile_faults(each)
