@@ -45,14 +45,47 @@ struct GroupedLhs {
 constexpr std::int64_t kShortRun = 32;
 constexpr float kInt16Steps = 32639.0f;  // 127 * 256 + 127: h and l both reach 127
 
-template <class Row>
-[[gnu::always_inline]] inline std::uint32_t max_abs_bits(const Row& x, std::int64_t n) {
-  std::uint32_t most = 0;
+// A row, some elements at a time: as they are, or multiplied by their factors in a buffer, so that the loops over them
+// are compiled once.
+class RowPieces {
+ public:
+  RowPieces(const QuantizeGroupedLhs& task, std::int64_t m)
+      : x_(task.src + m * task.src_stride), factor_(task.rotation == nullptr ? task.factor : nullptr) {
+    if (task.rotation != nullptr) x_ = task.rotation->of(x_, task.factor);
+  }
+  // use(piece, i, n) for all of `count` elements from k0 on: piece[0 .. n) are those from k0 + i on.
+  template <class Use>
+  [[gnu::always_inline]] inline void each(std::int64_t k0, std::int64_t count, const Use& use) {
+    for (std::int64_t i = 0; i < count; i += kMost) {
+      const std::int64_t n = count - i < kMost ? count - i : kMost;
+      const float* piece = x_ + k0 + i;
+      if (factor_ != nullptr) {
+        for (std::int64_t j = 0; j < n; ++j) products_[j] = piece[j] * factor_[k0 + i + j];
+        piece = products_;
+      }
+      use(piece, i, n);
+    }
+  }
+
+ private:
+  static constexpr std::int64_t kMost = 256;
+  const float *x_, *factor_;
+  alignas(64) float products_[kMost];
+};
+
+[[gnu::always_inline]] inline std::uint32_t max_abs_bits(const float* x, std::int64_t n, std::uint32_t most) {
   for (std::int64_t i = 0; i < n; ++i) {
     const std::uint32_t bits = bits_from_float(x[i]) & 0x7fffffffu;
     most = bits > most ? bits : most;
   }
   return most;
+}
+
+// Multiplying by the inverse cannot leave int8.
+[[gnu::always_inline]] inline void round_run(const float* x, std::int64_t n, float inverse, std::int8_t* q) {
+  for (std::int64_t i = 0; i < n; ++i) {
+    q[i] = static_cast<std::int8_t>(static_cast<std::int32_t>(rint_small(x[i] * inverse)));
+  }
 }
 
 // The scale of a run without a zero point, and in `inverse` what its values are multiplied by. Runs of zeros, and those
@@ -70,54 +103,62 @@ template <class Row>
   return a / steps;
 }
 
-// Quantizes a run of k to int8 without a zero point, and returns its scale. Multiplying by the inverse
-// cannot leave the range.
-template <class Row>
-[[gnu::always_inline]] inline float quantize_run(const Row& x, std::int64_t n, std::int8_t* q) {
-  if (n <= 0) return 1.0f;  // never; it lets GCC 12 know that the sizes below are not negative
+// Quantizes n elements from k0 on to int8 without a zero point, and returns their scale. The most frequent length is a
+// constant: loops of it become a few vector instructions.
+[[gnu::always_inline]] inline float quantize_run(RowPieces& row, std::int64_t k0, std::int64_t n, std::int8_t* q) {
+  std::uint32_t most = 0;
+  row.each(k0, n, [&](const float* x, std::int64_t, std::int64_t count) {
+    most = count == kShortRun ? max_abs_bits(x, kShortRun, most) : max_abs_bits(x, count, most);
+  });
   float inverse;
-  const float scale = scale_of_run(max_abs_bits(x, n), 127.0f, n, q, &inverse);
+  const float scale = scale_of_run(most, 127.0f, n, q, &inverse);
   if (inverse == 0.0f) return scale;
-  for (std::int64_t i = 0; i < n; ++i) {
-    q[i] = static_cast<std::int8_t>(static_cast<std::int32_t>(rint_small(x[i] * inverse)));
-  }
+  row.each(k0, n, [&](const float* x, std::int64_t i, std::int64_t count) {
+    count == kShortRun ? round_run(x, kShortRun, inverse, q + i) : round_run(x, count, inverse, q + i);
+  });
   return scale;
 }
 
 // The same of a whole row in int16.
-template <class Row>
-[[gnu::always_inline]] inline float quantize_int16(const Row& x, std::int64_t n, std::int8_t* high, std::int8_t* low) {
-  if (n <= 0) return 1.0f;
+inline float quantize_int16(RowPieces& row, std::int64_t k, std::int8_t* high, std::int8_t* low) {
+  std::uint32_t most = 0;
+  row.each(0, k, [&](const float* x, std::int64_t, std::int64_t n) { most = max_abs_bits(x, n, most); });
   float inverse;
-  const float scale = scale_of_run(max_abs_bits(x, n), kInt16Steps, n, high, &inverse);
+  const float scale = scale_of_run(most, kInt16Steps, k, high, &inverse);
   if (inverse == 0.0f) {
-    std::memset(low, 0, static_cast<std::size_t>(n));
+    std::memset(low, 0, static_cast<std::size_t>(k));
     return scale;
   }
-  for (std::int64_t i = 0; i < n; ++i) {
-    const std::int32_t v = static_cast<std::int32_t>(rint_small(x[i] * inverse)), h = (v + 128) >> 8;
-    high[i] = static_cast<std::int8_t>(h);
-    low[i] = static_cast<std::int8_t>(v - 256 * h);
-  }
+  row.each(0, k, [&](const float* x, std::int64_t first, std::int64_t n) {
+    for (std::int64_t i = 0; i < n; ++i) {
+      const std::int32_t v = static_cast<std::int32_t>(rint_small(x[i] * inverse)), h = (v + 128) >> 8;
+      high[first + i] = static_cast<std::int8_t>(h);
+      low[first + i] = static_cast<std::int8_t>(v - 256 * h);
+    }
+  });
   return scale;
 }
 
 // The same of a whole row with a zero point: clamped as integers, which agrees with clamping before rounding.
-template <class Row>
-[[gnu::always_inline]] inline float quantize_asymmetric(const Row& x, std::int64_t n, std::int8_t* q,
-                                                        std::int32_t* zero_point) {
+inline float quantize_asymmetric(RowPieces& row, std::int64_t k, std::int8_t* q, std::int32_t* zero_point) {
   float lo = 0.0f, hi = 0.0f;
-  for (std::int64_t i = 0; i < n; ++i) {
-    lo = x[i] < lo ? x[i] : lo;
-    hi = x[i] > hi ? x[i] : hi;
-  }
-  const RowQuant rq = row_quant_asymmetric(max_abs_bits(x, n), lo, hi);
+  std::uint32_t most = 0;
+  row.each(0, k, [&](const float* x, std::int64_t, std::int64_t n) {
+    for (std::int64_t i = 0; i < n; ++i) {
+      lo = x[i] < lo ? x[i] : lo;
+      hi = x[i] > hi ? x[i] : hi;
+    }
+    most = max_abs_bits(x, n, most);
+  });
+  const RowQuant rq = row_quant_asymmetric(most, lo, hi);
   *zero_point = rq.zero_point;
-  for (std::int64_t i = 0; i < n; ++i) {
-    std::int32_t v = rq.inverse == 0.0f ? 0 : static_cast<std::int32_t>(rint_small(x[i] * rq.inverse));
-    v += rq.zero_point;
-    q[i] = static_cast<std::int8_t>(v < -128 ? -128 : v > 127 ? 127 : v);
-  }
+  row.each(0, k, [&](const float* x, std::int64_t first, std::int64_t n) {
+    for (std::int64_t i = 0; i < n; ++i) {
+      std::int32_t v = rq.inverse == 0.0f ? 0 : static_cast<std::int32_t>(rint_small(x[i] * rq.inverse));
+      v += rq.zero_point;
+      q[first + i] = static_cast<std::int8_t>(v < -128 ? -128 : v > 127 ? 127 : v);
+    }
+  });
   return rq.scale;
 }
 
@@ -171,16 +212,16 @@ void quantize_grouped_rows(const QuantizeGroupedLhs& task) {
     char* row = static_cast<char*>(task.dst) + m * lhs.row_bytes;
     std::int8_t* q = reinterpret_cast<std::int8_t*>(row);
     std::int32_t zero_point = 0;
-    with_row(task, m, [&](const auto& x) {
-      if (task.activations.int16) return put(row + lhs.scale_at, 0, quantize_int16(x, k, q, q + lhs.part_bytes));
-      if (task.activations.asymmetric) return put(row + lhs.scale_at, 0, quantize_asymmetric(x, k, q, &zero_point));
+    RowPieces x(task, m);
+    if (task.activations.int16) {
+      put(row + lhs.scale_at, 0, quantize_int16(x, k, q, q + lhs.part_bytes));
+    } else if (task.activations.asymmetric) {
+      put(row + lhs.scale_at, 0, quantize_asymmetric(x, k, q, &zero_point));
+    } else {
       for (std::int64_t k0 = 0, a = 0; k0 < k; k0 += run, ++a) {
-        const std::int64_t n = k - k0 < run ? k - k0 : run;
-        // The most frequent length as a constant: loops of it become a few vector instructions.
-        put(row + lhs.scale_at, a,
-            n == kShortRun ? quantize_run(x + k0, kShortRun, q + k0) : quantize_run(x + k0, n, q + k0));
+        put(row + lhs.scale_at, a, quantize_run(x, k0, k - k0 < run ? k - k0 : run, q + k0));
       }
-    });
+    }
     put(row + lhs.zero_at, 0, zero_point);
     for (int part = 0; part < task.activations.parts(); ++part) {
       std::memset(q + part * lhs.part_bytes + k, 0, static_cast<std::size_t>(lhs.part_bytes - k));
