@@ -1,5 +1,6 @@
 #include "base/aligned_buffer.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <new>
@@ -11,6 +12,9 @@ namespace octavo {
 namespace {
 
 #if defined(OCTAVO_OWN_PAGES)
+
+// Where whole pages cost 3 % at most.
+bool has_own_pages(std::size_t bytes) { return bytes >= std::max(AlignedBuffer::kOwnPagesBytes, 32 * page_bytes()); }
 
 // Bytes of the mapping for a buffer: whole pages, and whole huge pages where that wastes a twentieth at most.
 std::size_t mapped_bytes(std::size_t bytes) {
@@ -25,7 +29,7 @@ std::size_t mapped_bytes(std::size_t bytes) {
 AlignedBuffer::AlignedBuffer(std::size_t bytes, bool zeroed) : bytes_(bytes) {
   if (bytes == 0) return;
 #if defined(OCTAVO_OWN_PAGES)
-  if (bytes >= kOwnPagesBytes) {
+  if (has_own_pages(bytes)) {
     const std::size_t size = mapped_bytes(bytes);
     data_ = map_pages(size, size >= kHugePage);
     if (data_ == nullptr) throw std::bad_alloc();
@@ -42,7 +46,7 @@ AlignedBuffer::AlignedBuffer(std::size_t bytes, bool zeroed) : bytes_(bytes) {
 AlignedBuffer::~AlignedBuffer() {
   if (data_ == nullptr) return;
 #if defined(OCTAVO_OWN_PAGES)
-  if (bytes_ >= kOwnPagesBytes) {
+  if (has_own_pages(bytes_)) {
     munmap(data_, mapped_bytes(bytes_));
     return;
   }

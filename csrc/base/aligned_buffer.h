@@ -22,7 +22,7 @@ inline std::size_t memory_bytes(std::int64_t bytes) {
 class AlignedBuffer {
  public:
   static constexpr std::size_t kAlignment = 64;
-  // From here on a buffer has pages of its own: rounding up to one takes 3 % at most.
+  // From here on a buffer has pages of its own, or from 32 pages on where these are larger than 4 KB.
   static constexpr std::size_t kOwnPagesBytes = std::size_t{128} << 10;
 
   AlignedBuffer() = default;

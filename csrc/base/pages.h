@@ -28,10 +28,11 @@ inline constexpr std::size_t kHugePage = std::size_t{2} << 20;
 
 #if defined(OCTAVO_OWN_PAGES)
 
-inline std::size_t whole_pages(std::size_t bytes) {
-  static const auto page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
-  return round_up(bytes, page);
+inline std::size_t page_bytes() {
+  static const auto bytes = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+  return bytes;
 }
+inline std::size_t whole_pages(std::size_t bytes) { return round_up(bytes, page_bytes()); }
 
 // Zeros on pages of their own; null where there are none. With `huge` they start where a huge page does.
 inline std::byte* map_pages(std::size_t bytes, bool huge) {
@@ -45,6 +46,16 @@ inline std::byte* map_pages(std::size_t bytes, bool huge) {
   if (before != 0) munmap(first, before);
   if (before != slack) munmap(first + before + size, slack - before);
   return first + before;
+}
+
+// Gives back whole pages of a mapping. What is a part of a huge page stays with the process until memory is short, but
+// for advice about that part, which splits the page.
+inline void unmap_pages(std::byte* data, std::size_t bytes) {
+#if defined(MADV_COLD)
+  madvise(data, bytes, MADV_COLD);
+#endif
+  // A hole in a mapping makes two of it, of which a process may have so many.
+  if (munmap(data, bytes) != 0) madvise(data, bytes, MADV_DONTNEED);
 }
 
 #endif

@@ -12,8 +12,9 @@ namespace octavo {
 
 namespace {
 
-// A new region is as large as all before it together, up to this: what is not used of it costs addresses alone.
-constexpr std::size_t kLargestRegion = std::size_t{64} << 20;
+// A new region is as large as all blocks together, up to this. What is not used of it costs addresses, and memory only
+// where a process locks all that it maps.
+constexpr std::size_t kLargestRegion = std::size_t{16} << 20;
 
 // Cuts blocks of whole pages from the latest region.
 class Regions {
@@ -24,7 +25,14 @@ class Regions {
     std::byte* const block = next_;
     next_ += bytes;
     left_ -= bytes;
+    used_ += bytes;
     return block;
+  }
+
+  void give(std::byte* block, std::size_t bytes) {
+    unmap_pages(block, bytes);
+    const Lock lock(mutex_);
+    used_ -= bytes;
   }
 
   // Held across fork, so that the child does not inherit a lock whose owner is gone.
@@ -33,20 +41,21 @@ class Regions {
  private:
   void start_region(std::size_t block_bytes) {
     const std::size_t fewest = round_up(block_bytes, kHugePage);
-    std::size_t bytes = std::max(fewest, std::min(total_bytes_, kLargestRegion));
+    const std::size_t wanted = round_up(std::min(used_, kLargestRegion), kHugePage);
+    std::size_t bytes = std::max(fewest, wanted);
     std::byte* region = map_pages(bytes, true);
     if (region == nullptr) region = map_pages(bytes = fewest, true);  // the process may have few addresses left
     if (region == nullptr) throw std::bad_alloc();
-    if (total_bytes_ != 0 || bytes > kHugePage) madvise(region, bytes, MADV_HUGEPAGE);  // a hint
-    if (left_ != 0) munmap(next_, left_);
+    madvise(region, bytes, used_ != 0 || bytes > kHugePage ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);  // a hint
+    if (left_ != 0) unmap_pages(next_, left_);
     next_ = region;
     left_ = bytes;
-    total_bytes_ += bytes;
   }
 
   Mutex mutex_;
   std::byte* next_ = nullptr;  // of the latest region: what is not used yet
-  std::size_t left_ = 0, total_bytes_ = 0;
+  std::size_t left_ = 0;
+  std::size_t used_ = 0;  // by blocks, of all regions
 };
 
 // Never destroyed: layers may be made while static objects are torn down.
@@ -57,7 +66,7 @@ Regions& g_regions = *new Regions;
 }  // namespace
 
 WeightMemory::WeightMemory(std::size_t bytes) {
-  if (bytes < kSmallestBytes) {
+  if (bytes < std::max(kSmallestBytes, 16 * page_bytes())) {
     small_ = AlignedBuffer::zeros(bytes);
   } else {
     pages_bytes_ = whole_pages(bytes);
@@ -66,7 +75,7 @@ WeightMemory::WeightMemory(std::size_t bytes) {
 }
 
 WeightMemory::~WeightMemory() {
-  if (pages_ != nullptr) munmap(pages_, pages_bytes_);
+  if (pages_ != nullptr) g_regions.give(pages_, pages_bytes_);
 }
 
 #else

@@ -7,8 +7,9 @@
 //       region      | block | block |   block   | block |      not used yet     |
 //       huge pages  |               |               |               |           |
 //
-// A freed block goes back to the system at once, and its addresses are not used again. A huge page is there as a whole,
-// so a process holds up to 2 MB more than its weights; the first 2 MB of a process are on small pages.
+// A freed block goes back to the system at once, and its addresses are not used again: what shares a huge page with it
+// is on small pages from then on. A huge page is there as a whole, so a process holds up to 2 MB more than its weights;
+// the first 2 MB are on small pages. Of the latest region up to 16 MB are addresses that are not used yet.
 #pragma once
 
 #include <cstddef>
@@ -22,7 +23,8 @@ namespace octavo {
 // of a fork.
 class WeightMemory {
  public:
-  // Smaller blocks come from the usual allocator. Whole pages take 3 % more at this size, on average.
+  // Smaller blocks, and those of fewer than 16 pages, come from the usual allocator. Whole pages take 3 % more at this
+  // size, on average.
   static constexpr std::size_t kSmallestBytes = std::size_t{64} << 10;
 
   WeightMemory() = default;

@@ -67,20 +67,20 @@ class Channels {
   std::vector<float> r_, lo_, hi_;
 };
 
-// Of rows as long as that a task takes several all the same: each task keeps sums of all channels.
-constexpr std::int64_t kTaskRows = 16;
+// Rows of a task that keeps sums of all channels, which would take more memory than the rows if it had fewer.
+constexpr std::int64_t kSummedRows = 16;
 
 // How an array is cut into tasks, which depends on its shape alone. Where inner is 1 a piece is a row of `channels`
 // elements. Otherwise it is a run of `inner` elements of one (outer, channel), or a part of one that is longer than
 // kTaskElems. A task takes several short pieces.
 struct Cut {
-  explicit Cut(const ChannelShape& s)
+  explicit Cut(const ChannelShape& s, std::int64_t least_rows = 1)
       : shape(s),
         rows(s.inner == 1 && s.channels > 1),
         pieces_a_run(rows ? 1 : (s.inner + kTaskElems - 1) / kTaskElems),
         pieces(rows ? s.outer : s.outer * s.channels * pieces_a_run),
-        pieces_a_task(std::max(rows ? kTaskRows : std::int64_t{1},
-                               kTaskElems / std::max<std::int64_t>(1, rows ? s.channels : s.inner))),
+        pieces_a_task(
+            std::max(rows ? least_rows : 1, kTaskElems / std::max<std::int64_t>(1, rows ? s.channels : s.inner))),
         tasks((pieces + pieces_a_task - 1) / pieces_a_task) {}
 
   ChannelShape shape;
@@ -192,7 +192,7 @@ void fake_quantize_backward(const ChannelShape& shape, const FakeQuantParams& pa
 void fake_quantize_learnable_backward(const ChannelShape& shape, const FakeQuantParams& params, const float* x,
                                       const float* g, float* dx, double* d_scale, double* d_zero_point) {
   const Channels channels(shape, params);
-  const Cut cut(shape);
+  const Cut cut(shape, kSummedRows);
   // A sum for each piece of a run, or for each channel in each task of rows; then added in ascending order.
   std::vector<Sums> parts(size(cut.rows ? cut.tasks * shape.channels : cut.pieces));
   for_each_piece(cut, [&](std::int64_t index, std::int64_t task, const Cut::Piece& p) {

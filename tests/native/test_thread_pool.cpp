@@ -5,6 +5,8 @@
 
 #include <atomic>
 #include <chrono>
+#include <filesystem>
+#include <iterator>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -21,6 +23,21 @@
 
 namespace octavo::test {
 namespace {
+
+#if defined(__linux__)
+// Before any other loop has started workers.
+void check_workers_started() {
+  const auto threads = [] {
+    return std::distance(std::filesystem::directory_iterator("/proc/self/task"), std::filesystem::directory_iterator());
+  };
+  set_num_threads(16);
+  const auto before = threads();
+  parallel_for(3, [](std::int64_t) {});
+  check(threads() - before == 2, "a loop of three iterations starts two workers");
+}
+#else
+void check_workers_started() {}
+#endif
 
 bool each_once(std::int64_t count) {
   std::vector<std::atomic<int>> runs(static_cast<std::size_t>(count));
@@ -188,6 +205,7 @@ void check_fork() { std::printf("fork: not run under ThreadSanitizer\n"); }
 int main(int argc, char** argv) {
   using namespace octavo::test;
   const bool fork_too = argc < 2 || std::string(argv[1]) != "--no-fork";
+  check_workers_started();
   check_counts();
   check_callers_at_once();
   check_nested();
