@@ -53,17 +53,18 @@ class RowPieces {
       : x_(task.src + m * task.src_stride), factor_(task.rotation == nullptr ? task.factor : nullptr) {
     if (task.rotation != nullptr) x_ = task.rotation->of(x_, task.factor);
   }
+  // At most kMost elements from k0 on, until the next are asked for.
+  [[gnu::always_inline]] inline const float* at(std::int64_t k0, std::int64_t n) {
+    if (factor_ == nullptr) return x_ + k0;
+    for (std::int64_t i = 0; i < n; ++i) products_[i] = x_[k0 + i] * factor_[k0 + i];
+    return products_;
+  }
   // use(piece, i, n) for all of `count` elements from k0 on: piece[0 .. n) are those from k0 + i on.
   template <class Use>
   [[gnu::always_inline]] inline void each(std::int64_t k0, std::int64_t count, const Use& use) {
     for (std::int64_t i = 0; i < count; i += kMost) {
       const std::int64_t n = count - i < kMost ? count - i : kMost;
-      const float* piece = x_ + k0 + i;
-      if (factor_ != nullptr) {
-        for (std::int64_t j = 0; j < n; ++j) products_[j] = piece[j] * factor_[k0 + i + j];
-        piece = products_;
-      }
-      use(piece, i, n);
+      use(at(k0 + i, n), i, n);
     }
   }
 
@@ -103,19 +104,23 @@ class RowPieces {
   return a / steps;
 }
 
-// Quantizes n elements from k0 on to int8 without a zero point, and returns their scale. The most frequent length is a
-// constant: loops of it become a few vector instructions.
-[[gnu::always_inline]] inline float quantize_run(RowPieces& row, std::int64_t k0, std::int64_t n, std::int8_t* q) {
+// Quantizes n elements from k0 on to int8 without a zero point, and returns their scale.
+inline float quantize_run(RowPieces& row, std::int64_t k0, std::int64_t n, std::int8_t* q) {
   std::uint32_t most = 0;
-  row.each(k0, n, [&](const float* x, std::int64_t, std::int64_t count) {
-    most = count == kShortRun ? max_abs_bits(x, kShortRun, most) : max_abs_bits(x, count, most);
-  });
+  row.each(k0, n, [&](const float* x, std::int64_t, std::int64_t count) { most = max_abs_bits(x, count, most); });
   float inverse;
   const float scale = scale_of_run(most, 127.0f, n, q, &inverse);
   if (inverse == 0.0f) return scale;
-  row.each(k0, n, [&](const float* x, std::int64_t i, std::int64_t count) {
-    count == kShortRun ? round_run(x, kShortRun, inverse, q + i) : round_run(x, count, inverse, q + i);
-  });
+  row.each(k0, n, [&](const float* x, std::int64_t i, std::int64_t count) { round_run(x, count, inverse, q + i); });
+  return scale;
+}
+
+// The same of the most frequent length: its loops become a few vector instructions.
+[[gnu::always_inline]] inline float quantize_short_run(RowPieces& row, std::int64_t k0, std::int8_t* q) {
+  const float* const x = row.at(k0, kShortRun);
+  float inverse;
+  const float scale = scale_of_run(max_abs_bits(x, kShortRun, 0), 127.0f, kShortRun, q, &inverse);
+  if (inverse != 0.0f) round_run(x, kShortRun, inverse, q);
   return scale;
 }
 
@@ -219,7 +224,8 @@ void quantize_grouped_rows(const QuantizeGroupedLhs& task) {
       put(row + lhs.scale_at, 0, quantize_asymmetric(x, k, q, &zero_point));
     } else {
       for (std::int64_t k0 = 0, a = 0; k0 < k; k0 += run, ++a) {
-        put(row + lhs.scale_at, a, quantize_run(x, k0, k - k0 < run ? k - k0 : run, q + k0));
+        const std::int64_t n = k - k0 < run ? k - k0 : run;
+        put(row + lhs.scale_at, a, n == kShortRun ? quantize_short_run(x, k0, q + k0) : quantize_run(x, k0, n, q + k0));
       }
     }
     put(row + lhs.zero_at, 0, zero_point);

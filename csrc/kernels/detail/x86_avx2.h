@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include "kernels/detail/row_quant.h"
 #include "kernels/detail/x86_common.h"
@@ -115,19 +116,22 @@ struct Avx2 {
       top[i] = _mm256_setzero_si256();
       lo[i] = hi[i] = _mm256_setzero_ps();
     }
-    const auto take = [&](int chain, __m256 v) {
-      top[chain] = _mm256_max_epi32(top[chain], _mm256_and_si256(_mm256_castps_si256(v), abs_mask));
-      if (task.asymmetric) {
-        lo[chain] = _mm256_min_ps(v, lo[chain]);
-        hi[chain] = _mm256_max_ps(v, hi[chain]);
+    const auto take_all = [&](auto asymmetric) {
+      const auto take = [&](int chain, __m256 v) {
+        top[chain] = _mm256_max_epi32(top[chain], _mm256_and_si256(_mm256_castps_si256(v), abs_mask));
+        if constexpr (asymmetric) {
+          lo[chain] = _mm256_min_ps(v, lo[chain]);
+          hi[chain] = _mm256_max_ps(v, hi[chain]);
+        }
+      };
+      const std::int64_t k = task.k;
+      std::int64_t i = 0;
+      for (; i + 8 * kChains <= k; i += 8 * kChains) {
+        for (int chain = 0; chain < kChains; ++chain) take(chain, load_row(x + (i + 8 * chain)));
       }
+      for (; i < k; i += 8) take(0, load_row(x + i, k - i));
     };
-    const std::int64_t k = task.k;
-    std::int64_t i = 0;
-    for (; i + 8 * kChains <= k; i += 8 * kChains) {
-      for (int chain = 0; chain < kChains; ++chain) take(chain, load_row(x + (i + 8 * chain)));
-    }
-    for (; i < k; i += 8) take(0, load_row(x + i, k - i));
+    task.asymmetric ? take_all(std::true_type{}) : take_all(std::false_type{});
     for (int chain = 1; chain < kChains; ++chain) {
       top[0] = _mm256_max_epi32(top[0], top[chain]);
       lo[0] = _mm256_min_ps(lo[0], lo[chain]);
