@@ -55,6 +55,77 @@ def test_bias_behind_identity_and_cast_is_read(tmp_path: Path) -> None:
     np.testing.assert_array_equal(oc.checkpoints.load(path)["fc"].bias, np.arange(N, dtype=F))
 
 
+@pytest.mark.parametrize("per_channel", [False, True], ids=["tensor", "channel"])
+@pytest.mark.parametrize("zero", [False, True], ids=["no zero point", "zero point 0"])
+def test_quantized_bias_is_dequantized(tmp_path: Path, per_channel: bool, zero: bool) -> None:
+    shape = (N,) if per_channel else ()
+    c = np.random.default_rng(4).integers(-(2**31), 2**31, N).astype(np.int32)
+    c[:2] = 2**24 + 1, -(2**31)  # rounded in float32
+    constants = {"q": codes(-127, 128, np.int8), "s": scales(N), "c": c, "t": scales(*shape) * F(1e-9)}
+    constants["z"] = np.zeros(shape, np.int32)
+    nodes = [
+        helper.make_node("DequantizeLinear", ["c", "t", "z"][: 2 + zero], ["b"], axis=0),
+        helper.make_node("Identity", ["b"], ["bi"]),
+        helper.make_node("DequantizeLinear", ["q", "s"], ["w"], axis=1),
+        helper.make_node("Gemm", ["x", "w", "bi"], ["y"], "fc"),
+    ]
+    path = model(tmp_path / "m.onnx", nodes, constants)
+    layer = oc.checkpoints.load(path)["fc"]
+    np.testing.assert_array_equal(layer.bias, reference_bias(path))
+    np.testing.assert_array_equal(layer.int_repr(), constants["q"].T)
+
+
+def test_quantized_bias_that_is_not_one_is_refused(tmp_path: Path) -> None:
+    def load(zero: Any) -> None:
+        dequantize = helper.make_node("DequantizeLinear", ["c", "t", zero], ["b"], axis=0)
+        constants = {"c": np.ones(N, np.int32), "t": scales(), "one": np.asarray(np.int32(1))}
+        constants |= {"q": codes(-127, 128, np.int8), "s": scales(N)}
+        gemm = helper.make_node("Gemm", ["x", "w", "b"], ["y"], "fc")
+        weight = helper.make_node("DequantizeLinear", ["q", "s"], ["w"], axis=1)
+        oc.checkpoints.load(model(tmp_path / "m.onnx", [MADE, dequantize, weight, gemm], constants))
+
+    with pytest.raises(ValueError, match=r"node 'fc' \(Gemm\): its bias: x_zero_point must be 0 for int32"):
+        load("one")
+    with pytest.raises(ValueError, match=r"its bias must be a constant of the model, got 'b', which is made as"):
+        load("made")
+
+
+def test_static_quantization_of_onnxruntime(tmp_path: Path) -> None:
+    quantization = pytest.importorskip("onnxruntime.quantization", reason="onnxruntime is not installed")
+    random = np.random.default_rng(3)
+    w, b = random.standard_normal((K, N), dtype=F), random.standard_normal(N, dtype=F)
+    nodes = [helper.make_node("Gemm", ["x", "w", "b"], ["h"], "fc"), helper.make_node("Relu", ["h"], ["y"])]
+    source = model(tmp_path / "float.onnx", nodes, {"w": w, "b": b}, opset=17)
+
+    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc, name-defined]
+        batches = iter([{"x": random.standard_normal((1, K), dtype=F)} for _ in range(4)])
+
+        def get_next(self) -> Any:
+            return next(self.batches, None)
+
+    path = tmp_path / "m.onnx"
+    form = quantization.QuantFormat.QDQ
+    quantization.quantize_static(source, path, Reader(), quant_format=form, per_channel=True)
+    assert any(i.data_type == TensorProto.INT32 for i in onnx.load(path).graph.initializer)
+    layer = oc.checkpoints.load(path)["fc"]
+    np.testing.assert_allclose(layer.bias, b, rtol=0, atol=1e-2)
+    assert np.abs(layer.weight - w.T).max() < 0.1
+
+
+@pytest.mark.parametrize("op", ["DequantizeLinear", "Transpose", "Identity"])
+def test_operators_of_other_domains_are_not_taken_for_those_of_onnx(tmp_path: Path, op: str) -> None:
+    domains = {name: "my.ops" if name == op else "" for name in ("DequantizeLinear", "Transpose", "Identity")}
+    nodes = [
+        helper.make_node("DequantizeLinear", ["q", "s"], ["w"], axis=0, domain=domains["DequantizeLinear"]),
+        helper.make_node("Transpose", ["w"], ["t"], perm=[1, 0], domain=domains["Transpose"]),
+        helper.make_node("Identity", ["t"], ["i"], domain=domains["Identity"]),
+        helper.make_node("MatMul", ["x", "i"], ["y"], "fc"),
+    ]
+    constants = {"q": codes(-127, 128, np.int8).T.copy(), "s": scales(N)}
+    with pytest.raises(ValueError, match="holds no quantized matrix"):
+        oc.checkpoints.load(model(tmp_path / "m.onnx", nodes, constants))
+
+
 def through_identity(path: Path, zero: bool, bits4: bool) -> Path:
     """A dequantized matrix, all of whose parameters stand behind Identity, as does its result."""
     q, z = codes(0, 16, np.uint8), np.full(N, 10, np.uint8)

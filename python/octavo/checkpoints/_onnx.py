@@ -154,7 +154,7 @@ def _nbits(graph: Graph, node: Any, activation: ActivationScheme | None, group: 
     if scale.size != n * blocks:
         raise ValueError(f"its scales must be {n * blocks}, {blocks} an output, got {scale.size}")
     scale = scale.reshape(n, blocks)
-    bias = graph.optional(node, 5, "bias")
+    bias = graph.bias(node, 5)
     zero = graph.optional(node, 3, "zero points")
     ordered = len(node.input) > 4 and bool(node.input[4])
     if zero is not None and zero.dtype != np.uint8:
@@ -247,7 +247,7 @@ def _multiplied(
 
 def _gemm_bias(graph: Graph, node: Any, beta: float, n: int) -> Array | None:
     """beta C of Gemm, one number an output, in float32; None where beta is 0, as C is not read then."""
-    bias = graph.optional(node, 2, "bias") if beta else None
+    bias = graph.bias(node, 2) if beta else None
     if bias is None:
         return None
     if bias.ndim > 2 or bias.shape[-1:] not in ((), (1,), (n,)) or bias.shape[:-1] not in ((), (1,)):
@@ -297,13 +297,13 @@ def _integers(
 
 def _dynamic(graph: Graph, node: Any, activation: ActivationScheme | None, group: ActivationGroup) -> QuantLinear:
     scale = graph.need(node, 2, "scales")
-    zero, bias = graph.optional(node, 3, "zero points"), graph.optional(node, 4, "bias")
+    zero, bias = graph.optional(node, 3, "zero points"), graph.bias(node, 4)
     return _integers(graph, node, scale, zero, bias, activation, group)
 
 
 def _to_float(graph: Graph, node: Any, activation: ActivationScheme | None, group: ActivationGroup) -> QuantLinear:
     scale = graph.need(node, 3, "scales of the matrix")
-    zero, bias = graph.optional(node, 5, "zero points of the matrix"), graph.optional(node, 6, "bias")
+    zero, bias = graph.optional(node, 5, "zero points of the matrix"), graph.bias(node, 6)
     return _integers(graph, node, scale, zero, bias, activation, group)
 
 

@@ -7,6 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from octavo._util.errors import named
+from octavo.ops import dequantize_linear
+
 __all__ = ["Graph"]
 
 Array = NDArray[Any]
@@ -39,10 +42,14 @@ class Graph:
         self._constants = {tensor.name: tensor for tensor in model.graph.initializer}
 
     def maker(self, node: Any, i: int) -> Any:
-        """The node that makes input i of a node, Identity aside; None for inputs of the model and initializers."""
+        """The node that makes input i of a node, Identity aside; None for inputs of the model, initializers and what
+        operators of other domains make, whatever they are called.
+        """
         found = self.makers.get(self._name(node, i))
         for _ in range(len(self.makers)):  # a graph that runs in a circle has an end, too
-            if found is None or found.op_type != "Identity":
+            if found is None or found.domain not in _OWN_DOMAINS:
+                return None
+            if found.op_type != "Identity":
                 return found
             found = self.makers.get(self._name(found, 0))
         return None
@@ -63,14 +70,21 @@ class Graph:
         """
         return self.need(node, i, what) if self._name(node, i) else None
 
-    def need(self, node: Any, i: int, what: str) -> Array:
-        """Input i of a node, which must be a constant."""
-        found = self.constant(node, i)
+    def bias(self, node: Any, i: int) -> Array | None:
+        """As `optional`; but it may be quantized: what DequantizeLinear makes of constants counts as one."""
+        return self.need(node, i, "bias", dequantized=True) if self._name(node, i) else None
+
+    def need(self, node: Any, i: int, what: str, *, dequantized: bool = False) -> Array:
+        """Input i of a node, which must be a constant, or DequantizeLinear of constants where that is allowed."""
+        name = self._name(node, i)
+        try:
+            found = self._constant(name, dequantized)
+        except (TypeError, ValueError) as error:
+            raise named(error, f"its {what}") from None
         if found is None:
-            name = self._name(node, i)
             got = f"{name!r}, which is made as the model runs" if name else "none"
             raise ValueError(f"its {what} must be a constant of the model, got {got}")
-        return found
+        return found[0]
 
     def bits(self, node: Any, i: int) -> int:
         """Of the type of a constant: 2, 4 or 8."""
@@ -90,8 +104,11 @@ class Graph:
         """That of input i, empty where the node has none."""
         return str(node.input[i]) if i < len(node.input) else ""
 
-    def _constant(self, name: str) -> tuple[Array, str] | None:
-        """What a name stands for, where that is a constant, and the name of its type."""
+    def _constant(self, name: str, dequantized: bool = False) -> tuple[Array, str] | None:
+        """What a name stands for, where that is a constant, and the name of its type.
+
+        DequantizeLinear is computed only where `dequantized` is set: matrices are to stay integers.
+        """
         casts: list[str] = []
         for _ in range(len(self.makers) + 1):
             if name in self._constants:
@@ -104,10 +121,25 @@ class Graph:
                 return None if stored is None else self._cast(stored, casts)
             if node.op_type == "Cast":
                 casts.append(self.type_name(self.attributes(node).get("to", 0)))
+            elif node.op_type == "DequantizeLinear" and dequantized:
+                made = self._dequantized(node)
+                return None if made is None else self._cast(made, casts)
             elif node.op_type != "Identity":
                 return None
             name = self._name(node, 0)
         return None
+
+    def _dequantized(self, node: Any) -> tuple[Array, str] | None:
+        """(q - z) s of DequantizeLinear; None where one of them is not a constant."""
+        q, scale = (self._constant(self._name(node, i)) for i in (0, 1))
+        zero = self.constant(node, 2)
+        if q is None or scale is None or (zero is None and self._name(node, 2)):
+            return None
+        given = self.attributes(node)
+        axis, size = int(given.get("axis", 1)), int(given.get("block_size", 0))
+        found = dequantize_linear(q[0], scale[0], zero, axis=axis, block_size=size), scale[1]
+        to = int(given.get("output_dtype", 0))
+        return self._cast(found, [self.type_name(to)] if to else [])
 
     def _read(self, tensor: Any) -> tuple[Array, str]:
         found: Array = self._package.numpy_helper.to_array(tensor)
