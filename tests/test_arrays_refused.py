@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,6 +36,7 @@ class Entry(NamedTuple):
     array: Any
     call: Callable[[Any], Any]
     native: bool = False  # whether another byte order is refused, too
+    objects: bool = True  # whether arrays of objects are refused by their dtype
 
 
 def seen(observer: Any, x: Any) -> Any:
@@ -94,6 +97,24 @@ def smoothed(x: Any) -> Any:
     return oc.find_smoothing([oc.nn.Linear(W)], [x], layers=oc.nn.Linear, forward=lambda m, x: m[0](x)).scales
 
 
+def saved_gguf(x: Any) -> Any:
+    with tempfile.TemporaryDirectory() as folder:
+        oc.gguf.save({"w": x}, Path(folder, "m.gguf"))
+        return oc.gguf.load(Path(folder, "m.gguf")).tensors["w"]
+
+
+def saved(x: Any) -> Any:
+    with tempfile.TemporaryDirectory() as folder:
+        oc.save({"w": x, "fc": LAYER}, Path(folder, "m"))
+        return oc.load(Path(folder, "m"))["w"]
+
+
+def saved_checkpoint(x: Any) -> Any:
+    with tempfile.TemporaryDirectory() as folder:
+        oc.checkpoints.save({"w": x, "fc": LAYER}, folder)
+        return np.fromfile(Path(folder, "model.safetensors"), np.uint8)
+
+
 def lstm() -> Any:
     return oc.nn.LSTM.init(64, 4, rng=np.random.default_rng(0))
 
@@ -124,7 +145,11 @@ ENTRIES: dict[str, Entry] = {
     "StaticQuantLinear x": Entry(X, lambda a: oc.StaticQuantLinear(Q, PER_ROW, input=PARAMS)(a)),
     "PermutedQuantLinear": Entry(np.arange(64)[::-1].copy(), lambda a: oc.PermutedQuantLinear(LAYER, a)(X)),
     "QuantMatrix": Entry(W, lambda a: oc.QuantMatrix(a).dequantize()),
-    "x @ Q": Entry(X, lambda a: oc.QuantMatrix(W.T) .__rmatmul__(a)),
+    "x @ Q": Entry(X, lambda a: oc.QuantMatrix(W.T) .__rmatmul__(a), objects=False),  # products of objects are NumPy's
+    "Q[ids]": Entry(IDS, lambda a: oc.QuantMatrix(W)[a], objects=False),  # an IndexError, as NumPy's
+    "Q[:, ids]": Entry(IDS, lambda a: oc.QuantMatrix(W)[:, a], objects=False),
+    "Q[booleans]": Entry(W > 0, lambda a: oc.QuantMatrix(W)[a], objects=False),
+    "QuantEmbedding[ids]": Entry(IDS, lambda a: oc.QuantEmbedding(W)[a], objects=False),
     "np.take": Entry(IDS, lambda a: np.take(oc.QuantMatrix(W), a, axis=0)),
     "QuantEmbedding": Entry(W, lambda a: oc.QuantEmbedding(a).weight),
     "QuantEmbedding ids": Entry(IDS, lambda a: oc.QuantEmbedding(W)(a)),
@@ -142,6 +167,11 @@ ENTRIES: dict[str, Entry] = {
     "calibrate": Entry(X, calibrated),
     "prepare_qat": Entry(X, trained),
     "find_smoothing": Entry(X, smoothed),
+    # files: arrays of objects are not of what they hold
+    "gguf.save": Entry(W, saved_gguf, objects=False),
+    "gguf.save integers": Entry(IDS, saved_gguf, objects=False),
+    "save": Entry(W, saved, objects=False),
+    "checkpoints.save": Entry(W, saved_checkpoint, objects=False),
     # numbers
     "choose_qparams": Entry(X, lambda a: oc.choose_qparams(a).scale),
     "QParams scale": Entry(PER_ROW, lambda a: oc.QParams(a, 0, axis=0).scale),
@@ -151,6 +181,8 @@ ENTRIES: dict[str, Entry] = {
     "fake_quantize": Entry(X, lambda a: oc.fake_quantize(a, PARAMS)),
     "FakeQuantize": Entry(X, lambda a: oc.FakeQuantize(oc.MinMaxObserver)(a)),
     "QuantizedArray": Entry(Q, lambda a: oc.QuantizedArray(a, PARAMS).dequantize()),
+    "QuantizedArray[ids]": Entry(IDS, lambda a: oc.QuantizedArray(Q, PARAMS)[a], objects=False),
+    "QuantizedArray[:, ids]": Entry(IDS, lambda a: oc.QuantizedArray(Q, PARAMS)[:, a], objects=False),
     "pack_int4": Entry(Q, oc.pack_int4),
     "unpack_int4": Entry(oc.pack_int4(Q), lambda a: oc.unpack_int4(a, 64)),
     "GroupedWeight q": Entry(Q, lambda a: grouped(q=a)),
@@ -221,23 +253,23 @@ ENTRIES: dict[str, Entry] = {
 
 @pytest.mark.parametrize("name", ENTRIES)
 def test_masked_array_is_refused(name: str) -> None:
-    array, call, _ = ENTRIES[name]
+    array, call, *_ = ENTRIES[name]
     mask = np.zeros(array.shape, bool)
     mask[(0,) * array.ndim] = True
     with pytest.raises(TypeError, match="must not be a masked array, whose mask would be lost"):
         call(np.ma.array(array, mask=mask))
 
 
-@pytest.mark.parametrize("name", [name for name in ENTRIES if name != "x @ Q"])  # whose products of objects are NumPy's
+@pytest.mark.parametrize("name", [name for name, entry in ENTRIES.items() if entry.objects])
 def test_array_of_objects_is_refused(name: str) -> None:
-    array, call, _ = ENTRIES[name]
+    array, call, *_ = ENTRIES[name]
     with pytest.raises(TypeError, match=r"dtype object|got object|dtype\('O'\)"):
         call(array.astype(object))
 
 
 @pytest.mark.parametrize("name", ENTRIES)
 def test_any_byte_order_is_read(name: str) -> None:
-    array, call, native = ENTRIES[name]
+    array, call, native, _ = ENTRIES[name]
     swapped = array.astype(array.dtype.newbyteorder("S"))
     if native:
         with pytest.raises(TypeError, match=r"must be an array of float32.*, got >f4"):

@@ -42,6 +42,7 @@ from octavo._layers.stubs import DeQuantStub, Quantize, QuantStub
 from octavo._numerics.input_transform import InputTransform
 from octavo._numerics.int4 import ScaleDtype, check_groups
 from octavo._numerics.params import QParams, as_qtype, qint4
+from octavo._util.foreign import refuse_masked
 
 __all__ = [
     "FEATURES", "features_of", "is_stored", "packed", "shared_parts", "unpacked",
@@ -92,6 +93,7 @@ def packed(value: Any, family: str | None = None) -> tuple[Options | None, LazyT
         TypeError: an array or a class that files cannot hold.
     """
     if isinstance(value, np.ndarray):
+        refuse_masked(value, "it")
         return _write_text(value) if value.dtype.kind in "USO" else (None, {"": _array(value)})
     codec = _CODECS.get(type(value).__name__)
     if codec is None or codec.cls is not type(value):

@@ -22,6 +22,7 @@ from octavo._numerics.params import qint4
 from octavo._util.atomic import checked_destination, written_beside
 from octavo._util.errors import named
 from octavo._util.extras import import_extra
+from octavo._util.foreign import refuse_masked
 from octavo.gguf._blocks import ENCODERS
 from octavo.gguf._types import BY_NAME
 
@@ -122,11 +123,12 @@ def _tensors(package: Any, name: str, value: Any, patterns: Mapping[str, str]) -
         raise TypeError(
             f"it is a {type(value).__name__}, which GGUF has no place for; pass its float arrays, or a dict without it"
         )
+    refuse_masked(value, "it")
     if value.dtype.kind != "f" or value.ndim == 0:
         kinds = {f"int{8 * size}": f"I{8 * size}" for size in (1, 2, 4, 8)}
         if value.dtype.name not in kinds or value.ndim == 0:
             raise TypeError(f"GGUF has no type for an array of {value.dtype} and shape {value.shape}")
-        return [(name, np.ascontiguousarray(value), kinds[value.dtype.name])]
+        return [(name, np.ascontiguousarray(value, value.dtype.newbyteorder("=")), kinds[value.dtype.name])]
     kind = "F32" if value.ndim == 1 else next((t for p, t in patterns.items() if fnmatch.fnmatch(name, p)), "F16")
     single = np.ascontiguousarray(value, np.float32)
     if not np.isfinite(single).all():

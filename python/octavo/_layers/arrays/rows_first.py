@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["rows_first"]
+from octavo._util.foreign import refuse_masked
+
+__all__ = ["refuse_masked_indices", "rows_first"]
 
 Ids = NDArray[np.int64]
 # Gives some rows (len(ids), columns), or columns (rows, len(ids)), of the matrix, in a new array; None: all of them.
@@ -33,6 +35,7 @@ def rows_first(index: Any, shape: tuple[int, int], rows: Lines, columns: Lines |
 
     Raises:
         IndexError: as NumPy.
+        TypeError: an index is a masked array.
 
     Example:
         >>> import numpy as np
@@ -47,6 +50,7 @@ def rows_first(index: Any, shape: tuple[int, int], rows: Lines, columns: Lines |
     """
     if type(index) is np.ndarray and index.dtype.kind in "iu" and index.ndim:  # a lookup: the index that counts
         return rows(_checked(index.ravel(), shape[0])).reshape(*index.shape, shape[1])
+    refuse_masked_indices(index)
     outline = np.ndarray(shape, np.bool_, b"\0", 0, (0, 0))
     try:
         is_view = np.may_share_memory(outline[index], outline)
@@ -69,6 +73,12 @@ def rows_first(index: Any, shape: tuple[int, int], rows: Lines, columns: Lines |
     if is_view:
         result.flags.writeable = False
     return result
+
+
+def refuse_masked_indices(index: Any) -> None:
+    """Raises TypeError where an index has a masked array, whose mask would be lost."""
+    for entry in index if type(index) is tuple else (index,):
+        refuse_masked(entry, "indices")
 
 
 def _expanded(index: Any) -> list[Any]:

@@ -22,6 +22,8 @@ from typing import Any, ClassVar, NoReturn, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from octavo._layers.arrays.rows_first import refuse_masked_indices
+
 __all__ = ["StandIn", "gives_way_to", "unwrapped"]
 
 # Functions of one array, their first argument, that rearrange its values into an array or a list of arrays.
@@ -175,6 +177,7 @@ class StandIn:
 
     def __getitem__(self, index: Any) -> Any:
         index = unwrapped(index, type(self), "an index")
+        refuse_masked_indices(index)
         carrier = self._carrier()
         if carrier is None:
             return self._values("indexing")[index]
