@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ import octavo as oc
 import quantized_checkpoints as made
 from checkpoints import write_raw, write_shards
 from octavo._cli.main import main
-from octavo.checkpoints import _config
+from octavo.checkpoints import _config, _patterns
 from octavo.checkpoints._convert import convert
 
 F = np.float32
@@ -207,6 +208,33 @@ def test_patterns_that_may_not_end_are_refused(tmp_path: Path, pattern: str, mes
     name = 60 * "a" + "!"
     made.folder(tmp_path, {key.replace("fc", name): a for key, a in tensors.items()}, config)
     refused(tmp_path, re.escape(f"{tmp_path / 'config.json'}: a: targets: ") + ".*" + re.escape(message))
+
+
+def test_patterns_try_at_most_a_million_ways() -> None:
+    budget, name = _patterns.Budget(), 60 * "a"
+    before = budget.left
+    for stars, ways in ((3, 39_711), (4, 635_376)):
+        assert not _patterns.Pattern(stars * ".*" + "b", budget).matches(name)
+        assert before - budget.left == ways <= 10**6
+        before = budget.left
+    with pytest.raises(ValueError, match="too many repeats or alternatives to be matched with 'aaaa"):
+        _patterns.Pattern(5 * ".*" + "b", budget).matches(name)
+    assert budget.left == before
+
+
+def test_patterns_of_a_config_share_a_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tensors, config, _ = WRITERS["compressed"]()
+    groups = config["config_groups"]
+    schemes = {name: {**groups["group_0"], "targets": [f"re:.*.*{name}$"]} for name in "ab"}
+    config["config_groups"] = {**schemes, **groups}
+    made.folder(tmp_path, {f"{n}.{key}": a for n in "xy" for key, a in tensors.items()}, config)
+    ways = math.comb(len("x.fc") + 2, 2)
+    monkeypatch.setattr(_patterns, "_MOST_IN_ALL", 4 * ways)  # two schemes, two layers
+    assert oc.checkpoints.load(tmp_path)
+    monkeypatch.setattr(_patterns, "_MOST_IN_ALL", 4 * ways - 1)
+    refused(
+        tmp_path, r"config\.json: b: targets: the patterns have too many repeats .* such as '\.\*\.\*b\$' with 'y\.fc'"
+    )
 
 
 def test_zero_point_256_is_refused(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from octavo.checkpoints._config import Config
 from octavo.checkpoints._forms import Form
 from octavo.checkpoints._layer import Contents, Found, codes_of, fields_of_words, with_group
 from octavo.checkpoints._packing import Bytes, stream_values, words
-from octavo.checkpoints._patterns import Pattern
+from octavo.checkpoints._patterns import Budget, Pattern
 from octavo.checkpoints._tensors import Tensors, group_order
 
 __all__ = ["find_layers"]
@@ -44,7 +44,7 @@ _FLOATS = ("F16", "BF16", "F32")
 class _Scheme:
     """One of the config_groups: how the layers that it targets are quantized."""
 
-    def __init__(self, config: Config, name: str, values: Any) -> None:
+    def __init__(self, config: Config, name: str, values: Any, budget: Budget) -> None:
         self.where = f"{config.path}: {name}"
         if not isinstance(values, dict) or not isinstance(values.get("weights"), dict):
             raise ValueError(f"{self.where} must be an object with weights, got {str(values)[:80]}")
@@ -52,7 +52,7 @@ class _Scheme:
         if not isinstance(self.targets, list) or not all(isinstance(t, str) for t in self.targets):
             raise ValueError(f"{self.where}: targets must be a list of names, got {str(self.targets)[:80]}")
         with self._named():
-            self._patterns = [Pattern(t[3:]) for t in self.targets if t.startswith("re:")]
+            self._patterns = [Pattern(t[3:], budget) for t in self.targets if t.startswith("re:")]
         self.format = values.get("format") or config.values.get("format")
         if weights.get("type", "int") != "int":
             raise ValueError(
@@ -124,7 +124,8 @@ def find_layers(config: Config, tensors: Tensors) -> Iterator[Found]:
         raise ValueError(f"{config.path}: sparse tensors ({sparsity.get('format')}) are not read")
     if config.values.get("transform_config"):
         raise ValueError(f"{config.path}: the weights are rotated (transform_config), which octavo does not undo")
-    schemes = [_Scheme(config, name, values) for name, values in groups.items()]
+    budget = Budget()
+    schemes = [_Scheme(config, name, values, budget) for name, values in groups.items()]
     for suffix in (".weight_packed", ".weight_scale"):
         for name in tensors.layers(suffix):
             if suffix == ".weight_scale" and f"{name}.weight_packed" in tensors.by_name:

@@ -3,7 +3,9 @@
 Python's `re` tries every way in which a pattern can match, so a file could hold one that takes years. Bounded here are
 the ways: with r repeats in a pattern a name of L characters can be divided among them in C(L + r, r) ways; every group
 of alternatives multiplies that by their number, every optional part by two. Repeats of groups that hold a repeat or
-alternatives themselves have no such bound. Real patterns have a few repeats: "re:.*self_attn.(q|k|v)_proj$".
+alternatives themselves have no such bound. Real patterns have a few repeats: "re:.*self_attn.(q|k|v)_proj$", and three
+of them in a name of 60 characters are 4 * 10^4 ways. A million takes `re` up to 30 ms; all patterns and names of a
+config share a budget, of up to five minutes.
 """
 
 from __future__ import annotations
@@ -12,10 +14,11 @@ import functools
 import math
 import re
 
-__all__ = ["Pattern"]
+__all__ = ["Budget", "Pattern"]
 
 _LONGEST = 1000  # characters of a pattern
-_MOST_WAYS = 10**9
+_MOST_WAYS = 10**6  # of a pattern and a name
+_MOST_IN_ALL = 10**10  # of all patterns and names of a config
 
 _GROUP = re.compile(r"\((\?(P?<?[=!]|P?<\w+>|[:>]|[aiLmsux-]+[:)]|P=\w+\)|\(\w+\)|#[^)]*\)))?")
 _VERBOSE = re.compile(r"\(\?[a-zA-Z]*x")
@@ -23,29 +26,37 @@ _CLASS = re.compile(r"\[\^?\]?(\\.|[^\]\\])*\]", re.DOTALL)
 _REPEAT = re.compile(r"([*+]|\{\d*,?\d*\})[?+]?")
 
 
+class Budget:
+    """How many ways the patterns of one config may still try."""
+
+    def __init__(self) -> None:
+        self.left = _MOST_IN_ALL
+
+
 class Pattern:
     """A regular expression of a file, matched from the beginning of a name, as `re.match` does.
 
     Args:
         text: the pattern.
+        budget: what it shares with the other patterns of its config.
 
     Raises:
         ValueError: it is not a regular expression, or is too long.
 
     Example:
-        >>> from octavo.checkpoints._patterns import Pattern
-        >>> Pattern(r".*self_attn.(q|k|v)_proj$").matches("model.layers.0.self_attn.k_proj")
+        >>> from octavo.checkpoints._patterns import Budget, Pattern
+        >>> Pattern(r".*self_attn.(q|k|v)_proj$", Budget()).matches("model.layers.0.self_attn.k_proj")
         True
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, budget: Budget) -> None:
         if len(text) > _LONGEST:
             raise ValueError(f"a pattern must have at most {_LONGEST} characters, got {len(text)}: {text[:40]!r}...")
         try:
             self._compiled = re.compile(text)
         except (re.error, RecursionError, OverflowError) as error:
             raise ValueError(f"{text!r} is not a regular expression: {error}") from None
-        self._text = text
+        self._text, self._budget = text, budget
 
     def matches(self, name: str) -> bool:
         """Whether it matches the name.
@@ -54,10 +65,17 @@ class Pattern:
             ValueError: it could take too long.
         """
         repeats, choices = _counted(self._text)
-        if math.comb(len(name) + repeats, repeats) * choices > _MOST_WAYS:
+        ways = math.comb(len(name) + repeats, repeats) * choices
+        if ways > _MOST_WAYS:
             raise ValueError(
                 f"the pattern {self._text!r} has too many repeats or alternatives to be matched with {name[:80]!r} of "
                 f"{len(name)} characters; name the layers in its place"
+            )
+        self._budget.left -= ways
+        if self._budget.left < 0:
+            raise ValueError(
+                f"the patterns have too many repeats or alternatives to be matched with so many layers, such as "
+                f"{self._text!r} with {name[:80]!r}; name the layers in their place"
             )
         return self._compiled.match(name) is not None
 
