@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import octavo as oc
-from octavo._files import mapped_layers
+from octavo._files import header, mapped_layers, octavo_header
 from octavo._layers.images import FAMILIES, OWN_FAMILY
 from packed_models import B, W, assert_equal, every_layer, products
 
@@ -108,7 +108,7 @@ def test_a_file_is_open_once_and_as_long_as_a_layer_of_its_pickle_lives(
     text = pickle.dumps(oc.load(path, mmap=True))
     opened = []
     reader = mapped_layers.Reader
-    monkeypatch.setattr(mapped_layers, "Reader", lambda path: opened.append(path) or reader(path))
+    monkeypatch.setattr(mapped_layers, "Reader", lambda path, *memory: opened.append(path) or reader(path, *memory))
     loaded = pickle.loads(text)
     assert opened == [str(path)]
     kept = loaded["int8"]
@@ -118,6 +118,29 @@ def test_a_file_is_open_once_and_as_long_as_a_layer_of_its_pickle_lives(
     assert str(path) in Path("/proc/self/maps").read_text()
     del kept, again
     assert str(path) not in Path("/proc/self/maps").read_text()
+
+
+def test_header_is_parsed_once_for_pickles_in_a_row(
+    made: dict[str, Any], path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = pickle.dumps(oc.load(path, mmap=True)["int8"])
+    parsed: list[str] = []
+    for module in (header, octavo_header):
+        parse = module.parse_json
+        monkeypatch.setattr(module, "parse_json", lambda *args, parse=parse: parsed.append(args[1]) or parse(*args))
+    for _ in range(3):
+        layer = pickle.loads(text)
+        del layer
+        assert str(path) not in [key[0] for key in mapped_layers._mapped]  # closed
+    assert parsed == ["header", "octavo header"]
+    for name in "abcde":
+        oc.save({"int8": oc.QuantLinear(W)}, path.parent / name, layout="packed")
+        pickle.loads(pickle.dumps(oc.load(path.parent / name, mmap=True)["int8"]))
+    assert len(mapped_layers._memories) == mapped_layers._REMEMBERED
+    oc.save({"int8": oc.QuantLinear(-W)}, path.parent / "e", layout="packed")  # the size is as before
+    x = np.ones((2, 257), np.float32)
+    changed = pickle.loads(pickle.dumps(oc.load(path.parent / "e", mmap=True)["int8"]))
+    np.testing.assert_array_equal(changed(x), oc.QuantLinear(-W)(x))
 
 
 def test_reference_to_a_file_that_is_not_there_names_it_and_the_remedy(path: Path) -> None:

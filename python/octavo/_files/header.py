@@ -15,14 +15,14 @@ import math
 import sys
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
-    "AXES_LIMIT", "BITS", "HEADER_LIMIT", "NUMPY_CODES", "Tensor", "dtype_code", "parse_json", "read_tensors",
+    "AXES_LIMIT", "BITS", "HEADER_LIMIT", "Memory", "NUMPY_CODES", "Tensor", "dtype_code", "parse_json", "read_tensors",
     "widened",
 ]  # fmt: skip
 
@@ -127,8 +127,23 @@ def parse_json(text: bytes | str, what: str) -> dict[str, Any]:
     return found
 
 
-def read_tensors(read: Callable[[int], bytes], nbytes: int) -> tuple[dict[str, str], dict[str, Tensor], int]:
+@dataclass
+class Memory:
+    """The header that a file had when it was last opened: equal bytes are not parsed again."""
+
+    text: bytes = b""
+    nbytes: int = 0  # of the file
+    metadata: dict[str, str] = field(default_factory=dict)
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    options: dict[str, Any] | None = None  # of the octavo header within, for who reads it
+
+
+def read_tensors(
+    read: Callable[[int], bytes], nbytes: int, memory: Memory | None = None
+) -> tuple[dict[str, str], dict[str, Tensor], int]:
     """The header of a file of `nbytes` bytes: (metadata, tensors, where the data starts).
+
+    Where there is a memory, it is used, and then holds this header.
 
     Raises:
         ValueError: it is not a header, or does not describe a file of this size.
@@ -145,10 +160,15 @@ def read_tensors(read: Callable[[int], bytes], nbytes: int) -> tuple[dict[str, s
             f"{nbytes - 8} follow"
         )
     text = read(length)
+    if memory is not None and (memory.text, memory.nbytes) == (text, nbytes):
+        return memory.metadata, memory.tensors, 8 + length
     if not text.startswith(b"{"):
         raise ValueError(f"its header must start with {{, got {text[:8]!r}; it is damaged, or of another format")
     header = parse_json(text, "header")
     metadata, tensors = _checked(header, nbytes - 8 - length)
+    if memory is not None:
+        memory.text, memory.nbytes, memory.metadata, memory.tensors = text, nbytes, metadata, tensors
+        memory.options = None
     return metadata, tensors, 8 + length
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from octavo._files.codecs import unpacked
 from octavo._files.fields import Fields
+from octavo._files.header import Memory
 from octavo._files.octavo_header import read_header
 from octavo._files.origins import WEIGHT, Origin, Source
 from octavo._files.safetensors import Reader
@@ -52,15 +53,23 @@ class _Mapped:
     """A file that pickles refer to, open once for all of them."""
 
     def __init__(self, path: str) -> None:
-        self.reader = Reader(path)
-        try:
-            self.options = read_header(self.reader)[0]
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
+        memory = _memories.pop(path, None) or Memory()
+        self.reader = Reader(path, memory)
+        if memory.options is None:
+            try:
+                memory.options = read_header(self.reader)[0]
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from None
+        self.options = memory.options
+        _memories[path] = memory
+        if len(_memories) > _REMEMBERED:
+            del _memories[next(iter(_memories))]
         self.source = source_of(self.reader)
 
 
-_lock = threading.Lock()
+_REMEMBERED = 4
+_memories: dict[str, Memory] = {}  # headers of the files used last; the files themselves may be closed
+_lock = threading.Lock()  # of this and `_mapped`
 if hasattr(os, "register_at_fork"):  # another thread may hold it when a worker is forked
     os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 _mapped: weakref.WeakValueDictionary[tuple[Any, ...], _Mapped] = weakref.WeakValueDictionary()

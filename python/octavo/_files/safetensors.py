@@ -28,6 +28,7 @@ from octavo._files.header import (
     BITS,
     HEADER_LIMIT,
     NUMPY_CODES,
+    Memory,
     Tensor,
     dtype_code,
     parse_json,
@@ -52,6 +53,7 @@ class Reader:
 
     Args:
         path: the file. It must not be truncated by others while it is open; `Writer` never does that to a file.
+        memory: of its header, from when it was open before.
 
     Raises:
         OSError: it cannot be opened.
@@ -68,7 +70,7 @@ class Reader:
         [1.0, 2.0]
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], memory: Memory | None = None) -> None:
         self.path = Path(path)
         self.metadata: dict[str, str]
         self.tensors: dict[str, Tensor]
@@ -79,7 +81,7 @@ class Reader:
         with open(path, "rb") as file:
             self.nbytes = os.fstat(file.fileno()).st_size
             try:
-                self.metadata, self.tensors, self._start = read_tensors(file.read, self.nbytes)
+                self.metadata, self.tensors, self._start = read_tensors(file.read, self.nbytes, memory)
             except ValueError as error:
                 why = description(self.path) or error
                 raise ValueError(f"{self.path} is not a usable safetensors file: {why}") from None
