@@ -70,6 +70,19 @@ def test_save_writes_layers_with_their_bias_and_metadata(tmp_path: Path) -> None
     np.testing.assert_array_equal(tensors["fc"]["weight"].dequantize(), np.ones((2, 32)))
 
 
+@pytest.mark.parametrize("pattern", ["fc", "fc.weight", "fc.bias", "*.weight", "table.weight", "w"])
+def test_patterns_match_objects_and_the_tensors_that_they_are_written_as(tmp_path: Path, pattern: str) -> None:
+    codes = oc.GroupedCodes(np.ones((2, 32), np.int8), np.ones((2, 1), np.float16), 4, 32)
+    table = oc.QuantEmbedding(np.ones((2, 32), F), dtype="int4", group_size=32, scale_dtype="float16")
+    model = {"fc": oc.QuantLinear.from_grouped(codes, np.ones(2)), "table": table, "w": np.ones((2, 32), F)}
+    oc.gguf.save(model, tmp_path / "x.gguf", types={pattern: "Q8_0"})
+    kind = "Q8_0" if pattern == "w" else "F16"
+    found = {name: kind for name, (kind, _) in read_by_the_package(tmp_path / "x.gguf").items()}
+    assert found == {"fc.weight": "Q4_0", "fc.bias": "F32", "table.weight": "Q4_0", "w": kind}
+    with pytest.raises(ValueError, match=r"'table\.bias' matches nothing .* has fc\.weight, fc\.bias, tab"):
+        oc.gguf.save(model, tmp_path / "x.gguf", types={"table.bias": "Q8_0"})
+
+
 def test_save_writes_embeddings_as_tables(tmp_path: Path) -> None:
     rows = np.random.default_rng(0).standard_normal((9, 96)).astype(F)
     table = oc.QuantEmbedding(rows, dtype="int4", group_size=32, scale_dtype="float16")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -48,8 +48,9 @@ def save(
             and "NAME.bias". What the model holds in several places is written under each of its names.
         path: of the file. It is written beside `path` and renamed when all of it is on the disk.
         types: what float arrays of two and more dimensions become: "F32", "F16", "Q8_0" or "Q4_0"; or a dict from
-            patterns of names to these, of which the first that matches counts, F16 where none does. Arrays of one
-            dimension, such as norms, are F32, as llama.cpp wants them. Quantized matrices keep their integers.
+            patterns of names to these, of which the first that matches counts, F16 where none does. Each must match an
+            object or a tensor that it is written as. Arrays of one dimension, such as norms, are F32, as llama.cpp
+            wants them. Quantized matrices keep their integers.
         metadata: keys and values. "general.architecture" is "octavo" where it is not given.
 
     Raises:
@@ -97,28 +98,36 @@ def save(
             writer.close()
 
 
-def _check_patterns(types: str | Mapping[str, str], names: Iterable[str]) -> None:
-    """Raises ValueError where `types` has patterns that match none of the names: usually misspelt ones."""
-    known = list(names)
-    patterns = [] if isinstance(types, str) else [p for p in types if not fnmatch.filter(known, p)]
+def _check_patterns(types: str | Mapping[str, str], found: Mapping[str, Any]) -> None:
+    """Raises ValueError where `types` has patterns that match no object and no tensor: usually misspelt ones."""
+    known = [full for name, value in found.items() for full in _names(name, value)]
+    patterns = [] if isinstance(types, str) else [p for p in types if not fnmatch.filter([*known, *found], p)]
     if patterns:
         raise ValueError(
             f"types: {', '.join(map(repr, patterns))} matches nothing of the model; it has {', '.join(known[:20])}"
         )
 
 
+def _names(name: str, value: Any) -> list[str]:
+    """Those of the tensors that an object is written as."""
+    if not isinstance(value, (QuantEmbedding, QuantLinear)):
+        return [name]
+    parts = ["weight"] if getattr(value, "bias", None) is None else ["weight", "bias"]
+    return [f"{name}.{part}" if name else part for part in parts]
+
+
 def _tensors(package: Any, name: str, value: Any, patterns: Mapping[str, str]) -> list[tuple[str, NDArray[Any], str]]:
     """(name, array or rows of blocks, type) of everything that one object is written as."""
-    prefix = f"{name}." if name else ""
+    names = _names(name, value)
     if isinstance(value, QuantEmbedding):
-        return [(f"{prefix}weight", *_table(value))]
+        return [(names[0], *_table(value))]
     if isinstance(value, QuantMatrix):
         if value.axis != 0:
             raise ValueError("GGUF holds rows of outputs; write the transpose of a matrix with axis=1")
         return [(name, *_blocks(value._layer))]
     if isinstance(value, QuantLinear):
-        parts = [(f"{prefix}weight", *_blocks(value))]
-        return parts if value.bias is None else [*parts, (f"{prefix}bias", np.array(value.bias), "F32")]
+        parts = [(names[0], *_blocks(value))]
+        return parts if value.bias is None else [*parts, (names[1], np.array(value.bias), "F32")]
     if not isinstance(value, np.ndarray):
         raise TypeError(
             f"it is a {type(value).__name__}, which GGUF has no place for; pass its float arrays, or a dict without it"
