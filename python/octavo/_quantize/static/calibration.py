@@ -44,6 +44,8 @@ def calibrate(
         Unlike a run of the prepared model by hand, this function knows when the model has returned, and so which arrays
         leave the model. Without that, a ReLU cannot be folded into the layer before it. If the model's code fails on a
         stand-in because it accepts only true arrays, the batch is run again with arrays, and results stay float32.
+        If an observer cannot be copied, its state cannot be put back: then a batch that fails stays in what the layers
+        before the failure have seen, is not run again with arrays, and a note of the error names the observer.
 
     Example:
         >>> import numpy as np, octavo as oc
