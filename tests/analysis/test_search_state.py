@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
+import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -140,3 +143,98 @@ def test_digest_is_of_content() -> None:
     assert digest(Tensor([1.0, 2.0])) == digest(np.array([1.0, 2.0]))
     assert digest(Batch(1)) != digest(Batch(1))
     assert digest(np.asfortranarray(np.arange(6).reshape(2, 3))) == digest(np.arange(6).reshape(2, 3))
+    big_endian = np.arange(3, dtype=">f4")
+    assert digest(big_endian) != digest(big_endian.astype(F))
+    days = np.array(["2020-01-01", "2020-01-02"], "M8[D]")
+    assert digest(days) == digest(days.copy()) != digest(days[::-1])
+
+
+def test_digest_of_an_array_with_a_mask_has_the_mask() -> None:
+    values = np.arange(4, dtype=F)
+    masks: list[Any] = [np.ma.masked_array(values, [i == k for i in range(4)]) for k in range(2)]
+    filled = masks[0].copy()
+    filled.fill_value = F(7)
+    digests = [digest(a) for a in (values, *masks, filled)]
+    assert len(set(digests)) == 4
+    assert digests[1] == digest(masks[0].copy())
+
+
+def test_digest_of_records_that_hold_objects_is_their_identity() -> None:
+    records = np.array([(1, "a")], dtype=[("n", int), ("s", object)])
+    assert digest(records) != digest(records.copy())
+
+
+def test_digest_takes_no_second_copy_of_an_array() -> None:
+    x = np.ones((1 << 20, 4), F)
+    tracemalloc.start()
+    digest(x)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < x.nbytes / 8
+
+
+def test_state_refuses_batches_without_a_digest_before_any_model_runs(tmp_path: Path) -> None:
+    def run(model: Any, batch: Any) -> Any:
+        raise AssertionError("must not be called")
+
+    with pytest.raises(TypeError, match="state= needs batches"):
+        search(MODEL, SEEN, [Batch(x) for x in HELD_OUT], agreement, forward=run, state=tmp_path / "search.json")
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-7, 1e-11])
+def test_state_is_used_where_the_metric_differs_by_rounding(tmp_path: Path, scale: float) -> None:
+    def metric(off: float) -> Callable[[list[Any]], float]:
+        return lambda results: agreement(results) * scale * (1 + off)
+
+    path = tmp_path / "search.json"
+    reports: list[Any] = []
+    options: Any = {"state": path, "max_drop": 0.02 * scale, "report": reports.append}
+    search(MODEL, SEEN, HELD_OUT, metric(0), **options)
+    before = path.read_bytes()
+    search(MODEL, SEEN, HELD_OUT, metric(2.3e-16), **options)
+    assert path.read_bytes() == before
+    assert reports[0] == reports[1]
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-7, 1e-11])
+@pytest.mark.parametrize(
+    ("other", "what"),
+    [
+        (lambda found: found * 0.5, "gives .* for the float model where it gave"),
+        (lambda found: 1.0 if found == 1 else 0.5, "gives .* for a quantized model where it gave"),
+    ],
+    ids=["float", "quantized"],
+)
+def test_state_is_refused_where_a_small_metric_is_another(tmp_path: Path, scale: float, other: Any, what: str) -> None:
+    path = tmp_path / "search.json"
+    search(MODEL, SEEN, HELD_OUT, lambda results: scale * agreement(results), state=path, max_drop=0.02 * scale)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=what):
+        search(
+            MODEL, SEEN, HELD_OUT, lambda results: scale * other(agreement(results)), state=path, max_drop=0.02 * scale
+        )
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"model": changed(shift_gain)}, "model"),
+        ({"seen": SEEN[::-1]}, "calibration"),
+        ({"seen": SEEN[:1], "held_out": HELD_OUT[:1]}, "calibration, validation"),
+        ({"candidates": ["int8"]}, "candidates"),
+        ({"minimize": "time"}, "minimize"),
+    ],
+)
+def test_error_says_what_of_a_search_is_other(state: Path, changes: dict[str, Any], what: str) -> None:
+    call: Any = {"model": MODEL, "seen": SEEN, "held_out": HELD_OUT, "metric": agreement, "state": state, **changes}
+    with pytest.raises(ValueError, match=rf"candidates or goal: other {what}; name another file"):
+        search(**call)
+
+
+@pytest.mark.parametrize("change", [{"version": 1}, {"baseline": None}, {"fingerprint": {}}, {"fingerprint": "0"}])
+def test_state_of_another_format_is_refused(state: Path, tmp_path: Path, change: dict[str, Any]) -> None:
+    path = tmp_path / "search.json"
+    path.write_text(json.dumps(json.loads(state.read_text()) | change))
+    with pytest.raises(ValueError, match="must be a file of an accuracy control"):
+        search(MODEL, SEEN, HELD_OUT, agreement, state=path)

@@ -76,8 +76,8 @@ def quantize_with_accuracy_control(
             that plots it.
         state: a file (JSON) that scores and errors are kept in as they are found: the same call with it goes on where
             an interrupted one ended. The model's arrays, the data and the options must be the same to the bit. Of
-            functions only the results can be compared: metric must give the float model the same number as before,
-            and the first quantized model that the file knows, too, which is scored once more.
+            functions only the results can be compared: metric must give the float model the same number as before, up
+            to rounding, and the first quantized model that the file knows, too, which is scored once more.
         progress: show bars (needs tqdm).
 
     Returns:
@@ -128,10 +128,12 @@ def quantize_with_accuracy_control(
     whole = unwrapped(model)
     targets = linear_targets(whole, layers, arrays, layout, "quantize_with_accuracy_control")
     ways = checked_candidates(candidates, targets)
-    baseline = score(metric, [forward(tree.copy_with(whole, {}), batch) for batch in held_out], "the float model")
+    kept = State(state, {} if state is None else fingerprint(whole, targets, ways, data, minimize))
+    outputs = [forward(tree.copy_with(whole, {}), batch) for batch in held_out]
+    baseline = kept.baseline(score(metric, outputs, "the float model"))
+    del outputs
     if drop_type == "relative" and baseline == 0:
         raise ValueError('drop_type="relative" needs a float metric other than 0, got 0; use "absolute"')
-    kept = State(state, "" if state is None else fingerprint(whole, targets, ways, data, minimize, baseline))
     inputs = seen_inputs(whole, targets, seen, forward, ways, progress=progress)
     targets = _reached(targets, inputs)
     search = _Search(whole, targets, ways, inputs, held_out, metric, forward, kept)

@@ -46,11 +46,13 @@ def digest(batch: Any, other: Callable[[Any], Any] = _by_identity) -> Any:
         a = np.asarray(batch)
     except Exception:  # what another library raises, of a tensor on a GPU for instance
         return other(batch)
-    if a.dtype.kind == "O" and a.ndim == 0:
+    if a.dtype.hasobject and (a.ndim == 0 or a.dtype.kind == "V"):
         return other(batch)
+    if isinstance(batch, np.ma.MaskedArray):
+        return "masked", digest(a, other), digest(np.ma.getmaskarray(batch)), digest(batch.fill_value, other)
     if a.dtype.kind in "OT":
         return a.shape, tuple(digest(value, other) for value in a.flat)
-    return a.shape, str(a.dtype), hashlib.sha256(np.ascontiguousarray(a).tobytes()).digest()
+    return a.shape, str(a.dtype), hashlib.sha256(np.ascontiguousarray(a).reshape(-1).view(np.uint8)).digest()
 
 
 def fingerprint(
@@ -58,24 +60,24 @@ def fingerprint(
     targets: Sequence[Target],
     ways: Sequence[Candidate],
     data: Mapping[str, Sequence[Any]],
-    *rest: Any,
-) -> str:
-    """A digest of all that the numbers of an accuracy control depend on, functions aside.
+    minimize: str,
+) -> dict[str, str]:
+    """Digests of all that the numbers of an accuracy control depend on, functions aside, by what they are of.
 
     Args:
         model: every array in it counts.
         targets: their weights and biases count, which need not be arrays of the model.
         ways: the candidates.
         data: batches by the name of their argument.
-        rest: plain values.
+        minimize: what the cost is.
 
     Raises:
         TypeError: a batch holds something that is known by its identity alone; it is named.
     """
     arrays = [(path, digest(value)) for path, value in tree.walk(model) if isinstance(value, np.ndarray)]
-    batches = {name: [_content(batch, name, i) for i, batch in enumerate(given)] for name, given in data.items()}
-    whole = (arrays, [_parameters(target) for target in targets], list(ways), batches, rest)
-    return hashlib.sha256(repr(whole).encode()).hexdigest()
+    parts = {name: [_content(batch, name, i) for i, batch in enumerate(given)] for name, given in data.items()}
+    parts |= {"model": [arrays, list(map(_parameters, targets))], "candidates": list(ways), "minimize": [minimize]}
+    return {name: hashlib.sha256(repr(part).encode()).hexdigest() for name, part in parts.items()}
 
 
 def _parameters(target: Target) -> Iterable[Any]:
