@@ -52,7 +52,7 @@ def digest(batch: Any, other: Callable[[Any], Any] = _by_identity) -> Any:
         return "masked", digest(a, other), digest(np.ma.getmaskarray(batch)), digest(batch.fill_value, other)
     if a.dtype.kind in "OT":
         return a.shape, tuple(digest(value, other) for value in a.flat)
-    return a.shape, str(a.dtype), hashlib.sha256(np.ascontiguousarray(a).reshape(-1).view(np.uint8)).digest()
+    return a.shape, str(a.dtype), hashlib.sha256(np.ascontiguousarray(a).reshape(-1).view(np.uint8).data).digest()
 
 
 def fingerprint(
