@@ -109,3 +109,25 @@ def test_models_of_other_layers_in_float_are_refused() -> None:
     )
     with pytest.raises(ValueError, match=r"others\[0\] is not a copy of the prepared model: they differ in QATLinear"):
         oc.merge_calibration(one, [other])
+
+
+def test_frozen_ranges_stay_as_they_are() -> None:
+    model = network()
+    oc.calibrate(model, [np.ones((2, 6), F)])
+    part = copy.deepcopy(model)
+    oc.calibrate(part, [np.full((2, 6), 9, F)])
+    oc.qat.disable_observer(model)
+    before = [model[i].input_fake_quant.calculate_qparams() for i in (0, 3)]
+    oc.merge_calibration(model, [part])
+    assert [model[i].input_fake_quant.calculate_qparams() for i in (0, 3)] == before
+    oc.qat.enable_observer(model)
+    oc.merge_calibration(model, [part])
+    assert model[0].input_fake_quant.calculate_qparams() != before[0]
+
+
+def test_copy_with_trained_weights_is_refused_by_name() -> None:
+    model = network()
+    part = copy.deepcopy(model)
+    part[1].layer.weight[...] *= F(2)
+    with pytest.raises(ValueError, match=r"the weights of model\.layers\.1 differ"):
+        oc.merge_calibration(model, [part])

@@ -142,3 +142,34 @@ def test_error_of_a_kind_that_takes_other_arguments_is_named() -> None:
     model = prepared(Encoded)
     with pytest.raises(ValueError, match=r"QuantStub model\.layers\.0: .*five arguments"):
         oc.merge_calibration(model, [copy.deepcopy(model)])
+
+
+@pytest.mark.parametrize("part", ["weight", "bias"])
+def test_copy_with_other_weights_is_refused_by_name(part: str) -> None:
+    model = prepared()
+    good, other = copy.deepcopy(model), copy.deepcopy(model)
+    getattr(other[3].layer, part)[...] += np.float32(1e-6)
+    for each in (good, other):
+        oc.calibrate(each, BATCHES[:1])
+    with pytest.raises(ValueError, match=r"others\[1\] is not a copy .*: the weights of model\.layers\.3 differ"):
+        oc.merge_calibration(model, [good, other])
+    assert not model[0].input.seen
+
+
+def test_copy_with_another_array_or_scale_is_refused_by_name() -> None:
+    w = rng.standard_normal((6, 3), dtype=np.float32)
+    layer = oc.nn.Linear.init(6, 6, rng=np.random.default_rng(0))
+    net = {"layer": layer, "w": w}
+    model = oc.prepare(net, oc.default_qconfig, layers=oc.nn.Linear, arrays=["w"])
+    others = [copy.deepcopy(model) for _ in range(2)]
+    others[0]["w"].array[0, 0] += np.float32(1)
+    others[1]["layer"].pre_quant_scale = np.full(6, 2, np.float32)
+    for other, name in zip(others, ["w", "layer"], strict=True):
+        with pytest.raises(ValueError, match=rf"the weights of .*{name}.* differ"):
+            oc.merge_calibration(model, [other])
+
+
+def test_weights_with_nan_are_those_of_a_copy() -> None:
+    model = prepared()
+    model[3].layer.bias[0] = np.nan
+    oc.merge_calibration(model, [copy.deepcopy(model)])

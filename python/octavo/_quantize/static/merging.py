@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
-from octavo._quantize.static.observed import Prepared, observed_layers
+import numpy as np
+
+from octavo._quantize.static.observed import ObservedMatrix, Prepared, PreparedLinear, observed_layers
 from octavo._quantize.static.snapshot import Snapshot
 
 __all__ = ["merge_calibration"]
@@ -25,7 +27,8 @@ def merge_calibration(prepared: _Model, others: Iterable[Any]) -> _Model:
         uses of layers' results  a layer gives integers where every copy found that it may
 
     Args:
-        prepared: what `prepare` or `prepare_qat` returned. It is changed. Ranges of weights stay its own.
+        prepared: what `prepare` or `prepare_qat` returned. It is changed. Ranges of weights stay its own, and
+            so do frozen ones (`octavo.qat.disable_observer`).
         others: copies of it. What a copy had seen before it was sent counts again.
 
     Returns:
@@ -33,7 +36,7 @@ def merge_calibration(prepared: _Model, others: Iterable[Any]) -> _Model:
 
     Raises:
         TypeError: an observer cannot be merged or copied, or is of another class.
-        ValueError: another model is not prepared, or has other layers, options or learned scales.
+        ValueError: another model is not prepared, or has other layers, weights, options or learned scales.
 
         Whatever is raised, by an observer of your own too: `prepared` is as it was.
 
@@ -76,3 +79,20 @@ def _check_same(mine: list[tuple[str, Prepared]], theirs: list[tuple[str, Prepar
             f"others[{number}] is not a copy of the prepared model: they differ in {differ[0][1]} at {differ[0][0]!r}; "
             "send copies of what prepare returned"
         )
+    for (_, layer), (_, other) in zip(mine, theirs, strict=True):
+        if not all(map(_equal, _weights(layer), _weights(other))):
+            raise ValueError(
+                f"others[{number}] is not a copy of the prepared model: the weights of {layer.name} differ; calibrate "
+                "copies of one model"
+            )
+
+
+def _weights(layer: Prepared) -> tuple[Any, ...]:
+    """What decides about the ranges that it sees."""
+    if isinstance(layer, PreparedLinear):
+        return *layer.read_float(), layer.pre_quant_scale
+    return (layer.array, layer.pre_quant_scale) if isinstance(layer, ObservedMatrix) else ()
+
+
+def _equal(a: Any, b: Any) -> bool:
+    return a is b or (a is not None and b is not None and np.array_equal(a, b, equal_nan=True))

@@ -175,7 +175,7 @@ class FakeQuantize:
                 raise named(error, name) from error
 
     def merge(self, other: FakeQuantize, name: str = "FakeQuantize") -> Self:
-        """Takes into account what the observer of another has seen; see `octavo.merge_calibration`.
+        """Takes into account what the observer of another has seen, unless its own is frozen; see `merge_calibration`.
 
         Args:
             other: with an observer of the same class and options; not changed.
@@ -193,7 +193,7 @@ class FakeQuantize:
                 f"{name}: learned scales and zero points must be the same to be merged, got {mine} and {theirs}; "
                 "calibrate and merge before training"
             )
-        if self.scale is None:
+        if self.scale is None and self.observer_enabled:
             merge_observer(self.observer, other.observer, name)
         return self
 
