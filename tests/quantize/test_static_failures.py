@@ -164,3 +164,84 @@ def test_what_observers_share_stays_shared() -> None:
     assert one.largest is other.largest
     assert one.largest == [0.0]
     assert one.peer is other  # type: ignore[attr-defined]
+
+
+class Delegating(Slotted):
+    """Asks another object for what it does not have, and has an empty slot at first."""
+
+    __slots__ = ("inner",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Counting()
+
+    def __getattr__(self, name: str) -> Any:
+        return 0.0 if name == "lower" else getattr(self.inner, name)
+
+
+def test_empty_slots_of_an_observer_with_getattr_stay_empty() -> None:
+    prepared = oc.prepare(model(true_arrays_only), oc.QConfig(activation=Delegating), layers={oc.nn.Linear})
+    oc.calibrate(prepared, [BATCH])
+    assert prepared[0].input.observer.batches == 1
+    observer = Delegating()
+    before = Snapshot([], [observer])
+    before.restore()  # must not delete what was never there
+    observer(BATCH)
+    before.restore()
+    with pytest.raises(AttributeError):
+        object.__getattribute__(observer, "lower")
+
+
+class Buffer:
+    """Counts how often it is copied."""
+
+    copies = 0
+
+    def __deepcopy__(self, memo: Any) -> Buffer:
+        Buffer.copies += 1
+        return self
+
+
+class Keeping(Counting):
+    """Keeps what it sees."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: list[Any] = []
+        self.buffer = Buffer()
+
+    def __call__(self, x: Any) -> Any:
+        self.kept.append(np.zeros((1 << 20, 4), F))  # 16 MiB
+        return super().__call__(x)
+
+
+def test_observers_that_keep_much_are_not_copied_for_each_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Buffer, "copies", 0)
+    fails: list[bool] = []
+    prepared = oc.prepare(
+        oc.nn.Sequential(oc.nn.Linear.init(6, 2), lambda h: 1 // 0 if fails else h),
+        oc.QConfig(activation=Keeping),
+        layers={oc.nn.Linear},
+    )
+    oc.calibrate(prepared, [BATCH] * 12)
+    copies = Buffer.copies
+    assert copies <= 3 * 3  # in three batches, of three observers
+    oc.calibrate(prepared, [BATCH])  # in other calls, too
+    assert Buffer.copies == copies
+    assert prepared[0].input.observer.batches == 13
+    fails.append(True)
+    with pytest.raises(ZeroDivisionError) as caught:
+        oc.calibrate(prepared, [BATCH])
+    assert "layers before this have seen the batch: what your own observers hold is too large" in str(
+        caught.value.__notes__
+    )
+
+
+def test_observers_that_keep_much_are_copied_until_a_batch_has_passed() -> None:
+    prepared = oc.prepare(model(true_arrays_only), oc.QConfig(activation=Keeping), layers={oc.nn.Linear})
+    first = prepared[0].input.observer
+    first.kept += [np.zeros((1 << 20, 20), F)]
+    oc.calibrate(prepared, [BATCH, BATCH])
+    assert first.batches == 2
+    assert Snapshot([], [first]).nbytes > 1 << 26
+    assert Snapshot([], [oc.MinMaxObserver()]).nbytes == 0

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Forward", "check_batches", "is_pair", "refuse_several", "run_model"]
+__all__ = ["Forward", "check_batches", "is_pair", "refuse_iterator", "refuse_several", "run_model"]
 
 Forward = Callable[[Any, Any], Any]
 

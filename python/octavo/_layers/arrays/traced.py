@@ -82,6 +82,7 @@ class Tracer:
         self.stand_ins = True
         self.bounded = False  # within `calibrate`, which knows when the model has returned
         self.calls = 0  # of layers and QuantStubs, in this batch of `calibrate`
+        self.heavy = False  # whether users' observers hold too much to be copied before each batch of `calibrate`
         self.without: list[Source] = []  # that gave true arrays in this batch, because stand-ins had failed
         self._alive: dict[int, weakref.ref[Traced]] = {}
 

@@ -15,6 +15,8 @@ from octavo._util.progress import with_bar
 
 __all__ = ["calibrate"]
 
+_HEAVY_BYTES = 1 << 26
+
 
 def calibrate(
     prepared: Any,
@@ -44,8 +46,9 @@ def calibrate(
         Unlike a run of the prepared model by hand, this function knows when the model has returned, and so which arrays
         leave the model. Without that, a ReLU cannot be folded into the layer before it. If the model's code fails on a
         stand-in because it accepts only true arrays, the batch is run again with arrays, and results stay float32.
-        If an observer cannot be copied, its state cannot be put back: then a batch that fails stays in what the layers
-        before the failure have seen, is not run again with arrays, and a note of the error names the observer.
+        Before each batch the state of all observers is copied, so that a batch that fails counts for nothing. It is not
+        if an observer cannot be copied, or once your own observers hold more than 64 MiB and a batch has passed: then a
+        batch that fails is not run again and leaves its traces, as a note of the error says.
 
     Example:
         >>> import numpy as np, octavo as oc
@@ -59,7 +62,7 @@ def calibrate(
     count = 0
     for count, batch in enumerate(with_bar(batches, "calibrating", "batch") if progress else batches, start=1):
         try:
-            _run(prepared, batch, forward, tracers, _snapshot(layers, observers))
+            _run(prepared, batch, forward, tracers, _snapshot(layers, observers, tracers))
         except Exception as error:
             error.add_note(f"octavo.calibrate: this was batch {count - 1}")
             raise
@@ -67,8 +70,10 @@ def calibrate(
         raise ValueError("batches must hold at least one batch, got none; a generator can be used only once")
 
 
-def _snapshot(layers: list[Prepared], observers: list[Observer]) -> Snapshot | TypeError:
+def _snapshot(layers: list[Prepared], observers: list[Observer], tracers: list[Tracer]) -> Snapshot | TypeError:
     """What has been seen; or why that cannot be kept, which matters only where a batch fails."""
+    if any(tracer.heavy for tracer in tracers):
+        return TypeError("what your own observers hold is too large to be copied before each batch")
     try:
         return Snapshot(layers, observers)
     except TypeError as error:
@@ -79,6 +84,8 @@ def _run(prepared: Any, batch: Any, forward: Forward, tracers: list[Tracer], bef
     """Shows the model a batch, or, where that fails, nothing of it."""
     try:
         _pass(prepared, batch, forward, tracers, stand_ins=True)
+        for tracer in tracers:
+            tracer.heavy |= isinstance(before, Snapshot) and before.nbytes > _HEAVY_BYTES
         return
     except BaseException as error:
         if isinstance(before, TypeError):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 from octavo._quantize.static.observed import Prepared
 
 __all__ = ["Snapshot"]
 
+_UNSET = object()
 _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: of classes that Python code defines
 
 
@@ -19,6 +22,9 @@ class Snapshot:
     Args:
         layers: with all that they watch; their observers may be of any class.
         observers: others that are called as the model runs.
+
+    Attributes:
+        nbytes: of what is kept of observers that are not octavo's.
 
     Raises:
         TypeError: an observer cannot be copied; it is named.
@@ -42,7 +48,10 @@ class Snapshot:
         self._known = {id(thing): thing for thing in (*owners, *found, *observers)}
         unique = {id(observer): observer for observer in (*found, *observers)}.values()
         memo = dict(self._known)
-        self._observers = [(observer, _copied(observer, memo)) for observer in unique]
+        self._observers = [(observer, _copied(observer, memo)) for observer in unique if _is_octavos(observer)]
+        start = len(memo)
+        self._observers += [(observer, _copied(observer, memo)) for observer in unique if not _is_octavos(observer)]
+        self.nbytes = sum(map(sys.getsizeof, islice(memo.values(), start, None)))
 
     def restore(self) -> None:
         """Takes back all that has been seen since then. It can be done again later."""
@@ -58,7 +67,7 @@ class Snapshot:
             for slot in _slots(observer):
                 if slot in slots:
                     object.__setattr__(observer, slot, slots[slot])
-                elif hasattr(observer, slot):
+                elif _read(observer, slot) is not _UNSET:
                     object.__delattr__(observer, slot)
 
 
@@ -67,6 +76,18 @@ State = tuple[dict[str, Any] | None, dict[str, Any]]  # what __dict__ holds, and
 
 def _shallow(state: dict[str, Any]) -> dict[str, Any]:
     return {name: value.copy() if isinstance(value, list) else value for name, value in state.items()}
+
+
+def _is_octavos(observer: Any) -> bool:
+    return type(observer).__module__.partition(".")[0] == "octavo"
+
+
+def _read(observer: Any, name: str) -> Any:
+    """What it holds itself, past a __getattr__ of its class."""
+    try:
+        return object.__getattribute__(observer, name)
+    except AttributeError:
+        return _UNSET
 
 
 def _slots(observer: Any) -> Iterator[str]:
@@ -82,9 +103,10 @@ def _copied(observer: Any, memo: dict[int, Any]) -> State:
     remedy = "keep what it sees in attributes that can be copied"
     if native := [kind.__name__ for kind in type(observer).__mro__[:-1] if not kind.__flags__ & _HEAP_TYPE]:
         raise TypeError(f"what {type(observer).__name__} keeps as a {native[0]} cannot be taken back; {remedy}")
-    slots = {slot: object.__getattribute__(observer, slot) for slot in _slots(observer) if hasattr(observer, slot)}
+    slots = {slot: value for slot in _slots(observer) if (value := _read(observer, slot)) is not _UNSET}
+    attributes = _read(observer, "__dict__")
     try:
-        found: State = copy.deepcopy((getattr(observer, "__dict__", None), slots), memo)
+        found: State = copy.deepcopy((None if attributes is _UNSET else attributes, slots), memo)
     except Exception as error:
         raise TypeError(
             f"what {type(observer).__name__} has seen cannot be taken back, as it cannot be copied "

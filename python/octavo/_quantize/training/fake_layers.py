@@ -151,7 +151,7 @@ class FakeQuantized(Prepared):
         return [*super().watched(), *self.quantizers().values()]
 
     def merge(self, other: Prepared, twins: Mapping[int, Any]) -> None:
-        """Adds what the same layer of a copy has seen. Its weights were found to be the same, and so are their ranges."""
+        """Adds what the same layer of a copy has seen. Its weights are the same (`merge_calibration`)."""
         assert isinstance(other, FakeQuantized)
         self.use.merge(other.use, twins)
         if INPUT in (mine := self.quantizers()):
