@@ -14,15 +14,16 @@ import octavo as oc
 F = np.float32
 
 
-def test_errors_of_an_observer_that_take_more_than_a_message_are_named() -> None:
+def test_errors_of_an_observer_keep_their_class_and_are_named() -> None:
     class Decoding(oc.MinMaxObserver):
         def __call__(self, x: np.ndarray) -> np.ndarray:
             b"\xff".decode()
             return x
 
     quantizer = oc.FakeQuantize(observer=Decoding)
-    with pytest.raises(ValueError, match="FakeQuantize: 'utf-8' codec can't decode"):
+    with pytest.raises(UnicodeDecodeError, match="'utf-8' codec can't decode") as caught:
         quantizer(np.ones(3, np.float32))
+    assert caught.value.__notes__ == ["octavo: FakeQuantize"]
 
 
 def test_observes_then_quantizes() -> None:

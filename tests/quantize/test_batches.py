@@ -10,6 +10,7 @@ import pytest
 
 import octavo as oc
 from models import random_array
+from octavo._quantize import batches as module
 from octavo._quantize.batches import check_batches, run_model
 
 F = np.float32
@@ -142,3 +143,8 @@ def test_run_model_calls_or_predicts() -> None:
         run_model({}, 4)
     with pytest.raises(ZeroDivisionError):
         run_model(lambda x: 1 / 0, [4])  # no pair: the model's own error
+
+
+def test_all_lists_the_functions_that_other_modules_import() -> None:
+    own = {name for name, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__}
+    assert {name for name in own if not name.startswith("_")} == {*module.__all__} - {"Forward"}

@@ -128,7 +128,7 @@ def test_error_of_an_observer_leaves_the_model_as_it_was() -> None:
     uses = vars(model[1].source).copy()
     with pytest.raises(LookupError, match="of a user's own") as caught:
         oc.merge_calibration(model, parts)
-    assert "octavo.merge_calibration: this was QuantStub model.layers.0" in caught.value.__notes__[0]
+    assert "octavo: QuantStub model.layers.0" in caught.value.__notes__[0]
     assert [vars(layer.input.observer) for layer in (model[0], model[1], model[3])] == before
     assert vars(model[1].source) == uses
 
@@ -138,10 +138,11 @@ class Encoded(oc.MinMaxObserver):
         raise UnicodeDecodeError("utf-8", b"x", 0, 1, "five arguments")
 
 
-def test_error_of_a_kind_that_takes_other_arguments_is_named() -> None:
+def test_error_of_a_users_own_class_is_kept_with_the_place_in_a_note() -> None:
     model = prepared(Encoded)
-    with pytest.raises(ValueError, match=r"QuantStub model\.layers\.0: .*five arguments"):
+    with pytest.raises(UnicodeDecodeError, match="five arguments") as caught:
         oc.merge_calibration(model, [copy.deepcopy(model)])
+    assert caught.value.__notes__ == ["octavo: QuantStub model.layers.0"]
 
 
 @pytest.mark.parametrize("part", ["weight", "bias"])

@@ -24,7 +24,6 @@ from octavo._quantize.smoothing import searched_scale
 from octavo._quantize.spec import read_layer
 from octavo._quantize.targets import Target
 from octavo._quantize.watching import gather
-from octavo._util.errors import named
 
 __all__ = ["Candidate", "Candidates", "Inputs", "built", "checked_candidates", "seen_inputs"]
 
@@ -148,7 +147,7 @@ def checked_candidates(candidates: Candidates, targets: Sequence[Target] = ()) -
             try:
                 QuantLinear(np.zeros((1, width), np.float32), **candidate.arguments())
             except (TypeError, ValueError) as error:
-                raise named(target.refused(error, hint=False), f"candidate {candidate.name!r}") from error
+                target.refuse(error, hint=False, prefix=f"candidate {candidate.name!r}: ")
     return tuple(found)
 
 

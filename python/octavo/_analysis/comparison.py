@@ -23,6 +23,7 @@ from octavo._numerics.definition import dequantize
 from octavo._numerics.input_scale import scaled_inputs
 from octavo._numerics.params import QParams
 from octavo._quantize.batches import Forward, run_model
+from octavo._util.errors import raise_named
 from octavo._util.floating import quiet
 from octavo.nn._recurrent_base import RecurrentLayer
 
@@ -159,7 +160,7 @@ def _recorded(
     except ValueError as error:
         if not running or str(error).startswith("layer "):  # a static layer names itself
             raise
-        raise ValueError(f"layer {tree.label(running[-1])}: {error}") from error
+        raise_named(error, f"layer {tree.label(running[-1])}")
     return calls, _kept(y)
 
 

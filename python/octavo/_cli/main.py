@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from octavo import runtime
+from octavo._util.errors import with_notes
 
 
 class Command(NamedTuple):
@@ -61,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
 def _message(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{os.fspath(error.filename)}: {error.strerror}"
-    return str(error)
+    return with_notes(error)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from octavo._cli.arguments import add_layout, add_source, group_size, in_options
 from octavo._files.choice import Choice
 from octavo._files.conversion import quantize_checkpoint, summary
 from octavo._files.rows import GROUP_SIZE
+from octavo._util.errors import with_notes
 from octavo.checkpoints import _convert as checkpoint_conversion
 from octavo.checkpoints._config import is_quantized
 from octavo.gguf import _convert as gguf_conversion
@@ -150,6 +151,6 @@ def command(arguments: argparse.Namespace) -> int:
             progress=not arguments.no_progress,
         )
     except ValueError as error:
-        raise ValueError(in_options(str(error))) from error
+        raise ValueError(in_options(with_notes(error))) from error
     print(summary(result))
     return 0

@@ -16,7 +16,7 @@ from octavo._layers.weights import ActivationScheme, Int4Weights, Int8Weights
 from octavo._numerics.int4 import ScaleDtype
 from octavo._numerics.params import QType, QTypeLike
 from octavo._util.arrays import real_dtype
-from octavo._util.errors import named
+from octavo._util.errors import raise_named
 from octavo._util.pickling import pickled
 from octavo.nn._recurrent_base import Array, RecurrentLayer, read_weights
 
@@ -66,7 +66,7 @@ class _QuantRecurrent(Described, RecurrentLayer):
             try:
                 layers[name] = QuantLinear(weights[f"weight_{name}"], weights.get(f"bias_{name}"), **options)
             except (TypeError, ValueError) as error:
-                raise named(error, f"{prefix}weight_{name}, bias_{name}") from error
+                raise_named(error, f"{prefix}weight_{name}, bias_{name}")
         self._set_sizes(shapes, batch_first)
         self._layers = layers
 

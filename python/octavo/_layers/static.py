@@ -19,7 +19,7 @@ from octavo._numerics.checks import as_activations
 from octavo._numerics.input_transform import InputTransform
 from octavo._numerics.params import QParams, qint4, qint8, quint4, quint8
 from octavo._util.arrays import as_rows, check_out, real_dtype, rows_in_place
-from octavo._util.errors import named
+from octavo._util.errors import raise_named
 from octavo._util.pickling import pickled
 
 __all__ = ["StaticQuantLinear"]
@@ -181,7 +181,7 @@ class StaticQuantLinear(QuantLinear):
         try:
             a = as_activations(x, self.in_features)
         except (TypeError, ValueError) as error:
-            raise named(error, self._label()) from None
+            raise_named(error, self._label(), hide=True)
         with np.errstate(all="ignore"):  # float64 beyond float32 is infinity, which saturates
             rows = as_rows(a)
         return rows, self._input_numbers, a.shape[:-1], real_dtype(a)

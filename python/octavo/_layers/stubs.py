@@ -8,7 +8,7 @@ from octavo._layers.arrays.quantized import QuantizedArray
 from octavo._layers.arrays.traced import taken
 from octavo._numerics.definition import fake_quantize, quantize
 from octavo._numerics.params import QParams
-from octavo._util.errors import named
+from octavo._util.errors import raise_named
 
 __all__ = ["DeQuantStub", "QuantStub", "Quantize"]
 
@@ -79,7 +79,7 @@ class Quantize:
                 return fake_quantize(x, self.qparams)
             return QuantizedArray(quantize(x, self.qparams), self.qparams)
         except (TypeError, ValueError) as error:
-            raise named(error, f"QuantStub {self.name}") from None
+            raise_named(error, f"QuantStub {self.name}", hide=True)
 
     def __repr__(self) -> str:
         p = self.qparams

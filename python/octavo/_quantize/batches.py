@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from octavo._util.errors import with_notes
+
 __all__ = ["Forward", "check_batches", "is_pair", "refuse_iterator", "refuse_several", "run_model"]
 
 Forward = Callable[[Any, Any], Any]
@@ -32,7 +34,8 @@ def run_model(model: Any, batch: Any) -> Any:
             raise TypeError(
                 f"the model failed on a batch that is a {type(batch).__name__} of {len(batch)}, which it was given as "
                 "one argument; for (inputs, targets) pass forward=lambda model, batch: model(batch[0]), for several "
-                f"arguments forward=lambda model, batch: model(*batch). The error was {type(error).__name__}: {error}"
+                f"arguments forward=lambda model, batch: model(*batch). The error was {type(error).__name__}: "
+                f"{with_notes(error)}"
             ) from error
         raise
 

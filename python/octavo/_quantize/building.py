@@ -160,7 +160,7 @@ class Builder:
                 return _of_rounded(rounded, bias, **inputs, **own)
             return QuantLinear(weight, bias, **own, **arguments)
         except (TypeError, ValueError) as error:
-            raise target.refused(error, hint=self._check) from error
+            target.refuse(error, hint=self._check)
 
 
 def _of_rounded(weight: GroupedWeight | Int8Weight, bias: NDArray[Any] | None, **options: Any) -> QuantLinear:

@@ -132,7 +132,7 @@ def check_first(targets: list[Target], options: WeightOptions, check: bool) -> N
             width = as_weight(target.weight()).shape[1]
             QuantLinear(np.zeros((1, width), np.float32), **arguments)
         except (TypeError, ValueError) as error:
-            raise target.refused(error, hint=check) from error
+            target.refuse(error, hint=check)
         if check:
             target.check()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +15,9 @@ from octavo._models.functions import stale_references
 from octavo._models.snapshot import restore, snapshot
 from octavo._quantize.spec import ACTIVATIONS, LAYOUTS, LayerSpec, arrays_of, matrices_of, read_layer
 from octavo._util.arrays import row_blocks
-from octavo._util.errors import named
+from octavo._util.errors import raise_named
 
-__all__ = ["check_functions", "check_layer", "fitting_spec", "refusal"]
+__all__ = ["check_functions", "check_layer", "fitting_spec", "refuse"]
 
 # Allowed difference of a layer's result from the exact one, relative to sum |x| |w| + |b|. The terms of a random row
 # have random signs, so partial sums grow like sqrt(K), and float32 rounding adds up to about 2**-24 of that sum for any
@@ -130,9 +130,9 @@ def _methods(layer: Any) -> list[str]:
     return [name for name in ("__call__", "forward", "apply", "predict") if callable(getattr(layer, name, None))]
 
 
-def refusal(path: str, layer: Any, spec: LayerSpec, error: Exception, *, hint: bool) -> Exception:
-    """An error of the same kind that names the layer and, with `hint`, says which other spec fits it."""
-    return named(error, f"{tree.label(path)} ({type(layer).__name__})", _hint(layer, spec, error) if hint else "")
+def refuse(where: str, layer: Any, spec: LayerSpec, error: Exception, *, hint: bool) -> NoReturn:
+    """Raises the error with the name of the layer and, with `hint`, which other spec fits it."""
+    raise_named(error, f"{where} ({type(layer).__name__})", _hint(layer, spec, error) if hint else "")
 
 
 def fitting_spec(layer: Any, spec: LayerSpec) -> LayerSpec | None:

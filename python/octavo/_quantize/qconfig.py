@@ -10,7 +10,7 @@ from octavo._numerics.params import qint4, qint8
 from octavo._observers.base import Observer, per_channel_symmetric, per_tensor_affine
 from octavo._observers.minmax import MinMaxObserver, PerChannelMinMaxObserver
 from octavo._quantize.by_name import ByName
-from octavo._util.errors import named
+from octavo._util.errors import raise_named
 
 __all__ = ["QConfig", "QConfigMapping", "as_mapping", "default_qconfig"]
 
@@ -61,7 +61,7 @@ class QConfig:
             try:
                 made = factory()
             except (TypeError, ValueError) as error:
-                raise named(error, f"{expected}; calling it failed") from error
+                raise_named(error, f"{expected}; calling it failed")
             if not (callable(made) and callable(getattr(made, "calculate_qparams", None))):
                 raise TypeError(f"{expected}, got {factory!r}, which makes {type(made).__name__}")
             _check_kernels_take(made, name)

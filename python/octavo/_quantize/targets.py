@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from octavo._layers.linear import Layout
 from octavo._layers.registry import counterpart
 from octavo._models import walk as tree
-from octavo._quantize.checking import check_layer, refusal
+from octavo._quantize.checking import check_layer, refuse
 from octavo._quantize.select import Arrays, Chosen, chosen_arrays, no_array
 from octavo._quantize.spec import LayerChoice, LayerSpec, read_layer
-from octavo._util.errors import named
+from octavo._util.errors import raise_named
 
 __all__ = ["Target", "find_targets"]
 
@@ -56,13 +56,14 @@ class Target:
         try:
             return read_layer(self.original, self.spec)[0]
         except (TypeError, ValueError) as error:
-            raise self.refused(error, hint=False) from error
+            self.refuse(error, hint=False)
 
-    def refused(self, error: Exception, *, hint: bool) -> Exception:
-        """An error of the same kind that names it and, for a layer with `hint`, says which other spec fits."""
+    def refuse(self, error: Exception, *, hint: bool, prefix: str = "") -> NoReturn:
+        """Raises the error with its name and, for a layer with `hint`, which other spec fits."""
+        where = prefix + tree.label(self.path)
         if self.spec is not None:
-            return refusal(self.path, self.original, self.spec, error, hint=hint)
-        return named(error, tree.label(self.path))
+            refuse(where, self.original, self.spec, error, hint=hint)
+        raise_named(error, where)
 
     def check(self) -> None:
         """Raises ValueError unless a linear layer computes what its spec says; the layer is named."""
@@ -71,7 +72,7 @@ class Target:
         try:
             check_layer(self.original, self.spec)
         except (TypeError, ValueError) as error:
-            raise self.refused(error, hint=True) from error
+            self.refuse(error, hint=True)
 
 
 def find_targets(

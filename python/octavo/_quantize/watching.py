@@ -20,7 +20,7 @@ from octavo._numerics.gptq import InputStatistics
 from octavo._numerics.input_transform import NO_TRANSFORM, InputTransform
 from octavo._quantize.batches import Forward, refuse_iterator, refuse_several
 from octavo._quantize.targets import Target
-from octavo._util.errors import named
+from octavo._util.errors import raise_named
 from octavo._util.foreign import as_array
 from octavo._util.memory import memory_bytes
 from octavo._util.progress import with_bar
@@ -203,6 +203,6 @@ def _named(update: Callable[[Any], None], path: str) -> Callable[[Any], None]:
         try:
             update(x)
         except (TypeError, ValueError) as error:
-            raise named(error, tree.label(path)) from error
+            raise_named(error, tree.label(path))
 
     return updated

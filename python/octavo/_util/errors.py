@@ -1,24 +1,39 @@
-"""Errors raised anew with what the place that raised them does not know: which layer, which argument, which file."""
+"""Errors raised again with what the place that raised them does not know: which layer, which argument, which file."""
 
 from __future__ import annotations
 
-__all__ = ["named"]
+from typing import NoReturn
+
+__all__ = ["raise_named", "with_notes"]
 
 
-def named(error: Exception, where: str, hint: str = "") -> TypeError | ValueError:
-    """A TypeError or a ValueError, whichever the error is, that says where it was.
+def with_notes(error: BaseException) -> str:
+    """Its message and its notes, in one line."""
+    return "; ".join([str(error), *getattr(error, "__notes__", ())])
 
-    Classes derived from these are not kept: json.JSONDecodeError and UnicodeDecodeError take more than a message.
+
+def raise_named(error: Exception, where: str, hint: str = "", *, hide: bool = False) -> NoReturn:
+    """Raises the error with where it was: in the message of a plain TypeError or ValueError, in a note of others.
+
+    Classes of users are kept, so that they can be caught.
 
     Args:
-        error: anything but a TypeError counts as a ValueError.
+        error: what was raised. A class of octavo's own counts as its base.
         where: written before its message.
         hint: written after it.
+        hide: leave the plain error's own traceback out.
 
     Example:
-        >>> from octavo._util.errors import named
-        >>> named(UnicodeDecodeError("ascii", b"", 0, 1, "no text"), "layer fc")
-        ValueError("layer fc: 'ascii' codec can't decode bytes in position 0-0: no text")
+        >>> from octavo._util.errors import raise_named
+        >>> raise_named(ValueError("no text"), "layer fc")
+        Traceback (most recent call last):
+        ValueError: layer fc: no text
     """
-    kind = TypeError if isinstance(error, TypeError) else ValueError
-    return kind(f"{where}: {error}{hint}")
+    kind = type(error)
+    if kind.__module__.startswith("octavo."):
+        kind = kind.__base__ or kind
+    if kind in (TypeError, ValueError):
+        raise kind(f"{where}: {error}{hint}") from (None if hide else error)
+    if (note := f"octavo: {where}{hint}") not in getattr(error, "__notes__", ()):
+        error.add_note(note)
+    raise error

@@ -27,7 +27,6 @@ from numpy.typing import NDArray
 
 from octavo._layers.weights import ActivationScheme
 from octavo._numerics.params import QParams
-from octavo._util.errors import named
 from octavo.checkpoints._config import Config
 from octavo.checkpoints._forms import Form
 from octavo.checkpoints._layer import Contents, Found, codes_of, fields_of_words, with_group
@@ -107,7 +106,7 @@ class _Scheme:
         try:
             yield
         except ValueError as error:
-            raise named(error, f"{self.where}: targets") from None
+            raise ValueError(f"{self.where}: targets: {error}") from None
 
 
 def find_layers(config: Config, tensors: Tensors) -> Iterator[Found]:

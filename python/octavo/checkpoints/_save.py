@@ -25,7 +25,7 @@ from octavo._numerics.grouped import GroupedCodes
 from octavo._numerics.int4 import pack_int4
 from octavo._numerics.params import qint8
 from octavo._util.atomic import replace_file
-from octavo._util.errors import named
+from octavo._util.errors import raise_named
 from octavo.checkpoints._config import read_json
 from octavo.checkpoints._packing import words
 
@@ -102,7 +102,7 @@ def save(model: Any, folder: str | os.PathLike[str], *, config: Mapping[str, Any
                     raise ValueError(f"its tensor {full!r} has the name of another; rename one of them")
                 parts[full] = part
         except (TypeError, ValueError) as error:
-            raise named(error, name or "the model") from None
+            raise_named(error, name or "the model", hide=True)
     if not schemes:
         raise ValueError("the model holds no quantized layer; safetensors.numpy.save_file writes arrays")
     place = Path(folder)

@@ -20,7 +20,7 @@ from octavo._models.fill import survey
 from octavo._numerics.grouped import GroupedCodes
 from octavo._numerics.params import qint4
 from octavo._util.atomic import checked_destination, written_beside
-from octavo._util.errors import named
+from octavo._util.errors import raise_named
 from octavo._util.extras import import_extra
 from octavo._util.foreign import refuse_masked
 from octavo.gguf._blocks import ENCODERS
@@ -88,7 +88,7 @@ def save(
             for full, raw, kind in _tensors(package, name, value, patterns):
                 writer.add_tensor(full, raw, raw_dtype=package.GGMLQuantizationType[kind])
         except (TypeError, ValueError) as error:
-            raise named(error, name or "the model") from None
+            raise_named(error, name or "the model", hide=True)
     with written_beside(destination) as new:
         try:
             writer.write_header_to_file(path=new.path)

@@ -21,7 +21,7 @@ from octavo._quantize.qconfig import QConfig
 from octavo._quantize.static.observed import ObservedMatrix, Prepared, PreparedLinear, observed_layers
 from octavo._quantize.static.ranges import Ranges, observed_qparams
 from octavo._util.arrays import as_real_array
-from octavo._util.errors import named
+from octavo._util.errors import raise_named
 
 __all__ = ["convert"]
 
@@ -159,7 +159,7 @@ def _static_layer(layer: PreparedLinear, ranges: Ranges) -> StaticQuantLinear:
             call="forward" if call == "__call__" else call,
         )
     except (TypeError, ValueError) as error:
-        raise named(error, name) from error
+        raise_named(error, name)
 
 
 def _static_matrix(matrix: ObservedMatrix, ranges: Ranges) -> QuantMatrix:
@@ -169,7 +169,7 @@ def _static_matrix(matrix: ObservedMatrix, ranges: Ranges) -> QuantMatrix:
     try:
         layer = StaticQuantLinear(q, scale, input=in_8_bits(ranges.input), pre_quant_scale=s, name=matrix.name)
     except (TypeError, ValueError) as error:
-        raise named(error, name) from error
+        raise_named(error, name)
     return QuantMatrix._made(layer, matrix.axis)
 
 
@@ -197,4 +197,4 @@ def _quantized_weight(
     try:
         return quantize(w, params).astype(np.int8, copy=False), params.scale
     except ValueError as error:
-        raise ValueError(f"{name}, its weight: {error}") from error
+        raise_named(error, f"{name}, its weight")

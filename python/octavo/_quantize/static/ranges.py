@@ -14,6 +14,7 @@ from octavo._layers.static import in_8_bits, require_per_tensor_8_bit
 from octavo._numerics.params import QParams
 from octavo._quantize.batches import refuse_several
 from octavo._util.caller import warn_caller
+from octavo._util.errors import raise_named
 from octavo._util.foreign import as_array
 from octavo._util.pickling import pickled
 
@@ -34,7 +35,7 @@ class Range:
             try:
                 self.observer(x)
             except ValueError as error:  # beyond float32
-                raise ValueError(f"{self.name}: {error}") from error
+                raise_named(error, self.name)
             self.seen = True
 
     def merge(self, other: Range, twins: Mapping[int, Any]) -> None:
@@ -59,12 +60,8 @@ def merge_observer(mine: Any, other: Any, name: str) -> None:
         raise TypeError(f"{name}: {type(mine).__name__} has no merge(other), so it cannot be merged")
     try:
         mine.merge(other)
-    except (TypeError, ValueError) as error:
-        kind = TypeError if isinstance(error, TypeError) else ValueError  # a subclass may take other arguments
-        raise kind(f"{name}: {error}") from error
     except Exception as error:
-        error.add_note(f"octavo.merge_calibration: this was {name}")
-        raise
+        raise_named(error, name)
 
 
 def observed_qparams(observer: Any, name: str) -> QParams:
@@ -74,7 +71,7 @@ def observed_qparams(observer: Any, name: str) -> QParams:
         try:
             params: QParams = observer.calculate_qparams()
         except ValueError as error:
-            raise ValueError(f"{name}: {error}") from error
+            raise_named(error, name)
     for warning in caught:
         warn_caller(f"{name}: {warning.message}", warning.category)
     return params

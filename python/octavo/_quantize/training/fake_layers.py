@@ -33,7 +33,7 @@ from octavo._quantize.static.preparing import Selection, choose
 from octavo._quantize.static.ranges import NOT_NEEDED, Ranges
 from octavo._quantize.training.fake_quantizer import FakeQuantize
 from octavo._util.arrays import is_traced
-from octavo._util.errors import named
+from octavo._util.errors import raise_named
 from octavo._util.floating import quiet
 from octavo._util.foreign import refuse_masked
 from octavo._util.pickling import pickled
@@ -177,7 +177,7 @@ class FakeQuantized(Prepared):
         except (TypeError, ValueError) as error:
             if str(error).startswith(name):
                 raise
-            raise named(error, name) from error
+            raise_named(error, name)
 
     def taken(self, x: Any, quantizer: FakeQuantize | None) -> Any:
         """The array of a stand-in; notes whether integers of the quantizer or floats are wanted."""

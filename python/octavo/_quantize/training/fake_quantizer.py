@@ -16,7 +16,7 @@ from octavo._observers.minmax import MovingAverageMinMaxObserver, MovingAverageP
 from octavo._quantize.qconfig import QConfig
 from octavo._quantize.static.ranges import merge_observer, observed_qparams
 from octavo._util.arrays import is_traced
-from octavo._util.errors import named
+from octavo._util.errors import raise_named
 from octavo._util.pickling import pickled
 
 __all__ = ["FakeQuantize", "FakeQuantizeFactory", "default_qat_qconfig"]
@@ -172,7 +172,7 @@ class FakeQuantize:
             try:
                 self.observer(x)
             except (TypeError, ValueError) as error:
-                raise named(error, name) from error
+                raise_named(error, name)
 
     def merge(self, other: FakeQuantize, name: str = "FakeQuantize") -> Self:
         """Takes into account what the observer of another has seen, unless its own is frozen; see `merge_calibration`.
