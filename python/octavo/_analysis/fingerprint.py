@@ -28,11 +28,6 @@ def digest(batch: Any, other: Callable[[Any], Any] = _by_identity) -> Any:
     Args:
         batch: arrays, what NumPy reads as an array, plain values, and tuples, lists and mappings of these.
         other: says what stands for anything else; by default its identity does.
-
-    Example:
-        >>> import numpy as np
-        >>> digest([np.ones(3)]) == digest([np.ones(3)]), digest(np.ones(3)) == digest(np.zeros(3))
-        (True, False)
     """
     if isinstance(batch, (tuple, list)):
         return type(batch).__name__, tuple(digest(part, other) for part in batch)

@@ -33,15 +33,6 @@ def written_beside(path: str | os.PathLike[str]) -> Iterator[Beside]:
 
     Raises:
         OSError: no file can be written there.
-
-    Example:
-        >>> import tempfile
-        >>> from octavo._util.atomic import written_beside
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     with written_beside(folder + "/x") as new:
-        ...         _ = new.path.write_text("whole")
-        ...     Path(folder, "x").read_text()
-        'whole'
     """
     destination = checked_destination(path)
     beside = destination.with_name(f".octavo-{secrets.token_hex(8)}.tmp")

@@ -22,12 +22,6 @@ def raise_named(error: Exception, where: str, hint: str = "", *, hide: bool = Fa
         where: written before its message.
         hint: written after it.
         hide: leave the plain error's own traceback out.
-
-    Example:
-        >>> from octavo._util.errors import raise_named
-        >>> raise_named(ValueError("no text"), "layer fc")
-        Traceback (most recent call last):
-        ValueError: layer fc: no text
     """
     kind = type(error)
     if kind.__module__.startswith("octavo."):

@@ -14,11 +14,6 @@ def memory_bytes(groups_of_process: str = "/proc/self/cgroup", mount: str = "/sy
     Args:
         groups_of_process: a file in the form of /proc/self/cgroup.
         mount: where the groups lie.
-
-    Example:
-        >>> from octavo._util.memory import memory_bytes
-        >>> (memory_bytes() or 1) > 0
-        True
     """
     known = [*_machine(), *_limits(groups_of_process, mount)]
     return min(known, default=None)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from octavo._util.errors import named
+from octavo._util.errors import raise_named
 from octavo.ops import dequantize_linear
 
 __all__ = ["Graph"]
@@ -80,7 +80,7 @@ class Graph:
         try:
             found = self._constant(name, dequantized)
         except (TypeError, ValueError) as error:
-            raise named(error, f"its {what}") from None
+            raise_named(error, f"its {what}")
         if found is None:
             got = f"{name!r}, which is made as the model runs" if name else "none"
             raise ValueError(f"its {what} must be a constant of the model, got {got}")

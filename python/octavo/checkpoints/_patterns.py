@@ -42,11 +42,6 @@ class Pattern:
 
     Raises:
         ValueError: it is not a regular expression, or is too long.
-
-    Example:
-        >>> from octavo.checkpoints._patterns import Budget, Pattern
-        >>> Pattern(r".*self_attn.(q|k|v)_proj$", Budget()).matches("model.layers.0.self_attn.k_proj")
-        True
     """
 
     def __init__(self, text: str, budget: Budget) -> None:

@@ -28,16 +28,6 @@ class Snapshot:
 
     Raises:
         TypeError: an observer cannot be copied; it is named.
-
-    Example:
-        >>> import octavo as oc
-        >>> from octavo._quantize.static.snapshot import Snapshot
-        >>> observer = oc.MinMaxObserver()
-        >>> before = Snapshot([], [observer])
-        >>> _ = observer([1.0, 2.0])
-        >>> before.restore()
-        >>> observer.seen
-        False
     """
 
     def __init__(self, layers: Iterable[Prepared], observers: Iterable[Any] = ()) -> None:
