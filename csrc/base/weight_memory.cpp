@@ -1,6 +1,7 @@
 #include "base/weight_memory.h"
 
 #include <algorithm>
+#include <cstdint>
 #include <new>
 
 #include "base/pages.h"
@@ -16,6 +17,17 @@ namespace {
 // where a process locks all that it maps.
 constexpr std::size_t kLargestRegion = std::size_t{16} << 20;
 
+std::byte* huge_page_of(std::byte* at) { return at - reinterpret_cast<std::uintptr_t>(at) % kHugePage; }
+
+// Makes huge pages of the small ones in a range of whole huge pages, at once from Linux 6.1 on.
+void make_huge(std::byte* begin, std::byte* end) {
+  if (begin >= end) return;
+  const auto bytes = static_cast<std::size_t>(end - begin);
+  madvise(begin, bytes, MADV_HUGEPAGE);
+  constexpr int kCollapse = 25;  // MADV_COLLAPSE, which older headers lack
+  madvise(begin, bytes, kCollapse);
+}
+
 // Cuts blocks of whole pages from the latest region.
 class Regions {
  public:
@@ -26,6 +38,10 @@ class Regions {
     next_ += bytes;
     left_ -= bytes;
     used_ += bytes;
+    fill_up_to(block);
+    // Huge pages of the block alone are huge from the first touch.
+    std::byte *const first = huge_page_of(block + kHugePage - 1), *const last = huge_page_of(next_);
+    if (first < last) madvise(first, static_cast<std::size_t>(last - first), MADV_HUGEPAGE);
     return block;
   }
 
@@ -41,19 +57,26 @@ class Regions {
  private:
   void start_region(std::size_t block_bytes) {
     const std::size_t fewest = round_up(block_bytes, kHugePage);
-    const std::size_t wanted = round_up(std::min(used_, kLargestRegion), kHugePage);
-    std::size_t bytes = std::max(fewest, wanted);
+    std::size_t bytes = std::max(fewest, round_up(std::min(used_, kLargestRegion), kHugePage));
     std::byte* region = map_pages(bytes, true);
     if (region == nullptr) region = map_pages(bytes = fewest, true);  // the process may have few addresses left
     if (region == nullptr) throw std::bad_alloc();
-    madvise(region, bytes, used_ != 0 || bytes > kHugePage ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);  // a hint
     if (left_ != 0) unmap_pages(next_, left_);
-    next_ = region;
+    fill_up_to(next_);
+    next_ = filled_ = region;
     left_ = bytes;
   }
 
+  // Blocks before `end` are in use, so the pages that lie among them are whole.
+  void fill_up_to(std::byte* end) {
+    std::byte* const last = huge_page_of(end);
+    make_huge(filled_, last);
+    filled_ = std::max(filled_, last);
+  }
+
   Mutex mutex_;
-  std::byte* next_ = nullptr;  // of the latest region: what is not used yet
+  std::byte* next_ = nullptr;    // of the latest region: what is not used yet
+  std::byte* filled_ = nullptr;  // up to here its pages are huge
   std::size_t left_ = 0;
   std::size_t used_ = 0;  // by blocks, of all regions
 };

@@ -7,9 +7,9 @@
 //       region      | block | block |   block   | block |      not used yet     |
 //       huge pages  |               |               |               |           |
 //
-// A freed block goes back to the system at once, and its addresses are not used again: what shares a huge page with it
-// is on small pages from then on. A huge page is there as a whole, so a process holds up to 2 MB more than its weights;
-// the first 2 MB are on small pages. Of the latest region up to 16 MB are addresses that are not used yet.
+// Small pages are joined to a huge one when the block behind it is made, so a process holds its weights and no more. A
+// freed block goes back to the system at once, and its addresses are not used again: what shares a huge page with it is
+// on small pages from then on. Of the latest region up to 16 MB are addresses that are not used yet.
 #pragma once
 
 #include <cstddef>
