@@ -26,13 +26,8 @@ def written_beside(path: str | os.PathLike[str]) -> Iterator[Beside]:
 
     It has a name that no other file has, so two writers of one path leave the whole file of one of them. Whatever fails
     - a full disk, an exception inside the with block - the file that was at `path` stays as it was, and nothing is left
-    beside it. A file that is replaced hands on its permissions.
-
-    Args:
-        path: where the file is to be. A symbolic link is followed.
-
-    Raises:
-        OSError: no file can be written there.
+    beside it. A symbolic link is followed, and a file that is replaced hands on its permissions. Where no file can be
+    written, an OSError says why.
     """
     destination = checked_destination(path)
     beside = destination.with_name(f".octavo-{secrets.token_hex(8)}.tmp")

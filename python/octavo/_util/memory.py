@@ -9,12 +9,7 @@ __all__ = ["memory_bytes"]
 
 
 def memory_bytes(groups_of_process: str = "/proc/self/cgroup", mount: str = "/sys/fs/cgroup") -> int | None:
-    """The machine's memory, or what the process's control groups allow where that is less; None: not known.
-
-    Args:
-        groups_of_process: a file in the form of /proc/self/cgroup.
-        mount: where the groups lie.
-    """
+    """The machine's memory, or what the process's control groups allow if that is less; None: not known."""
     known = [*_machine(), *_limits(groups_of_process, mount)]
     return min(known, default=None)
 

@@ -17,17 +17,9 @@ _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: of classes that Python code defines
 
 
 class Snapshot:
-    """The state of prepared layers and of observers at one time.
+    """The state of prepared layers, with all that they watch, and of observers of any class.
 
-    Args:
-        layers: with all that they watch; their observers may be of any class.
-        observers: others that are called as the model runs.
-
-    Attributes:
-        nbytes: of what is kept of observers that are not octavo's.
-
-    Raises:
-        TypeError: an observer cannot be copied; it is named.
+    `nbytes` is what it keeps of observers that are not octavo's. An observer that cannot be copied is a TypeError.
     """
 
     def __init__(self, layers: Iterable[Prepared], observers: Iterable[Any] = ()) -> None:
