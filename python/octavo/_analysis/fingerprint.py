@@ -59,15 +59,8 @@ def fingerprint(
 ) -> dict[str, str]:
     """Digests of all that the numbers of an accuracy control depend on, functions aside, by what they are of.
 
-    Args:
-        model: every array in it counts.
-        targets: their weights and biases count, which need not be arrays of the model.
-        ways: the candidates.
-        data: batches by the name of their argument.
-        minimize: what the cost is.
-
-    Raises:
-        TypeError: a batch holds something that is known by its identity alone; it is named.
+    Every array of the model counts, and the targets' weights and biases, which need not be arrays of it. A batch that
+    holds something known by its identity alone is a TypeError.
     """
     arrays = [(path, digest(value)) for path, value in tree.walk(model) if isinstance(value, np.ndarray)]
     parts = {name: [_content(batch, name, i) for i, batch in enumerate(given)] for name, given in data.items()}

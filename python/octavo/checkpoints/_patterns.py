@@ -1,11 +1,9 @@
 """Regular expressions that a checkpoint brings along, matched only where that ends soon.
 
-Python's `re` tries every way in which a pattern can match, so a file could hold one that takes years. Bounded here are
-the ways: with r repeats in a pattern a name of L characters can be divided among them in C(L + r, r) ways; every group
-of alternatives multiplies that by their number, every optional part by two. Repeats of groups that hold a repeat or
-alternatives themselves have no such bound. Real patterns have a few repeats: "re:.*self_attn.(q|k|v)_proj$", and three
-of them in a name of 60 characters are 4 * 10^4 ways. A million takes `re` up to 30 ms; all patterns and names of a
-config share a budget, of up to five minutes.
+Python's `re` tries every way in which a pattern can match, so a file could hold one that takes years. With r repeats a
+name of L characters can be divided in C(L + r, r) ways; alternatives multiply that by their number, optional parts by
+two. Repeats of what holds a repeat or alternatives have no such bound. Real patterns, ".*self_attn.(q|k|v)_proj$", have
+few. A million ways take `re` up to 30 ms.
 """
 
 from __future__ import annotations
@@ -34,14 +32,9 @@ class Budget:
 
 
 class Pattern:
-    """A regular expression of a file, matched from the beginning of a name, as `re.match` does.
+    """A regular expression of a file, matched from the beginning of a name; else a ValueError.
 
-    Args:
-        text: the pattern.
-        budget: what it shares with the other patterns of its config.
-
-    Raises:
-        ValueError: it is not a regular expression, or is too long.
+    Patterns of a config share a budget.
     """
 
     def __init__(self, text: str, budget: Budget) -> None:
@@ -54,11 +47,7 @@ class Pattern:
         self._text, self._budget = text, budget
 
     def matches(self, name: str) -> bool:
-        """Whether it matches the name.
-
-        Raises:
-            ValueError: it could take too long.
-        """
+        """Whether it matches the name; a ValueError where that could take too long."""
         repeats, choices = _counted(self._text)
         ways = math.comb(len(name) + repeats, repeats) * choices
         if ways > _MOST_WAYS:
