@@ -2,7 +2,7 @@
 
 # What runs in every place: kernels of each kind, the bits recorded on x86-64, threads.
 portable_tests=(test_digest test_fixture test_kernels test_grouped test_int4 test_integers test_recurrent test_fake_quant)
-threaded_tests=(test_registry test_thread_pool test_result_pool test_weight_memory)
+threaded_tests=(test_cpus test_registry test_thread_pool test_result_pool test_weight_memory)
 
 # zig TARGET: a C++ compiler with the system's own headers and libraries, as CMake options in the array `compiler`.
 zig() {

@@ -7,7 +7,6 @@
 #include <cstring>
 #include <string>
 
-#include "base/text.h"
 
 #if defined(__x86_64__) || defined(_M_X64)
 #define OCTAVO_ARCH_X86 1
@@ -216,33 +215,6 @@ void relax_core() {}
 
 #endif
 
-// Linux describes each cache of CPU 0 in a folder of its own: level, type, and size as "48K".
-CacheSizes detect_caches() {
-  CacheSizes c{32 << 10, 256 << 10, 2 << 20};
-#if defined(__linux__)
-  for (int index = 0; index < 8; ++index) {
-    const std::string folder = "/sys/devices/system/cpu/cpu0/cache/index" + std::to_string(index) + "/";
-    const std::string type = text_of(folder + "type"), size = text_of(folder + "size");
-    const int level = std::atoi(text_of(folder + "level").c_str());
-    if (level == 0 || type.empty() || size.empty()) break;
-    const std::size_t kib = std::strtoul(size.c_str(), nullptr, 10);
-    if (type.starts_with("Instruction") || kib == 0) continue;
-    if (level == 1) c.l1d_bytes = kib << 10;
-    if (level == 2) c.l2_bytes = kib << 10;
-    if (level == 3) c.l3_bytes = kib << 10;
-  }
-#elif defined(__APPLE__)
-  const auto read = [](const char* name, std::size_t* out) {
-    std::int64_t value = 0;
-    std::size_t size = sizeof value;
-    if (sysctlbyname(name, &value, &size, nullptr, 0) == 0 && value > 0) *out = static_cast<std::size_t>(value);
-  };
-  read("hw.l1dcachesize", &c.l1d_bytes);
-  read("hw.l2cachesize", &c.l2_bytes);
-#endif
-  return c;
-}
-
 const Detected& detected() {
   static const Detected& once = *new Detected(detect());  // never destroyed: threads may run while the process exits
   return once;
@@ -257,11 +229,6 @@ std::uint32_t cpu_features() { return detected().features; }
 const std::string& feature_refusal() { return detected().refusal; }
 
 std::string cpu_brand() { return detect_brand(); }
-
-const CacheSizes& cache_sizes() {
-  static const CacheSizes sizes = detect_caches();
-  return sizes;
-}
 
 void pause_briefly() { relax_core(); }
 

@@ -33,13 +33,6 @@ std::uint32_t cpu_features();
 const std::string& feature_refusal();
 std::string cpu_brand();
 
-// Sizes of one core's data caches; a level that the system does not report has a modest default (32 KiB, 256 KiB, 2
-// MiB).
-struct CacheSizes {
-  std::size_t l1d_bytes, l2_bytes, l3_bytes;
-};
-const CacheSizes& cache_sizes();
-
 // Pauses the core for some tens of nanoseconds: for loops that wait for a change in memory.
 void pause_briefly();
 

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/arch.h"
+#include "base/caches.h"
 #include "bind/bindings.h"
 #include "gemm/image.h"
 #include "gemm/registry.h"

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/arch.h"
+#include "base/caches.h"
 #include "base/thread_pool.h"
 
 namespace octavo {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/arch.h"
+#include "base/caches.h"
 #include "base/text.h"
 #include "base/threads.h"
 #include "kernels/grouped.h"

@@ -99,7 +99,7 @@ class CpuInfo(Tabular):
         brand: the CPU's own name for itself.
         architecture: as `platform.machine` gives it.
         features: for each feature that a kernel may need, whether this CPU has it.
-        cache_bytes: sizes of the data caches of one core, by level: "l1d", "l2", "l3".
+        cache_bytes: sizes of the data caches, by level: "l1d", "l2" (one core's part), "l3".
         cpus: how many CPUs this process may use.
     """
 

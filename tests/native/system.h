@@ -21,6 +21,14 @@ inline void set_environment(const char* name, const char* value) {
 #endif
 }
 
+// Whether a program's arguments let it fork. --no-fork is for emulators that do not survive the fork of a process with
+// threads (QEMU's user mode does not).
+inline bool may_fork(int argc, char** argv) {
+  const bool forks = argc < 2 || std::string(argv[1]) != "--no-fork";
+  if (!forks) std::printf("fork: not run, as asked by --no-fork\n");
+  return forks;
+}
+
 // What `call` prints on stderr.
 template <class Call>
 std::string stderr_of(const Call& call) {

@@ -10,6 +10,7 @@
 #include "base/thread_pool.h"
 #include "base/threads.h"
 #include "check.h"
+#include "system.h"
 
 #if defined(OCTAVO_CAN_FORK)
 #include <sys/wait.h>
@@ -112,14 +113,11 @@ void check_fork() { std::printf("fork: not run under ThreadSanitizer\n"); }
 }  // namespace
 }  // namespace octavo::test
 
-// --no-fork: for emulators, which do not survive the fork of a process with threads.
 int main(int argc, char** argv) {
   using namespace octavo::test;
-  if (argc < 2 || std::string(argv[1]) != "--no-fork") {
+  if (may_fork(argc, argv)) {
     check_fork_beside_loops();  // first, as a program may use loops before it uses the pool
     check_fork();
-  } else {
-    std::printf("fork: not run, as asked by --no-fork\n");
   }
   check_takers_at_once();
   return finish();

@@ -15,6 +15,7 @@
 #include "base/thread_pool.h"
 #include "base/threads.h"
 #include "check.h"
+#include "system.h"
 
 #if defined(OCTAVO_CAN_FORK)
 #include <sys/wait.h>
@@ -201,10 +202,8 @@ void check_fork() { std::printf("fork: not run under ThreadSanitizer\n"); }
 }  // namespace
 }  // namespace octavo::test
 
-// --no-fork: for emulators, which do not survive the fork of a process with threads (QEMU's user mode does not).
 int main(int argc, char** argv) {
   using namespace octavo::test;
-  const bool fork_too = argc < 2 || std::string(argv[1]) != "--no-fork";
   check_workers_started();
   check_counts();
   check_callers_at_once();
@@ -212,10 +211,6 @@ int main(int argc, char** argv) {
   check_exceptions();
   check_sleeping_workers();
   check_wakeup_placement();
-  if (fork_too) {
-    check_fork();
-  } else {
-    std::printf("fork: not run, as asked by --no-fork\n");
-  }
+  if (may_fork(argc, argv)) check_fork();
   return finish();
 }

@@ -16,6 +16,7 @@
 #endif
 #include "base/aligned_buffer.h"
 #include "base/arch.h"
+#include "base/caches.h"
 #include "base/thread_pool.h"
 #include "check.h"
 #include "gemm/gemm.h"

@@ -12,6 +12,7 @@
 #include "base/threads.h"
 #include "base/weight_memory.h"
 #include "check.h"
+#include "system.h"
 
 #if defined(OCTAVO_CAN_FORK)
 #include <sys/wait.h>
@@ -170,7 +171,6 @@ void check_fork() { std::printf("fork: not run under ThreadSanitizer\n"); }
 }  // namespace
 }  // namespace octavo::test
 
-// --no-fork: for emulators, which do not survive the fork of a process with threads.
 int main(int argc, char** argv) {
   using namespace octavo::test;
   check_contents();
@@ -178,10 +178,6 @@ int main(int argc, char** argv) {
   check_freed();
   check_locked();
   check_threads();
-  if (argc < 2 || std::string(argv[1]) != "--no-fork") {
-    check_fork();
-  } else {
-    std::printf("fork: not run, as asked by --no-fork\n");
-  }
+  if (may_fork(argc, argv)) check_fork();
   return finish();
 }
