@@ -103,6 +103,29 @@ def test_save_writes_what_is_shared_under_each_of_its_names(tmp_path: Path) -> N
     assert_same_bits(found["b.norm"][1], found["a.norm"][1])
 
 
+@pytest.mark.parametrize("alignment", [8, 64, 4096])
+def test_save_lays_tensors_out_as_the_metadata_says(tmp_path: Path, alignment: int) -> None:
+    arrays = {name: np.full(3, i, F) for i, name in enumerate("abc")}
+    oc.gguf.save(arrays, tmp_path / "x.gguf", metadata={"general.alignment": alignment})
+    tensors, metadata = oc.gguf.load(tmp_path / "x.gguf")
+    assert metadata["general.alignment"] == alignment
+    for name, (_, values) in read_by_the_package(tmp_path / "x.gguf").items():
+        np.testing.assert_array_equal(values, arrays[name])
+        np.testing.assert_array_equal(tensors[name], arrays[name])
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.bool_(True), np.float32(0.5), np.int16(-3), np.str_("x"), 2**64 - 1, -(2**63), (1, 2), [np.int64(2**40), 0],
+        [2**31], [-1, 2**31], [2**64 - 1], [0.5, np.inf], [True, False], ["a", np.str_("b")], [[1, 2], [3]],
+    ],
+)  # fmt: skip
+def test_save_keeps_metadata_of_every_kind(tmp_path: Path, value: Any) -> None:
+    oc.gguf.save({"w": np.ones(2)}, tmp_path / "x.gguf", metadata={"k": value})
+    assert oc.gguf.load(tmp_path / "x.gguf").metadata["k"] == (list(value) if isinstance(value, tuple) else value)
+
+
 def test_save_leaves_other_files_alone(tmp_path: Path) -> None:
     other = tmp_path / ".x.gguf.tmp"  # as another writer of the same file may have it
     other.write_bytes(b"as it was")
@@ -134,6 +157,15 @@ def test_save_leaves_other_files_alone(tmp_path: Path) -> None:
         ({"w": oc.QuantMatrix(np.eye(32), axis=0)}, {}, ValueError, "w: its weights must be of Q8_0's or Q4_0's form"),
         ({"w": oc.QuantMatrix(np.eye(32))}, {}, ValueError, "w: GGUF holds rows of outputs"),
         ({"w": np.ones(2)}, {"metadata": {"k": {}}}, TypeError, "metadata 'k' must be a number, text"),
+        ({"w": np.ones(2)}, {"metadata": {"k": [1, 2.5]}}, TypeError, r"'k' must be .* one kind of them, .* \[1, 2"),
+        ({"w": np.ones(2)}, {"metadata": {"k": [2**64]}}, TypeError, "whole numbers within 64 bits"),
+        ({"w": np.ones(2)}, {"metadata": {"k": 1e300}}, TypeError, "others within float32, got .1e.300"),
+        ({"w": np.ones(2)}, {"metadata": {"general.alignment": 48}}, ValueError, "alignment' must be a power of two"),
+        ({"w": np.full((2, 32), 1e7, F)}, {"types": "Q8_0"}, ValueError, "w: a scale is beyond float16; choose F32"),
+        ({"w": np.full((2, 32), 1e7, F)}, {"types": "Q4_0"}, ValueError, "w: a scale is beyond float16; choose F32"),
+        ({"w": np.ones((1, 1, 1, 1, 1), F)}, {}, ValueError, "'w' has 5 dimensions; 1 to 4"),
+        ({"w": np.ones((0, 32), F)}, {}, ValueError, r"'w' has shape \[0, 32\]; sizes must be at least 1"),
+        ({"w" * 65536: np.ones(2, F)}, {}, ValueError, "name is 65536 bytes long; at most 65535"),
         ({"e": oc.QuantEmbedding(np.eye(32))}, {}, ValueError, "e: its rows must be of Q4_0's form .*, got QuantEmb"),
         (
             {"e": oc.QuantEmbedding(np.eye(32), dtype="int4", group_size=32)},

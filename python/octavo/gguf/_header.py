@@ -16,7 +16,7 @@ import numpy as np
 
 from octavo.gguf._types import BY_ID, TensorType
 
-__all__ = ["Header", "TensorInfo", "read_header"]
+__all__ = ["Header", "TensorInfo", "alignment_of", "read_header"]
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -141,7 +141,7 @@ def read_header(file: BinaryIO) -> Header:
             raise ValueError(f"metadata key {key!r} stands there twice")
         metadata[key] = _read_value(cursor, cursor.number("<I", f"metadata {key!r}"), f"metadata {key!r}", 0)
     infos = [_read_tensor(cursor) for _ in range(tensor_count)]
-    return Header(version, metadata, _placed(infos, _alignment(metadata), cursor.at, size), size)
+    return Header(version, metadata, _placed(infos, alignment_of(metadata), cursor.at, size), size)
 
 
 def _read_version(cursor: _Cursor) -> int:
@@ -206,7 +206,7 @@ def _read_tensor(cursor: _Cursor) -> tuple[str, TensorType, tuple[int, ...], int
     return name, kind, shape, offset
 
 
-def _alignment(metadata: dict[str, Any]) -> int:
+def alignment_of(metadata: dict[str, Any]) -> int:
     alignment = metadata.get("general.alignment", _DEFAULT_ALIGNMENT)
     if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1) != 0:
         raise ValueError(f"metadata 'general.alignment' must be a power of two, got {alignment!r}")
@@ -232,7 +232,7 @@ def _placed(
             )
         tensors[name] = TensorInfo(name, kind, shape, start + offset, nbytes)
     before: TensorInfo | None = None
-    for info in sorted((t for t in tensors.values() if t.nbytes), key=lambda t: t.offset):
+    for info in sorted(tensors.values(), key=lambda t: t.offset):
         if before is not None and info.offset < before.offset + before.nbytes:
             raise ValueError(f"tensors {before.name!r} and {info.name!r} overlap")
         before = info

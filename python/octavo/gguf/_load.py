@@ -136,10 +136,10 @@ def _tensor(file: BinaryIO, info: TensorInfo, activation: ActivationScheme, grou
     codes = _read_codes(file, info)
     if len(info.shape) == 2:
         return matrix(codes)
-    n = max(info.shape[-2], 1)
+    n = info.shape[-2]
     matrices: Any = [matrix(codes.rows(slice(i, i + n))) for i in range(0, codes.shape[0], n)]
     for length in info.shape[1:-2][::-1]:
-        matrices = [matrices[i : i + length] for i in range(0, len(matrices), max(length, 1))]
+        matrices = [matrices[i : i + length] for i in range(0, len(matrices), length)]
     return matrices
 
 
@@ -158,8 +158,6 @@ def _read_codes(file: BinaryIO, info: TensorInfo) -> GroupedCodes:
     if decode is None:
         raise ValueError(f"type {info.type.name} is not read; these are: {', '.join([*PLAIN, *DECODERS])}")
     pieces = [decode(raw) for raw in raw_rows(file, info, 0, math.prod(info.shape[:-1]))]
-    if not pieces:
-        return decode(np.empty((0, *block_shape(info)), np.uint8))
     return pieces[0] if len(pieces) == 1 else join_rows(pieces)
 
 
@@ -175,7 +173,7 @@ def raw_rows(file: BinaryIO, info: TensorInfo, first: int, count: int) -> Iterat
         ValueError: the file has become shorter.
     """
     blocks, nbytes = block_shape(info)
-    step = max(1, _PIECE_BYTES // max(blocks * nbytes, 1))
+    step = max(1, _PIECE_BYTES // (blocks * nbytes))
     for row in range(first, first + count, step):
         rows = min(step, first + count - row)
         raw = _bytes(file, info.offset + row * blocks * nbytes, rows * blocks * nbytes)

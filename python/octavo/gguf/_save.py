@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import fnmatch
+import math
 import os
+import reprlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,11 +26,13 @@ from octavo._util.errors import raise_named
 from octavo._util.extras import import_extra
 from octavo._util.foreign import refuse_masked
 from octavo.gguf._blocks import ENCODERS
+from octavo.gguf._header import alignment_of, read_header
 from octavo.gguf._types import BY_NAME
 
 __all__ = ["save"]
 
 _ARRAY_TYPES = ("F32", "F16", *ENCODERS)
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 def save(
@@ -81,8 +85,9 @@ def save(
     destination = checked_destination(path)
     keys = {"general.architecture": "octavo", **(metadata or {})}
     writer = package.GGUFWriter(None, str(keys.pop("general.architecture")))
+    writer.data_alignment = alignment_of(keys)
     for key, value in keys.items():
-        _put_metadata(package, writer, key, value)
+        _put_metadata(package.GGUFValueType, writer, key, value)
     for name, value in found.items():
         try:
             for full, raw, kind in _tensors(package, name, value, patterns):
@@ -96,6 +101,8 @@ def save(
             writer.write_tensors_to_file()
         finally:
             writer.close()
+        with open(new.path, "rb") as file:
+            read_header(file)  # so that nothing is written that `load` refuses, such as five dimensions
 
 
 def _check_patterns(types: str | Mapping[str, str], found: Mapping[str, Any]) -> None:
@@ -152,21 +159,21 @@ def _tensors(package: Any, name: str, value: Any, patterns: Mapping[str, str]) -
         return [(name, half, kind)]
     if single.shape[-1] % BY_NAME[kind].block != 0:
         raise ValueError(f"its rows have {single.shape[-1]} elements; {kind} needs a multiple of {BY_NAME[kind].block}")
-    return [(name, package.quants.quantize(single, package.GGMLQuantizationType[kind]), kind)]
+    with np.errstate(all="ignore"):
+        blocks = package.quants.quantize(single, package.GGMLQuantizationType[kind])
+    if not np.isfinite(blocks.reshape(-1, BY_NAME[kind].nbytes)[:, :2].copy().view(np.float16)).all():
+        raise ValueError(f"a scale is beyond float16; choose F32 for it instead of {kind}")
+    return [(name, blocks, kind)]
 
 
 def _blocks(layer: QuantLinear) -> tuple[NDArray[Any], str]:
     """Rows of blocks, and their type."""
-    if type(layer) is not QuantLinear:
-        raise ValueError(
-            f"it is a {type(layer).__name__}, which GGUF has no place for; pass .weight to quantize it anew"
-        )
     if layer.epilogue is not None:
         raise ValueError(f"it applies {layer.epilogue}, which GGUF has no place for")
-    if layer.rotation is not None:
-        raise ValueError("it has a rotation, which GGUF has no place for; pass .weight to quantize it anew")
-    if layer.pre_quant_scale is not None:
-        raise ValueError("it has a pre_quant_scale, which GGUF has no place for; pass .weight to quantize it anew")
+    extra = [f"has a {name}" for name in ("rotation", "pre_quant_scale") if getattr(layer, name) is not None]
+    if extra or type(layer) is not QuantLinear:
+        what = extra[0] if extra else f"is a {type(layer).__name__}"
+        raise ValueError(f"it {what}, which GGUF has no place for; pass .weight to quantize it anew")
     weights = layer._weights
     w = weights.codes() if isinstance(weights, GroupedWeights) else None
     plain = w is not None and w.group_size == 32 and w.codes.dtype == np.int8 and w.scale.dtype == np.float16
@@ -194,22 +201,37 @@ def _table(table: QuantEmbedding) -> tuple[NDArray[Any], str]:
     return blocks.reshape(len(blocks), -1), "Q4_0"
 
 
-def _put_metadata(package: Any, writer: Any, key: str, value: Any) -> None:
-    types = package.GGUFValueType
-    if isinstance(value, bool):
-        writer.add_bool(key, value)
-    elif isinstance(value, (int, np.integer)):
-        number = int(value)
-        if not -(2**63) <= number < 2**64:
-            raise TypeError(f"metadata {key!r} must fit 64 bits, got {number}")
-        narrow, wide = (types.UINT32, types.UINT64) if number >= 0 else (types.INT32, types.INT64)
-        writer.add_key_value(key, number, narrow if -(2**31) <= number < 2**32 else wide)
-    elif isinstance(value, (float, np.floating)):
-        writer.add_float32(key, float(value))
-    elif isinstance(value, str):
-        writer.add_string(key, value)
-    elif isinstance(value, (list, tuple)):
-        if value:  # an empty list has no type of elements, and nothing to say
-            writer.add_array(key, list(value))
+def _put_metadata(types: Any, writer: Any, key: str, value: Any) -> None:
+    value = _plain(value)
+    if not isinstance(value, list):
+        writer.add_key_value(key, value, _type_of(types, key, [value], ("UINT32", "INT32", "UINT64", "INT64")))
+    elif value and not isinstance(value[0], list):
+        kind = _type_of(types, key, value, ("INT32", "UINT32", "INT64", "UINT64"))
+        writer.add_key_value(key, value, types.ARRAY, kind)
     else:
-        raise TypeError(f"metadata {key!r} must be a number, text, or a list of them, got {type(value).__name__}")
+        writer.add_array(key, value)  # not an empty one, which has no type of elements, and nothing to say
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's numbers as Python's, tuples as lists."""
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _type_of(types: Any, key: str, values: list[Any], integers: tuple[str, ...]) -> Any:
+    """GGUF's type for values of one kind; of `integers` the first that holds them."""
+    kinds = {type(v) for v in values}
+    if kinds in ({bool}, {str}):
+        return types.BOOL if kinds == {bool} else types.STRING
+    if kinds == {float} and not any(_FLOAT32_MAX < abs(v) < math.inf for v in values):
+        return types.FLOAT32
+    if kinds == {int}:
+        for name in integers:
+            bounds = np.iinfo(name.lower())
+            if bounds.min <= min(values) and max(values) <= bounds.max:
+                return types[name]
+    raise TypeError(
+        f"metadata {key!r} must be a number, text, or a list of one kind of them, whole numbers within 64 bits and "
+        f"others within float32, got {reprlib.repr(values)}"
+    )
