@@ -171,6 +171,20 @@ def test_types_that_do_not_fit() -> None:
         attention(q + 1j, k, v)
     with pytest.raises(TypeError, match="out must have dtype float32"):
         attention(q, k, v, out=np.empty(q.shape))
+    cache = KVCache(1, 6, 2, 8)
+    cache.extend(6)
+    cache[0].write(k, v)
+    for bad, received in (("x", "str"), (1j, "complex"), (True, "bool"), (np.ones(2), "ndarray")):
+        for other in ({"k": k, "v": v}, {"k": cache[0]}):
+            with pytest.raises(TypeError, match=f"scale must be a number, got {received}"):
+                attention(q, **other, scale=bad)  # type: ignore[arg-type]
+    for unfit in (np.nan, np.inf, -1e39):
+        with pytest.raises(ValueError, match="scale must be finite in float32, got"):
+            attention(q, k, v, scale=unfit)
+    for no_bool in ("no", None, np.ones(2, np.bool_)):
+        with pytest.raises(TypeError, match="causal must be True or False, got"):
+            attention(q, cache[0], causal=no_bool)  # type: ignore[arg-type]
+    assert same(attention(q, k, v, scale=np.array(0.5), causal=np.True_), attention(q, k, v, scale=0.5, causal=True))  # type: ignore[arg-type]
 
 
 # ---- caches

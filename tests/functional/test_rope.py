@@ -85,6 +85,8 @@ def test_powers_are_correctly_rounded() -> None:
         (([0.5], 4), TypeError, "positions must be whole numbers, got list of dtype float64"),
         (([-1], 4), ValueError, r"positions must lie in 0..16777216, got -1..-1"),
         ((4, 4, 0.0), ValueError, "base must be positive and finite"),
+        ((4, 4, "10000"), TypeError, "base must be a number, got str"),
+        ((4, 4, None), TypeError, "base must be a number, got NoneType"),
         ((4, 4, 1e4, [1.0]), ValueError, r"factors must have shape \(2,\)"),
         ((4, 4, 1e4, [1.0, 0.0]), ValueError, "factors must be positive"),
     ],
@@ -94,6 +96,13 @@ def test_tables_refuse(arguments: Any, error: type[Exception], message: str) -> 
     positions, dim, *rest = arguments
     with pytest.raises(error, match=message):
         rope_tables(positions, dim, **dict(zip(names[2:], rest, strict=False)))
+
+
+@pytest.mark.parametrize("base", [1e-300, 1e300])
+def test_tables_do_not_depend_on_seterr(base: float) -> None:
+    with np.errstate(all="raise"):
+        found = rope_tables(4, 8, base=base)
+    assert found[0].shape == (4, 4)
 
 
 def test_rope_types_layouts_and_errors() -> None:
@@ -111,6 +120,8 @@ def test_rope_types_layouts_and_errors() -> None:
         rope(x, cos[:4], sin[:4])
     with pytest.raises(ValueError, match="cos and sin must have one shape"):
         rope(x, cos, sin[:4])
+    with pytest.raises(TypeError, match="interleaved must be True or False, got str"):
+        rope(x, cos, sin, interleaved="half")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"x must have shape .* with dim >= 8"):
         rope(x[..., :6], cos, sin)
     with pytest.raises(ValueError, match=r"out must have shape \(6, 2, 8\)"):

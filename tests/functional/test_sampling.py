@@ -76,6 +76,9 @@ def test_sample_draws_with_its_probabilities() -> None:
     ("arguments", "error", "message"),
     [
         ({"temperature": -1}, ValueError, "temperature must be finite and at least 0"),
+        ({"temperature": "warm"}, TypeError, "temperature must be a number, got str"),
+        ({"temperature": [1.0, 2.0]}, TypeError, "temperature must be a number, got list"),
+        ({"top_p": "x"}, TypeError, "top_p must be a number, got str"),
         ({"top_k": 0}, ValueError, "top_k must be at least 1"),
         ({"top_k": 2.5}, TypeError, "top_k must be a whole number, got 2.5"),
         ({"top_p": 1.5}, ValueError, r"top_p must lie in \(0, 1\]"),

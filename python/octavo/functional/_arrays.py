@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from octavo._util.arrays import as_real_array, check_out, is_traced, real_dtype
 
-__all__ = ["Array", "as_parameter", "check_eps", "computed", "operand"]
+__all__ = ["Array", "as_parameter", "check_flag", "computed", "number", "operand", "whole"]
 
 Array = npt.NDArray[Any]
 Plain = npt.NDArray[np.float32]
@@ -61,15 +61,22 @@ def as_parameter(value: npt.ArrayLike | None, name: str, columns: int) -> Plain 
     return a
 
 
-def check_eps(eps: float) -> float:
-    """eps as a float.
+def number(value: Any, name: str) -> float:
+    """One real number as a float; TypeError where it is something else."""
+    a = np.asarray(value)
+    if a.dtype.kind not in "iuf" or a.ndim:
+        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
+    return float(a)
 
-    Raises:
-        TypeError: it is not a number.
-        ValueError: it is negative, NaN or infinite.
-    """
-    if isinstance(eps, (bool, np.bool_)) or not isinstance(eps, (int, float, np.integer, np.floating)):
-        raise TypeError(f"eps must be a number, got {type(eps).__name__}")
-    if not 0 <= float(eps) < np.inf:
-        raise ValueError(f"eps must be finite and not negative, got {eps}")
-    return float(eps)
+
+def whole(value: Any, name: str) -> int:
+    """A whole number as an int; TypeError where it is something else."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{name} must be a whole number, got {value!r}")
+    return int(value)
+
+
+def check_flag(value: Any, name: str) -> None:
+    """Raises TypeError where it is neither true nor false."""
+    if not isinstance(value, (int, np.bool_)):
+        raise TypeError(f"{name} must be True or False, got {type(value).__name__}")

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from octavo import _core
 from octavo._util.arrays import as_real_array, contiguous
-from octavo.functional._arrays import Array, computed, operand
+from octavo.functional._arrays import Array, check_flag, computed, number, operand
 from octavo.functional._cache import KVLayer, Lengths
 
 __all__ = ["attention"]
@@ -44,9 +44,9 @@ def attention(
         The shape of q; float16 and float64 for q of that type, else float32.
 
     Raises:
-        TypeError: q, k, v or mask is not real, or `out` has another dtype.
-        ValueError: shapes that do not fit, heads that do not divide, more causal queries than positions, or a layer of
-            a cache that the last `extend`'s positions have not been written to.
+        TypeError: q, k, v, scale or mask is not real, causal no bool, or `out` has another dtype.
+        ValueError: shapes that do not fit, heads that do not divide, more causal queries than positions, scale is not
+            finite, or a layer of a cache that the last `extend`'s positions have not been written to.
 
     Notes:
         float32. Products are fused multiply-adds over d ascending, and the sum over values over t ascending; softmax is
@@ -62,6 +62,7 @@ def attention(
         >>> attention(x, x, x, causal=True)[1]
         array([[0.33023846, 0.66976154]], dtype=float32)
     """
+    check_flag(causal, "causal")
     if isinstance(k, KVLayer):
         if k._lengths is (cache := k._cache)._lengths and scale is None and mask is None and v is None:
             place = (cache._keys, cache._values, k._index, cache._lengths, cache._counts)
@@ -73,7 +74,7 @@ def attention(
         raise ValueError("v must be given, unless k is a layer of a KVCache")
     (queries, dtype), (keys, _), (values, _) = operand(q, "q"), operand(k, "k"), operand(v, "v")
     _check_shapes(queries.shape, keys.shape, values.shape, causal=causal)
-    factor = _default_scale(queries.shape[-1]) if scale is None else float(scale)
+    factor = _factor(scale, queries.shape[-1])
     if mask is None and dtype == np.float32:
         y = _core.attend(queries, keys, values, factor, causal, None, out)
         if y is not None:
@@ -97,7 +98,7 @@ def _attend_to_cache(
     cache = layer.cache
     queries, dtype = operand(q, "q")
     counts = _queries_of_cache(queries.shape, layer, causal=causal)
-    factor = cache._scale if scale is None else float(scale)
+    factor = _factor(scale, cache.head_dim)
     place = (cache._keys, cache._values, layer._index, cache._lengths, counts)
     rows = queries.reshape(int(counts.sum()), *queries.shape[-2:])
 
@@ -108,8 +109,11 @@ def _attend_to_cache(
     return computed(compute, queries.shape, dtype, out)
 
 
-def _default_scale(dim: int) -> float:
-    return 1 / math.sqrt(dim)
+def _factor(scale: float | None, dim: int) -> float:
+    factor = 1 / math.sqrt(dim) if scale is None else number(scale, "scale")
+    if not abs(factor) < 2**128:
+        raise ValueError(f"scale must be finite in float32, got {scale}")
+    return factor
 
 
 def _scores_shape(q: npt.NDArray[Any], k: npt.NDArray[Any]) -> tuple[int, int, int]:

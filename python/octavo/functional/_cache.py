@@ -14,6 +14,7 @@ from octavo import _core
 from octavo._util.arrays import as_real_array, contiguous
 from octavo._util.foreign import as_array
 from octavo._util.transient import Transient
+from octavo.functional._arrays import whole
 
 __all__ = ["KVCache", "KVLayer"]
 
@@ -78,9 +79,7 @@ class KVCache(Transient):
     def __init__(self, layers: int, capacity: int, kv_heads: int, head_dim: int, batch: int = 1) -> None:
         sizes = {"layers": layers, "capacity": capacity, "kv_heads": kv_heads, "head_dim": head_dim, "batch": batch}
         for name, size in sizes.items():
-            if isinstance(size, bool) or not isinstance(size, (int, np.integer)):
-                raise TypeError(f"{name} must be a whole number, got {size!r}")
-            if size < 1:
+            if whole(size, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {size}")
         self.capacity, self.kv_heads, self.head_dim, self.batch = map(int, (capacity, kv_heads, head_dim, batch))
         self._scale = 1 / math.sqrt(self.head_dim)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from octavo import _core
 from octavo._util.arrays import as_real_array, contiguous
 from octavo._util.foreign import as_array
-from octavo.functional._arrays import Array, computed, operand
+from octavo.functional._arrays import Array, check_flag, computed, number, operand, whole
 from octavo.functional._elementwise import cos as cosine
 from octavo.functional._elementwise import sin as sine
 
@@ -42,7 +42,7 @@ def rope_tables(
         take cos[positions], sin[positions].
 
     Raises:
-        TypeError: positions that are not whole numbers, or factors that are not real.
+        TypeError: positions or dim that are not whole numbers, or a base or factors that are not real.
         ValueError: dim is odd or not positive, base is not positive, positions out of range, factors of another shape
             or not positive.
 
@@ -57,11 +57,9 @@ def rope_tables(
         >>> cos.shape, cos[0, :2], sin[1, :2]
         ((2048, 32), array([1., 1.], dtype=float32), array([0.841471  , 0.68156135], dtype=float32))
     """
-    if isinstance(dim, bool) or not isinstance(dim, (int, np.integer)):
-        raise TypeError(f"dim must be a whole number, got {dim!r}")
-    if dim <= 0 or dim % 2 != 0:
+    if whole(dim, "dim") <= 0 or dim % 2 != 0:
         raise ValueError(f"dim must be even and positive, as dimensions are turned in pairs, got {dim}")
-    if not 0 < float(base) < np.inf:
+    if not 0 < number(base, "base") < np.inf:
         raise ValueError(f"base must be positive and finite, got {base!r}")
     if isinstance(positions, (int, np.integer)):
         if positions < 0:
@@ -110,8 +108,9 @@ def frequencies(dim: int, base: float) -> tuple[float, ...]:
 
 
 def _nearest_float32(x: decimal.Decimal) -> float:
-    near = np.float32(float(x))  # rounded twice, so that it may be a neighbour
-    candidates = (near, np.nextafter(near, np.float32(0)), np.nextafter(near, np.float32(np.inf)))
+    with np.errstate(all="ignore"):
+        near = np.float32(float(x))  # rounded twice, so that it may be a neighbour
+        candidates = (near, np.nextafter(near, np.float32(0)), np.nextafter(near, np.float32(np.inf)))
     return float(min(candidates, key=lambda c: abs(type(x)(float(c)) - x)))
 
 
@@ -130,7 +129,7 @@ def rope(x: npt.ArrayLike, cos: Floats, sin: Floats, *, interleaved: bool = True
         The shape of x; float16 and float64 for x of that type, else float32.
 
     Raises:
-        TypeError: x, cos or sin is not real, or `out` has another dtype.
+        TypeError: x, cos or sin is not real, interleaved no bool, or `out` has another dtype.
         ValueError: shapes that do not fit.
 
     Notes:
@@ -144,6 +143,7 @@ def rope(x: npt.ArrayLike, cos: Floats, sin: Floats, *, interleaved: bool = True
         >>> rope(q, *rope_tables(3, 4))[1, 0]
         array([-0.30116874,  1.3817732 ,  0.9899502 ,  1.0099498 ], dtype=float32)
     """
+    check_flag(interleaved, "interleaved")
     y = _core.rope(x, cos, sin, interleaved, out)
     if y is not None:
         return y

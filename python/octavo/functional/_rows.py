@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from octavo import _core
-from octavo.functional._arrays import Array, as_parameter, check_eps, computed, operand
+from octavo.functional._arrays import Array, as_parameter, computed, number, operand
 
 __all__ = ["layer_norm", "log_softmax", "rms_norm", "softmax"]
 
@@ -178,4 +178,6 @@ def _norm_operand(x: npt.ArrayLike, eps: float) -> tuple[npt.NDArray[np.float32]
     a, dtype = operand(x, "x")
     if a.ndim == 0:
         raise ValueError("x must have at least one axis, over whose elements the norm is taken; got a scalar")
-    return a, dtype, check_eps(eps)
+    if not 0 <= (added := number(eps, "eps")) < np.inf:
+        raise ValueError(f"eps must be finite and not negative, got {eps}")
+    return a, dtype, added

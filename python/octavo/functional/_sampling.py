@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from octavo._util.arrays import as_real_array, first_place
+from octavo.functional._arrays import number, whole
 from octavo.functional._rows import softmax
 
 __all__ = ["argmax", "sample", "top_k"]
@@ -68,7 +69,7 @@ def top_k(x: npt.ArrayLike, k: int) -> tuple[npt.NDArray[Any], Indices]:
         (array([3., 3., 2.]), array([1, 3, 2]))
     """
     a = _rows_of(x, "x")
-    _require_whole(k, "k")
+    whole(k, "k")
     if not 1 <= k <= a.shape[-1]:
         raise ValueError(f"k must be from 1 to {a.shape[-1]}, the length of x's last axis, got {k}")
     _refuse_nan(a, np.max(a, axis=-1), "x")
@@ -101,7 +102,7 @@ def sample(
         int64 (...).
 
     Raises:
-        TypeError: logits are not real, or the generator is not one of these.
+        TypeError: logits or a parameter is not real, top_k not a whole number, or the generator not one of these.
         ValueError: a parameter out of range, NaN or +inf in logits, a row of -inf alone, no generator, or another
             number of generators than rows.
 
@@ -121,12 +122,12 @@ def sample(
     """
     a = _rows_of(logits, "logits")
     with np.errstate(all="ignore"):
-        heat = np.float32(temperature)
+        heat = np.float32(number(temperature, "temperature"))
     if not 0 <= heat < np.inf:
         raise ValueError(f"temperature must be finite and at least 0, got {temperature!r}")
-    if top_k is not None and _require_whole(top_k, "top_k") < 1:
+    if top_k is not None and whole(top_k, "top_k") < 1:
         raise ValueError(f"top_k must be at least 1, or None, got {top_k!r}")
-    if top_p is not None and not 0 < top_p <= 1:
+    if top_p is not None and not 0 < number(top_p, "top_p") <= 1:
         raise ValueError(f"top_p must lie in (0, 1], or be None, got {top_p!r}")
     if heat == 0:
         return argmax(a)
@@ -195,12 +196,6 @@ def _sources(generator: Generator | Sequence[Generator] | None, rows: int) -> li
         if type(b).__name__ not in _RAW_64 or not isinstance(b, np.random.BitGenerator):
             raise TypeError(f"generator must be one of numpy.random's {', '.join(_RAW_64)}, got {type(b).__name__}")
     return bits
-
-
-def _require_whole(k: object, name: str) -> int:
-    if isinstance(k, bool) or not isinstance(k, (int, np.integer)):
-        raise TypeError(f"{name} must be a whole number, got {k!r}")
-    return int(k)
 
 
 def _rows_of(x: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
