@@ -158,6 +158,8 @@ def test_matrix_gives_rows_and_columns_dequantized(bits: int) -> None:
     np.testing.assert_array_equal(q[:, [5, 255]], values[:, [5, 255]])
     x = hard_rows(3, 256)
     assert_same_bits(x @ q.T, grouped_linear(x, w))
+    with pytest.raises(ValueError, match=r"axis must be 1 .* or 0 .*, got -1"):
+        oc.QuantMatrix.from_grouped(w, axis=-1)
 
 
 @pytest.mark.underflows

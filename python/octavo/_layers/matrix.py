@@ -108,8 +108,7 @@ class QuantMatrix(Described, MatrixStandIn):
             raise ValueError(f"w must be 2-D, got shape {a.shape}")
         if a.dtype.kind != "f":
             raise TypeError(f"w must hold floats, got dtype {a.dtype}; integers and indices stay what they are")
-        if axis not in (0, 1):
-            raise ValueError(f"axis must be 1 (one scale a column) or 0 (one scale a row), got {axis!r}")
+        _check_axis(axis)
         require_finite(a, "w")
         layer = QuantLinear(
             a.T if axis else a,
@@ -145,6 +144,7 @@ class QuantMatrix(Described, MatrixStandIn):
         Raises:
             TypeError, ValueError: as for `QuantLinear.from_grouped`.
         """
+        _check_axis(axis)
         layer = QuantLinear.from_grouped(
             weight,
             activation=activation,
@@ -288,6 +288,11 @@ def _matrix_from_state(state: dict[str, Any]) -> QuantMatrix:
 def _matrix_of(layer: QuantLinear, axis: Literal[0, 1]) -> QuantMatrix:
     """What a pickle calls that holds the layer by itself."""
     return QuantMatrix._made(layer, axis)
+
+
+def _check_axis(axis: int) -> None:
+    if axis not in (0, 1):
+        raise ValueError(f"axis must be 1 (one scale a column) or 0 (one scale a row), got {axis!r}")
 
 
 def _blockwise(x: NDArray[Any], q: QuantMatrix) -> NDArray[Any]:
