@@ -25,7 +25,21 @@ import octavo as oc
 import octavo.functional as F  # noqa: N812 - as the field writes it
 
 JOINED = {"qkv": ("attn_q", "attn_k", "attn_v"), "gate_up": ("ffn_gate", "ffn_up")}  # one product for several
+NORMS, OUTPUTS = ("attn_norm", "ffn_norm"), ("attn_output", "ffn_down")
+KNOWN = {*NORMS, *OUTPUTS, *JOINED["qkv"], *JOINED["gate_up"]}
 RECORDED = [[1, 40, 198, 231, 14, 253], [28, 84], [12, 255, 7, 88, 91, 33, 204, 60, 1], [3], [198, 198, 104]]
+
+
+class SideBySide:
+    """Matrices that cannot be joined, because their types differ, as in files of Q4_K_M: a product for each."""
+
+    __array_ufunc__ = None  # so that NumPy leaves x @ self to it
+
+    def __init__(self, weights: list[oc.QuantMatrix]) -> None:
+        self.parts = [weight.T for weight in weights]
+
+    def __rmatmul__(self, x: NDArray[Any]) -> NDArray[Any]:
+        return np.concatenate([x @ part for part in self.parts], axis=-1)
 
 
 class Llama:
@@ -39,22 +53,32 @@ class Llama:
             raise ValueError(f"{path} has tensors that this model does not know: {', '.join(sorted(unknown))}")
 
         def matrix(*parts: dict[str, Any]) -> Any:
-            joined = oc.concatenate([part["weight"] for part in parts])
-            return joined.dequantize() if float32 else joined
+            weights = [part["weight"] for part in parts]
+            if any(isinstance(weight, np.ndarray) for weight in weights):
+                raise ValueError(f"{path} has matrices of floats; take a file that is quantized")
+            if float32:
+                return np.concatenate([weight.dequantize() for weight in weights]).T
+            try:
+                return oc.concatenate(weights).T
+            except ValueError:  # their types differ
+                return SideBySide(weights)
 
-        self.embedding, self.norm = matrix(tensors["token_embd"]), tensors["output_norm"]["weight"]
-        self.head = matrix(tensors["output"]).T if "output" in tensors else self.embedding.T
+        self.embedding, self.norm = matrix(tensors["token_embd"]).T, tensors["output_norm"]["weight"]
+        self.head = matrix(tensors["output"]) if "output" in tensors else self.embedding.T
         self.layers = []
-        for block in (tensors["blk"][str(i)] for i in range(len(tensors["blk"]))):  # files have them in any order
-            layer = {name: block[name]["weight"] for name in ("attn_norm", "ffn_norm")}
-            layer |= {name: matrix(*(block[part] for part in parts)).T for name, parts in JOINED.items()}
-            self.layers.append(layer | {name: matrix(block[name]).T for name in ("attn_output", "ffn_down")})
+        for i in range(len(tensors["blk"])):  # files have them in any order
+            block = tensors["blk"][str(i)]
+            if unknown := [name for name, part in block.items() if name not in KNOWN or part.keys() != {"weight"}]:
+                raise ValueError(f"{path} has parts of block {i} that this model does not know: {', '.join(unknown)}")
+            layer = {name: block[name]["weight"] for name in NORMS}
+            layer |= {name: matrix(*(block[part] for part in parts)) for name, parts in JOINED.items()}
+            self.layers.append(layer | {name: matrix(block[name]) for name in OUTPUTS})
         llama = {key.removeprefix("llama."): value for key, value in self.meta.items()}
         if llama.get("rope.scaling.type", "none") != "none":
             raise ValueError(f"{path}: scaled rotary positions are not known here: {llama['rope.scaling.type']!r}")
         self.context, self.eps = llama["context_length"], llama["attention.layer_norm_rms_epsilon"]
         self.heads = llama["attention.head_count"]
-        self.size = llama["embedding_length"] // self.heads
+        self.size = llama.get("attention.key_length", llama["embedding_length"] // self.heads)
         self.kv_heads = llama.get("attention.head_count_kv", self.heads)
         turned = llama.get("rope.dimension_count", self.size)
         self.cos, self.sin = F.rope_tables(self.context, turned, base=llama.get("rope.freq_base", 10000.0))
@@ -76,7 +100,7 @@ class Llama:
             F.rope(qkv[:, :heads], cos, sin, out=qkv[:, :heads])  # queries and keys
             seen.write(qkv[:, self.heads : heads], qkv[:, heads:])
             mixed = F.attention(qkv[:, : self.heads], seen, causal=True)
-            x += mixed.reshape(x.shape) @ layer["attn_output"]
+            x += mixed.reshape(len(x), -1) @ layer["attn_output"]
             gate_up = F.rms_norm(x, layer["ffn_norm"], eps=self.eps) @ layer["gate_up"]
             half = gate_up.shape[1] // 2
             x += F.swiglu(gate_up[:, :half], gate_up[:, half:]) @ layer["ffn_down"]

@@ -19,6 +19,7 @@ pytest.importorskip("gguf", reason="gguf is not installed: octavo[gguf]")
 from llama import RECORDED, Llama, digest, generate
 from llama_text import tokenizer_of
 
+import octavo as oc
 import tiny_llama
 from llama_ways import DIGESTS, WAYS
 from octavo import functional
@@ -127,6 +128,48 @@ def test_logits_are_those_of_the_literal_model(tmp_path: Path, tied: bool) -> No
         logits = model(RECORDED, model.cache(9, len(RECORDED)))
         assert logits.dtype == np.float32
         np.testing.assert_allclose(logits, expected, atol=tolerance * scale)
+
+
+def floats(path: Path) -> tuple[Any, dict[str, Any]]:
+    """The tiny model as `gguf.save` takes it, its matrices in float32; and its metadata."""
+
+    def dequantized(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: dequantized(part) for name, part in value.items()}
+        return value if isinstance(value, np.ndarray) else value.dequantize()
+
+    tensors, metadata = oc.gguf.load(path)
+    return dequantized(tensors), metadata
+
+
+def test_types_may_differ_and_heads_have_sizes_of_their_own(path: Path, tmp_path: Path) -> None:
+    tensors, metadata = floats(path)
+    rng = np.random.default_rng(0)
+    for block in tensors["blk"].values():
+        for name, heads in (("attn_q", 4), ("attn_k", 2), ("attn_v", 2)):
+            block[name]["weight"] = rng.standard_normal((32 * heads, 64), np.float32)
+        block["attn_output"]["weight"] = rng.standard_normal((64, 128), np.float32) / np.float32(8)
+    types = {"blk.*.attn_v*": "Q4_0", "blk.1.ffn_up*": "Q4_0", "*": "Q8_0"}
+    sizes = {"llama.attention.key_length": 32, "llama.attention.value_length": 32, "llama.rope.dimension_count": 32}
+    mixed = tmp_path / "mixed.gguf"
+    oc.gguf.save(tensors, mixed, types=types, metadata=metadata | sizes)
+    exact, model = Llama(mixed, float32=True), Llama(mixed, activation="int16")
+    expected = np.concatenate([literal(exact, tokens) for tokens in RECORDED])
+    for each, tolerance in ((exact, 1e-5), (model, 2e-3)):
+        logits = each(RECORDED, each.cache(9, len(RECORDED)))
+        np.testing.assert_allclose(logits, expected, atol=tolerance * np.abs(expected).max())
+
+
+def test_parts_that_the_model_would_not_use_are_refused(path: Path, tmp_path: Path) -> None:
+    tensors, metadata = floats(path)
+    oc.gguf.save(tensors, tmp_path / "half.gguf", metadata=metadata)
+    with pytest.raises(ValueError, match=r"half\.gguf has matrices of floats; take a file that is quantized"):
+        Llama(tmp_path / "half.gguf")
+    tensors["blk"]["1"]["attn_q"]["bias"] = np.ones(64, np.float32)
+    tensors["blk"]["1"]["attn_q_norm"] = {"weight": np.ones(16, np.float32)}
+    oc.gguf.save(tensors, tmp_path / "bias.gguf", types="Q8_0", metadata=metadata)
+    with pytest.raises(ValueError, match=r"bias\.gguf has parts of block 1 .* does not know: attn_q, attn_q_norm"):
+        Llama(tmp_path / "bias.gguf")
 
 
 def answers(model: Llama, prompts: list[list[int]], **options: Any) -> list[list[int]]:
