@@ -13,6 +13,7 @@ import octavo as oc
 from gguf_files import dequantized, random_blocks, tensor, whole, write_blocks
 from octavo._numerics.grouped_definition import grouped_linear
 from octavo.gguf._blocks import DECODERS
+from octavo.gguf._convert import convert
 from octavo.gguf._types import BY_ID, BY_NAME
 from reference import assert_same_bits
 
@@ -116,6 +117,19 @@ def test_load_names_tensors_with_scales_that_are_not_finite(tmp_path: Path, bad:
     write_blocks(tmp_path / "x.gguf", {"good": ("Q8_0", random_blocks("Q8_0", 1, 1)), "bad": ("Q8_0", raw)})
     with pytest.raises(ValueError, match=rf"x.gguf: tensor 'bad': scale must be finite, got {bad} at \[1, 1\]"):
         oc.gguf.load(tmp_path / "x.gguf")
+
+
+def test_places_in_large_tensors_are_counted_from_a_row_that_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = random_blocks("Q8_0", 50, 1)
+    raw[43, 0, :2] = np.float16([np.inf]).view(np.uint8)
+    path = tmp_path / "x.gguf"
+    write_blocks(path, {"bad": ("Q8_0", raw)})
+    monkeypatch.setattr("octavo.gguf._load._PIECE_BYTES", 20 * 34)
+    for read in (oc.gguf.load, lambda path: convert(path, tmp_path / "out")):
+        with pytest.raises(ValueError, match=r"tensor 'bad': .* got inf at \[3, 0\] .*, counted from row 40"):
+            read(path)
 
 
 def test_load_takes_groups_of_zeros(tmp_path: Path) -> None:

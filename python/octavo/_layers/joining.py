@@ -16,7 +16,7 @@ from octavo._layers.linear import QuantLinear
 from octavo._layers.matrix import QuantMatrix
 from octavo._layers.static import StaticQuantLinear
 from octavo._layers.weights import GroupedWeights, Int4Weights
-from octavo._numerics.grouped import GroupedCodes, join_rows
+from octavo._numerics.grouped import GroupedCodes, each_array, join_rows
 from octavo._numerics.int4 import GroupedWeight
 
 __all__ = ["concatenate", "split"]
@@ -142,11 +142,7 @@ def _part(layer: QuantLinear, source: _Source, index: slice) -> QuantLinear:
     bias = None if layer.bias is None else layer.bias[index]
     if isinstance(source, tuple):
         return _like(layer, (np.ascontiguousarray(source[0][index]), source[1][index]), bias)
-    if isinstance(source, GroupedWeight):
-        zero_point = None if source.zero_point is None else source.zero_point[index]
-        part = GroupedWeight(source.q[index], source.scale[index], zero_point, source.group_size, source.scale_dtype)
-        return _like(layer, part, bias)
-    return _like(layer, source.rows(index), bias)
+    return _like(layer, each_array([source], lambda a: a[0][index]), bias)
 
 
 def _concatenated(layers: list[QuantLinear]) -> QuantLinear:
@@ -165,14 +161,12 @@ def _concatenated(layers: list[QuantLinear]) -> QuantLinear:
 
 
 def _joined(sources: list[Any]) -> _Source:
-    first = sources[0]
-    if isinstance(first, tuple):
+    if isinstance(sources[0], tuple):
         return np.concatenate([q for q, _ in sources]), np.concatenate([s for _, s in sources])
-    if isinstance(first, GroupedCodes):
-        return join_rows(sources)
-    zero_point = None if first.zero_point is None else np.concatenate([w.zero_point for w in sources])
-    q, scale = np.concatenate([w.q for w in sources]), np.concatenate([w.scale for w in sources])
-    return GroupedWeight(q, scale, zero_point, first.group_size, first.scale_dtype)
+    joined: _Source = (
+        join_rows(sources) if isinstance(sources[0], GroupedCodes) else each_array(sources, np.concatenate)
+    )
+    return joined
 
 
 @dataclass(frozen=True)

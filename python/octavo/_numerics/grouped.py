@@ -8,7 +8,9 @@ where z, m and mn may be absent. `grouped_definition.py` beside this file says w
 
 from __future__ import annotations
 
+import dataclasses
 import operator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +20,7 @@ import numpy.typing as npt
 from octavo._util.floating import quiet
 from octavo._util.foreign import refuse_masked
 
-__all__ = ["BITS", "GROUP_SIZES", "SUPER_BLOCK", "GroupedCodes", "dequantize_columns", "join_rows"]
+__all__ = ["BITS", "GROUP_SIZES", "SUPER_BLOCK", "GroupedCodes", "dequantize_columns", "each_array", "join_rows"]
 
 GROUP_SIZES = (16, 32, 64, 128, 256)
 SUPER_BLOCK = 256  # k that share the floats of two-level scales
@@ -139,10 +141,8 @@ class GroupedCodes:
 
     def rows(self, index: Any) -> GroupedCodes:
         """The weights of some outputs: an index of axis 0 that leaves it an axis."""
-        return GroupedCodes(
-            self.codes[index], self.scale[index], self.bits, self.group_size,
-            *(None if a is None else a[index] for a in _optional(self)),
-        )  # fmt: skip
+        cut: GroupedCodes = each_array([self], lambda a: a[0][index])
+        return cut
 
 
 @quiet
@@ -179,31 +179,24 @@ def _levels(
 
 
 def join_rows(parts: list[GroupedCodes]) -> GroupedCodes:
-    """The rows of all parts, one after another.
-
-    Raises:
-        ValueError: parts differ in K or in how their weights are held.
-    """
+    """The rows of all parts, one after another; a ValueError where they are not held alike."""
     first = parts[0]
     for part in parts[1:]:
         if _form(part) != _form(first):
             raise ValueError(f"rows can be joined where they are held alike, got {_form(first)} and {_form(part)}")
-    optional = [
-        None if arrays[0] is None else np.concatenate(arrays) for arrays in zip(*map(_optional, parts), strict=True)
-    ]
-    return GroupedCodes(
-        np.concatenate([p.codes for p in parts]), np.concatenate([p.scale for p in parts]), first.bits,
-        first.group_size, *optional,
-    )  # fmt: skip
+    joined: GroupedCodes = each_array(parts, np.concatenate)
+    return joined
 
 
-def _optional(w: GroupedCodes) -> tuple[Any, ...]:
-    return w.zero_point, w.minimum, w.group_scale, w.group_minimum
+def each_array(parts: list[Any], make: Callable[[list[Any]], Any]) -> Any:
+    """One of the parts' form, each of whose arrays `make` gives from theirs."""
+    names = [f.name for f in dataclasses.fields(parts[0]) if isinstance(getattr(parts[0], f.name), np.ndarray)]
+    return dataclasses.replace(parts[0], **{name: make([getattr(p, name) for p in parts]) for name in names})
 
 
 def _form(w: GroupedCodes) -> str:
     names = ("zero_point", "minimum", "group_scale", "group_minimum")
-    held = [f"{name} {a.dtype}" for name, a in zip(names, _optional(w), strict=True) if a is not None]
+    held = [f"{name} {a.dtype}" for name in names if (a := getattr(w, name)) is not None]
     parts = [f"{w.codes.shape[1]} inputs", f"{w.bits}-bit {w.codes.dtype}", f"groups of {w.group_size}"]
     return ", ".join([*parts, f"{w.scale.dtype} scales", *held])
 
@@ -249,25 +242,24 @@ def _check_two_levels(w: GroupedCodes) -> None:
         _check_integers(w.group_minimum, "group_minimum", (n, w.groups), (np.dtype(np.uint8),), 8)
 
 
-def _check_integers(
-    a: Any, name: str, shape: tuple[int, int], dtypes: tuple[np.dtype[Any], ...], bits: int, reach: int = 0
-) -> None:
+def _check_array(a: Any, name: str, shape: tuple[int, int], dtypes: tuple[np.dtype[Any], ...], each: str = "") -> None:
     refuse_masked(a, name)
     if not isinstance(a, np.ndarray) or a.dtype not in dtypes:
         wanted = " or ".join(map(str, dtypes))
         raise TypeError(f"{name} must be an array of {wanted}, got {getattr(a, 'dtype', type(a).__name__)}")
     if a.shape != shape:
-        raise ValueError(f"{name} must have shape {shape}, one for each group of each row, got {a.shape}")
+        raise ValueError(f"{name} must have shape {shape}{each}, got {a.shape}")
+
+
+def _check_integers(
+    a: Any, name: str, shape: tuple[int, int], dtypes: tuple[np.dtype[Any], ...], bits: int, reach: int = 0
+) -> None:
+    _check_array(a, name, shape, dtypes, ", one for each group of each row")
     _check_range(a, name, bits, reach)
 
 
 def _check_floats(a: Any, name: str, shape: tuple[int, int], dtypes: tuple[np.dtype[Any], ...]) -> None:
-    refuse_masked(a, name)
-    if not isinstance(a, np.ndarray) or a.dtype not in dtypes:
-        wanted = " or ".join(map(str, dtypes))
-        raise TypeError(f"{name} must be an array of {wanted}, got {getattr(a, 'dtype', type(a).__name__)}")
-    if a.shape != shape:
-        raise ValueError(f"{name} must have shape {shape}, got {a.shape}")
+    _check_array(a, name, shape, dtypes)
     finite = np.isfinite(a)
     if not finite.all():
         at = tuple(int(i) for i in np.argwhere(~finite)[0])

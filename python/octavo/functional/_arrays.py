@@ -1,7 +1,7 @@
 """What is not a plain float32 array: converted, computed on a contiguous copy, and put where the caller wants it.
 
-The functions of this room first try the compiled part, which takes plain arrays and returns None for all else. So a
-call on a small array costs less than a microsecond, and what follows here may take its time.
+The functions of this room first try the compiled part, which takes plain arrays and returns None for all else. What
+follows here may take its time.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from octavo._util.extras import import_extra
 from octavo._util.progress import with_bar
 from octavo.gguf._blocks import DECODERS
 from octavo.gguf._header import TensorInfo
-from octavo.gguf._load import PLAIN, ActivationGroup, activation_group_for, block_shape, opened, raw_rows
+from octavo.gguf._load import PLAIN, ActivationGroup, activation_group_for, block_shape, decoded_rows, opened, raw_rows
 
 __all__ = ["Converted", "convert", "summary"]
 
@@ -57,21 +57,10 @@ def convert(
 ) -> Converted:
     """Writes what a GGUF file holds as a file for `octavo.load`: every bit of the weights, in octavo's order.
 
-    Args:
-        source: the GGUF file.
-        destination: where the result is to be; another file. It takes its place when all of it is on the disk.
-        activation, activation_group: of the matrices, as for `octavo.gguf.load`.
-        verify: compare every weight with what the `gguf` package makes of it, to the bit (needs the extra "gguf").
-        progress: show a bar (needs the extra "cli").
-
-    Raises:
-        ImportError: the package is not installed.
-        OSError: a file cannot be read or written.
-        ValueError: as for `octavo.gguf.load`; or a weight differs from the package's.
-
-    Notes:
-        Names are the file's. What has more than two dimensions becomes a matrix for each of the leading indices,
-        "NAME.0", "NAME.1". The metadata is kept as JSON text under "gguf.metadata".
+    Options and errors are those of `octavo.gguf.load`. `verify` compares every weight with what the `gguf` package
+    makes of it, to the bit; a difference is a ValueError. Names are the file's. What has more than two dimensions
+    becomes a matrix for each of the leading indices, "NAME.0", "NAME.1". The metadata is kept as JSON text under
+    "gguf.metadata".
     """
     if os.path.exists(destination) and os.path.samefile(source, destination):
         raise ValueError(f"source and destination must be different files, got {os.fspath(source)} for both")
@@ -138,14 +127,13 @@ def _pieces(
     """(name, arrays by suffix): the next rows of a matrix, or of an array."""
     for m in matrices.values():
         n, type_name = m.options["shape"][0], m.info.type.name
-        for raw in raw_rows(file, m.info, m.first, n):
-            try:
-                w = DECODERS[type_name](raw)
+        try:
+            for raw, w in decoded_rows(file, m.info, m.first, n):
                 if package is not None:
                     _verify(package, type_name, raw, w)
-            except ValueError as error:
-                raise ValueError(f"tensor {m.info.name!r}: {error}") from error
-            yield m.name, {suffix: part.make() for suffix, part in grouped_parts(w).items()}
+                yield m.name, {suffix: part.make() for suffix, part in grouped_parts(w).items()}
+        except ValueError as error:
+            raise ValueError(f"tensor {m.info.name!r}: {error}") from error
     for name, info in arrays.items():
         rows = math.prod(info.shape[:-1])
         for raw in raw_rows(file, info, 0, rows):

@@ -121,12 +121,7 @@ class _Cursor:
 
 
 def read_header(file: BinaryIO) -> Header:
-    """The header of an open file.
-
-    Raises:
-        ValueError: the file is not GGUF, of a version or byte order that is not read, or damaged; without the file's
-            name, which the caller knows.
-    """
+    """The header of an open file; a ValueError, without the file's name, where it is damaged or not read."""
     size = os.fstat(file.fileno()).st_size
     cursor = _Cursor(file, size)
     version = _read_version(cursor)

@@ -19,7 +19,8 @@ from octavo.gguf._blocks import DECODERS
 from octavo.gguf._header import Header, TensorInfo, read_header
 
 __all__ = [
-    "PLAIN", "ActivationGroup", "Loaded", "activation_group_for", "block_shape", "load", "opened", "raw_rows",
+    "PLAIN", "ActivationGroup", "Loaded", "activation_group_for", "block_shape", "decoded_rows", "load", "opened",
+    "raw_rows",
 ]  # fmt: skip
 
 ActivationGroup = int | Literal["auto"] | None
@@ -82,7 +83,7 @@ def load(
         {'w': QuantMatrix(32 x 32, int8, group_size=32, scale_dtype=float16, activation=int16, axis=0)}
     """
     with opened(path) as (file, header):
-        items = _load_flat(file, header, activation=activation, activation_group=activation_group)
+        items = _load_flat(file, header, activation, activation_group)
         nested: dict[str, Any] = {}
         for name, value in with_bar(items, "load", "tensor", total=len(header.tensors)) if progress else items:
             _put(nested, name, value)
@@ -100,16 +101,12 @@ def opened(path: str | os.PathLike[str]) -> Iterator[tuple[BinaryIO, Header]]:
 
 
 def _load_flat(
-    file: BinaryIO,
-    header: Header,
-    *,
-    activation: ActivationScheme = "symmetric",
-    activation_group: ActivationGroup = "auto",
+    file: BinaryIO, header: Header, activation: ActivationScheme, group: ActivationGroup
 ) -> Iterator[tuple[str, Any]]:
     """(name, array, QuantMatrix or lists of them), one tensor after the other, each read when it is asked for."""
     for info in header.tensors.values():
         try:
-            yield info.name, _tensor(file, info, activation, activation_group)
+            yield info.name, _tensor(file, info, activation, group)
         except ValueError as error:
             raise ValueError(f"tensor {info.name!r}: {error}") from error
 
@@ -154,10 +151,9 @@ def _read_array(file: BinaryIO, info: TensorInfo) -> NDArray[Any]:
 
 def _read_codes(file: BinaryIO, info: TensorInfo) -> GroupedCodes:
     """A quantized tensor as (rows, inputs): all of its leading dimensions are rows."""
-    decode = DECODERS.get(info.type.name)
-    if decode is None:
+    if info.type.name not in DECODERS:
         raise ValueError(f"type {info.type.name} is not read; these are: {', '.join([*PLAIN, *DECODERS])}")
-    pieces = [decode(raw) for raw in raw_rows(file, info, 0, math.prod(info.shape[:-1]))]
+    pieces = [codes for _, codes in decoded_rows(file, info, 0, math.prod(info.shape[:-1]))]
     return pieces[0] if len(pieces) == 1 else join_rows(pieces)
 
 
@@ -166,12 +162,21 @@ def block_shape(info: TensorInfo) -> tuple[int, int]:
     return info.shape[-1] // info.type.block, info.type.nbytes
 
 
-def raw_rows(file: BinaryIO, info: TensorInfo, first: int, count: int) -> Iterator[NDArray[np.uint8]]:
-    """Rows first .. first + count of a tensor, some at a time: (rows, blocks, bytes).
+def decoded_rows(
+    file: BinaryIO, info: TensorInfo, first: int, count: int
+) -> Iterator[tuple[NDArray[np.uint8], GroupedCodes]]:
+    """As `raw_rows`, and what the blocks hold."""
+    for raw in raw_rows(file, info, first, count):
+        try:
+            codes = DECODERS[info.type.name](raw)
+        except ValueError as error:
+            raise ValueError(f"{error}, counted from row {first}") from error
+        yield raw, codes
+        first += len(raw)
 
-    Raises:
-        ValueError: the file has become shorter.
-    """
+
+def raw_rows(file: BinaryIO, info: TensorInfo, first: int, count: int) -> Iterator[NDArray[np.uint8]]:
+    """Rows first .. first + count of a tensor, some at a time: (rows, blocks, bytes)."""
     blocks, nbytes = block_shape(info)
     step = max(1, _PIECE_BYTES // (blocks * nbytes))
     for row in range(first, first + count, step):

@@ -28,12 +28,7 @@ def is_gguf(path: str | os.PathLike[str]) -> bool:
 
 
 def report(path: str | os.PathLike[str]) -> str:
-    """The text of `octavo inspect`: metadata, a line a tensor, and totals. Only the header is read.
-
-    Raises:
-        OSError: the file cannot be read.
-        ValueError: it is damaged, or of a version that is not read.
-    """
+    """The text of `octavo inspect`: metadata, a line a tensor, and totals. Only the header is read."""
     with opened(path) as (_, header):
         metadata = [(key, _shown(value)) for key, value in header.metadata.items()]
         lines = [f"GGUF version {header.version}, {header.file_bytes:,} B", "", table(["key", "value"], metadata)]

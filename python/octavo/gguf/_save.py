@@ -32,7 +32,6 @@ from octavo.gguf._types import BY_NAME
 __all__ = ["save"]
 
 _ARRAY_TYPES = ("F32", "F16", *ENCODERS)
-_FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 def save(
@@ -170,10 +169,10 @@ def _blocks(layer: QuantLinear) -> tuple[NDArray[Any], str]:
     """Rows of blocks, and their type."""
     if layer.epilogue is not None:
         raise ValueError(f"it applies {layer.epilogue}, which GGUF has no place for")
-    extra = [f"has a {name}" for name in ("rotation", "pre_quant_scale") if getattr(layer, name) is not None]
-    if extra or type(layer) is not QuantLinear:
-        what = extra[0] if extra else f"is a {type(layer).__name__}"
-        raise ValueError(f"it {what}, which GGUF has no place for; pass .weight to quantize it anew")
+    what = [f"is a {type(layer).__name__}"] if type(layer) is not QuantLinear else []
+    what += [f"has a {name}" for name in ("rotation", "pre_quant_scale") if getattr(layer, name) is not None]
+    if what:
+        raise ValueError(f"it {what[0]}, which GGUF has no place for; pass .weight to quantize it anew")
     weights = layer._weights
     w = weights.codes() if isinstance(weights, GroupedWeights) else None
     plain = w is not None and w.group_size == 32 and w.codes.dtype == np.int8 and w.scale.dtype == np.float16
@@ -202,36 +201,28 @@ def _table(table: QuantEmbedding) -> tuple[NDArray[Any], str]:
 
 
 def _put_metadata(types: Any, writer: Any, key: str, value: Any) -> None:
-    value = _plain(value)
-    if not isinstance(value, list):
-        writer.add_key_value(key, value, _type_of(types, key, [value], ("UINT32", "INT32", "UINT64", "INT64")))
-    elif value and not isinstance(value[0], list):
-        kind = _type_of(types, key, value, ("INT32", "UINT32", "INT64", "UINT64"))
-        writer.add_key_value(key, value, types.ARRAY, kind)
-    else:
-        writer.add_array(key, value)  # not an empty one, which has no type of elements, and nothing to say
-
-
-def _plain(value: Any) -> Any:
-    """NumPy's numbers as Python's, tuples as lists."""
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def _type_of(types: Any, key: str, values: list[Any], integers: tuple[str, ...]) -> Any:
-    """GGUF's type for values of one kind; of `integers` the first that holds them."""
-    kinds = {type(v) for v in values}
-    if kinds in ({bool}, {str}):
-        return types.BOOL if kinds == {bool} else types.STRING
-    if kinds == {float} and not any(_FLOAT32_MAX < abs(v) < math.inf for v in values):
-        return types.FLOAT32
-    if kinds == {int}:
-        for name in integers:
-            bounds = np.iinfo(name.lower())
-            if bounds.min <= min(values) and max(values) <= bounds.max:
-                return types[name]
+    is_list = isinstance(value, (list, tuple))
+    values = [v.item() if isinstance(v, np.generic) else v for v in (value if is_list else [value])]
+    if not values or isinstance(values[0], list):  # an empty list has no type of elements, and nothing to say
+        writer.add_array(key, values)
+        return
+    integers = ("INT32", "UINT32", "INT64", "UINT64") if is_list else ("UINT32", "INT32", "UINT64", "INT64")
+    for name in ("BOOL", "STRING", "FLOAT32", *integers):
+        if all(_fits(v, name) for v in values):
+            args = (values, types.ARRAY) if is_list else (values[0],)
+            writer.add_key_value(key, *args, types[name])
+            return
     raise TypeError(
         f"metadata {key!r} must be a number, text, or a list of one kind of them, whole numbers within 64 bits and "
-        f"others within float32, got {reprlib.repr(values)}"
+        f"others within float32, got {reprlib.repr(value)}"
     )
+
+
+def _fits(value: Any, name: str) -> bool:
+    """Whether GGUF's type of this name holds the value."""
+    if "INT" in name:
+        bounds = np.iinfo(name.lower())
+        return type(value) is int and bounds.min <= value <= bounds.max
+    if name == "FLOAT32":
+        return type(value) is float and not 2.0**128 <= abs(value) < math.inf
+    return type(value) is (bool if name == "BOOL" else str)
