@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -143,6 +144,29 @@ def test_run_model_calls_or_predicts() -> None:
         run_model({}, 4)
     with pytest.raises(ZeroDivisionError):
         run_model(lambda x: 1 / 0, [4])  # no pair: the model's own error
+
+
+class RefusedError(LookupError):
+    def __init__(self, reason: str, code: int) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+@pytest.mark.parametrize("raised", [RefusedError("too long", 7), ValueError("no such token"), KeyError("mask")])
+def test_errors_of_models_on_pairs_keep_their_class_and_message(raised: Exception) -> None:
+    def model(batch: Any) -> Any:
+        raise raised
+
+    with pytest.raises(type(raised)) as caught:
+        run_model(model, (X, Y))
+    assert caught.value is raised
+    (note,) = raised.__notes__
+    assert re.search(r"called with a batch that is a tuple of 2; .*forward=lambda model, batch: model\(\*batch\)", note)
+
+
+def test_calls_that_a_pair_does_not_fit_point_to_forward() -> None:
+    with pytest.raises(TypeError, match=r"missing 1 required positional argument: 'mask'[\s\S]*model\(\*batch\)"):
+        run_model(lambda x, mask: x, (X, Y))
 
 
 def test_all_lists_the_functions_that_other_modules_import() -> None:

@@ -89,6 +89,28 @@ def test_calibrate_raises_an_observers_own_error(qat: bool) -> None:
     assert caught.value.__notes__[-1] == "octavo.calibrate: this was batch 0"
 
 
+@pytest.mark.parametrize("where", ["call", "qparams"])
+@pytest.mark.parametrize("error", [LookupError("no"), TypeError("no")], ids=["LookupError", "TypeError"])
+def test_errors_of_observers_name_the_layer_whatever_their_class(where: str, error: Exception) -> None:
+    class Failing(oc.MinMaxObserver):
+        def __call__(self, x: Any) -> Any:
+            if where == "call":
+                raise error
+            return super().__call__(x)
+
+        def calculate_qparams(self) -> oc.QParams:
+            raise error
+
+    prepared = oc.prepare([oc.nn.Linear.init(4, 2)], oc.QConfig(activation=Failing), layers={oc.nn.Linear})
+
+    def run() -> None:
+        oc.calibrate(prepared, [BATCH], forward=lambda model, x: model[0](x))
+        oc.convert(prepared)
+
+    with pytest.raises(type(error), match=r"layer model\.0, its input"):
+        run()
+
+
 def test_convert_raises_an_observers_own_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Refusing, "where", "qparams")
     model = oc.nn.Sequential(oc.nn.Linear.init(4, 2))
@@ -111,6 +133,18 @@ class Dense:
         return x @ self.weight.T
 
 
+@pytest.mark.parametrize("kind", [TypeError, KeyError])
+def test_compare_names_the_layer_that_fails(kind: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any) -> Any:
+        raise kind("torn")
+
+    model = [Dense()]
+    quantized = oc.quantize_dynamic(model, Dense)
+    monkeypatch.setattr(Dense, "__call__", fails)
+    with pytest.raises(kind, match=r"layer model\.0"):
+        oc.compare(model, quantized, BATCH, forward=lambda model, x: model[0](x))
+
+
 def test_compare_raises_a_layers_own_error() -> None:
     model = [Dense()]
     quantized = oc.quantize_dynamic(model, Dense)
@@ -122,7 +156,7 @@ def test_compare_raises_a_layers_own_error() -> None:
 def test_model_that_fails_on_a_pair_shows_the_place() -> None:
     model = oc.nn.Sequential(lambda pair: pair[0], oc.nn.Linear.init(4, 2))
     prepared = oc.prepare(model, oc.QConfig(activation=Refusing), layers=oc.nn.Linear)
-    with pytest.raises(TypeError, match=r"BadBatchError: batch 7: too dark; octavo: layer model\.layers\.1, its input"):
+    with pytest.raises(BadBatchError, match=r"^batch 7: too dark\noctavo: layer model\.layers\.1, its input\noctavo:"):
         oc.calibrate(prepared, [(BATCH, BATCH)])
 
 

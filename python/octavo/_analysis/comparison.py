@@ -132,8 +132,7 @@ def _recorded(
 ) -> tuple[dict[str, list[_Call]], Any]:
     """The calls by path, in the order of first calls, while a copy of the model runs on x; and its result.
 
-    Raises:
-        ValueError: from a layer, which is named, or from the model's own code.
+    Raises whatever a layer, which is named, or the model's own code raises.
     """
     calls: dict[str, list[_Call]] = {}
     running: list[str] = []
@@ -157,7 +156,7 @@ def _recorded(
     recorders = {id(layers[path]): recorder(path, method) for path, method in methods.items()}
     try:
         y = forward(tree.copy_with(model, recorders), x)
-    except ValueError as error:
+    except Exception as error:
         if not running or str(error).startswith("layer "):  # a static layer names itself
             raise
         raise_named(error, f"layer {tree.label(running[-1])}")

@@ -7,19 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from octavo._util.errors import with_notes
-
 __all__ = ["Forward", "check_batches", "is_pair", "refuse_iterator", "refuse_several", "run_model"]
 
 Forward = Callable[[Any, Any], Any]
+
+_FORWARD = "for batches (inputs, targets) pass forward=lambda model, batch: model(batch[0])"
 
 
 def run_model(model: Any, batch: Any) -> Any:
     """model(batch), or model.predict(batch) where the model cannot be called: the default of `forward`.
 
     Raises:
-        TypeError: the model can be neither called nor asked to predict; or it fails on a batch that is a tuple, such as
-            (inputs, targets).
+        TypeError: the model can be neither called nor asked to predict.
+
+        An error on a batch that is a tuple, such as (inputs, targets), gets a note on how such batches are passed.
     """
     run = model if callable(model) else getattr(model, "predict", None)
     if run is None:
@@ -31,12 +32,10 @@ def run_model(model: Any, batch: Any) -> Any:
         return run(batch)
     except Exception as error:
         if is_pair(batch):
-            raise TypeError(
-                f"the model failed on a batch that is a {type(batch).__name__} of {len(batch)}, which it was given as "
-                "one argument; for (inputs, targets) pass forward=lambda model, batch: model(batch[0]), for several "
-                f"arguments forward=lambda model, batch: model(*batch). The error was {type(error).__name__}: "
-                f"{with_notes(error)}"
-            ) from error
+            error.add_note(
+                f"octavo: the model was called with a batch that is a {type(batch).__name__} of {len(batch)}; "
+                f"{_FORWARD}, for several arguments forward=lambda model, batch: model(*batch)"
+            )
         raise
 
 
@@ -46,23 +45,13 @@ def is_pair(batch: Any) -> bool:
 
 
 def refuse_several(x: Any, name: str) -> None:
-    """Raises TypeError where a layer is given several arrays at once, which NumPy would stack if their shapes agree.
-
-    Args:
-        x: what it is given.
-        name: of the input, for the message.
-    """
+    """Raises TypeError where a layer is given several arrays at once, which NumPy would stack if their shapes agree."""
     if is_pair(x) and (isinstance(x, tuple) or any(np.ndim(part) > 1 for part in x)):
-        raise TypeError(f"{name} must be one array, got a {type(x).__name__} of {len(x)}")
+        raise TypeError(f"{name} must be one array, got a {type(x).__name__} of {len(x)}; {_FORWARD}")
 
 
 def refuse_iterator(batches: Iterable[Any], why: str) -> None:
-    """Raises ValueError where batches of calibration can be read only once.
-
-    Args:
-        batches: what was given.
-        why: how often they have to be read, and why.
-    """
+    """Raises ValueError where batches of calibration can be read only once; `why`: how often they are, and why."""
     if iter(batches) is batches:
         raise ValueError(
             f"calibration must be a list or another iterable that can be read {why}; got the iterator "
@@ -78,22 +67,7 @@ def _is_labelled(x: Any, y: Any) -> bool:
 
 
 def check_batches(batches: Any, name: str) -> Iterable[Any]:
-    """The batches, refused where they are a single batch.
-
-    Args:
-        batches: what the caller was given.
-        name: of the argument.
-
-    Raises:
-        TypeError: iterating over it gives rows, columns or keys instead of batches, or it cannot be iterated over.
-
-    Example:
-        >>> import numpy as np
-        >>> from octavo._quantize.batches import check_batches
-        >>> check_batches([np.zeros((2, 3))], "batches")
-        [array([[0., 0., 0.],
-               [0., 0., 0.]])]
-    """
+    """The batches; a TypeError where iterating over them would give rows, columns or keys, or is not possible."""
     kind = type(batches).__name__
     objects = isinstance(batches, np.ndarray) and batches.dtype == object
     # Arrays of any library, data frames, sparse matrices
@@ -106,7 +80,7 @@ def check_batches(batches: Any, name: str) -> Iterable[Any]:
     if isinstance(batches, tuple) and len(batches) == 2 and _is_labelled(*batches):
         raise TypeError(
             f"{name} must be an iterable of batches, got (inputs, targets), whose targets would be taken for a batch: "
-            "pass [inputs]; for batches of both pass forward=lambda model, batch: model(batch[0])"
+            f"pass [inputs]; {_FORWARD}"
         )
     if isinstance(batches, (str, bytes, Mapping)):
         raise TypeError(

@@ -34,7 +34,7 @@ class Range:
         if x.size:
             try:
                 self.observer(x)
-            except ValueError as error:  # beyond float32
+            except Exception as error:  # such as beyond float32
                 raise_named(error, self.name)
             self.seen = True
 
@@ -70,7 +70,7 @@ def observed_qparams(observer: Any, name: str) -> QParams:
         warnings.simplefilter("always")
         try:
             params: QParams = observer.calculate_qparams()
-        except ValueError as error:
+        except Exception as error:
             raise_named(error, name)
     for warning in caught:
         warn_caller(f"{name}: {warning.message}", warning.category)

@@ -171,7 +171,7 @@ class FakeQuantize:
                 x = x._value
             try:
                 self.observer(x)
-            except (TypeError, ValueError) as error:
+            except Exception as error:
                 raise_named(error, name)
 
     def merge(self, other: FakeQuantize, name: str = "FakeQuantize") -> Self:
