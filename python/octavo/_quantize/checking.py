@@ -54,6 +54,9 @@ def check_layer(layer: Any, spec: LayerSpec) -> None:
     it is tried with (1, 1, K).
     """
     weight, bias = read_layer(layer, spec)
+    for rows in row_blocks(weight.shape):
+        if (bad := weight[rows][~np.isfinite(weight[rows])]).size:
+            raise ValueError(f"{spec.weight} must be finite, got {bad[0]}")
     try:
         _check_on_rows(layer, spec, weight, bias, (1, weight.shape[1]))
     except _ProbeError as error:

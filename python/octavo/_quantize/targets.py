@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from octavo._layers.linear import Layout
 from octavo._layers.registry import counterpart
 from octavo._models import walk as tree
+from octavo._models.paths import is_within
 from octavo._quantize.checking import check_layer, refuse
 from octavo._quantize.select import Arrays, Chosen, chosen_arrays, no_array
 from octavo._quantize.spec import LayerChoice, LayerSpec, read_layer
+from octavo._quantize.static.observed import Prepared
 from octavo._util.errors import raise_named
 
 __all__ = ["Target", "find_targets"]
@@ -92,18 +94,12 @@ def find_targets(
         check_shape: as for `chosen_arrays`.
 
     Raises:
-        TypeError, ValueError: an argument is of another kind, or nothing matches.
-
-    Example:
-        >>> import numpy as np
-        >>> from octavo._quantize.targets import find_targets
-        >>> [target.path for target in find_targets({"w": np.ones((64, 64)), "b": np.ones(64)}, None, None).items]
-        ['w']
+        TypeError, ValueError: an argument is of another kind, nothing matches, or the model is already prepared.
     """
     found = [] if layers is None else layers.find(model)
     targets = [Target(path, layer, spec=spec) for path, layer, spec in found]
     if arrays is None and layers is not None:
-        return Chosen(targets, {})
+        return Chosen(_unprepared(model, targets), {})
     inside = {id(layer) for _, layer, _ in found}
     chosen = chosen_arrays(
         model, True if arrays is None else arrays, layout, min_size, lambda value: id(value) in inside, check_shape
@@ -111,7 +107,17 @@ def find_targets(
     targets += [Target(item.path, item.array, axis=item.axis) for item in chosen.items]
     if not targets:
         raise ValueError(no_array(model, _places(model, chosen.why)))
-    return Chosen(targets, chosen.why)
+    return Chosen(_unprepared(model, targets), chosen.why)
+
+
+def _unprepared(model: Any, targets: list[Target]) -> list[Target]:
+    """The targets, refused where one is inside a layer that `prepare` or `prepare_qat` made."""
+    for path, value in tree.walk(model):
+        if isinstance(value, Prepared) and any(not path or is_within(target.path, path) for target in targets):
+            raise ValueError(
+                f"{tree.label(path)} is already prepared: convert the model first, or pass the float model"
+            )
+    return targets
 
 
 def _places(model: Any, why: dict[int, str]) -> dict[str, str]:

@@ -33,9 +33,9 @@ def as_array(x: object, name: str) -> Array:
     except Exception as error:
         if isinstance(x, (list, tuple)) and isinstance(error, ValueError):  # of lists that differ in length
             raise ValueError(f"{name} must be an array, got a ragged {type(x).__name__}: {error}") from error
-        reason = str(error).partition("\n")[0]
+        reason, line = str(error).partition("\n")[0], _line(x, _in_code(name))
         raise TypeError(
-            f"{name} must be an array, got {_kind(x)} that NumPy cannot read ({reason}); pass {_line(x, name)}"
+            f"{name} must be an array, got {_kind(x)} that NumPy cannot read ({reason}); pass {line}"
         ) from error
 
 
@@ -60,15 +60,15 @@ def as_real(x: object, name: str) -> Array:
 
 def not_real(x: object, dtype: np.dtype[Any], name: str) -> str:
     """What to say of x, whose dtype is not one of real numbers."""
-    remedy = "convert it first"
+    code, remedy = _in_code(name), "convert it first"
     if dtype.kind == "c":
         remedy += ", with .real or np.abs"
     elif dtype.kind == "f":
-        remedy += f": {name}.astype(np.float64)"
-    elif dtype.kind == "O" and _line(x, name) != name:
-        remedy += f": {_line(x, name)}"
+        remedy += f": {code}.astype(np.float64)"
+    elif dtype.kind == "O" and _line(x, code) != code:
+        remedy += f": {_line(x, code)}"
     elif dtype.kind in "OUS":
-        remedy += f": np.asarray({name}, np.float32), if it holds nothing but numbers"
+        remedy += f": np.asarray({code}, np.float32), if it holds nothing but numbers"
     numbers = "real numbers (float16, float32, float64, integers or bool)"
     return f"{name} must hold {numbers}, got {type(x).__name__} of dtype {dtype}; {remedy}"
 
@@ -82,12 +82,18 @@ def refuse_masked(x: object, name: str) -> None:
     """Raises TypeError for a masked array, whose mask would be lost."""
     masked = sys.modules.get("numpy.ma")  # not imported for this question: unless it is loaded, nothing is masked
     if masked is not None and isinstance(x, masked.MaskedArray):
-        raise TypeError(f"{name} must not be a masked array, whose mask would be lost; pass {name}.filled(value)")
+        code = _in_code(name)
+        raise TypeError(f"{name} must not be a masked array, whose mask would be lost; pass {code}.filled(value)")
 
 
 def is_extended(dtype: np.dtype[Any]) -> bool:
     """Whether it is a type of ml_dtypes, as bfloat16, whose every value is one of float32."""
     return dtype.type.__module__.partition(".")[0] == "ml_dtypes" and np.can_cast(dtype, np.float32)
+
+
+def _in_code(name: str) -> str:
+    """What to call x in a line of code: "layer fc1, its input" is no name there."""
+    return "x" if " " in name else name
 
 
 def _kind(x: object) -> str:

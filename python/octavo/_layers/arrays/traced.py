@@ -17,6 +17,7 @@ model has returned: results, and arrays stored for later. Code that accepts only
 from __future__ import annotations
 
 import weakref
+from _thread import RLock  # threading would be one more import
 from collections.abc import Callable, Mapping
 from typing import Any, Self
 
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 
 from octavo._layers.arrays.stand_in import StandIn, unwrapped
 from octavo._util.pickling import pickled
+from octavo._util.transient import Transient
 
 __all__ = ["KEPT", "Source", "Traced", "Tracer", "plain", "source_of", "taken"]
 
@@ -75,10 +77,11 @@ class Source:
 
 
 @pickled
-class Tracer:
+class Tracer(Transient):
     """What the layers of one prepared model share: whether they return stand-ins, and which of these are alive."""
 
     def __init__(self) -> None:
+        self.lock = RLock()  # threads that calibrate one model take turns
         self.stand_ins = True
         self.bounded = False  # within `calibrate`, which knows when the model has returned
         self.calls = 0  # of layers and QuantStubs, in this batch of `calibrate`

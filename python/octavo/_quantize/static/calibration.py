@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -49,6 +50,7 @@ def calibrate(
         Before each batch the state of all observers is copied, so that a batch that fails counts for nothing. It is not
         if an observer cannot be copied, or once your own observers hold more than 64 MiB and a batch has passed: then a
         batch that fails is not run again and leaves its traces, as a note of the error says.
+        Threads that calibrate one model take turns, batch by batch.
 
     Example:
         >>> import numpy as np, octavo as oc
@@ -57,12 +59,15 @@ def calibrate(
     """
     batches = check_batches(batches, "batches")
     layers = [layer for _, layer in observed_layers(prepared)]
-    tracers = list({id(layer.tracer): layer.tracer for layer in layers}.values())
+    tracers = [tracer for _, tracer in sorted({id(layer.tracer): layer.tracer for layer in layers}.items())]
     observers = [value for _, value in tree.walk(prepared) if isinstance(value, Observer)]
     count = 0
     for count, batch in enumerate(with_bar(batches, "calibrating", "batch") if progress else batches, start=1):
         try:
-            _run(prepared, batch, forward, tracers, _snapshot(layers, observers, tracers))
+            with contextlib.ExitStack() as turn:
+                for tracer in tracers:
+                    turn.enter_context(tracer.lock)
+                _run(prepared, batch, forward, tracers, _snapshot(layers, observers, tracers))
         except Exception as error:
             error.add_note(f"octavo.calibrate: this was batch {count - 1}")
             raise
