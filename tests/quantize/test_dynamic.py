@@ -291,6 +291,17 @@ class Describing(Dense):
 # No layer
 
 
+def test_quantize_dynamic_says_what_it_does_not_look_into() -> None:
+    layer, w = Dense(), np.ones((64, 64), np.float32)
+    captured = r"; what functions capture is not looked at \(model\.call\): hold it in an object or a partial$"
+    with pytest.raises(ValueError, match=r"no layer of type Dense.*" + captured):
+        quantize_dynamic({"call": lambda x: layer(x), "plain": len, "alone": lambda x: x}, {Dense})
+    with pytest.raises(ValueError, match="holds no array to quantize.*" + captured):
+        quantize_dynamic({"call": lambda x, w=w: x @ w})
+    with pytest.raises(ValueError, match=r"; the model is the class Dense: pass an instance$"):
+        quantize_dynamic(Dense, {Dense})
+
+
 def test_quantize_dynamic_without_match_names_subclass() -> None:
     class Special(Dense):
         pass

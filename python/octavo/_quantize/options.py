@@ -27,11 +27,6 @@ def as_dtypes(dtype: Dtypes) -> ByName[QType]:
 
     Raises:
         TypeError, ValueError: a type that weights cannot have; a mapping that quantizes nothing.
-
-    Example:
-        >>> from octavo._quantize.options import as_dtypes
-        >>> as_dtypes({"": "int8", "head": None}).resolve("blocks.0.up", object)
-        octavo.qint8
     """
     choices = ByName[QType]()
     choices.put_all("dtype", dtype if isinstance(dtype, Mapping) else {"": dtype}, _as_weight_type)

@@ -13,7 +13,7 @@ from octavo._layers.linear import Layout
 from octavo._models import walk as tree
 from octavo._models.estimators import holds_trees, is_estimator, is_fitted
 from octavo._models.paths import is_within, matches
-from octavo._quantize.spec import layer_types, quantized_in
+from octavo._quantize.spec import layer_types, quantized_in, unseen
 
 __all__ = ["Arrays", "Chosen", "FoundArray", "chosen_arrays", "no_array", "unwrapped"]
 
@@ -214,5 +214,5 @@ def no_array(model: Any, places: Mapping[str, str]) -> str:
     layers = ", ".join(layer_types(model))
     return (
         f"the model holds no array to quantize{f' ({stays})' if stays else ''}; "
-        f"{f'pass layers={{{layers}}}' if layers else 'name layers=...'}, or arrays=[...] and min_size"
+        f"{f'pass layers={{{layers}}}' if layers else 'name layers=...'}, or arrays=[...] and min_size{unseen(model)}"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import types
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -14,14 +15,14 @@ from octavo._layers.linear import Layout, QuantLinear
 from octavo._layers.matrix import QuantMatrix
 from octavo._layers.registry import counterpart
 from octavo._models import walk as tree
-from octavo._models.containers import attributes
+from octavo._models.containers import attributes, captured
 from octavo._models.estimators import holds_trees, is_estimator
 from octavo._quantize.by_name import ByName
 from octavo._util.foreign import as_array
 
 __all__ = [
     "ACTIVATIONS", "LAYOUTS", "FoundLayer", "LayerChoice", "LayerSpec", "Layers", "arrays_of", "as_choice",
-    "layer_types", "matrices_of", "nothing_found", "quantized_in", "read_layer",
+    "layer_types", "matrices_of", "nothing_found", "quantized_in", "read_layer", "unseen",
 ]  # fmt: skip
 
 LAYOUTS: tuple[Layout, ...] = ("out_in", "in_out")
@@ -188,7 +189,16 @@ def nothing_found(model: Any, choice: LayerChoice) -> str:
             f"{text}; types are matched exactly, and it holds the subclass {', '.join(subclasses)}: name it in layers"
         )
     holders = sorted({type(v).__name__ for v in values if matrices_of(v)})
-    return f"{text}; types in it with a 2-D float array as an attribute: {', '.join(holders) or 'none'}"
+    return f"{text}; types in it with a 2-D float array as an attribute: {', '.join(holders) or 'none'}{unseen(model)}"
+
+
+def unseen(model: Any) -> str:
+    """What `walk` does not look into, for messages that nothing was found."""
+    if isinstance(model, type):
+        return f"; the model is the class {model.__name__}: pass an instance"
+    functions = [p for p, v in tree.walk(model) if isinstance(v, types.FunctionType) and any(captured(v))]
+    names = ", ".join(map(tree.label, functions[:5]))
+    return f"; what functions capture is not looked at ({names}): hold it in an object or a partial" if names else ""
 
 
 def quantized_in(model: Any) -> str:
@@ -203,14 +213,7 @@ def quantized_in(model: Any) -> str:
 
 
 def layer_types(model: Any) -> list[str]:
-    """Names of the classes in a model that look like layers: octavo's own, and what holds a matrix and can be called.
-
-    Example:
-        >>> import numpy as np, octavo as oc
-        >>> from octavo._quantize.spec import layer_types
-        >>> layer_types(oc.nn.Sequential(oc.nn.Linear(np.eye(2)), oc.nn.ReLU()))
-        ['Linear']
-    """
+    """Names of a model's classes that look like layers: octavo's own, and what holds a matrix and can be called."""
     found = {
         type(value).__name__
         for path, value in tree.walk(model)
