@@ -483,6 +483,14 @@ def test_masked_batches_are_told_what_to_write() -> None:
         oc.calibrate(prepare(mlp()), [np.ma.array(data())])
 
 
+@pytest.mark.parametrize("given", [3, {"layers.0": oc.QParams(0.5, 0, "uint8")}], ids=["number", "parameters"])
+def test_qparams_that_are_no_dicts_say_what_to_pass(given: Any) -> None:
+    with pytest.raises(
+        TypeError, match=r'^qparams must be a dict such as \{"fc1": \{"input": QParams\(\.\.\.\)\}\}, got '
+    ):
+        oc.convert(calibrated(mlp()), qparams=given)
+
+
 def test_converting_twice_gives_the_same_model() -> None:
     prepared = calibrated(mlp())
     with warnings.catch_warnings():

@@ -120,12 +120,7 @@ class Calibration:
         report: Callable[[Any], object] | None,
         sequential: bool,
     ) -> Calibration | None:
-        """The calibration that is asked for, if any.
-
-        Raises:
-            TypeError: the batches are one array, or not iterable.
-            ValueError: an option needs batches that are not there, or they are there for nothing.
-        """
+        """The calibration that is asked for, if any; an error where options and batches do not go together."""
         rounding = options.rounding
         if sequential and rounding != "gptq":
             raise ValueError(f'sequential=True is for rounding="gptq", got {rounding!r}')

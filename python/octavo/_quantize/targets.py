@@ -111,7 +111,7 @@ def find_targets(
 
 
 def _unprepared(model: Any, targets: list[Target]) -> list[Target]:
-    """The targets, refused where one is inside a layer that `prepare` or `prepare_qat` made."""
+    """The targets, refused where one is inside a prepared layer."""
     for path, value in tree.walk(model):
         if isinstance(value, Prepared) and any(not path or is_within(target.path, path) for target in targets):
             raise ValueError(

@@ -161,9 +161,6 @@ def gather(
     """Updates the statistics of each one's inputs: a copy of the model runs on each batch once.
 
     looked_up: of each, as for `watched`.
-
-    Raises:
-        TypeError, ValueError: an input does not fit (the layer is named), or there is no batch.
     """
     replaced = {
         id(target.original): watched(target, _named(of.update, target.path), looked_up=look)

@@ -82,7 +82,7 @@ def convert(
     if unobserved not in ("error", "float"):
         raise ValueError(f'unobserved must be "error" or "float", got {unobserved!r}')
     found = observed_layers(prepared)
-    given = _given(qparams or {}, dict(found))
+    given = _given({} if qparams is None else qparams, dict(found))
     left = {path for path, layer in found if not layer.seen and "input" not in given.get(path, {})}
     if left and unobserved == "error":
         names = ", ".join(layer.name for path, layer in found if path in left)
@@ -104,6 +104,8 @@ def _given(
     qparams: Mapping[str, Mapping[str, QParams]], layers: Mapping[str, Prepared]
 ) -> dict[str, dict[str, QParams]]:
     """qparams by the one spelling of their paths, found to fit the layers."""
+    if not (isinstance(qparams, Mapping) and all(isinstance(entries, Mapping) for entries in qparams.values())):
+        raise TypeError(f'qparams must be a dict such as {{"fc1": {{"input": QParams(...)}}}}, got {qparams!r:.80}')
     given: dict[str, dict[str, QParams]] = {}
     for spelt, entries in qparams.items():
         path = find(spelt, layers)
