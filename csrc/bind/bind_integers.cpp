@@ -1,4 +1,5 @@
 // Products of integers of any width: integer_matmul and PackedIntegers.
+#include <bit>
 #include <cstdint>
 #include <memory>
 
@@ -32,11 +33,16 @@ bool is_operand(char kind, std::int64_t elem_bytes) {
          ((kind == 'i' || kind == 'u') && (elem_bytes == 1 || elem_bytes == 2 || elem_bytes == 4 || elem_bytes == 8));
 }
 
+// NumPy writes the machine's own order out ('<' on most) where a type of the other order was turned.
+bool is_native(char byteorder) {
+  return byteorder == '=' || byteorder == '|' || byteorder == (std::endian::native == std::endian::little ? '<' : '>');
+}
+
 Operand operand_of(const py::array& array) {
   const auto* proxy = py::detail::array_proxy(array.ptr());
   const py::dtype dtype = array.dtype();
   require(is_operand(dtype.kind(), dtype.itemsize()), "arrays must be of integers or bool");
-  require(dtype.byteorder() == '=' || dtype.byteorder() == '|', "arrays must be in native byte order");
+  require(is_native(dtype.byteorder()), "arrays must be in native byte order");
   require((proxy->flags & py::detail::npy_api::NPY_ARRAY_ALIGNED_) != 0, "arrays must be aligned");
   return {proxy, dtype.kind(), static_cast<std::int32_t>(dtype.itemsize())};
 }
@@ -126,7 +132,7 @@ py::object try_integer_matmul(py::handle a_object, py::handle b_object) {
   constexpr int kAligned = py::detail::npy_api::NPY_ARRAY_ALIGNED_;
   const py::dtype dtype = py::reinterpret_borrow<py::dtype>(a_proxy->descr);
   const auto elem_bytes = static_cast<std::int32_t>(dtype.itemsize());
-  if (!is_operand(descr->kind, elem_bytes) || (descr->byteorder != '=' && descr->byteorder != '|') ||
+  if (!is_operand(descr->kind, elem_bytes) || !is_native(descr->byteorder) ||
       (a_proxy->flags & b_proxy->flags & kAligned) == 0) {
     return py::none();
   }

@@ -71,6 +71,17 @@ def test_matmul_takes_any_byte_order(dtype: str) -> None:
     assert oc.matmul(a, B.astype(dtype), dtype=">i8").dtype == np.int64
 
 
+def test_matmul_takes_native_byte_order_that_is_written_out() -> None:
+    native = np.dtype(np.int32).newbyteorder().newbyteorder()  # as after x.byteswap().view(x.dtype.newbyteorder())
+    assert native.isnative
+    assert native.byteorder != "="
+    a, b, out = A.astype(native), B.astype(native), np.zeros((3, 5), native)
+    assert oc.matmul(a, b, out) is out
+    for y in (out, oc.matmul(a, b), oc.matmul(a, b, dtype=native), a @ oc.PackedInteger(b), oc.tensordot(a, b, 1)):
+        assert y.dtype == np.int32
+        np.testing.assert_array_equal(y, A @ B)
+
+
 def test_matmul_takes_misaligned_and_read_only_arrays() -> None:
     bytes_ = np.zeros(A.nbytes + 1, np.uint8)
     a = bytes_[1:].view(np.int64).reshape(A.shape)

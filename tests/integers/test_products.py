@@ -58,6 +58,12 @@ def test_tensordot_equals_numpy(axes: object) -> None:
     same(oc.tensordot(a, b, axes), np.tensordot(a, b, axes))
 
 
+@pytest.mark.parametrize("axes", [3, ([0, 1, 2], [2, 1, 0])], ids=str)
+def test_tensordot_over_all_axes_is_an_array_without_dimensions(axes: object) -> None:
+    a = np.arange(27, dtype=np.int32).reshape(3, 3, 3)
+    same(oc.tensordot(a, a, axes), np.tensordot(a, a, axes))
+
+
 @pytest.mark.parametrize(
     "axes",
     [

@@ -207,7 +207,7 @@ def tensordot(
                 f"axes must be from 0 to {min(lhs.ndim, rhs.ndim)} for shapes {lhs.shape} and {rhs.shape}, got {count}"
             )
         pairs = (list(range(lhs.ndim - count, lhs.ndim)), list(range(count)))
-    return _contract(lhs, rhs, pairs, None, dtype)
+    return np.asarray(_contract(lhs, rhs, pairs, None, dtype))  # never a scalar, as NumPy's
 
 
 def _listed(x: Any) -> list[Any] | None:
