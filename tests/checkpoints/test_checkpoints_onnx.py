@@ -245,6 +245,16 @@ def test_commands_take_models(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert main(["quantize", str(path), str(out), "--verify", "--no-progress"]) == 1
 
 
+def test_a_model_without_memory_for_it_is_a_memory_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(path: str) -> None:
+        raise MemoryError("no room")
+
+    path, _ = nbits(tmp_path / "m.onnx", 4, 32)
+    monkeypatch.setattr("onnx.load", load)
+    with pytest.raises(MemoryError, match="no room"):
+        oc.checkpoints.load(path)
+
+
 def test_what_is_wrong_is_refused_by_file_and_node(tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     path.write_bytes(b"not a model")

@@ -113,6 +113,15 @@ def test_tensordot_axes_that_do_not_fit_are_refused(axes: object, message: str) 
         oc.tensordot(np.ones((2, 4, 4), int), np.ones((4, 4, 3), int), axes)
 
 
+def test_operands_of_other_kinds_are_refused_by_name() -> None:
+    packed = oc.PackedInteger(np.ones((3, 3), int))
+    for product in (oc.dot, oc.inner, oc.vecdot, oc.tensordot):
+        with pytest.raises(TypeError, match="b must be an array of integers or bool, got PackedInteger of dtype object"):
+            product(np.ones((3, 3), int), packed)
+    with pytest.raises(TypeError, match="a must be an array of integers or bool, got list of dtype float64"):
+        oc.dot([], np.ones(0, int))
+
+
 def test_products_of_floats_are_refused_by_name() -> None:
     for product in (oc.dot, oc.inner, oc.vecdot, oc.tensordot):
         with pytest.raises(TypeError, match=r"np\.matmul"):

@@ -99,6 +99,16 @@ def test_copy_with_names_object_whose_deepcopy_raises() -> None:
         copy_with([layer, Stubborn()], {id(layer): New()})
 
 
+def test_copy_with_that_runs_out_of_memory_is_a_memory_error() -> None:
+    class Large:
+        def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+            raise MemoryError("no room")
+
+    layer = Layer()
+    with pytest.raises(MemoryError, match="no room"):
+        copy_with([layer, Large()], {id(layer): New()})
+
+
 @pytest.mark.slow
 def test_copy_with_of_too_deep_tree() -> None:
     model = linked_list(5000)

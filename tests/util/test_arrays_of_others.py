@@ -152,6 +152,16 @@ def test_wrong_arrays_are_named_as_the_argument_they_are(name: str, argument: st
             TAKERS[name](wrong)
 
 
+@pytest.mark.parametrize("name", ["QuantLinear", "x", "observer", "quantize"])
+def test_memory_that_runs_out_while_an_array_is_read_is_a_memory_error(name: str) -> None:
+    class Large:
+        def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+            raise MemoryError("no room")
+
+    with pytest.raises(MemoryError, match="no room"):
+        TAKERS[name](Large())
+
+
 @pytest.mark.parametrize(("value", "rule"), [(np.nan, "be finite"), (1e300, r"fit float32 \(up to 3\.4")])
 @pytest.mark.parametrize(("name", "argument"), [("QuantLinear", "weight"), ("matrix", "w"), ("embedding", "weight")])
 def test_weights_that_are_not_finite_are_named_as_weights(name: str, argument: str, value: float, rule: str) -> None:

@@ -25,7 +25,8 @@ def integer_array(x: ArrayLike, name: str) -> NDArray[Any]:
     array = as_array(x, name)
     if array.dtype.kind not in _KINDS:
         raise TypeError(
-            f"{name} must be an array of integers or bool, got dtype {array.dtype}; use np.matmul for other types"
+            f"{name} must be an array of integers or bool, got {type(x).__name__} of dtype {array.dtype}; "
+            "use np.matmul for other types"
         )
     return array
 

@@ -331,6 +331,8 @@ def copy_with(root: Any, mapping: Mapping[int, Any]) -> Any:
             "the model is nested too deeply for copy.deepcopy; pass inplace=True, which needs no copy, or raise the "
             "limit with sys.setrecursionlimit"
         ) from error
+    except MemoryError:
+        raise
     except Exception as error:
         path, kind, reason = _uncopyable(root, memo) or ("", _type_name(root), str(error))
         raise TypeError(

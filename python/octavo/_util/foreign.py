@@ -30,6 +30,8 @@ def as_array(x: object, name: str) -> Array:
     refuse_masked(x, name)
     try:
         return np.asarray(x)
+    except MemoryError:
+        raise
     except Exception as error:
         if isinstance(x, (list, tuple)) and isinstance(error, ValueError):  # of lists that differ in length
             raise ValueError(f"{name} must be an array, got a ragged {type(x).__name__}: {error}") from error

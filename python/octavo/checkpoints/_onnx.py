@@ -52,11 +52,9 @@ def load_nodes(
         raise FileNotFoundError(f"{where} does not exist")
     try:
         graph = Graph(package, package.load(where))
-    except FileNotFoundError:
+    except (OSError, MemoryError):
         raise
     except Exception as error:  # of protobuf, or onnx's own for external data
-        if isinstance(error, OSError):
-            raise
         raise ValueError(f"{where} is not a usable ONNX model: {error}") from None
     found: dict[str, QuantLinear] = {}
     for node in graph.nodes:
