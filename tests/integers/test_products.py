@@ -116,7 +116,7 @@ def test_tensordot_axes_that_do_not_fit_are_refused(axes: object, message: str) 
 def test_operands_of_other_kinds_are_refused_by_name() -> None:
     packed = oc.PackedInteger(np.ones((3, 3), int))
     for product in (oc.dot, oc.inner, oc.vecdot, oc.tensordot):
-        with pytest.raises(TypeError, match="b must be an array of integers or bool, got PackedInteger of dtype object"):
+        with pytest.raises(TypeError, match=r"b must be .* integers or bool, got PackedInteger of dtype object"):
             product(np.ones((3, 3), int), packed)
     with pytest.raises(TypeError, match="a must be an array of integers or bool, got list of dtype float64"):
         oc.dot([], np.ones(0, int))
