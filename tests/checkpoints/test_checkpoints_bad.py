@@ -101,6 +101,10 @@ AWQ = [
     (saying(group_size=64), "tensor 'fc.scales' has 4 groups of 128 inputs, but config.json says group_size 64"),
     (but("fc.qzeros", None), "tensor 'fc.qzeros' is missing"),
     (but("fc.qzeros", lambda a: a[1:]), "tensor 'fc.qzeros' must be I32 of shape [4, 5], got I32 of shape [3, 5]"),
+    (
+        saying(version=None, checkpoint_format="gemv"),
+        "config.json: the gemv form of AWQ orders its codes in another way",
+    ),
     (but("fc.scales", at((0, 1), np.nan)), "tensor 'fc.scales' must hold finite scales above 0, got nan at [0, 1]"),
     (but("fc.scales", at((0, 1), 0)), "tensor 'fc.scales' must hold finite scales above 0, got 0.0 at [0, 1]"),
     (but("fc.scales", at((0, 1), -0.0)), "tensor 'fc.scales' must hold finite scales above 0, got -0.0 at [0, 1]"),
@@ -153,6 +157,10 @@ COMPRESSED = [
     (saying(config_groups={}), "config.json: config_groups must be an object with at least one scheme"),
     (saying(transform_config={"a": 1}), "config.json: the weights are rotated"),
     (saying(sparsity_config={"format": "sparse-24-bitmask"}), "config.json: sparse tensors (sparse-24-bitmask)"),
+    (
+        weights(symmetric=False),
+        "tensor 'fc.weight_zero_point' is missing beside 'fc.weight_scale': it is not symmetric",
+    ),
     (but("fc.weight_shape", None), "tensor 'fc.weight_shape' is missing"),
     (but("fc.weight_shape", at(0, 41)), "tensor 'fc.weight_packed' of shape [40, 16] does not hold weights [41, 128]"),
     (but("fc.weight_scale", None), "tensor 'fc.weight_scale' is missing"),
@@ -237,6 +245,17 @@ def test_patterns_of_a_config_share_a_budget(tmp_path: Path, monkeypatch: pytest
     )
 
 
+def test_static_activations_that_are_not_symmetric_need_a_zero_point(tmp_path: Path) -> None:
+    tensors = {
+        "fc.weight": np.ones((4, 32), np.int8),
+        "fc.weight_scale": np.ones((4, 1), F),
+        "fc.input_scale": np.ones(1, F),
+    }
+    inputs = {"num_bits": 8, "symmetric": False, "strategy": "tensor"}
+    made.folder(tmp_path, tensors, made.scheme({"strategy": "channel"}, inputs, "int-quantized"))
+    refused(tmp_path, r"tensor 'fc.input_zero_point' is missing beside 'fc.input_scale': its activations are not")
+
+
 def test_zero_point_256_is_refused(tmp_path: Path) -> None:
     tensors, config, _ = made.gptq(8, 64, 8, 32)
     tensors["fc.qzeros"] = at((1, 0), -1)(tensors["fc.qzeros"])  # 255 in each byte: 256
@@ -276,6 +295,16 @@ def test_config_of_a_gigabyte_is_not_read(tmp_path: Path, monkeypatch: pytest.Mo
         file.truncate(1 << 30)  # a hole: it takes no room
     monkeypatch.setattr(Path, "read_bytes", lambda self: pytest.fail("it was read"))
     refused(tmp_path, r"config.json has 1,073,741,824 bytes; a config has at most 16,777,216")
+
+
+@pytest.mark.parametrize(
+    "part", ["head.qweight", "head.qzeros", "head.SCB", "head.weight_packed", "head.weight.absmax"]
+)
+def test_parts_of_layers_that_the_config_does_not_say_are_refused(tmp_path: Path, part: str) -> None:
+    """As arrays they would be of no use, and the layer lost without a word."""
+    tensors, config, _ = WRITERS["compressed" if part == "head.qweight" else "gptq"]()
+    made.folder(tmp_path, tensors | {part: np.zeros(3, np.uint8)}, config)
+    refused(tmp_path, f"tensor {part!r} is of a quantized layer that config.json does not say, or whose codes are lost")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import octavo as oc
 import quantized_checkpoints as made
 from defined import defined
 from octavo._numerics.grouped_definition import grouped_linear
+from octavo.checkpoints._convert import convert
+from octavo.checkpoints._report import report
 from quantized_checkpoints import FORMS, int8
 from reference import assert_same_bits, hard_rows
 
@@ -157,6 +160,108 @@ def test_schemes_of_several_groups_are_told_by_names(tmp_path: Path) -> None:
     found = oc.checkpoints.load(made.folder(tmp_path, tensors, config))
     assert_same_bits(found["fc"].weight, weight)
     assert_same_bits(found["model.down"].weight, wide)
+
+
+def int_quantized(n: int, k: int, group: int | None = None, *, order: bool = False) -> Any:
+    """(tensors of "fc", config, weights), of 8 bits; in groups and act-order, if asked for."""
+    size = group or k
+    q, scale = (made.integers(n, k, 8) - 128).astype(np.int8), made.scales(n, k // size)
+    index = np.arange(k) // size
+    tensors = {"fc.weight": q, "fc.weight_scale": scale}
+    if order:
+        np.random.default_rng(0).shuffle(index)
+        tensors["fc.weight_g_idx"] = index.astype(np.int32)
+    strategy = {"strategy": "group", "group_size": group} if group else {"strategy": "channel"}
+    config = made.scheme({"num_bits": 8, "symmetric": True} | strategy, None, "int-quantized")
+    return tensors, config, q.astype(F) * scale.astype(F)[:, index]
+
+
+@pytest.mark.parametrize("order", [False, True])
+def test_int_quantized_in_groups_may_have_act_order(tmp_path: Path, order: bool) -> None:
+    tensors, config, weight = int_quantized(16, 64, 32, order=order)
+    layer = oc.checkpoints.load(made.folder(tmp_path, tensors, config))["fc"]
+    assert isinstance(layer, oc.PermutedQuantLinear) == order
+    assert_same_bits(layer.weight, weight)
+    assert convert(tmp_path, tmp_path / "out.octavo", verify=True).verified
+    assert_same_bits(oc.load(tmp_path / "out.octavo")["fc"].weight, weight)
+
+
+def test_one_zero_point_for_all_may_be_packed_as_it_is(tmp_path: Path) -> None:
+    tensors, config, _ = made.compressed(16, 64, 4, None)
+    step = tensors["fc.weight_scale"][0]
+    config["config_groups"]["group_0"]["weights"] |= {"strategy": "tensor", "symmetric": False}
+    tensors |= {"fc.weight_scale": step, "fc.weight_zero_point": np.int8([-3])}
+    layer = oc.checkpoints.load(made.folder(tmp_path, tensors, config))["fc"]
+    codes = made.integers(16, 64, 4)
+    assert_same_bits(layer.weight, (codes - 5).astype(F) * step.astype(F))
+
+
+@pytest.mark.parametrize(
+    ("targets", "down", "up"),
+    [
+        ((["re:.*down$"], ["Linear"]), 0, 1),
+        ((["Linear"], ["re:.*down$"]), 1, 0),
+        ((["re:.*"], ["a.up"]), 0, 1),
+        ((["Embedding"], ["Linear"]), 1, 1),
+        ((["re:.*down$"], ["Custom"]), 0, 1),
+        ((["re:.*down$"], ["b.up"]), 0, None),
+    ],
+)
+def test_the_closest_target_wins(tmp_path: Path, targets: Any, down: int, up: int | None) -> None:
+    """As in the library: names before patterns, and patterns before classes, whatever their order."""
+    tensors, config, _ = int_quantized(16, 64)
+    tensors = {name.replace("fc", layer): a for name, a in tensors.items() for layer in ("a.down", "a.up")}
+    given, token = config["config_groups"]["group_0"], {"dynamic": True, "strategy": "token"}
+    config["config_groups"] = {
+        f"group_{i}": given | {"targets": targets[i], "input_activations": token | {"symmetric": bool(i)}}
+        for i in range(2)
+    }
+    made.folder(tmp_path, tensors, config)
+    if up is None:
+        with pytest.raises(ValueError, match=r"no target of its config_groups means the layer 'a.up'"):
+            oc.checkpoints.load(tmp_path)
+        return
+    found = oc.checkpoints.load(tmp_path)
+    kinds = ("asymmetric", "symmetric")
+    assert [found[name].activation for name in ("a.down", "a.up")] == [kinds[down], kinds[up]]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"input_activations": {"num_bits": 4, "dynamic": True}},
+            "group_0 quantizes x to int of 4 bits, octavo to int8",
+        ),
+        ({"input_activations": {"type": "float"}}, "group_0 quantizes x to float of 8 bits, octavo to int8"),
+        ({"output_activations": {"num_bits": 8}}, "group_0 quantizes the results of layers, which octavo does not"),
+    ],
+)
+def test_activations_that_octavo_lacks_are_warned_about(
+    tmp_path: Path, change: Any, message: str, recwarn: pytest.WarningsRecorder
+) -> None:
+    tensors, config, _ = made.compressed(16, 64, 4, 32)
+    tensors |= {name.replace("fc", "up"): a for name, a in tensors.items()}
+    config["config_groups"]["group_0"] |= change
+    made.folder(tmp_path, tensors, config)
+    assert oc.checkpoints.load(tmp_path, activation="symmetric")["fc"].activation == "symmetric"
+    assert not recwarn
+    for call in (
+        lambda: oc.checkpoints.load(tmp_path),
+        lambda: convert(tmp_path, tmp_path / "out.octavo"),
+        lambda: report(tmp_path),
+    ):
+        with pytest.warns(UserWarning, match=message) as caught:
+            call()
+        assert [warning.filename for warning in caught] == [__file__]
+
+
+def test_configs_may_hold_infinity(tmp_path: Path) -> None:
+    """As Python writes the configs of Mamba, and those of models that hold such layers."""
+    tensors, config, weight = made.awq(16, 64, 32)
+    made.folder(tmp_path, tensors, config)
+    (tmp_path / "config.json").write_text(json.dumps({"time_limit": [0, np.inf], "quantization_config": config}))
+    assert_same_bits(oc.checkpoints.load(tmp_path)["fc"].weight, weight)
 
 
 def test_auto_gives_groups_of_activations_beside_groups_of_weights(tmp_path: Path) -> None:

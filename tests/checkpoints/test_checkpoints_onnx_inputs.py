@@ -112,6 +112,47 @@ def test_static_quantization_of_onnxruntime(tmp_path: Path) -> None:
     assert np.abs(layer.weight - w.T).max() < 0.1
 
 
+def qgemm(path: Path, *, turned: bool = False, output: bool = True, bias: Any = (N,), **attributes: Any) -> Path:
+    q = codes(0, 256, np.uint8)
+    constants = {
+        "xs": F(0.1), "xz": np.uint8(100), "q": q.T if turned else q, "s": scales(N), "z": np.full(N, 128, np.uint8),
+        "ys": F(0.5), "yz": np.uint8(128), "c": codes(-5000, 5000, np.int32, bias or ()),
+    }  # fmt: skip
+    inputs = ["xq", "xs", "xz", "q", "s", "z", "c" if bias is not None else "", *(["ys", "yz"] if output else [])]
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "xs", "xz"], ["xq"]),
+        helper.make_node(
+            "QGemm", inputs, ["yq" if output else "y"], "fc", domain="com.microsoft", transB=int(turned), **attributes
+        ),
+    ]
+    nodes += [helper.make_node("DequantizeLinear", ["yq", "ys", "yz"], ["y"])] if output else []
+    return model(path, nodes, {name: np.ascontiguousarray(a).reshape(np.shape(a)) for name, a in constants.items()})
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("output", [False, True])
+@pytest.mark.parametrize("bias", [(N,), (1, N), None])
+def test_qgemm_is_a_static_layer(tmp_path: Path, turned: bool, output: bool, bias: Any) -> None:
+    """What onnxruntime's static quantization makes of Gemm. Without it, its layers were lost without a word."""
+    runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    path = qgemm(tmp_path / "m.onnx", turned=turned, output=output, bias=bias)
+    layer = oc.checkpoints.load(path)["fc"]
+    assert isinstance(layer, oc.StaticQuantLinear)
+    assert (layer.output_qparams is not None) == output
+    x = np.random.default_rng(0).standard_normal((4, K), dtype=F) * 4
+    theirs = runtime.InferenceSession(path).run(None, {"x": x})[0]
+    np.testing.assert_allclose(np.asarray(layer(x)), theirs, rtol=0, atol=0.5 if output else 1e-3)
+    dynamic = oc.checkpoints.load(path, activation="asymmetric")["fc"]
+    assert type(dynamic) is oc.QuantLinear
+    assert (dynamic.bias is not None) == (bias is not None)
+
+
+def test_qgemm_that_is_not_of_a_layer_is_refused(tmp_path: Path) -> None:
+    for wrong, message in (({"alpha": 2.0}, "transA and alpha"), ({"bias": (3, N)}, "its bias must have shape")):
+        with pytest.raises(ValueError, match=rf"node 'fc' \(QGemm\): {message}"):
+            oc.checkpoints.load(qgemm(tmp_path / "m.onnx", **wrong))
+
+
 @pytest.mark.parametrize("op", ["DequantizeLinear", "Transpose", "Identity"])
 def test_operators_of_other_domains_are_not_taken_for_those_of_onnx(tmp_path: Path, op: str) -> None:
     domains = {name: "my.ops" if name == op else "" for name in ("DequantizeLinear", "Transpose", "Identity")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,19 @@ def test_zero_point_16_is_refused(tmp_path: Path) -> None:
     w = oc.GroupedCodes(w.codes, np.abs(w.scale), 4, 32, zero_point=np.full((8, 2), 16, np.uint8))
     with pytest.raises(ValueError, match="a: a zero point of 16 has no place in 4 bits"):
         oc.checkpoints.save({"a": oc.QuantLinear.from_grouped(w)}, tmp_path)
+
+
+def test_full_disk_keeps_the_weights_that_the_config_describes(tmp_path: Path) -> None:
+    oc.checkpoints.save({"a": LAYERS["int8"]()}, tmp_path)
+    old = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 18, before[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            oc.checkpoints.save({"a": LAYERS["static"]()}, tmp_path, config={"text": "x" * (1 << 19)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == old
 
 
 def test_folder_with_other_weights_is_refused(tmp_path: Path) -> None:

@@ -94,8 +94,9 @@ def widened(raw: NDArray[Any], dtype: str) -> NDArray[Any]:
     return raw.astype(raw.dtype.newbyteorder("="), copy=False)
 
 
-def parse_json(text: bytes | str, what: str) -> dict[str, Any]:
-    """A JSON object, strictly: a name that occurs twice, NaN, or text that is not Unicode is a ValueError.
+def parse_json(text: bytes | str, what: str, *, infinities: bool = False) -> dict[str, Any]:
+    """A JSON object, strictly: a name that occurs twice, text that is not Unicode, or NaN and infinities unless allowed
+    are a ValueError.
 
     Example:
         >>> from octavo._files.header import parse_json
@@ -116,7 +117,7 @@ def parse_json(text: bytes | str, what: str) -> dict[str, Any]:
 
     try:
         decoded = text.decode("utf-8") if isinstance(text, bytes) else text
-        found = json.loads(decoded, object_pairs_hook=unique, parse_constant=refuse)
+        found = json.loads(decoded, object_pairs_hook=unique, parse_constant=float if infinities else refuse)
         json.dumps(found, ensure_ascii=False).encode("utf-8")  # half a surrogate pair cannot be encoded
     except RecursionError:
         raise ValueError(f"the {what} is not valid JSON: nested too deeply") from None

@@ -31,7 +31,7 @@ def find_layers(config: Config, tensors: Tensors) -> Iterator[Found]:
         ValueError: the config or a tensor is not as the format has them; file and tensor are named.
     """
     bits, group = integer(config, "bits", "w_bit"), integer(config, "group_size", "q_group_size")
-    version = choice(config, ("version",), "gemm")
+    version = choice(config, ("version", "checkpoint_format", "format"), "gemm")
     if bits != 4:
         raise ValueError(f"{config.path}: AWQ has 4 bits, got {bits}")
     if group != -1 and group < 1:

@@ -11,7 +11,7 @@ pack-quantized
     NAME.weight_shape         I64 (2,)                    n, k
     NAME.weight_scale         (n, 1) or (n, groups)
     NAME.weight_zero_point    I32 (n * bits / 32, groups), packed alike; I8 (n, groups) of older versions
-    NAME.weight_g_idx         I32 (k,)                    the group of each input, with actorder "group"
+    NAME.weight_g_idx         I32 (k,)                    the group of each input, with actorder "group"; of both forms
 
     w[n, k] = (code[n, k] - zero[n, g]) * scale[n, g]
 """
@@ -44,7 +44,7 @@ class _Scheme:
     """One of the config_groups: how the layers that it targets are quantized."""
 
     def __init__(self, config: Config, name: str, values: Any, budget: Budget) -> None:
-        self.where = f"{config.path}: {name}"
+        self.path, self.where = config.path, f"{config.path}: {name}"
         if not isinstance(values, dict) or not isinstance(values.get("weights"), dict):
             raise ValueError(f"{self.where} must be an object with weights, got {str(values)[:80]}")
         weights, self.targets = values["weights"], values.get("targets") or []
@@ -70,14 +70,23 @@ class _Scheme:
             raise ValueError(f"{self.where}: strategy must be tensor, channel or group, got {self.strategy!r}")
         if self.strategy == "group" and (type(self.group) is not int or self.group < 1):
             raise ValueError(f"{self.where}: group_size must be a positive number with groups, got {self.group!r}")
+        self.symmetric = weights.get("symmetric", True)
+        self.unlike = None
+        if values.get("output_activations"):
+            self.unlike = f"{self.where} quantizes the results of layers, which octavo does not"
         self._set_activations(values.get("input_activations"))
 
     def _set_activations(self, values: Any) -> None:
         self.activation: ActivationScheme | None = None
         self.activation_group: int | None = None
         self.static = False
-        if not isinstance(values, dict) or values.get("type", "int") != "int":
+        if not isinstance(values, dict):
             return  # the weights alone are integers
+        bits, kind = values.get("num_bits", 8), values.get("type", "int")
+        if (bits, kind) != (8, "int"):
+            self.unlike = f"{self.where} quantizes x to {kind} of {bits} bits, octavo to int8; choose by activation="
+        if kind != "int":
+            return
         symmetric, dynamic = values.get("symmetric", True), values.get("dynamic", False)
         if type(symmetric) is not bool:
             raise ValueError(f"{self.where}: symmetric must be true or false, got {symmetric!r}")
@@ -90,15 +99,17 @@ class _Scheme:
                 raise ValueError(
                     f"{self.where}: group_size of activations must be a positive number, got {self.activation_group!r}"
                 )
-        if self.static and (values.get("num_bits", 8) != 8 or values.get("strategy", "tensor") != "tensor"):
+        if self.static and (bits != 8 or values.get("strategy", "tensor") != "tensor"):
             raise ValueError(f"{self.where}: static activations must have 8 bits and one scale, got {values}")
 
-    def names(self, layer: str) -> bool:
-        """Whether the layer itself is a target, and not its class alone."""
+    def rank(self, layer: str) -> int:
+        """How closely a target means a layer: by name 4, by pattern 3, by the class Linear 2 or another 1; else 0."""
         if layer in self.targets:
-            return True
+            return 4
         with self._named():
-            return any(pattern.matches(layer) for pattern in self._patterns)
+            if any(pattern.matches(layer) for pattern in self._patterns):
+                return 3
+        return 2 if "Linear" in self.targets else int(any(target[:1].isupper() for target in self.targets))
 
     @contextmanager
     def _named(self) -> Iterator[None]:
@@ -134,10 +145,15 @@ def find_layers(config: Config, tensors: Tensors) -> Iterator[Found]:
 
 
 def _scheme_of(name: str, schemes: list[_Scheme]) -> _Scheme:
+    """That whose target is the closest, the first of several: tensors do not tell the classes of their layers."""
     if len(schemes) == 1:
         return schemes[0]
-    found = [scheme for scheme in schemes if scheme.names(name)]
-    return (found or schemes)[0]  # targets that are classes, such as "Linear", cannot be told from tensors
+    ranks = [scheme.rank(name) for scheme in schemes]
+    if not any(ranks):
+        raise ValueError(
+            f"{schemes[0].path}: no target of its config_groups means the layer {name!r}; add its name to one"
+        )
+    return schemes[ranks.index(max(ranks))]
 
 
 def _groups(config: Config, tensors: Tensors, name: str, scheme: _Scheme, shape: tuple[int, int]) -> int:
@@ -181,12 +197,25 @@ def _made(
     tensors: Tensors, name: str, scheme: _Scheme, shape: tuple[int, int], size: int, parts: tuple[str, ...], opener: Any
 ) -> Found:
     bias = tensors.bias(name, shape[0])
+    if scheme.symmetric is False:
+        tensors.require(f"{name}.weight_zero_point", f"{name}.weight_scale", "it is not symmetric by the config")
     optional = ("weight_zero_point", "weight_g_idx", "weight_shape", "input_scale", "input_zero_point")
     taken = [f"{name}.{part}" for part in (*parts, *optional) if f"{name}.{part}" in tensors.by_name]
     return Found(
         name, shape, _kind(scheme, size), (*taken, *([bias] if bias else [])), bias, opener, scheme.activation,
-        scheme.activation_group,
+        scheme.activation_group, scheme.unlike,
     )  # fmt: skip
+
+
+def _order(tensors: Tensors, name: str, k: int, size: int) -> tuple[NDArray[np.int64] | None, NDArray[np.int64]]:
+    """(the inputs sorted by group, None where they are; the group of each input)."""
+    g_idx, straight = f"{name}.weight_g_idx", np.arange(k) // size
+    if g_idx not in tensors.by_name:
+        return None, straight
+    found = tensors.integers(g_idx, ("I32", "I64"), (k,)).astype(np.int64)
+    if (found == -1).all():  # as it is made, before it is set
+        return None, straight
+    return group_order(tensors, g_idx, found, size, -(-k // size)), found
 
 
 def _input(tensors: Tensors, name: str, scheme: _Scheme) -> QParams | None:
@@ -197,6 +226,8 @@ def _input(tensors: Tensors, name: str, scheme: _Scheme) -> QParams | None:
     tensors.require(scale, f"{name}.weight_scale", "its activations are static by the config")
     value = tensors.scales(scale, (1,), (), (1, 1))
     point = 0
+    if scheme.activation == "asymmetric":
+        tensors.require(zero, scale, "its activations are not symmetric by the config")
     if zero in tensors.by_name:
         point = int(tensors.integers(zero, ("I8",), (1,), (), (1, 1)).reshape(-1)[0])
     return QParams(float(value[0]), point, "int8")
@@ -213,24 +244,22 @@ def _plain(config: Config, tensors: Tensors, name: str, scheme: _Scheme) -> Foun
 
     def opened() -> Contents:
         raw = tensors.checkpoint.raw(weight)
-        scale, zero = _scales(tensors, name, scheme, n, count), None
-        point = f"{name}.weight_zero_point"
-        if point in tensors.by_name:
-            shapes = ((n, count), *([(n,)] if count == 1 else []), *([(1,), ()] if scheme.strategy == "tensor" else []))
-            found = tensors.integers(point, ("I8",), *shapes)
-            zero = np.broadcast_to(found.reshape(-1, count), (n, count)).astype(np.int16)
+        scale = _scales(tensors, name, scheme, n, count)
+        zero = _zero_points(tensors, name, scheme, (n, count))
         low, high = (int(f(raw)) for f in (np.min, np.max)) if scheme.bits == 4 else (0, 0)
         if low < -8 or high > 7:
             tensors.fail(weight, f"must hold -8..7 with 4 bits by {config.path.name}, got {low}..{high}")
         form = _form(tensors, weight, k, scheme.bits, signed=True, group=size, zero=zero, scale=scale)
+        permutation, index = _order(tensors, name, k, size)
+
+        def codes(first: int, end: int) -> NDArray[Any]:
+            return raw[first:end] if permutation is None else np.take(raw[first:end], permutation, axis=1)
 
         def reference(first: int, end: int) -> NDArray[np.float32]:
             part = None if zero is None else zero[first:end]
-            return with_group(raw[first:end], part, scale[first:end], np.arange(k) // size)
+            return with_group(raw[first:end], part, scale[first:end], index)
 
-        return Contents(
-            form, scale, zero, lambda first, end: raw[first:end], reference, input=_input(tensors, name, scheme)
-        )
+        return Contents(form, scale, zero, codes, reference, None, permutation, _input(tensors, name, scheme))
 
     return _made(tensors, name, scheme, (n, k), size, ("weight", "weight_scale"), opened)
 
@@ -261,13 +290,9 @@ def _open_packed(tensors: Tensors, name: str, scheme: _Scheme, shape: tuple[int,
     count, middle = -(-k // size), 1 << (bits - 1)
     raw = tensors.checkpoint.raw(f"{name}.weight_packed")
     scale = _scales(tensors, name, scheme, n, count)
-    zero = _zero_points(tensors, name, (n, count), bits) + np.int16(middle)
-    permutation, index = None, np.arange(k) // size
-    g_idx = f"{name}.weight_g_idx"
-    if g_idx in tensors.by_name:
-        found = tensors.integers(g_idx, ("I32", "I64"), (k,)).astype(np.int64)
-        if not (found == -1).all():  # as it is made, before it is set
-            permutation, index = group_order(tensors, g_idx, found, size, count), found
+    found = _zero_points(tensors, name, scheme, (n, count))
+    zero = np.full((n, count), middle, np.int16) if found is None else found + np.int16(middle)
+    permutation, index = _order(tensors, name, k, size)
     form = _form(tensors, f"{name}.weight_packed", k, bits, signed=False, group=size, zero=zero, scale=scale)
 
     def codes(first: int, end: int) -> NDArray[Any]:
@@ -288,13 +313,15 @@ def _open_packed(tensors: Tensors, name: str, scheme: _Scheme, shape: tuple[int,
     )  # fmt: skip
 
 
-def _zero_points(tensors: Tensors, name: str, shape: tuple[int, int], bits: int) -> NDArray[np.int16]:
-    """(n, groups), signed; zeros where there are none."""
-    point, (n, count) = f"{name}.weight_zero_point", shape
+def _zero_points(tensors: Tensors, name: str, scheme: _Scheme, shape: tuple[int, int]) -> NDArray[np.int16] | None:
+    """(n, groups), signed; None where there are none."""
+    point, (n, count), bits = f"{name}.weight_zero_point", shape, scheme.bits
     if point not in tensors.by_name:
-        return np.zeros(shape, np.int16)
-    if tensors.by_name[point].dtype == "I8":
-        return np.asarray(tensors.integers(point, ("I8",), shape).astype(np.int16))
+        return None
+    if scheme.format != "pack-quantized" or tensors.by_name[point].dtype == "I8":
+        shapes = [shape, *([(n,)] if count == 1 else []), *([(1,), ()] if scheme.strategy == "tensor" else [])]
+        found = tensors.integers(point, ("I8",), *shapes)
+        return np.broadcast_to(found.reshape(-1, count), shape).astype(np.int16)
     packed = tensors.integers(point, ("I32",), (words(n, bits), count))
     return np.ascontiguousarray(stream_values(packed.T, bits, n).T).astype(np.int16) - np.int16(1 << (bits - 1))
 

@@ -148,6 +148,6 @@ def read_json(file: Path) -> dict[str, Any]:
     if status.st_size > CONFIG_LIMIT:
         raise ValueError(f"{file} has {status.st_size:,} bytes; a config has at most {CONFIG_LIMIT:,}, so it is none")
     try:
-        return parse_json(file.read_bytes(), "config")
+        return parse_json(file.read_bytes(), "config", infinities=True)  # as Python writes those of Mamba
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from None

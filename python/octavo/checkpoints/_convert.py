@@ -73,6 +73,7 @@ def convert(
     if os.fspath(source).endswith(".onnx"):
         return _convert_onnx(source, destination, activation, activation_group, verify)
     with opened(source) as opened_source:
+        opened_source.warn(activation)
         _require_other_file(opened_source, Path(destination))
         return _convert(opened_source, destination, activation, activation_group, verify, progress)
 

@@ -72,6 +72,7 @@ class Found:
         bias: the name of its bias.
         activation: what the checkpoint says of activations; None: nothing, the weights alone are quantized.
         activation_group: inputs of x that share a scale, where the checkpoint says so.
+        unlike: how octavo quantizes x otherwise than the checkpoint says, a sentence.
         open: reads its parameters.
     """
 
@@ -83,6 +84,7 @@ class Found:
     open: Callable[[], Contents] = field(repr=False)
     activation: ActivationScheme | None = None
     activation_group: int | None = None
+    unlike: str | None = None
 
     def layer(
         self,

@@ -17,6 +17,7 @@ from octavo._files.fits import Dtypes
 from octavo._files.save_load import placed
 from octavo._layers.linear import QuantLinear
 from octavo._layers.weights import ActivationScheme
+from octavo._util.caller import warn_caller
 from octavo._util.progress import with_bar
 from octavo.checkpoints import _awq, _bitsandbytes, _compressed, _gptq, _onnx
 from octavo.checkpoints._config import Config, read_config
@@ -32,6 +33,9 @@ _FINDERS: Mapping[str, Callable[[Config, Tensors], Iterator[Found]]] = {
     "awq": _awq.find_layers,
     "bitsandbytes": _bitsandbytes.find_layers,
 }
+
+# of quantized layers alone: none of them is an array of the model
+_PARTS = (".qweight", ".qzeros", ".SCB", ".weight_packed", ".weight.absmax")
 
 _Model = TypeVar("_Model")
 
@@ -84,6 +88,12 @@ class Source:
         if not np.isfinite(bias).all():
             self.tensors.fail(found.bias, "must be finite")
         return bias
+
+    def warn(self, activation: ActivationScheme | None) -> None:
+        """Warns about ways of the checkpoint to quantize x that octavo lacks, unless the user chooses one."""
+        for text in {found.unlike for found in self.layers.values()} if activation is None else ():
+            if text is not None:
+                warn_caller(text)
 
     def expect(self, found: Found) -> None:
         """Lets the system start to read a layer from the disk."""
@@ -148,6 +158,10 @@ def opened(path: str | os.PathLike[str]) -> Iterator[Source]:
         for name in arrays:
             if name in layers:
                 tensors.fail(name, "has the name of a quantized layer")
+            if name.endswith(_PARTS):
+                tensors.fail(
+                    name, f"is of a quantized layer that {config.path.name} does not say, or whose codes are lost"
+                )
         yield Source(config, tensors, layers, arrays)
 
 
@@ -242,6 +256,7 @@ def load(
         found = _onnx.load_nodes(path, activation=activation, activation_group=activation_group)
     else:
         with opened(path) as source:
+            source.warn(activation)
             work = items(source, activation, activation_group)
             total = len(source.layers) + len(source.arrays)
             found = dict(with_bar(work, "load", "tensor", total=total) if progress else work)

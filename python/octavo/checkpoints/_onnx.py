@@ -5,6 +5,7 @@
     MatMulInteger             ai.onnx         with the scale by which its result is multiplied
     MatMulIntegerToFloat, DynamicQuantizeMatMul    com.microsoft   the same, fused
     QLinearMatMul             ai.onnx         fixed scales on both sides: a static layer
+    QGemm                     com.microsoft   the same, with a bias, and with or without a scale of the result
 
 Graphs are not run: what stands between these nodes is the user's code.
 """
@@ -233,8 +234,7 @@ def _multiplied(
     if matrix.ndim != 2 or 0 in matrix.shape:
         raise ValueError(f"its matrix must have two dimensions, got shape {list(matrix.shape)}")
     given = graph.attributes(node)
-    if given.get("transA", 0) or given.get("alpha", 1.0) != 1.0:
-        raise ValueError("transA and alpha other than 1 are not of a layer")
+    _require_plain(given)
     codes = np.ascontiguousarray(matrix if turned else matrix.T)
     n = len(codes)
     scale, zero, size = _parameters(graph, maker, matrix.shape, turned)
@@ -246,13 +246,15 @@ def _multiplied(
 def _gemm_bias(graph: Graph, node: Any, beta: float, n: int) -> Array | None:
     """beta C of Gemm, one number an output, in float32; None where beta is 0, as C is not read then."""
     bias = graph.bias(node, 2) if beta else None
-    if bias is None:
-        return None
+    return None if bias is None else _scaled_bias(bias, np.float32(beta), n)
+
+
+def _scaled_bias(bias: Array, scale: Any, n: int) -> Array:
     if bias.ndim > 2 or bias.shape[-1:] not in ((), (1,), (n,)) or bias.shape[:-1] not in ((), (1,)):
         raise ValueError(f"its bias must have shape [{n}] or [1, {n}], one an output, got {list(bias.shape)}")
     with np.errstate(all="ignore"):  # beyond float32 the layer refuses it
-        scaled = np.multiply(bias.astype(np.float32), np.float32(beta), dtype=np.float32)
-    return np.broadcast_to(scaled.reshape(-1), (n,))
+        scaled = np.multiply(bias.astype(np.float32).reshape(-1), scale, dtype=np.float32)
+    return np.broadcast_to(scaled, (n,))
 
 
 def _parameters(graph: Graph, maker: Any, shape: tuple[int, ...], turned: bool) -> tuple[Array, Array | None, int]:
@@ -332,24 +334,36 @@ def _scale_behind(graph: Graph, node: Any) -> Array:
 
 
 def _qlinear(graph: Graph, node: Any, activation: ActivationScheme | None, group: ActivationGroup) -> QuantLinear:
-    names = ("x's scale", "x's zero point", "matrix", "matrix' scale", "matrix' zero point", "scale", "zero point")
-    x_scale, x_zero, matrix, scale, zero, y_scale, y_zero = (
-        graph.need(node, i + 1, name) for i, name in enumerate(names)
-    )
+    names = ("x's scale", "x's zero point", "matrix", "matrix' scale", "matrix' zero point")
+    x_scale, x_zero, matrix, scale, zero = (graph.need(node, i + 1, name) for i, name in enumerate(names))
+    gemm, given = node.op_type == "QGemm", graph.attributes(node)
+    _require_plain(given)
     codes = _transposed(matrix)
+    if given.get("transB", 0):
+        codes = np.ascontiguousarray(matrix)
     n, k = codes.shape
     spread = _spread(scale, n)
     assert spread is not None
     made, form = _weight(codes, spread, _spread(zero, n), 8, k)
+    source, bias = _qparams(x_scale, x_zero), graph.optional(node, 6, "bias") if gemm else None
+    if bias is not None:
+        bias = _scaled_bias(bias, np.float32(source.scale) * spread[:, 0], n)
     if activation is not None:
-        return _layer(made, form, None, activation, group, None)
+        return _layer(made, form, bias, activation, group, None)
+    y_scale = (graph.optional if gemm else graph.need)(node, 6 + gemm, "scale")
+    output = None if y_scale is None else _qparams(y_scale, graph.need(node, 7 + gemm, "zero point"))
     weight = made(True)
     if not isinstance(weight, tuple):
         raise ValueError(
             'its matrix has zero points other than the middle, which no static layer has; pass activation="asymmetric" '
             "to have x quantized as it is read"
         )
-    return StaticQuantLinear(*weight, input=_qparams(x_scale, x_zero), output=_qparams(y_scale, y_zero), name=node.name)
+    return StaticQuantLinear(*weight, bias, input=source, output=output, name=node.name)
+
+
+def _require_plain(given: Mapping[str, Any]) -> None:
+    if given.get("transA", 0) or given.get("alpha", 1.0) != 1.0:
+        raise ValueError("transA and alpha other than 1 are not of a layer")
 
 
 def _qparams(scale: Array, zero: Array) -> QParams:
@@ -368,4 +382,5 @@ _READERS: Mapping[str, _Reader] = {
     "MatMulIntegerToFloat": _to_float,
     "DynamicQuantizeMatMul": _dynamic,
     "QLinearMatMul": _qlinear,
+    "QGemm": _qlinear,
 }

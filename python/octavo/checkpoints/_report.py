@@ -24,6 +24,7 @@ def report(path: str | os.PathLike[str]) -> str:
     if os.fspath(path).endswith(".onnx"):
         return _report_onnx(path)
     with opened(path) as source:
+        source.warn(None)
         tensors = source.tensors.by_name
         rows = []
         for found in source.layers.values():

@@ -24,7 +24,7 @@ from octavo._models.fill import survey
 from octavo._numerics.grouped import GroupedCodes
 from octavo._numerics.int4 import pack_int4
 from octavo._numerics.params import qint8
-from octavo._util.atomic import replace_file
+from octavo._util.atomic import written_beside
 from octavo._util.errors import raise_named
 from octavo.checkpoints._config import read_json
 from octavo.checkpoints._packing import words
@@ -113,10 +113,13 @@ def save(model: Any, folder: str | os.PathLike[str], *, config: Mapping[str, Any
     text = json.dumps(content, ensure_ascii=False, indent=2).encode()
     place.mkdir(parents=True, exist_ok=True)
     tensors = {name: part.tensor for name, part in parts.items()}
-    with Writer(place / "model.safetensors", tensors, lambda crc32: {"format": "pt"}) as writer:
-        for name, part in parts.items():
-            writer.append(name, part.make())
-    replace_file(place / "config.json", text)
+    # The config is on the disk before the old weights go: a full disk keeps both.
+    with written_beside(place / "config.json") as new, open(new.fd, "wb", closefd=False) as file:
+        file.write(text)
+        file.flush()
+        with Writer(place / "model.safetensors", tensors, lambda crc32: {"format": "pt"}) as writer:
+            for name, part in parts.items():
+                writer.append(name, part.make())
 
 
 def _config(place: Path, config: Mapping[str, Any] | None) -> dict[str, Any]:
