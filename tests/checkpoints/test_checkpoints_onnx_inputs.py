@@ -281,6 +281,15 @@ def test_matmul_nbits_with_too_few_zero_points_is_refused(tmp_path: Path, count:
         oc.checkpoints.load(model(tmp_path / "m.onnx", [node], constants))
 
 
+def test_constant_of_an_unknown_type_is_refused(tmp_path: Path) -> None:
+    matrix = onnx.numpy_helper.from_array(codes(-127, 128, np.int8), "b")
+    matrix.data_type = 33
+    node = helper.make_node("DynamicQuantizeMatMul", ["x", "b", "s"], ["y"], "fc", domain="com.microsoft")
+    path = model(tmp_path / "m.onnx", [node], {"b": matrix, "s": scales(N)})
+    with pytest.raises(ValueError, match=r"node 'fc' \(DynamicQuantizeMatMul\): its matrix: .*33"):
+        oc.checkpoints.load(path)
+
+
 def test_axis_out_of_range_is_refused(tmp_path: Path) -> None:
     nodes = [
         helper.make_node("DequantizeLinear", ["q", "s"], ["w"], axis=3),

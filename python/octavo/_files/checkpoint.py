@@ -43,15 +43,6 @@ class Archive:
     Raises:
         OSError: it cannot be opened.
         ValueError: it is damaged.
-
-    Example:
-        >>> import tempfile, numpy as np
-        >>> from octavo._files.checkpoint import Archive
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     np.savez(folder + "/x.npz", a=np.float32([1, 2]), text="hello")
-        ...     archive = Archive(folder + "/x.npz")
-        ...     archive.tensors, list(archive.foreign), archive.raw("a").tolist()
-        ({'a': Tensor(dtype='F32', shape=(2,), begin=0)}, ['text'], [1.0, 2.0])
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -116,17 +107,6 @@ class Checkpoint:
     Attributes:
         tensors: by name, in the order of the files.
         foreign: tensors that octavo cannot read.
-
-    Example:
-        >>> import tempfile, numpy as np
-        >>> from safetensors.numpy import save_file
-        >>> from octavo._files.checkpoint import Checkpoint
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     for i in (1, 2):
-        ...         save_file({f"w{i}": np.float32([i])}, f"{folder}/model-0000{i}-of-00002.safetensors")
-        ...     with Checkpoint(folder) as checkpoint:
-        ...         {name: checkpoint.array(name).tolist() for name in checkpoint.tensors}
-        {'w1': [1.0], 'w2': [2.0]}
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:

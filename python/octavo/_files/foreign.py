@@ -74,16 +74,7 @@ def _is_text(first: bytes) -> bool:
 
 
 def is_npz(path: str | os.PathLike[str]) -> bool:
-    """Whether a file is a NumPy archive, whatever its name.
-
-    Example:
-        >>> import tempfile, numpy as np
-        >>> from octavo._files.foreign import is_npz
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     np.savez(folder + "/x.npz", a=np.ones(3))
-        ...     is_npz(folder + "/x.npz")
-        True
-    """
+    """Whether a file is a NumPy archive, whatever its name."""
     with open(path, "rb") as file:
         return file.read(4) in _ZIP and _archive(path) == _NPZ
 

@@ -58,16 +58,6 @@ class Reader:
     Raises:
         OSError: it cannot be opened.
         ValueError: it is not a safetensors file, or damaged. The message names it.
-
-    Example:
-        >>> import tempfile, numpy as np
-        >>> from octavo._files.safetensors import Reader, Tensor, Writer
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     with Writer(folder + "/x.safetensors", {"a": Tensor("F32", (2,))}) as writer:
-        ...         writer.append("a", np.float32([1, 2]))
-        ...     with Reader(folder + "/x.safetensors") as reader:
-        ...         reader.array("a").tolist()
-        [1.0, 2.0]
     """
 
     def __init__(self, path: str | os.PathLike[str], memory: Memory | None = None) -> None:

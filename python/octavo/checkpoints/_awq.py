@@ -15,8 +15,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from octavo.checkpoints._config import Config, choice, integer
-from octavo.checkpoints._forms import Form
+from octavo.checkpoints._config import Config, choice, group_size, integer
 from octavo.checkpoints._layer import Contents, Found, codes_of, fields_of_words, with_group
 from octavo.checkpoints._packing import AWQ_COLUMNS, Bytes, awq_nibbles, awq_zeros
 from octavo.checkpoints._tensors import Tensors
@@ -30,12 +29,10 @@ def find_layers(config: Config, tensors: Tensors) -> Iterator[Found]:
     Raises:
         ValueError: the config or a tensor is not as the format has them; file and tensor are named.
     """
-    bits, group = integer(config, "bits", "w_bit"), integer(config, "group_size", "q_group_size")
+    bits, group = integer(config, "bits", "w_bit"), group_size(config, "group_size", "q_group_size")
     version = choice(config, ("version", "checkpoint_format", "format"), "gemm")
     if bits != 4:
         raise ValueError(f"{config.path}: AWQ has 4 bits, got {bits}")
-    if group != -1 and group < 1:
-        raise ValueError(f"{config.path}: group_size must be positive, or -1 for one group a row, got {group}")
     if version != "gemm":
         raise ValueError(
             f"{config.path}: the {version} form of AWQ orders its codes in another way and is not read; save the model "
@@ -75,10 +72,7 @@ def _open(tensors: Tensors, name: str, shape: tuple[int, int], size: int) -> Con
     zero = awq_zeros(tensors.checkpoint.raw(f"{name}.qzeros"))
     if k % 2:
         tensors.fail(f"{name}.qweight", f"must have an even number of inputs, got {k}")
-    try:
-        form = Form.of(k, 4, signed=False, group=size, zero=zero, scale=scale)
-    except ValueError as error:
-        tensors.fail(f"{name}.qzeros", f"cannot be held: {error}")
+    form = tensors.form(f"{name}.qzeros", k, 4, signed=False, group=size, zero=zero, scale=scale)
 
     def nibbles(first: int, end: int) -> Bytes:
         start = first // 8  # whole words

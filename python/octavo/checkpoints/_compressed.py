@@ -28,7 +28,6 @@ from numpy.typing import NDArray
 from octavo._layers.weights import ActivationScheme
 from octavo._numerics.params import QParams
 from octavo.checkpoints._config import Config
-from octavo.checkpoints._forms import Form
 from octavo.checkpoints._layer import Contents, Found, codes_of, fields_of_words, with_group
 from octavo.checkpoints._packing import Bytes, stream_values, words
 from octavo.checkpoints._patterns import Budget, Pattern
@@ -249,7 +248,7 @@ def _plain(config: Config, tensors: Tensors, name: str, scheme: _Scheme) -> Foun
         low, high = (int(f(raw)) for f in (np.min, np.max)) if scheme.bits == 4 else (0, 0)
         if low < -8 or high > 7:
             tensors.fail(weight, f"must hold -8..7 with 4 bits by {config.path.name}, got {low}..{high}")
-        form = _form(tensors, weight, k, scheme.bits, signed=True, group=size, zero=zero, scale=scale)
+        form = tensors.form(weight, k, scheme.bits, signed=True, group=size, zero=zero, scale=scale)
         permutation, index = _order(tensors, name, k, size)
 
         def codes(first: int, end: int) -> NDArray[Any]:
@@ -293,7 +292,7 @@ def _open_packed(tensors: Tensors, name: str, scheme: _Scheme, shape: tuple[int,
     found = _zero_points(tensors, name, scheme, (n, count))
     zero = np.full((n, count), middle, np.int16) if found is None else found + np.int16(middle)
     permutation, index = _order(tensors, name, k, size)
-    form = _form(tensors, f"{name}.weight_packed", k, bits, signed=False, group=size, zero=zero, scale=scale)
+    form = tensors.form(f"{name}.weight_packed", k, bits, signed=False, group=size, zero=zero, scale=scale)
 
     def codes(first: int, end: int) -> NDArray[Any]:
         found = stream_values(raw[first:end], bits, k)
@@ -324,10 +323,3 @@ def _zero_points(tensors: Tensors, name: str, scheme: _Scheme, shape: tuple[int,
         return np.broadcast_to(found.reshape(-1, count), shape).astype(np.int16)
     packed = tensors.integers(point, ("I32",), (words(n, bits), count))
     return np.ascontiguousarray(stream_values(packed.T, bits, n).T).astype(np.int16) - np.int16(1 << (bits - 1))
-
-
-def _form(tensors: Tensors, weight: str, k: int, bits: int, **options: Any) -> Form:
-    try:
-        return Form.of(k, bits, **options)
-    except ValueError as error:
-        tensors.fail(weight, f"cannot be held: {error}")

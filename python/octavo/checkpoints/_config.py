@@ -10,7 +10,17 @@ from typing import Any, NamedTuple
 from octavo._files.header import parse_json
 from octavo._files.safetensors import Reader
 
-__all__ = ["METHODS", "Config", "choice", "find_config", "integer", "is_quantized", "read_config", "read_json"]
+__all__ = [
+    "METHODS",
+    "Config",
+    "choice",
+    "find_config",
+    "group_size",
+    "integer",
+    "is_quantized",
+    "read_config",
+    "read_json",
+]
 
 METHODS = ("compressed-tensors", "gptq", "awq", "bitsandbytes")
 _MARKS = (".qweight", ".SCB", ".weight_packed", ".weight_scale")  # names that quantized layers alone have
@@ -128,6 +138,14 @@ def integer(config: Config, *keys: str, default: int | None = None) -> int:
     if default is None:
         raise ValueError(f"{config.path}: the quantization of method {config.method} lacks {keys[0]!r}")
     return default
+
+
+def group_size(config: Config, *keys: str, default: int | None = None) -> int:
+    """As `integer`, of group sizes: -1 for one group a row."""
+    group = integer(config, *keys, default=default)
+    if group != -1 and group < 1:
+        raise ValueError(f"{config.path}: group_size must be positive, or -1 for one group a row, got {group}")
+    return group
 
 
 def choice(config: Config, keys: tuple[str, ...], default: str) -> str:

@@ -79,16 +79,7 @@ def convert(
 
 
 def summary(result: Converted) -> str:
-    """The text of `octavo quantize` for such a checkpoint.
-
-    Example:
-        >>> from octavo.checkpoints._convert import Converted, summary
-        >>> print(summary(Converted({"AWQ 4 bits, a row": 2}, 1, 100, 90, True)))
-        converted, not quantized: the integers are the checkpoint's
-        2 layers: AWQ 4 bits, a row
-        1 array as it was; 100 B in the checkpoint, 90 B now
-        every weight is what the tool's formula gives in float32, to the bit
-    """
+    """The text of `octavo quantize` for such a checkpoint."""
     lines = ["converted, not quantized: the integers are the checkpoint's"]
     lines += [f"{count(n, 'layer', 'layers')}: {kind}" for kind, n in result.kinds.items()]
     lines.append(

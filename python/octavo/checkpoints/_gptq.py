@@ -20,8 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from octavo.checkpoints._config import Config, choice, integer
-from octavo.checkpoints._forms import Form
+from octavo.checkpoints._config import Config, choice, group_size, integer
 from octavo.checkpoints._layer import Contents, Found, codes_of, fields_of_words, with_group
 from octavo.checkpoints._packing import Bytes, stream_values, turned_words
 from octavo.checkpoints._tensors import Tensors, group_order
@@ -38,11 +37,9 @@ def find_layers(config: Config, tensors: Tensors) -> Iterator[Found]:
     Raises:
         ValueError: the config or a tensor is not as the format has them; file and tensor are named.
     """
-    bits, group = integer(config, "bits", "w_bit"), integer(config, "group_size", default=-1)
+    bits, group = integer(config, "bits", "w_bit"), group_size(config, "group_size", default=-1)
     if bits not in _BITS:
         raise ValueError(f"{config.path}: bits must be one of {_BITS}, got {bits}")
-    if group != -1 and group < 1:
-        raise ValueError(f"{config.path}: group_size must be positive, or -1 for one group a row, got {group}")
     version = choice(config, ("checkpoint_format", "format"), "gptq")
     if version not in _FORMATS:
         raise ValueError(f"{config.path}: checkpoint_format {version!r} is not read; these are: {', '.join(_FORMATS)}")
@@ -93,10 +90,7 @@ def _open(tensors: Tensors, name: str, shape: tuple[int, int], bits: int, size: 
     zero = np.ascontiguousarray(stored.T).astype(np.int16) + np.int16(raised)
     index = tensors.integers(f"{name}.g_idx", ("I32", "I64"), (k,)).astype(np.int64)
     permutation = group_order(tensors, f"{name}.g_idx", index, size, groups)
-    try:
-        form = Form.of(k, bits, signed=False, group=size, zero=zero, scale=scale)
-    except ValueError as error:
-        tensors.fail(f"{name}.qzeros", f"cannot be held: {error}")
+    form = tensors.form(f"{name}.qzeros", k, bits, signed=False, group=size, zero=zero, scale=scale)
 
     def nibbles(first: int, end: int) -> Bytes:
         return turned_words(raw[:, first:end])

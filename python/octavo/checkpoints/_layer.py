@@ -109,14 +109,7 @@ class Found:
 
 
 def with_group(codes: NDArray[Any], zero: NDArray[Any] | None, scale: NDArray[Any], at: Any) -> NDArray[np.float32]:
-    """The formula that all tools share, in float32: (code - zero) * scale of the group `at` of each input.
-
-    Example:
-        >>> import numpy as np
-        >>> from octavo.checkpoints._layer import with_group
-        >>> with_group(np.array([[3, 5]]), np.array([[1]]), np.float32([[0.5]]), np.array([0, 0]))
-        array([[1., 2.]], dtype=float32)
-    """
+    """The formula that all tools share, in float32: (code - zero) * scale of the group `at` of each input."""
     values = codes.astype(np.int32)
     if zero is not None:
         values = values - zero.astype(np.int32)[:, at]

@@ -114,14 +114,17 @@ def _weight(codes: Array, scale: Array, zero: Array | None, bits: int, group: in
     return made, form
 
 
-def _spread(values: Array | None, n: int) -> Array | None:
+def _in_rows(codes: Array, scale: Array, zero: Array | None) -> tuple[_Weight, Form]:
+    """Of codes (n, k) of 8 bits, with one scale and zero point an output or in all."""
+    n, k = codes.shape
+    return _weight(codes, _spread(scale, n), None if zero is None else _spread(zero, n), 8, k)
+
+
+def _spread(values: Array, n: int) -> Array:
     """One number, or one an output, as (n, 1)."""
-    if values is None:
-        return None
-    flat = values.reshape(-1)
-    if flat.size not in (1, n):
-        raise ValueError(f"its scales and zero points must be one or {n}, one an output, got {flat.size}")
-    return np.repeat(flat, n // flat.size if flat.size == n else n).reshape(n, 1)
+    if values.size not in (1, n):
+        raise ValueError(f"its scales and zero points must be one or {n}, one an output, got {values.size}")
+    return np.array(np.broadcast_to(values.reshape(-1, 1), (n, 1)))
 
 
 def _transposed(matrix: Array) -> Array:
@@ -270,9 +273,7 @@ def _parameters(graph: Graph, maker: Any, shape: tuple[int, ...], turned: bool) 
     if not block:
         if scale.size > 1 and axis != outputs:
             raise ValueError("its scales run along the axis that is summed; octavo takes scales of outputs or blocks")
-        spread = _spread(scale, n)
-        assert spread is not None
-        return spread, _spread(zero, n), k
+        return _spread(scale, n), None if zero is None else _spread(zero, n), k
     if axis == outputs:
         raise ValueError("its blocks run along the outputs; octavo takes blocks along the axis that is summed")
     arrays = [scale] if zero is None else [scale, zero]
@@ -287,11 +288,7 @@ def _integers(
     graph: Graph, node: Any, scale: Array, zero: Array | None, bias: Array | None,
     activation: ActivationScheme | None, group: ActivationGroup,
 ) -> QuantLinear:  # fmt: skip
-    codes = _transposed(graph.need(node, 1, "matrix"))
-    n, k = codes.shape
-    spread = _spread(scale, n)
-    assert spread is not None
-    made, form = _weight(codes, spread, _spread(zero, n), 8, k)
+    made, form = _in_rows(_transposed(graph.need(node, 1, "matrix")), scale, zero)
     return _layer(made, form, bias, activation, group, "asymmetric")
 
 
@@ -341,13 +338,10 @@ def _qlinear(graph: Graph, node: Any, activation: ActivationScheme | None, group
     codes = _transposed(matrix)
     if given.get("transB", 0):
         codes = np.ascontiguousarray(matrix)
-    n, k = codes.shape
-    spread = _spread(scale, n)
-    assert spread is not None
-    made, form = _weight(codes, spread, _spread(zero, n), 8, k)
+    made, form = _in_rows(codes, scale, zero)
     source, bias = _qparams(x_scale, x_zero), graph.optional(node, 6, "bias") if gemm else None
     if bias is not None:
-        bias = _scaled_bias(bias, np.float32(source.scale) * spread[:, 0], n)
+        bias = _scaled_bias(bias, np.float32(source.scale) * scale.reshape(-1), len(codes))
     if activation is not None:
         return _layer(made, form, bias, activation, group, None)
     y_scale = (graph.optional if gemm else graph.need)(node, 6 + gemm, "scale")

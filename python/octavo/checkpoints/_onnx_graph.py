@@ -142,12 +142,13 @@ class Graph:
         return self._cast(found, [self.type_name(to)] if to else [])
 
     def _read(self, tensor: Any) -> tuple[Array, str]:
+        kind = self.type_name(tensor.data_type)  # a ValueError where there is no such type
         found: Array = self._package.numpy_helper.to_array(tensor)
         if found.dtype.name in ("int4", "int2"):
             found = found.astype(np.int8)
         elif found.dtype.name in ("uint4", "uint2"):
             found = found.astype(np.uint8)
-        return found, self.type_name(tensor.data_type)
+        return found, kind
 
     def _stored(self, node: Any) -> tuple[Array, str] | None:
         """What a node of Constant gives; None of strings and sparse tensors."""

@@ -26,13 +26,7 @@ Bytes = NDArray[np.uint8]
 
 
 def words(count: int, bits: int) -> int:
-    """Words of 32 bits that hold so many values.
-
-    Example:
-        >>> from octavo.checkpoints._packing import words
-        >>> words(64, 3), words(9, 4)
-        (6, 2)
-    """
+    """Words of 32 bits that hold so many values."""
     return -(-count * bits // 32)
 
 
@@ -84,27 +78,12 @@ def awq_nibbles(packed: NDArray[Any]) -> Bytes:
 
 
 def turned_words(packed: NDArray[Any]) -> Bytes:
-    """(rows, outputs) words to (outputs, 4 * rows) bytes: the words of each output, one after the other.
-
-    Example:
-        >>> import numpy as np
-        >>> from octavo.checkpoints._packing import turned_words
-        >>> turned_words(np.array([[1, 2], [3, 4]], np.int32))
-        array([[1, 0, 0, 0, 3, 0, 0, 0],
-               [2, 0, 0, 0, 4, 0, 0, 0]], dtype=uint8)
-    """
+    """(rows, outputs) words to (outputs, 4 * rows) bytes: the words of each output, one after the other."""
     return _core.turned_words(packed)
 
 
 def signed_nibbles(packed: Bytes) -> Bytes:
-    """Nibbles of 0..15 less 8, as two's complement: the top bit is the other way round.
-
-    Example:
-        >>> import numpy as np
-        >>> from octavo.checkpoints._packing import signed_nibbles
-        >>> signed_nibbles(np.array([[0x80]], np.uint8))
-        array([[8]], dtype=uint8)
-    """
+    """Nibbles of 0..15 less 8, as two's complement: the top bit is the other way round."""
     rows, count = packed.shape
     found = _core.empty_result(rows, count, packed.dtype)  # memory of the piece before: fresh pages cost more
     np.bitwise_xor(packed, np.uint8(0x88), out=found)

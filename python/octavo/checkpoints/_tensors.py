@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from octavo._files.checkpoint import Checkpoint
 from octavo._files.header import Tensor
+from octavo.checkpoints._forms import Form
 
 __all__ = ["Tensors", "group_order"]
 
@@ -75,6 +76,13 @@ class Tensors:
     def integers(self, name: str, dtypes: tuple[str, ...], *shapes: tuple[int, ...]) -> NDArray[Any]:
         self.expect(name, dtypes, *shapes)
         return self.checkpoint.values(name)
+
+    def form(self, name: str, k: int, bits: int, **options: Any) -> Form:
+        """That of `Form.of`; the error names a tensor."""
+        try:
+            return Form.of(k, bits, **options)
+        except ValueError as error:
+            self.fail(name, f"cannot be held: {error}")
 
     def bias(self, layer: str, n: int) -> str | None:
         """The name of a layer's bias, where it has one."""
