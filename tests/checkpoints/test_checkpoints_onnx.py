@@ -12,6 +12,7 @@ import octavo as oc
 from defined import defined
 from octavo._cli.main import main
 from octavo._numerics.grouped_definition import grouped_linear
+from octavo.checkpoints._convert import convert
 from reference import assert_same_bits, hard_rows
 
 onnx = pytest.importorskip("onnx", reason="the extra onnx is not installed")
@@ -253,6 +254,14 @@ def test_a_model_without_memory_for_it_is_a_memory_error(tmp_path: Path, monkeyp
     monkeypatch.setattr("onnx.load", load)
     with pytest.raises(MemoryError, match="no room"):
         oc.checkpoints.load(path)
+
+
+def test_model_is_not_overwritten_by_its_own_conversion(tmp_path: Path) -> None:
+    path = dynamic(tmp_path / "m.onnx")
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="source and destination must be different files"):
+        convert(path, path)
+    assert path.read_bytes() == before
 
 
 def test_what_is_wrong_is_refused_by_file_and_node(tmp_path: Path) -> None:

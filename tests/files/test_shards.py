@@ -12,9 +12,11 @@ from safetensors.numpy import load_file, save_file
 
 import octavo as oc
 from checkpoints import F, checkpoint, random, write_shards
+from octavo._files.checkpoint import Checkpoint
 from octavo._files.choice import Choice
 from octavo._files.conversion import quantize_checkpoint
 from octavo._files.inspection import inspect_file
+from octavo._files.naming import vocabulary_sizes
 
 ONE, TWO = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
 
@@ -149,3 +151,24 @@ def test_converted_folder_is_not_converted_again(index: Path, tmp_path: Path) ->
     quantize_checkpoint(index, tmp_path / "out")
     with pytest.raises(ValueError, match="is an octavo file, quantized already"):
         quantize_checkpoint(tmp_path / "out", tmp_path / "again", choice=Choice(include=["*"]))
+
+
+@pytest.mark.parametrize("kind", ["pipe", "large"])
+def test_index_that_is_none_is_not_read(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opening a pipe would wait for ever, and reading what is large take all memory."""
+    index = write_shards(tmp_path, checkpoint(), 2)
+    index.unlink()
+    if kind == "pipe":
+        os.mkfifo(index)
+    else:
+        with open(index, "wb") as file:
+            file.truncate(1 << 30)  # a hole: it takes no room
+    monkeypatch.setattr(Path, "read_bytes", lambda self: pytest.fail("it was read"))
+    with pytest.raises(ValueError, match="is not a regular file|an index has at most 100,000,000, so it is none"):
+        Checkpoint(tmp_path)
+
+
+def test_config_nested_too_deeply_is_passed_over(tmp_path: Path) -> None:
+    write_shards(tmp_path, checkpoint(), 2)
+    (tmp_path / "config.json").write_text('{"a":' + 100_000 * "[" + 100_000 * "]" + "}")
+    assert vocabulary_sizes(tmp_path) == set()

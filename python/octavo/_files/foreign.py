@@ -39,16 +39,7 @@ _FIRST_BYTES = 64
 
 
 def description(path: str | os.PathLike[str]) -> str | None:
-    """What a regular file is, and the remedy, to follow "PATH is not a safetensors file: it is "; None if unknown.
-
-    Example:
-        >>> import tempfile, numpy as np
-        >>> from octavo._files.foreign import description
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     np.save(folder + "/x.npy", np.ones(3))
-        ...     description(folder + "/x.npy")
-        "it is a single NumPy array (.npy); give it a name: np.savez('model.npz', weight=np.load(path))"
-    """
+    """What a regular file is, and the remedy, to follow "PATH is not a safetensors file: it is "; None if unknown."""
     with open(path, "rb") as file:
         first = file.read(_FIRST_BYTES)
     if not first:

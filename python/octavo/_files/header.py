@@ -12,18 +12,21 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import stat
 import sys
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
-    "AXES_LIMIT", "BITS", "HEADER_LIMIT", "Memory", "NUMPY_CODES", "Tensor", "dtype_code", "parse_json", "read_tensors",
-    "widened",
+    "AXES_LIMIT", "BITS", "HEADER_LIMIT", "Memory", "NUMPY_CODES", "Tensor", "dtype_code", "parse_json", "read_json",
+    "read_tensors", "widened",
 ]  # fmt: skip
 
 HEADER_LIMIT = 100_000_000  # that of the safetensors package
@@ -126,6 +129,19 @@ def parse_json(text: bytes | str, what: str, *, infinities: bool = False) -> dic
     if not isinstance(found, dict):
         raise ValueError(f"the {what} must be a JSON object, got {type(found).__name__}")
     return found
+
+
+def read_json(file: Path, what: str, limit: int, *, infinities: bool = False) -> dict[str, Any]:
+    """A file of JSON, as `parse_json` has it; a pipe, or more bytes than `limit`, is a ValueError."""
+    status = os.stat(file)
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError(f"{file} is not a regular file")
+    if status.st_size > limit:
+        raise ValueError(f"{file} has {status.st_size:,} bytes; {what} has at most {limit:,}, so it is none")
+    try:
+        return parse_json(file.read_bytes(), what.partition(" ")[2], infinities=infinities)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
 
 
 @dataclass

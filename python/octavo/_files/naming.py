@@ -6,10 +6,11 @@ a name ("wte" of "transformer.wte.weight"), because the parts before it say wher
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
+
+from octavo._files.header import HEADER_LIMIT, read_json
 
 __all__ = [
     "bias_of", "is_head", "is_stack", "is_table", "is_token_table", "last_part", "recurrent_name", "stem_of",
@@ -124,7 +125,7 @@ def recurrent_name(tensor: str) -> tuple[str, str] | None:
 def vocabulary_sizes(folder: Path) -> set[int]:
     """The vocabulary sizes that the config.json in a folder states; none where it has no readable one."""
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = read_json(folder / "config.json", "a config", HEADER_LIMIT, infinities=True)
     except (OSError, ValueError):
         return set()
     return set(_numbers_at(config, "vocab_size"))

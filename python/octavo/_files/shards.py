@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from octavo._files.header import parse_json
+from octavo._files.header import HEADER_LIMIT, read_json
 from octavo._files.safetensors import Reader
 from octavo._util.atomic import replace_file
 
@@ -67,14 +67,7 @@ def open_files(path: str | os.PathLike[str]) -> Iterator[list[Reader]]:
 
 
 def index_name(path: Path) -> str:
-    """The name of the index of shards whose source is at `path`.
-
-    Example:
-        >>> from pathlib import Path
-        >>> from octavo._files.shards import index_name
-        >>> index_name(Path("gpt/model.fp16.safetensors.index.json")), index_name(Path("gpt"))
-        ('model.fp16.safetensors.index.json', 'model.safetensors.index.json')
-    """
+    """The name of the index of shards whose source is at `path`."""
     return path.name if path.name.endswith(INDEX_SUFFIX) else f"model{INDEX_SUFFIX}"
 
 
@@ -117,7 +110,7 @@ def _of_index(index: Path) -> list[Path]:
 
 
 def _weight_map(index: Path) -> dict[str, str]:
-    content = parse_json(index.read_bytes(), f"index {index}")
+    content = read_json(index, "an index", HEADER_LIMIT)
     found = content.get("weight_map")
     if not isinstance(found, dict) or not found:
         raise ValueError(

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["Beside", "checked_destination", "replace_file", "require_folder", "written_beside"]
+__all__ = ["Beside", "checked_destination", "replace_file", "require_folder", "require_other_file", "written_beside"]
 
 
 class Beside(NamedTuple):
@@ -76,6 +76,12 @@ def checked_destination(path: str | os.PathLike[str]) -> Path:
     if destination.exists() and not destination.is_file():
         raise FileExistsError(f"{path} is a device or a pipe, and no file may take its place; give another name")
     return destination
+
+
+def require_other_file(source: str | os.PathLike[str], destination: str | os.PathLike[str]) -> None:
+    """Raises ValueError where a file would be overwritten by its own conversion."""
+    if os.path.exists(destination) and os.path.samefile(source, destination):
+        raise ValueError(f"source and destination must be different files, got {os.fspath(source)} for both")
 
 
 def require_folder(folder: Path) -> None:

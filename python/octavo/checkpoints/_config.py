@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import stat
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from octavo._files.header import parse_json
+from octavo._files import header
 from octavo._files.safetensors import Reader
 
 __all__ = [
@@ -160,12 +159,4 @@ def choice(config: Config, keys: tuple[str, ...], default: str) -> str:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    status = os.stat(file)
-    if not stat.S_ISREG(status.st_mode):
-        raise ValueError(f"{file} is not a regular file")
-    if status.st_size > CONFIG_LIMIT:
-        raise ValueError(f"{file} has {status.st_size:,} bytes; a config has at most {CONFIG_LIMIT:,}, so it is none")
-    try:
-        return parse_json(file.read_bytes(), "config", infinities=True)  # as Python writes those of Mamba
-    except ValueError as error:
-        raise ValueError(f"{file}: {error}") from None
+    return header.read_json(file, "a config", CONFIG_LIMIT, infinities=True)  # as Python writes those of Mamba

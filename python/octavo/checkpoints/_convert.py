@@ -6,7 +6,6 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +20,7 @@ from octavo._files.save_load import header_metadata, save
 from octavo._layers.weights import ActivationScheme
 from octavo._numerics.grouped import GroupedCodes
 from octavo._numerics.int4 import GroupedWeight, pack_int4, unpack_int4
+from octavo._util.atomic import require_other_file
 from octavo._util.progress import with_bar
 from octavo.checkpoints._forms import ActivationGroup, Weight, dequantized, parameters
 from octavo.checkpoints._layer import Contents, Found
@@ -74,7 +74,8 @@ def convert(
         return _convert_onnx(source, destination, activation, activation_group, verify)
     with opened(source) as opened_source:
         opened_source.warn(activation)
-        _require_other_file(opened_source, Path(destination))
+        for part in opened_source.tensors.checkpoint.parts:
+            require_other_file(part.path, destination)
         return _convert(opened_source, destination, activation, activation_group, verify, progress)
 
 
@@ -94,12 +95,6 @@ def summary(result: Converted) -> str:
     elif result.verified:
         lines.append("every weight is what the tool's formula gives in float32, to the bit")
     return "\n".join(lines)
-
-
-def _require_other_file(source: Source, destination: Path) -> None:
-    for part in source.tensors.checkpoint.parts:
-        if destination.exists() and os.path.samefile(part.path, destination):
-            raise ValueError(f"source and destination must be different files, got {part.path} for both")
 
 
 def _convert(
@@ -267,6 +262,7 @@ def _convert_onnx(
     if verify:
         raise ValueError("--verify is for checkpoints of safetensors; onnx.reference computes what an ONNX model gives")
     found = load(source, activation=activation, activation_group=group)
+    require_other_file(source, destination)
     save(found, destination)
     kinds = dict(Counter(f"ONNX {type(item).__name__}" for item in found.values()))
     return Converted(kinds, 0, os.stat(source).st_size, os.stat(destination).st_size, False)

@@ -17,6 +17,7 @@ from octavo._files.octavo_header import header_metadata
 from octavo._files.safetensors import Tensor, Writer
 from octavo._layers.weights import ActivationScheme
 from octavo._numerics.grouped import GroupedCodes
+from octavo._util.atomic import require_other_file
 from octavo._util.extras import import_extra
 from octavo._util.progress import with_bar
 from octavo.gguf._blocks import DECODERS
@@ -62,8 +63,7 @@ def convert(
     becomes a matrix for each of the leading indices, "NAME.0", "NAME.1". The metadata is kept as JSON text under
     "gguf.metadata".
     """
-    if os.path.exists(destination) and os.path.samefile(source, destination):
-        raise ValueError(f"source and destination must be different files, got {os.fspath(source)} for both")
+    require_other_file(source, destination)
     package = import_extra("gguf", purpose="--verify", extra="gguf") if verify else None
     with opened(source) as (file, header):
         if not header.tensors:
