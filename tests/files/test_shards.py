@@ -164,7 +164,7 @@ def test_index_that_is_none_is_not_read(tmp_path: Path, kind: str, monkeypatch: 
         with open(index, "wb") as file:
             file.truncate(1 << 30)  # a hole: it takes no room
     monkeypatch.setattr(Path, "read_bytes", lambda self: pytest.fail("it was read"))
-    with pytest.raises(ValueError, match="is not a regular file|an index has at most 100,000,000, so it is none"):
+    with pytest.raises(ValueError, match=r"is not a regular file|an index has at most 100,000,000, so it is none"):
         Checkpoint(tmp_path)
 
 
