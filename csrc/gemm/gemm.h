@@ -87,6 +87,9 @@ void multiply(const Product& product, const char* kernel, CallReport& report);
 // NumPy allocates starts 16 bytes after one.
 bool may_stream(const float* dst, std::int64_t m, std::int64_t n, std::int64_t stride);
 
+// Whether the weights of a product most likely come from memory, since the process holds far more than fit the caches.
+bool weights_are_cold();
+
 // The size of m rows times packed weights, by a kernel of their format.
 template <class Rhs, class Kernel>
 Product::Size size_of(std::int64_t m, const Rhs& rhs, const Kernel& kernel) {

@@ -132,6 +132,7 @@ class Int8Product final : public Product {
                             .scratch = static_cast<std::int32_t*>(scratch),
                             .epilogue = epilogue(columns.first, lhs),
                             .stream_dst = streams_,
+                            .rhs_cold = cold_,
                         });
     apply_function(operands_.function, static_cast<float*>(operands_.dst) + dst_elem, block.rows, columns.count,
                    operands_.dst_stride);
@@ -158,7 +159,7 @@ class Int8Product final : public Product {
   std::int64_t m_;
   const Operands& operands_;
   const RowSource& rows_;
-  bool streams_;
+  bool streams_, cold_ = weights_are_cold();
 };
 
 template <class RowSource>

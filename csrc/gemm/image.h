@@ -6,9 +6,11 @@
 // that processes share. What is in an image depends on its family alone.
 #pragma once
 
+#include <atomic>
 #include <cassert>
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 
 #include "base/aligned_buffer.h"
 #include "base/rounding.h"
@@ -50,6 +52,26 @@ class Part {
   std::size_t bytes_ = 0;
 };
 
+// How many bytes an image holds, and how many all images of the process do: what two of them share counts twice.
+class ImageBytes {
+ public:
+  ImageBytes() = default;
+  explicit ImageBytes(std::size_t count) : count_(count) { total_ += count; }
+  ImageBytes(ImageBytes&& other) noexcept : count_(std::exchange(other.count_, 0)) {}
+  ImageBytes& operator=(ImageBytes&& other) noexcept {
+    std::swap(count_, other.count_);
+    return *this;
+  }
+  ~ImageBytes() { total_ -= count_; }
+
+  std::size_t count() const { return count_; }
+  static std::size_t total() { return total_.load(std::memory_order_relaxed); }
+
+ private:
+  static inline std::atomic<std::size_t> total_ = 0;
+  std::size_t count_ = 0;
+};
+
 class Image {
  public:
   // What a part takes.
@@ -59,14 +81,14 @@ class Image {
     Image image;
     image.own_ = WeightMemory(bytes);
     image.data_ = image.own_.data();
-    image.bytes_ = bytes;
+    image.bytes_ = ImageBytes(bytes);
     return image;
   }
   // Memory of others, aligned to 64 bytes, which outlives the image. Layers never write to it.
   static Image over(std::byte* data, std::size_t bytes) {
     Image image;
     image.data_ = data;
-    image.bytes_ = bytes;
+    image.bytes_ = ImageBytes(bytes);
     return image;
   }
 
@@ -74,21 +96,22 @@ class Image {
   Part take(std::size_t bytes) {
     Part part(data_ + taken_, bytes);
     taken_ += padded(bytes);
-    assert(taken_ <= bytes_);
+    assert(taken_ <= size_bytes());
     return part;
   }
 
   const std::byte* data() const { return data_; }
   std::byte* writable() { return own_.data(); }  // null where the memory is of others
   bool is_borrowed() const { return data_ != own_.data(); }
-  std::size_t size_bytes() const { return bytes_; }
+  std::size_t size_bytes() const { return bytes_.count(); }
 
  private:
   Image() = default;
 
   WeightMemory own_;
   std::byte* data_ = nullptr;
-  std::size_t bytes_ = 0, taken_ = 0;
+  ImageBytes bytes_;
+  std::size_t taken_ = 0;
 };
 
 }  // namespace octavo

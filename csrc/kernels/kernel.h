@@ -127,6 +127,8 @@ struct GemmBlock {
   // float32 results that are far larger than the caches, whose rows begin and end with cache lines: a kernel may write
   // them past the caches.
   bool stream_dst = false;
+  // Most likely no part of the rhs is in a cache.
+  bool rhs_cold = false;
 };
 
 struct Int4Kernel;     // four-bit weights: kernels/int4.h

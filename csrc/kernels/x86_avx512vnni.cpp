@@ -16,7 +16,7 @@ namespace {
 
 struct Avx512Vnni : Avx512 {
   static constexpr int kMr = 12, kPanels = 2;
-  static constexpr int kGemvLines[4] = {8, 6, 4, 4};
+  static constexpr int kGemvLines[4] = {8, 4, 4, 4};
 
   static Ints dot(Ints sum, Ints lhs, Ints rhs) { return _mm512_dpbusd_epi32(sum, lhs, rhs); }
 };

@@ -1,22 +1,26 @@
-// Images of layers: every family's panels unpack to what was packed, and a layer in memory of others gives the same bits.
-#include "gemm/image.h"
-
+// Images of layers: every family's panels unpack to what was packed, and a layer gives the same bits in memory of
+// others and beside more weights than the caches hold.
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "base/caches.h"
 #include "check.h"
+#include "gemm/gemm.h"
 #include "gemm/gemm_int4.h"
 #include "gemm/gemm_int8.h"
+#include "gemm/image.h"
 
 namespace octavo::test {
 namespace {
 
 std::vector<std::int8_t> values(std::int64_t count, int low, int range) {
   std::vector<std::int8_t> found(static_cast<std::size_t>(count));
-  for (std::size_t i = 0; i < found.size(); ++i) found[i] = static_cast<std::int8_t>(low + static_cast<int>(i * 37) % range);
+  for (std::size_t i = 0; i < found.size(); ++i)
+    found[i] = static_cast<std::int8_t>(low + static_cast<int>(i * 37) % range);
   return found;
 }
 
@@ -28,10 +32,10 @@ AlignedBuffer copied(const Image& image) {
 }
 
 template <class Layer>
-std::vector<float> result(const Layer& layer) {
-  std::vector<float> x(static_cast<std::size_t>(3 * layer.k())), y(static_cast<std::size_t>(3 * layer.n()));
+std::vector<float> result(const Layer& layer, std::int64_t rows = 3) {
+  std::vector<float> x(static_cast<std::size_t>(rows * layer.k())), y(static_cast<std::size_t>(rows * layer.n()));
   for (std::size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(i % 11) - 4.5f;
-  layer(x.data(), 3, layer.k(), y.data(), layer.n());
+  layer(x.data(), rows, layer.k(), y.data(), layer.n());
   return y;
 }
 
@@ -78,6 +82,30 @@ void check_int4(std::int64_t n, std::int64_t k, std::int64_t group_k, bool half,
   }
 }
 
+// Few rows of weights larger than kNearWeightBytes, which kernels prefetch in one way or another.
+void check_cold() {
+  constexpr std::int64_t n = 1030, k = 1050;
+  const std::vector<std::int8_t> q = values(n * k, -128, 256);
+  const std::vector<float> scale(static_cast<std::size_t>(n), 0.5f);
+  const PackedLinear layer({reinterpret_cast<const std::uint8_t*>(q.data()), n, k, k, 1, false}, scale.data(), nullptr,
+                           {});
+  const std::size_t before = ImageBytes::total();
+  check(before == layer.image().size_bytes() && !weights_are_cold(), "one layer is in the caches");
+  for (const Kernel* kernel : all_kernels()) {
+    if (!missing_features(*kernel).empty()) continue;
+    force_kernel(kernel);
+    for (std::int64_t rows = 1; rows <= 5; ++rows) {
+      const std::vector<float> warm = result(layer, rows);
+      Image others = Image::zeros(2 * cache_sizes().l3_bytes);
+      const Image moved = std::move(others);
+      check(ImageBytes::total() == before + moved.size_bytes() && weights_are_cold(), "more than the caches hold");
+      check(result(layer, rows) == warm, std::string(kernel->name) + " cold: " + std::to_string(rows) + " rows");
+    }
+  }
+  force_kernel(nullptr);
+  check(ImageBytes::total() == before, "weights that are gone do not count");
+}
+
 }  // namespace
 }  // namespace octavo::test
 
@@ -95,5 +123,6 @@ int main() {
       check_int4(n, k, 64, n % 2 == 0, k % 2 == 1);
     }
   }
+  check_cold();
   return finish();
 }

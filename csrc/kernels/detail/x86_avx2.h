@@ -43,6 +43,10 @@ struct Avx2 {
   static Ints broadcast(std::int32_t v) { return _mm256_set1_epi32(v); }
   static Ints load(const void* at) { return _mm256_load_si256(static_cast<const __m256i*>(at)); }  // aligned
   static void store(void* at, Ints v) { _mm256_store_si256(static_cast<__m256i*>(at), v); }
+  [[gnu::always_inline]] static Ints in_register(Ints v) {
+    __asm__ volatile("" : "+x"(v));
+    return v;
+  }
   static Ints load_words(const std::int32_t* at) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at)); }
   static Ints load_shorts(const std::int16_t* at) {
     return _mm256_cvtepi16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at)));

@@ -8,6 +8,7 @@
 
 #include "kernels/detail/row_quant.h"
 #include "kernels/detail/x86_common.h"
+#include "kernels/detail/x86_load_once.h"
 #include "kernels/kernel.h"
 
 namespace octavo {
@@ -27,6 +28,7 @@ struct Avx512 {
   static Ints broadcast(std::int32_t v) { return _mm512_set1_epi32(v); }
   static Ints load(const void* at) { return _mm512_load_si512(at); }  // aligned
   static void store(void* at, Ints v) { _mm512_store_si512(at, v); }
+  [[gnu::always_inline]] static Ints in_register(Ints v) { return in_a_register(v); }
   static Ints load_words(const std::int32_t* at) { return _mm512_loadu_si512(at); }
   static Ints load_shorts(const std::int16_t* at) {
     return _mm512_cvtepi16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(at)));

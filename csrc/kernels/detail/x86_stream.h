@@ -26,9 +26,11 @@ constexpr std::int64_t kNearBytes = 1 << 20;
 // cost them a quarter of the speed, from L3 and from memory. So only every other line is prefetched, into L2; its
 // neighbour comes along. Rows that take longer to multiply than to load (kBusy: from 2 rows on with AVX2 and with four
 // bits, from 3 on with VNNI and int8) prefetch each line twice: far ahead into L2, which can wait for more lines at a
-// time than L1, and later into L1. With L1 alone four rows took 1.1 to 1.3 times as long for weights of 17 and 45 MB.
-// Two rows took half as long with four bits in groups of 128 as with every other line, and 1.2 times as long with int8.
-constexpr int kFarAheadBytes = 16384, kNearAheadBytes = 2048;
+// time than L1, and later into L1. With L1 alone four rows took 1.1 to 1.3 times as long for weights of 17 and 45 MB,
+// of which L3 holds all or a part. Two rows took half as long with four bits in groups of 128 as with every other line,
+// and 1.2 times as long with int8. If no part of the weights is in L3, three and four rows of int8 with VNNI are faster
+// with L1 alone, kColdAheadBytes ahead (docs/kernels.md).
+constexpr int kFarAheadBytes = 16384, kNearAheadBytes = 2048, kColdAheadBytes = 6144;
 
 template <bool kBusy, int kLine>
 [[gnu::always_inline]] inline void prefetch_stream(const void* line) {
