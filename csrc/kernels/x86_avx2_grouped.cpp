@@ -239,8 +239,14 @@ struct Avx2Grouped : NoStreams {
   static void group_sums(Int (&sums)[R][2], const GroupedRows<R>& rows, std::int64_t group, std::int64_t size,
                          const std::uint8_t* panel) {
     std::int64_t k = group * size;
+    const std::int64_t end = k + size;
+    if constexpr (kStarts && kBits == 4) {  // bytes have too few registers for this
+      unrolled<R>([&](auto r) { sums[r][0] = sums[r][1] = set1(read_as<std::int32_t>(rows.starts[r], group)); });
+      for (; k < end; k += 32) put_chunk<kBits, true>(sums, rows, k, panel);
+      return;
+    }
     put_chunk<kBits, false>(sums, rows, k, panel);
-    for (const std::int64_t end = k + size; (k += 32) < end;) put_chunk<kBits, true>(sums, rows, k, panel);
+    while ((k += 32) < end) put_chunk<kBits, true>(sums, rows, k, panel);
     if constexpr (kStarts) {
       unrolled<R>([&](auto r) {
         const Int start = set1(read_as<std::int32_t>(rows.starts[r], group));
