@@ -243,14 +243,13 @@ def round_gptq(
         24 N K while they are refined.
 
     Example:
-        >>> import numpy as np
+        >>> import numpy as np, octavo as oc
         >>> rng = np.random.default_rng(0)
         >>> x = rng.standard_normal((512, 4)) @ rng.standard_normal((4, 64))  # correlated inputs
         >>> w = rng.standard_normal((32, 64), dtype=np.float32)
-        >>> from octavo._numerics.rounding import round_search
         >>> def output_error(rounded):
         ...     return float(np.square(x @ (rounded.dequantize() - w).T).sum())
-        >>> output_error(round_gptq(w, x, group_size=32)) < 0.5 * output_error(round_search(w, group_size=32))
+        >>> output_error(round_gptq(w, x, group_size=32)) < 0.5 * output_error(oc.round_search(w, group_size=32))
         True
     """
     w = as_weight(weight)
