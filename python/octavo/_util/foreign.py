@@ -94,7 +94,7 @@ def is_extended(dtype: np.dtype[Any]) -> bool:
 
 
 def _in_code(name: str) -> str:
-    """What to call x in a line of code: "layer fc1, its input" is no name there."""
+    """What to call x in code, where "layer fc1, its input" cannot stand."""
     return "x" if " " in name else name
 
 
