@@ -80,6 +80,7 @@ def main() -> int:
         "--plot", type=Path, metavar="FILE.png", help="draw octavo beside the best peer, and beside the limit"
     )
     parser.add_argument("--markdown", type=Path, metavar="FILE.md", help="write the page of figures")
+    parser.add_argument("--machine", help="what page and picture call the CPU, where its own name does not tell it")
     args = parser.parse_args()
     try:
         parse_shapes(args.shapes)
@@ -98,6 +99,8 @@ def main() -> int:
             limits = json.loads(args.limits.read_text()) if given else measured_limits(args.threads, folder)
             probe = core_mode.compiled(folder)
             comparison = {"limits": limits, "runs": [run_at(threads, args, folder, probe) for threads in args.threads]}
+    if args.machine is not None:
+        comparison["machine"] = args.machine
     if args.json is not None:
         args.json.write_text(json.dumps(comparison, indent=1))
     for run in comparison["runs"]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench.peers.peer_report import share_of_limit, sizes, times_as_fast
+from bench.peers.peer_report import machine_of, share_of_limit, sizes, times_as_fast
 
 # Legible on white and on black.
 TEXT, GRID, BARS, BEHIND = "#6e7781", "#8b949e", ("#1f6feb", "#7cb3ff"), "#d29922"
@@ -32,7 +32,8 @@ def plot(comparison: dict[str, Any], path: Path) -> None:
         below.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f} %")
         below.set_ylabel("share of what\nthe CPU can do")
         label_layers(above, below, shapes)
-        figure.suptitle(f"octavo int8, float32 in and out: {runs[0]['cpu']}, kernel {runs[0]['kernel']}", fontsize=9)
+        title = f"octavo int8, float32 in and out: {machine_of(comparison)}, kernel {runs[0]['kernel']}"
+        figure.suptitle(title, fontsize=9)
         figure.savefig(path, dpi=200, transparent=True)
     plt.close(figure)
 

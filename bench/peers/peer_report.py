@@ -182,7 +182,13 @@ def limits_table(limits: dict[str, Any]) -> str:
 def command_of(comparison: dict[str, Any], markdown: Path, picture: Path | None) -> str:
     threads = " ".join(str(run["threads"]) for run in comparison["runs"])
     drawn = f" --plot {picture}" if picture is not None else ""
-    return f"python -m bench.peers.compare_peers --threads {threads} --markdown {markdown}{drawn}"
+    named = f" --machine '{comparison['machine']}'" if "machine" in comparison else ""
+    return f"python -m bench.peers.compare_peers --threads {threads} --markdown {markdown}{drawn}{named}"
+
+
+def machine_of(comparison: dict[str, Any]) -> str:
+    """What to call the CPU: as it was named, else as it names itself."""
+    return str(comparison.get("machine", comparison["runs"][0]["cpu"]))
 
 
 def what_bounds(run: dict[str, Any], limits: dict[str, Any]) -> list[list[str]]:
@@ -207,7 +213,7 @@ def page(comparison: dict[str, Any], path: Path, picture: Path | None) -> str:
         "This page is generated; do not edit it. To regenerate it, on an otherwise idle machine "
         f"(this took {sum(run['seconds'] for run in runs) / 60:.0f} minutes):",
         f"```\n{command_of(comparison, path, picture)}\n```",
-        f"{date.today():%B %Y}, {runs[0]['cpu']}, {platform.system()} {platform.release()}, octavo's kernel "
+        f"{date.today():%B %Y}, {machine_of(comparison)}, {platform.system()} {platform.release()}, octavo's kernel "
         f"`{runs[0]['kernel']}`. {versions}.",
         "All contenders take and return float32, dynamic quantization included, except those marked (ints), which "
         "only multiply integers. Times are milliseconds per call, the median of interleaved rounds in one process; "
