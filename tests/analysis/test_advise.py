@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import octavo as oc
+from octavo._util.timing import Timing
 
 F = np.float32
 rng = np.random.default_rng(0)
@@ -204,3 +205,12 @@ def test_results_that_are_not_finite_are_no_reason_to_quantize(value: float) -> 
 def test_layers_that_are_not_linear_are_named(layer: Any) -> None:
     with pytest.raises(ValueError, match=rf"model\.a is an octavo.nn.{type(layer).__name__}.*linear layers"):
         oc.advise({"a": layer, "b": oc.nn.Linear.init(4, 4)}, layers={type(layer), oc.nn.Linear})
+
+
+def test_times_are_those_of_rounds_in_which_no_other_program_ran(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = oc.nn.Linear(np.eye(64, dtype=F))
+    rounds = {"float": (2.0, 1e3, 1e3, 1e3, 1e3), "quantized": (1e3, 1e3, 1e3, 1.0, 1e3)}
+    times = {name: Timing(seconds) for name, seconds in rounds.items()}
+    monkeypatch.setattr("octavo._quantize.measure.interleaved", lambda *_, **__: times)
+    (row,) = oc.advise({"fc": layer}, layers=oc.nn.Linear, batch_sizes=[2]).rows
+    assert (row.float_seconds, row.quantized_seconds) == (2.0, 1.0)

@@ -316,3 +316,18 @@ def test_warnings_of_load_point_at_its_caller(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="missing from the file: other") as caught:
         oc.checkpoints.load(tmp_path, {"fc": None, "other": np.ones(3)}, strict=False)
     assert [warning.filename for warning in caught] == [__file__]
+
+
+@pytest.mark.parametrize("name", ["nowhere", "nowhere/model.safetensors", "x.safetensors.index.json"])
+def test_load_says_that_a_path_does_not_exist(tmp_path: Path, name: str) -> None:
+    with pytest.raises(FileNotFoundError, match=f"No such file or directory: .*{name}"):
+        oc.checkpoints.load(tmp_path / name)
+
+
+def test_octavo_load_names_the_function_that_reads_checkpoints_of_other_tools(tmp_path: Path) -> None:
+    oc.checkpoints.save({"fc": oc.QuantLinear(np.eye(64, dtype=np.float32))}, tmp_path)
+    with pytest.raises(ValueError, match=r"another tool quantized it.*octavo\.checkpoints\.load"):
+        oc.load(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match="`octavo quantize` converts a float checkpoint"):
+        oc.load(tmp_path)

@@ -52,6 +52,7 @@ WRONG: list[tuple[str, int, str]] = [
     ("fly", 2, "invalid choice: 'fly'"),
     ("quantize {}/good.safetensors", 2, "the following arguments are required: OUT"),
     ("quantize {}/missing.safetensors {}/out", 1, "{}/missing.safetensors: No such file or directory"),
+    ("quantize {}/missing.gguf {}/out --verify", 1, "{}/missing.gguf: No such file or directory"),
     ("quantize {}/model.bin {}/out", 1, "{}/model.bin is not a usable safetensors file: it is a pickle, as torch.save"),
     ("quantize {}/model.gguf {}/out", 1, "cannot read {}/model.gguf: it holds no tensors"),
     (

@@ -216,7 +216,7 @@ def test_weights_without_integers_are_refused_and_nothing_is_left(value: float, 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"dtype": "uint8"}, "dtype must be int8 or int4, got quint8"),
+        ({"dtype": "uint8"}, 'dtype must be "int8" or "int4", got quint8'),
         ({"choice": Choice(layout="io")}, "layout must be one of"),
         ({"rest": "float8"}, "rest must be"),
         ({"rounding": "up"}, "rounding must be"),

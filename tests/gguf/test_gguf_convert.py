@@ -124,3 +124,14 @@ def test_inspect_shows_types_that_are_not_read(tmp_path: Path, capsys: pytest.Ca
     assert "\x1b" not in text
     assert main(["inspect", str(tmp_path / "x.gguf"), "--against", "y"]) == 1
     assert "--against is not for GGUF files" in capsys.readouterr().err
+
+
+def test_one_of_a_kind_has_no_plural(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, out = tmp_path / "one.gguf", tmp_path / "out.safetensors"
+    write_blocks(source, {"w": ("Q8_0", random_blocks("Q8_0", 7, 2))})
+    assert main(["inspect", str(source)]) == 0
+    assert "1 tensor (1 Q8_0)" in capsys.readouterr().out
+    assert main(["quantize", str(source), str(out), "--no-progress"]) == 0
+    assert "1 matrix and 0 arrays, " in capsys.readouterr().out
+    assert main(["inspect", str(out)]) == 0
+    assert "1 entry, " in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -157,3 +158,10 @@ def test_load_of_many_pieces_is_the_same(tmp_path: Path, monkeypatch: pytest.Mon
     write_blocks(tmp_path / "x.gguf", {"w": ("Q5_1", raw)})
     monkeypatch.setattr("octavo.gguf._load._PIECE_BYTES", 1000)
     assert_same_bits(oc.gguf.load(tmp_path / "x.gguf").tensors["w"].dequantize(), dequantized("Q5_1", raw))
+
+
+def test_load_refuses_what_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path, message in ((tmp_path / "pipe", "pipe is not a regular file"), (tmp_path, "is a folder; name a file")):
+        with pytest.raises(ValueError, match=message):
+            oc.gguf.load(path)

@@ -190,3 +190,9 @@ def test_save_names_what_it_cannot_write(
         oc.gguf.save(model, path, **options)
     assert path.read_bytes() == b"as it was"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize(("types", "named"), [("Q8", "types"), ({"w": "Q8"}, r"types\['w'\]")])
+def test_save_names_the_type_as_it_was_given(tmp_path: Path, types: Any, named: str) -> None:
+    with pytest.raises(ValueError, match=f"^{named} must be one of .*got 'Q8'"):
+        oc.gguf.save({"w": np.eye(32, dtype=F)}, tmp_path / "x.gguf", types=types)

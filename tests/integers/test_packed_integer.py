@@ -155,3 +155,10 @@ def test_packed_integer_refuses_what_it_is_not_for() -> None:
         np.ones((2, 3), int) @ packed
     with pytest.raises(TypeError, match=r"np\.matmul"):
         np.ones((3, 2)) @ packed
+
+
+def test_packed_integer_on_the_left_says_that_it_is_for_the_right() -> None:
+    packed = oc.PackedInteger(np.eye(3, dtype=np.int8))
+    for right in (np.eye(3, dtype=np.int8), packed):
+        with pytest.raises(TypeError, match="right operand only: a @ P"):
+            packed @ right

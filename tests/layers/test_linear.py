@@ -270,3 +270,21 @@ def test_eight_bit_weights_have_scales_of_one_type() -> None:
     with pytest.raises(TypeError):
         type(weights)(weights.packed, "float16")
     assert weights.scale_dtype == "float32"
+
+
+@pytest.mark.parametrize(
+    "product",
+    [
+        lambda w, x: oc.QuantLinear(w)(x),
+        lambda w, x: oc.StaticQuantLinear(w.astype(np.int8), np.ones(3, F), input=oc.QParams(0.5, 0, "int8"))(x),
+        lambda w, x: x @ oc.QuantMatrix(w.T),
+        lambda w, x: oc.nn.Linear(w)(x),
+    ],
+    ids=["QuantLinear", "StaticQuantLinear", "QuantMatrix", "nn.Linear"],
+)
+def test_a_transposed_weight_is_told(product) -> None:
+    w, x = np.ones((3, 5), F), np.ones((2, 3), F)
+    with pytest.raises(ValueError, match=r"shape \(\.\.\., 5\).*got \(2, 3\).*transposed"):
+        product(w, x)
+    with pytest.raises(ValueError, match=r"got \(2, 4\)$"):
+        product(w, np.ones((2, 4), F))

@@ -145,7 +145,9 @@ def test_wrong_input_names_the_layer_and_the_remedy() -> None:
     layer = static_layer(6, 5, input=UINT8, name="'fc'")
     with pytest.raises(ValueError, match=r"layer 'fc': x must have shape \(..., 6\) .* got \(2, 7\)"):
         layer(np.ones((2, 7), F))
-    with pytest.raises(ValueError, match=r"layer 'fc': x must have shape \(..., 6\), got \(2, 7\)"):
+    with pytest.raises(
+        ValueError, match=r"layer 'fc': x must have shape \(..., 6\) to fit the layer's inputs, got \(2, 7\)"
+    ):
         layer(oc.QuantizedArray(np.ones((2, 7), np.uint8), UINT8))
     with pytest.raises(TypeError, match=r"layer 'fc': x must hold real numbers .* of dtype complex"):
         layer(np.ones((2, 6), complex))

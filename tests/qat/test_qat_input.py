@@ -16,6 +16,7 @@ import pytest
 import octavo as oc
 from octavo._models.walk import walk
 from octavo._util.arrays import is_traced
+from octavo._util.extras import install_command
 
 F = np.float32
 LINEAR = {oc.nn.Linear}
@@ -64,7 +65,8 @@ except ImportError as error:
 def test_without_autograd_the_extra_is_named(call: str) -> None:
     code = WITHOUT_AUTOGRAD.format(call=call)
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert out == "quantization-aware training needs autograd: pip install 'octavo[qat]'\n"
+    why = "quantization-aware training needs autograd, which octavo's extra 'qat' installs"
+    assert out == f"{why}: {install_command('qat')}\n"
 
 
 # NaN
@@ -258,7 +260,10 @@ def test_other_errors_pass_with_a_note() -> None:
 
 def test_inputs_that_do_not_fit() -> None:
     model = prepared()
-    with pytest.raises(ValueError, match=r"layer model\.layers\.0: x must have shape \(\.\.\., 6\), got \(4, 5\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"layer model\.layers\.0: x must have shape \(\.\.\., 6\) to fit the layer's inputs, got \(4, 5\)",
+    ):
         gradient(model, X[:, :5])
     with pytest.raises(TypeError, match=r"layer model\.layers\.0: x must be real numbers, got dtype complex64"):
         gradient(model, X * 1j)
@@ -366,3 +371,14 @@ def test_masked_inputs_are_refused() -> None:
     oc.calibrate(model, [X])
     with pytest.raises(TypeError, match=r"layers\.0.*masked array"):
         model(np.ma.masked_array(X, mask=X > 0))
+
+
+def test_calibrate_takes_a_first_batch_without_rows_as_the_static_one_does() -> None:
+    model, other = prepared(), prepared()
+    oc.calibrate(model, [X[:0], X], progress=False)
+    oc.calibrate(other, [X], progress=False)
+    np.testing.assert_array_equal(oc.convert(model)(X), oc.convert(other)(X))
+    empty = prepared()
+    oc.calibrate(empty, [X[:0]], progress=False)
+    with pytest.raises(ValueError, match="saw no calibration data"):
+        oc.convert(empty)

@@ -69,6 +69,45 @@ class Sparse:
         return iter(X)
 
 
+def control(**options: Any) -> Any:
+    arguments: dict[str, Any] = {"metric": len, "max_drop": 1, "layers": oc.nn.Linear}
+    return oc.quantize_with_accuracy_control(linear(), [X], [X + 1], **arguments | options)
+
+
+CALLERS: dict[str, Callable[..., Any]] = {
+    "calibrate": lambda **o: oc.calibrate(oc.prepare(linear(), oc.default_qconfig, layers=oc.nn.Linear), [X], **o),
+    "quantize_dynamic": lambda **o: oc.quantize_dynamic(linear(), oc.nn.Linear, **o),
+    "compare_rounding": lambda **o: oc.compare_rounding(linear(), oc.nn.Linear, [X], **o),
+    "find_smoothing": lambda **o: oc.find_smoothing(linear(), [X], layers=oc.nn.Linear, **o),
+    "sensitivity": lambda **o: oc.sensitivity(linear(), [X], layers=oc.nn.Linear, **o),
+    "advise": lambda **o: oc.advise(linear(), X, **o),
+    "compare": lambda **o: oc.compare(linear(), oc.quantize_dynamic(linear(), oc.nn.Linear), X, **o),
+    "control": control,
+}
+
+
+@pytest.mark.parametrize("caller", CALLERS)
+@pytest.mark.parametrize("value", ["predict", None])
+def test_forward_that_cannot_be_called_is_named(caller: str, value: Any) -> None:
+    message = f"forward must be callable, got {type(value).__name__} {value!r}; pass forward=lambda model, x: "
+    with pytest.raises(TypeError, match=f"^{re.escape(message)}"):
+        CALLERS[caller](forward=value)
+
+
+@pytest.mark.parametrize(
+    ("caller", "name", "value"),
+    [
+        ("quantize_dynamic", "report", []),
+        ("quantize_dynamic", "rounding_report", "print"),
+        ("control", "metric", "sqnr"),
+        ("sensitivity", "metric", 5),
+    ],
+)
+def test_other_functions_that_cannot_be_called_are_named(caller: str, name: str, value: Any) -> None:
+    with pytest.raises(TypeError, match=f"^{name} must be .*got .*{re.escape(repr(value))}"):
+        CALLERS[caller](**{name: value})
+
+
 @pytest.mark.parametrize("taker", TAKERS)
 @pytest.mark.parametrize(
     ("batches", "message"),

@@ -147,6 +147,7 @@ def test_prepare_takes_names_and_patterns() -> None:
     [
         ({"layers": {Dense: LayerSpec(), "haed": None}}, ValueError, "layers names 'haed', which is none of the model"),
         ({"layers": {"blocks.*.dwn": LayerSpec()}}, ValueError, r"layers names no layer.*: Dense, Other, Up"),
+        ({"layers": {"Dense"}}, ValueError, "'Dense' is taken for a path; pass the class"),
         ({"layers": {"head": None}}, ValueError, "at least one class or layer to quantize"),
         ({"layers": {3: LayerSpec()}}, TypeError, "classes and names, got 3"),
         ({"layers": {"head": "int8"}}, TypeError, "layers must map 'head' to a LayerSpec, or to None .*got 'int8'"),

@@ -345,3 +345,20 @@ def test_quantize_dynamic_of_random_tree(model: Any) -> None:
     changed = quantize_dynamic(model, {Dense}, inplace=True)
     assert count(changed, Dense) == 0
     assert structure(changed) == structure(quantized)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda dtype: oc.QuantLinear(np.eye(4, dtype=np.float32), dtype=dtype),
+        lambda dtype: oc.QuantEmbedding(np.eye(4, dtype=np.float32), dtype=dtype),
+        lambda dtype: oc.quantize_dynamic(oc.nn.Linear.init(4, 4), oc.nn.Linear, dtype),
+        lambda dtype: oc.Candidate(dtype=dtype),
+    ],
+    ids=["QuantLinear", "QuantEmbedding", "quantize_dynamic", "Candidate"],
+)
+def test_only_types_that_weights_can_have_are_offered(make) -> None:
+    with pytest.raises(ValueError, match=r"^dtype must be \"int8\" or \"int4\", got 'int3'$"):
+        make("int3")
+    with pytest.raises(ValueError, match=r'^dtype must be "int8" or "int4", got quint8: weights are signed$'):
+        make("uint8")

@@ -103,7 +103,10 @@ def bad(change: Any) -> np.ndarray:
 @pytest.mark.parametrize(
     ("batch", "message"),
     [
-        (np.ones((2, 7), F), r"layer model\.layers\.0: x must have shape \(\.\.\., 6\), got \(2, 7\)"),
+        (
+            np.ones((2, 7), F),
+            r"layer model\.layers\.0: x must have shape \(\.\.\., 6\) to fit the layer's inputs, got \(2, 7\)",
+        ),
         (data().astype(np.float64) * 1e300, r"layer model\.layers\.0, its input: .*fit float32"),
         (bad(np.nan), r"layer model\.layers\.0, its input must be finite for calibration, got nan at \[3, 2\]"),
         (bad(-np.inf), r"layer model\.layers\.0, its input must be finite for calibration, got -inf at \[3, 2\]"),

@@ -15,7 +15,7 @@ from octavo._layers.matrix import QuantMatrix
 from octavo._layers.weights import ActivationScheme
 from octavo._models import walk as tree
 from octavo._numerics.params import QTypeLike, as_qtype
-from octavo._quantize.batches import Forward, run_model
+from octavo._quantize.batches import Forward, check_callable, run_model
 from octavo._quantize.measure import ENOUGH_DB, measured, random_rows, signal_to_noise
 from octavo._quantize.options import WeightOptions, as_dtypes
 from octavo._quantize.scales import LARGE_SPREAD, spread_of_inputs
@@ -65,9 +65,9 @@ def advise(
             called with x.
 
     Notes:
-        The error is measured on all rows that a layer gets in its first call. Times are medians of five interleaved
-        rounds of some milliseconds, with NumPy's and octavo's threads as they are set: a second or so for ten layers. A
-        busy machine shows in them.
+        The error is measured on all rows that a layer gets in its first call. Times are the fastest of eight
+        interleaved rounds of some milliseconds, with NumPy's and octavo's threads as they are set: a second or so for
+        ten layers.
 
     Example:
         >>> import numpy as np, octavo as oc
@@ -76,6 +76,7 @@ def advise(
         >>> [(r.path, r.layout) for r in oc.advise(model, x, batch_sizes=[4], forward=lambda m, x: x @ m["w"].T).rows]
         [('w', 'out_in')]
     """
+    check_callable(forward)
     if not len(batch_sizes) or min(batch_sizes) < 1:
         raise ValueError(f"batch_sizes must hold numbers of rows from 1 on, got {list(batch_sizes)}")
     model = unwrapped(model)

@@ -16,7 +16,7 @@ from octavo._numerics.gptq import InputStatistics, round_gptq
 from octavo._numerics.gptq_int8 import round_gptq_int8
 from octavo._numerics.input_transform import InputTransform
 from octavo._numerics.int4 import ScaleDtype
-from octavo._numerics.params import as_qtype, qint4, qint8
+from octavo._numerics.params import as_qtype, as_weight_qtype, qint4, qint8
 from octavo._numerics.rotation import as_rotation
 from octavo._numerics.smoothing import InputSample, SmoothingMethod
 from octavo._quantize.batches import Forward
@@ -59,9 +59,7 @@ class Candidate:
     rotation: int | None = None
 
     def __post_init__(self) -> None:
-        qtype = as_qtype(self.dtype)
-        if qtype not in (qint8, qint4):
-            raise ValueError(f'a candidate\'s dtype must be "int8" or "int4", got {self.dtype!r}')
+        qtype = as_weight_qtype(self.dtype)
         if self.smooth not in (None, "smoothquant", "awq"):
             raise ValueError(f'a candidate\'s smooth must be "smoothquant", "awq" or None, got {self.smooth!r}')
         if self.rounding not in (None, "nearest", "search", "gptq"):

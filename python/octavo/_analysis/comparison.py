@@ -22,7 +22,7 @@ from octavo._models.paths import matches
 from octavo._numerics.definition import dequantize
 from octavo._numerics.input_scale import scaled_inputs
 from octavo._numerics.params import QParams
-from octavo._quantize.batches import Forward, run_model
+from octavo._quantize.batches import Forward, check_callable, run_model
 from octavo._util.errors import raise_named
 from octavo._util.floating import quiet
 from octavo.nn._recurrent_base import RecurrentLayer
@@ -75,6 +75,7 @@ def compare(
         layers.0     53.84  0.999998              1   0.000%
         (result)     53.84  0.999998              1   0.000%
     """
+    check_callable(forward)
     found = list(tree.walk(quantized_model, stop=lambda value: isinstance(value, (RecurrentLayer, QuantMatrix))))
     layers: dict[str, Any] = {path: layer for path, layer in found if isinstance(layer, QuantLinear)}
     if not layers and not any(isinstance(value, QuantMatrix) for _, value in found):

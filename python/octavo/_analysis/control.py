@@ -20,7 +20,7 @@ from octavo._analysis.tradeoff import FLOAT, Choice, Step, assignment, steps
 from octavo._layers.linear import Layout
 from octavo._layers.matrix import QuantMatrix
 from octavo._models import walk as tree
-from octavo._quantize.batches import Forward, check_batches, run_model
+from octavo._quantize.batches import Forward, check_batches, check_callable, run_model
 from octavo._quantize.measure import measured
 from octavo._quantize.select import Arrays, unwrapped
 from octavo._quantize.spec import Layers, read_layer
@@ -120,6 +120,8 @@ def quantize_with_accuracy_control(
         >>> accuracy([small(other)]) >= 0.95
         True
     """
+    check_callable(forward)
+    check_callable(metric, "metric", "lambda results: score")
     _check_budget(max_drop, drop_type, minimize)
     seen = read_again(check_batches(calibration, "calibration"), "calibration")
     held_out = read_again(check_batches(validation, "validation"), "validation")

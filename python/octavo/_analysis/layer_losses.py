@@ -15,7 +15,7 @@ from octavo._analysis.replay import Replay
 from octavo._analysis.scores import Metric, OutputError, read_again, score
 from octavo._layers.linear import Layout
 from octavo._models import walk as tree
-from octavo._quantize.batches import Forward, check_batches, run_model
+from octavo._quantize.batches import Forward, check_batches, check_callable, run_model
 from octavo._quantize.measure import measured
 from octavo._quantize.options import WeightOptions, as_dtypes
 from octavo._quantize.select import Arrays, unwrapped
@@ -163,7 +163,7 @@ def sensitivity(
     Notes:
         The model runs once on each batch for calibration, once in float and once for each layer and candidate, and what
         comes before that layer is then taken from the float run. Without a metric, no more is kept than one batch's
-        results. Times are medians of interleaved rounds on at most 256 rows.
+        results. Times are the fastest of interleaved rounds on at most 256 rows.
 
     Example:
         >>> import numpy as np, octavo as oc
@@ -175,10 +175,13 @@ def sensitivity(
         >>> found["layers.0"]["int8"] < found["layers.0"]["int4"]
         True
     """
+    check_callable(forward)
     batches = read_again(check_batches(data, "data"), "data")
     model = unwrapped(model)
-    if isinstance(metric, str) and metric not in ("sqnr", "kl"):
-        raise ValueError(f'metric must be a function of the results, "sqnr" or "kl", got {metric!r}')
+    if not (metric is None or callable(metric) or metric in ("sqnr", "kl")):
+        raise (ValueError if isinstance(metric, str) else TypeError)(
+            f'metric must be a function of the results, "sqnr" or "kl", got {metric!r}'
+        )
     targets = linear_targets(model, layers, arrays, layout, "sensitivity")
     ways = checked_candidates(candidates, targets)
     inputs = seen_inputs(model, targets, batches, forward, ways, progress=progress)

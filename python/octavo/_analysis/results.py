@@ -73,7 +73,7 @@ class LayerAdvice:
         path: as `quantize_dynamic` takes it in arrays.
         shape: (outputs, inputs).
         batch_size: rows of a call.
-        float_seconds, quantized_seconds: of a call, medians.
+        float_seconds, quantized_seconds: of a call, the fastest.
         sqnr_db: signal to quantization noise ratio of the result on the rows that the layer gets from x; None where
             there was no x: what random rows give says nothing of real ones.
         recommendation: "int8", "int4" or "float".

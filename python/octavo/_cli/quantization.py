@@ -4,6 +4,7 @@ weights of a GGUF file, an ONNX model or a quantized checkpoint of another tool 
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,7 @@ def _convert(arguments: argparse.Namespace) -> int:
 
 
 def command(arguments: argparse.Namespace) -> int:
+    os.stat(arguments.source)  # it exists
     if is_gguf(arguments.source) or is_quantized(arguments.source):
         return _convert(arguments)
     message = f"is for GGUF files and quantized checkpoints, and {arguments.source} is none"

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 __all__ = [
     "AXES_LIMIT", "BITS", "HEADER_LIMIT", "Memory", "NUMPY_CODES", "Tensor", "dtype_code", "parse_json", "read_json",
-    "read_tensors", "widened",
+    "read_tensors", "regular", "widened",
 ]  # fmt: skip
 
 HEADER_LIMIT = 100_000_000  # that of the safetensors package
@@ -131,13 +131,19 @@ def parse_json(text: bytes | str, what: str, *, infinities: bool = False) -> dic
     return found
 
 
+def regular(path: str | os.PathLike[str]) -> int:
+    """The size of a file; ValueError for a folder, or a pipe, which would be waited for."""
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a folder; name a file in it" if stat.S_ISDIR(status.st_mode) else "not a regular file"
+        raise ValueError(f"{os.fspath(path)} is {kind}")
+    return status.st_size
+
+
 def read_json(file: Path, what: str, limit: int, *, infinities: bool = False) -> dict[str, Any]:
     """A file of JSON, as `parse_json` has it; a pipe, or more bytes than `limit`, is a ValueError."""
-    status = os.stat(file)
-    if not stat.S_ISREG(status.st_mode):
-        raise ValueError(f"{file} is not a regular file")
-    if status.st_size > limit:
-        raise ValueError(f"{file} has {status.st_size:,} bytes; {what} has at most {limit:,}, so it is none")
+    if (size := regular(file)) > limit:
+        raise ValueError(f"{file} has {size:,} bytes; {what} has at most {limit:,}, so it is none")
     try:
         return parse_json(file.read_bytes(), what.partition(" ")[2], infinities=infinities)
     except ValueError as error:

@@ -15,6 +15,7 @@ import numpy as np
 from octavo._files.checkpoint import Checkpoint
 from octavo._files.choice import Choice
 from octavo._files.header import Tensor
+from octavo._files.layouts import count
 from octavo._files.octavo_header import read_header
 from octavo._files.packed_layout import lies_packed
 from octavo._files.plan import FLOATS, make_plan
@@ -77,7 +78,7 @@ class Report:
                 "",
             ]
         lines.append(
-            f"{len(self.rows)} entries, {self.file_bytes:,} B in the file, {memory:,} B in memory; "
+            f"{count(len(self.rows), 'entry', 'entries')}, {self.file_bytes:,} B in the file, {memory:,} B in memory; "
             f"{floats:,} B as float32 ({100 * self.file_bytes / max(floats, 1):.1f} %)"
         )
         if layers := self._layers():

@@ -12,7 +12,6 @@ import errno
 import json
 import mmap
 import os
-import stat
 from collections.abc import Callable, Mapping, Set
 from pathlib import Path
 from types import TracebackType
@@ -33,6 +32,7 @@ from octavo._files.header import (
     dtype_code,
     parse_json,
     read_tensors,
+    regular,
     widened,
 )
 from octavo._util.arrays import read_only
@@ -64,10 +64,7 @@ class Reader:
         self.path = Path(path)
         self.metadata: dict[str, str]
         self.tensors: dict[str, Tensor]
-        mode = os.stat(path).st_mode
-        if not stat.S_ISREG(mode):  # opening a pipe would wait for ever
-            kind = "a folder; name a safetensors file in it" if stat.S_ISDIR(mode) else "not a regular file"
-            raise ValueError(f"{self.path} is {kind}")
+        regular(path)
         with open(path, "rb") as file:
             self.nbytes = os.fstat(file.fileno()).st_size
             try:

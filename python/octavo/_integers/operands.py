@@ -20,13 +20,13 @@ Out: TypeAlias = NDArray[Any] | tuple[NDArray[Any] | None] | None
 _KINDS = "biu"
 
 
-def integer_array(x: ArrayLike, name: str) -> NDArray[Any]:
+def integer_array(x: ArrayLike, name: str, other: str = "np.matmul") -> NDArray[Any]:
     """x as a plain array of integers or bool, not copied; TypeError for anything else."""
     array = as_array(x, name)
     if array.dtype.kind not in _KINDS:
         raise TypeError(
             f"{name} must be an array of integers or bool, got {type(x).__name__} of dtype {array.dtype}; "
-            "use np.matmul for other types"
+            f"use {other} for other types"
         )
     return array
 

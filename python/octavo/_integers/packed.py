@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, final
+from typing import Any, NoReturn, final
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -77,6 +77,9 @@ class PackedInteger:
     def nbytes(self) -> int:
         """Bytes of the values and of what is packed so far."""
         return self._values.nbytes + self._packed.nbytes
+
+    def __matmul__(self, other: object) -> NoReturn:
+        raise TypeError("a PackedInteger P is the right operand only: a @ P")
 
     def __rmatmul__(self, a: ArrayLike) -> Any:
         return self._left_product(a, None, None)

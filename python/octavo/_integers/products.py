@@ -278,7 +278,7 @@ def matrix_power(a: ArrayLike, n: SupportsIndex, *, dtype: DTypeLike | None = No
         >>> int(oc.matrix_power(np.array([[1, 1], [1, 0]]), 90)[0, 1])  # Fibonacci's 90th, beyond 2**53
         2880067194370816120
     """
-    base = integer_array(a, "a")
+    base = integer_array(a, "a", "np.linalg.matrix_power")
     power = operator.index(n)
     if base.ndim < 2 or base.shape[-1] != base.shape[-2]:
         raise ValueError(f"a must have square matrices in its last two dimensions, got shape {base.shape}")

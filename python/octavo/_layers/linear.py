@@ -363,7 +363,7 @@ class QuantLinear(HeldWeights):
                 y = self._packed.try_call(x.astype(np.float32, order="C"))
             if y is not None:
                 return y.astype(np.float64)
-        a = as_activations(x, self.in_features)
+        a = as_activations(x, self.in_features, self.out_features)
         dtype = real_dtype(a)
         shape = (*a.shape[:-1], self.out_features)
         if out is not None:

@@ -67,7 +67,8 @@ class PermutedQuantLinear(QuantLinear):
 
     def __call__(self, x: ArrayLike, out: NDArray[Any] | None = None) -> NDArray[Any]:
         """y = x W^T + b; arguments, result and errors as for `QuantLinear`."""
-        return super().__call__(np.take(as_activations(x, self.in_features), self._permutation, axis=-1), out)
+        a = as_activations(x, self.in_features, self.out_features)
+        return super().__call__(np.take(a, self._permutation, axis=-1), out)
 
     forward = __call__
 

@@ -15,7 +15,7 @@ from octavo._layers.images import weights_of_state
 from octavo._layers.linear import QuantLinear, int8_weight
 from octavo._layers.packing import empty_result, no_result
 from octavo._layers.weights import Weights
-from octavo._numerics.checks import as_activations
+from octavo._numerics.checks import as_activations, check_inputs
 from octavo._numerics.input_transform import InputTransform
 from octavo._numerics.params import QParams, qint4, qint8, quint4, quint8
 from octavo._util.arrays import as_rows, check_out, real_dtype, rows_in_place
@@ -171,15 +171,14 @@ class StaticQuantLinear(QuantLinear):
                 raise TypeError(f"{self._label()}: {error}; or pass x.dequantize()") from None
             x._unfolded()
             q, k = x._q, self.in_features
-            if q.ndim == 0 or q.shape[-1] != k:
-                raise ValueError(f"{self._label()}: x must have shape (..., {k}), got {q.shape}")
+            check_inputs(q.shape, (self.out_features, k), f"{self._label()}: ")
             if q.ndim != 2:
                 q = q.reshape(math.prod(q.shape[:-1]), k)
             if k > 1 and q.strides[1] != 1:
                 q = np.ascontiguousarray(q)
             return q, x.numbers(), x.shape[:-1], np.dtype(np.float32)
         try:
-            a = as_activations(x, self.in_features)
+            a = as_activations(x, self.in_features, self.out_features)
         except (TypeError, ValueError) as error:
             raise_named(error, self._label(), hide=True)
         with np.errstate(all="ignore"):  # float64 beyond float32 is infinity, which saturates

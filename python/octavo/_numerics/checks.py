@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from octavo._numerics.params import QTypeLike, as_qtype, qint4, qint8
+from octavo._numerics.params import QTypeLike, as_weight_qtype, qint4
 from octavo._util.arrays import as_real_array, contiguous, require_finite
 from octavo._util.foreign import as_array, as_real, is_real, not_real
 
-__all__ = ["as_activations", "as_bias", "as_input_rows", "check_group_size", "is_int4"]
+__all__ = ["as_activations", "as_bias", "as_input_rows", "check_group_size", "check_inputs", "is_int4"]
 
 _ROUNDINGS = ("nearest", "search")
 _GROUP_STEP = 32  # the kernels take a group in steps of so many k
@@ -34,7 +34,7 @@ def as_bias(bias: ArrayLike | None, n: int) -> NDArray[np.float32] | None:
     return contiguous(b)
 
 
-def as_activations(x: ArrayLike, in_features: int) -> NDArray[Any]:
+def as_activations(x: ArrayLike, in_features: int, out_features: int) -> NDArray[Any]:
     """x as an array of real numbers (..., in_features), not copied.
 
     Raises:
@@ -44,9 +44,15 @@ def as_activations(x: ArrayLike, in_features: int) -> NDArray[Any]:
     a = as_array(x, "x")
     if not is_real(a.dtype):
         raise TypeError(not_real(x, a.dtype, "x"))
-    if a.ndim == 0 or a.shape[-1] != in_features:
-        raise ValueError(f"x must have shape (..., {in_features}) to fit the layer's inputs, got {a.shape}")
+    check_inputs(a.shape, (out_features, in_features))
     return a
+
+
+def check_inputs(shape: tuple[int, ...], weight: tuple[int, ...], where: str = "") -> None:
+    """Raises ValueError unless x of this shape fits a weight (out, in)."""
+    if shape[-1:] != weight[1:]:
+        hint = "; that fits its outputs: is the weight transposed?" if shape[-1:] == weight[:1] else ""
+        raise ValueError(f"{where}x must have shape (..., {weight[1]}) to fit the layer's inputs, got {shape}{hint}")
 
 
 def as_input_rows(x: ArrayLike, in_features: int) -> NDArray[Any]:
@@ -66,9 +72,7 @@ def is_int4(
     dtype: QTypeLike, *, group_size: int | None, symmetric: bool, scale_dtype: str, rounding: str | None
 ) -> bool:
     """Whether the weights are int4. ValueError for another type, and for options that the type does not have."""
-    qtype = as_qtype(dtype)
-    if qtype not in (qint8, qint4):
-        raise ValueError(f"dtype must be int8 or int4, got {qtype.name}")
+    qtype = as_weight_qtype(dtype)
     if scale_dtype not in ("float32", "float16"):
         raise ValueError(f'scale_dtype must be "float32" or "float16", got {scale_dtype!r}')
     if rounding is not None and rounding not in _ROUNDINGS:

@@ -15,16 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-try:
-    from autograd.extend import defvjp, defvjp_argnums, primitive
-except ImportError as error:
-    raise ImportError("quantization-aware training needs autograd: pip install 'octavo[qat]'") from error
-
 from octavo._numerics import fake_quant
 from octavo._numerics.params import QParams
 from octavo._util.arrays import is_traced
+from octavo._util.extras import import_extra
 
 __all__ = ["fake_quantize", "fake_quantize_learnable", "first_order"]
+
+_autograd = import_extra("autograd.extend", purpose="quantization-aware training", extra="qat")
+defvjp, defvjp_argnums, primitive = _autograd.defvjp, _autograd.defvjp_argnums, _autograd.primitive
 
 
 def first_order(name: str, gradient: Callable[[Any], Any], *used: Any) -> Callable[[Any], Any]:

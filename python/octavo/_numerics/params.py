@@ -26,7 +26,18 @@ from octavo._util.arrays import as_real_array, first_place, locked, why_not_fini
 from octavo._util.foreign import as_array
 from octavo._util.pickling import pickled
 
-__all__ = ["QParams", "QType", "as_qtype", "choose_qparams", "code_qtype", "qint4", "qint8", "quint4", "quint8"]
+__all__ = [
+    "QParams",
+    "QType",
+    "as_qtype",
+    "as_weight_qtype",
+    "choose_qparams",
+    "code_qtype",
+    "qint4",
+    "qint8",
+    "quint4",
+    "quint8",
+]
 
 Array: TypeAlias = npt.NDArray[Any]
 
@@ -127,6 +138,19 @@ def as_qtype(dtype: QTypeLike) -> QType:
         raise TypeError(f"{expected}, got {dtype!r} of type {type(dtype).__name__}")
     if found is None:
         raise ValueError(f"{expected}, got {dtype!r}")
+    return found
+
+
+def as_weight_qtype(dtype: QTypeLike) -> QType:
+    """`as_qtype`, of weights: `qint8` or `qint4`."""
+    try:
+        found = as_qtype(dtype)
+    except ValueError:
+        if isinstance(dtype, QType):
+            raise
+        raise ValueError(f'dtype must be "int8" or "int4", got {dtype!r}') from None
+    if not found.signed:
+        raise ValueError(f'dtype must be "int8" or "int4", got {found.name}: weights are signed')
     return found
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Forward", "check_batches", "is_pair", "refuse_iterator", "refuse_several", "run_model"]
+__all__ = ["Forward", "check_batches", "check_callable", "is_pair", "refuse_iterator", "refuse_several", "run_model"]
 
 Forward = Callable[[Any, Any], Any]
 
@@ -37,6 +37,12 @@ def run_model(model: Any, batch: Any) -> Any:
                 f"{_FORWARD}, for several arguments forward=lambda model, batch: model(*batch)"
             )
         raise
+
+
+def check_callable(value: object, name: str = "forward", example: str = "lambda model, x: model.predict(x)") -> None:
+    """Raises TypeError where an argument cannot be called."""
+    if not callable(value):
+        raise TypeError(f"{name} must be callable, got {type(value).__name__} {value!r}; pass {name}={example}")
 
 
 def is_pair(batch: Any) -> bool:

@@ -19,7 +19,7 @@ from octavo._numerics.input_transform import NO_TRANSFORM, InputTransform
 from octavo._numerics.int4 import GroupedWeight, ScaleDtype
 from octavo._numerics.params import qint8
 from octavo._numerics.rounding import as_weight, round_nearest, round_search
-from octavo._quantize.batches import Forward, check_batches, run_model
+from octavo._quantize.batches import Forward, check_batches, check_callable, run_model
 from octavo._quantize.measure import relative_error
 from octavo._quantize.options import Calibration, WeightOptions, as_dtypes
 from octavo._quantize.select import Arrays
@@ -213,6 +213,7 @@ def compare_rounding(
         >>> [row.rounding for row in errors.rows]
         ['nearest', 'search', 'search, weighted', 'gptq']
     """
+    check_callable(forward)
     batches = check_batches(calibration, "calibration")
     options = WeightOptions(
         dtypes=as_dtypes("int4"), group_size=group_size, symmetric=symmetric, scale_dtype=scale_dtype

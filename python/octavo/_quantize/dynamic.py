@@ -21,7 +21,7 @@ from octavo._numerics.gptq_int8 import Int8Weight
 from octavo._numerics.input_transform import InputTransform
 from octavo._numerics.int4 import GroupedWeight, ScaleDtype
 from octavo._numerics.params import QType
-from octavo._quantize.batches import Forward, run_model
+from octavo._quantize.batches import Forward, check_callable, run_model
 from octavo._quantize.building import Builder
 from octavo._quantize.calibrated import RoundingErrors, rounded_weights
 from octavo._quantize.checking import check_functions
@@ -231,6 +231,9 @@ def quantize_dynamic(
         dtypes=as_dtypes(dtype), group_size=group_size, symmetric=symmetric, scale_dtype=scale_dtype,
         rounding=rounding, activation=activation, activation_group=activation_group,
     )  # fmt: skip
+    check_callable(forward)
+    for name, told in (("report", report), ("rounding_report", rounding_report)):
+        check_callable(print if told is None else told, name, "print")
     batches = Calibration.of(options, calibration, forward, progress, rounding_report, sequential)
     measuring = Measuring(min_speedup=min_speedup, batch_size=batch_size)
 

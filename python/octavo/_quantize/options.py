@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from octavo._layers.packing import check_weight_shape
 from octavo._layers.weights import ActivationScheme
 from octavo._numerics.int4 import ScaleDtype
-from octavo._numerics.params import QType, QTypeLike, as_qtype, qint4, qint8
+from octavo._numerics.params import QType, QTypeLike, as_weight_qtype, qint4, qint8
 from octavo._quantize.batches import Forward, check_batches
 from octavo._quantize.by_name import ByName
 
@@ -42,10 +42,7 @@ def _as_weight_type(key: str | type, dtype: Any) -> QType | None:
         return None
     if dtype is None:
         raise TypeError('dtype must be "int8" or "int4", got None; omit the default to leave other layers in float')
-    qtype = as_qtype(dtype)
-    if qtype not in (qint8, qint4):
-        raise ValueError(f'dtype must be "int8" or "int4", got {qtype.name}: weights are signed')
-    return qtype
+    return as_weight_qtype(dtype)
 
 
 @dataclass(frozen=True, kw_only=True)

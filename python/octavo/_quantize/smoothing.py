@@ -15,7 +15,7 @@ from octavo._layers.weights import ActivationScheme
 from octavo._models import walk as tree
 from octavo._numerics.params import QTypeLike, as_qtype, qint4
 from octavo._numerics.smoothing import ALPHAS, InputSample, SmoothingMethod, best_alpha
-from octavo._quantize.batches import Forward, check_batches, run_model
+from octavo._quantize.batches import Forward, check_batches, check_callable, run_model
 from octavo._quantize.folding import fold_plan, folded_model
 from octavo._quantize.measure import relative_error
 from octavo._quantize.options import WeightOptions, as_dtypes
@@ -162,6 +162,7 @@ def find_smoothing(
         >>> oc.quantize_dynamic(found.model, oc.nn.Linear, pre_quant_scale=found.scales)
         QuantLinear(64 -> 32, int8, activation=symmetric, pre_quant_scale, bias)
     """
+    check_callable(forward)
     batches = check_batches(calibration, "calibration")
     model = unwrapped(model)
     options = WeightOptions(dtypes=as_dtypes(dtype), group_size=group_size, symmetric=symmetric, activation=activation)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from octavo._files.fields import Options, tensor_name
 from octavo._files.grouped import grouped_options, grouped_parts
+from octavo._files.layouts import count
 from octavo._files.octavo_header import header_metadata
 from octavo._files.safetensors import Tensor, Writer
 from octavo._layers.weights import ActivationScheme
@@ -92,8 +93,8 @@ def convert(
 def summary(result: Converted) -> str:
     """The text of `octavo quantize` for a GGUF file."""
     lines = [
-        f"{result.quantized} matrices and {result.arrays} arrays, {result.source_bytes:,} B in the GGUF file, "
-        f"{result.file_bytes:,} B now"
+        f"{count(result.quantized, 'matrix', 'matrices')} and {count(result.arrays, 'array', 'arrays')}, "
+        f"{result.source_bytes:,} B in the GGUF file, {result.file_bytes:,} B now"
     ]
     if result.verified:
         lines.append("every weight is the gguf package's, to the bit")

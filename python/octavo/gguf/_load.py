@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from octavo._files.header import regular
 from octavo._layers.matrix import QuantMatrix
 from octavo._layers.weights import ActivationScheme
 from octavo._numerics.grouped import SUPER_BLOCK, GroupedCodes, join_rows
@@ -93,6 +94,7 @@ def load(
 @contextmanager
 def opened(path: str | os.PathLike[str]) -> Iterator[tuple[BinaryIO, Header]]:
     """The open file and its header; every ValueError inside names the file."""
+    regular(path)
     with open(path, "rb") as file:
         try:
             yield file, read_header(file)

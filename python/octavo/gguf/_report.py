@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from octavo._files.layouts import count
 from octavo._util.tables import table
 from octavo.gguf._blocks import DECODERS
 from octavo.gguf._header import TensorInfo
@@ -42,7 +43,7 @@ def report(path: str | os.PathLike[str]) -> str:
         unread = sorted(name for name in kinds if name not in PLAIN and name not in DECODERS)
         lines += [
             "",
-            f"{len(rows)} tensors ({', '.join(f'{count} {name}' for name, count in kinds.items())}), "
+            f"{count(len(rows), 'tensor', 'tensors')} ({', '.join(f'{n} {name}' for name, n in kinds.items())}), "
             f"{sum(math.prod(t.shape) for t in header.tensors.values()):,} weights, "
             f"{sum(m for m in memory if m is not None):,} B in memory",
         ]

@@ -75,7 +75,8 @@ def save(
     patterns = {"*": types} if isinstance(types, str) else dict(types)
     for pattern, name in patterns.items():
         if name not in _ARRAY_TYPES:
-            raise ValueError(f"types: {pattern!r} must be one of {_ARRAY_TYPES}, got {name!r}")
+            where = "" if isinstance(types, str) else f"[{pattern!r}]"
+            raise ValueError(f"types{where} must be one of {_ARRAY_TYPES}, got {name!r}")
     found, aliases = survey(model, is_stored)
     if not found:
         raise ValueError("the model holds no matrix and no array, so there is nothing to write")

@@ -8,6 +8,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from octavo._numerics.checks import check_inputs
 from octavo._util.arrays import is_traced
 from octavo._util.floating import quiet
 from octavo._util.foreign import as_array, is_real, not_real
@@ -72,9 +73,7 @@ class Linear:
     def __call__(self, x: ArrayLike) -> NDArray[Any]:
         """x (..., in_features) -> y (..., out_features), in NumPy's common type of x, W and b."""
         a: Any = x if is_traced(x) else _as_numbers(x)
-        in_features = self.weight.shape[1]
-        if a.ndim == 0 or a.shape[-1] != in_features:
-            raise ValueError(f"x must have shape (..., {in_features}) to fit the layer's inputs, got {a.shape}")
+        check_inputs(a.shape, self.weight.shape)
         y: NDArray[Any] = a @ self.weight.T
         return y if self.bias is None else y + self.bias
 

@@ -8,7 +8,7 @@
     oc.calibrate(model, [x[:100]])                                      # how results are used
     qmodel = oc.convert(model)
 
-autograd (HIPS) differentiates; this module needs it: pip install 'octavo[qat]'. Importing octavo does not import it.
+autograd (HIPS) differentiates; this module needs it (the extra "qat"). Importing octavo does not import it.
 """
 
 from octavo._numerics.differentiable import fake_quantize, fake_quantize_learnable

@@ -74,7 +74,8 @@ class MatrixStandIn(StandIn):
         a = as_array(x, "x")
         rows, columns = self.shape
         if a.ndim == 0 or a.shape[-1] != rows:
-            raise ValueError(f"x @ Q needs x of shape (..., {rows}) for Q {self.shape}, got {a.shape}")
+            hint = "; is Q transposed? x @ Q.T fits" if a.shape[-1:] == (columns,) else ""
+            raise ValueError(f"x @ Q needs x of shape (..., {rows}) for Q {self.shape}, got {a.shape}{hint}")
         if not is_real(a.dtype):  # complex numbers, objects
             return np.matmul(a, self._values("@"), out=out)
         if out is not None:

@@ -9,7 +9,7 @@ from typing import Any
 from octavo._layers.arrays.traced import Tracer
 from octavo._models import walk as tree
 from octavo._observers.base import Observer
-from octavo._quantize.batches import Forward, check_batches, run_model
+from octavo._quantize.batches import Forward, check_batches, check_callable, run_model
 from octavo._quantize.static.observed import Prepared, observed_layers
 from octavo._quantize.static.snapshot import Snapshot
 from octavo._util.progress import with_bar
@@ -57,6 +57,7 @@ def calibrate(
         >>> prepared = oc.prepare(oc.nn.Linear.init(4, 2), oc.default_qconfig, layers={oc.nn.Linear})
         >>> oc.calibrate(prepared, [np.ones((1, 4), np.float32)], progress=False)
     """
+    check_callable(forward)
     batches = check_batches(batches, "batches")
     layers = [layer for _, layer in observed_layers(prepared)]
     tracers = [tracer for _, tracer in sorted({id(layer.tracer): layer.tracer for layer in layers}.items())]

@@ -14,6 +14,7 @@ from octavo._layers.arrays.products import MatrixStandIn
 from octavo._layers.arrays.traced import KEPT, Source, Tracer, plain, taken
 from octavo._layers.stubs import QuantStub
 from octavo._models import walk as tree
+from octavo._numerics.checks import check_inputs
 from octavo._numerics.input_scale import scaled_inputs
 from octavo._quantize.qconfig import QConfig
 from octavo._quantize.spec import LayerSpec, read_layer
@@ -117,8 +118,7 @@ class ObservedLinear(PreparedLinear):
         x = taken(x) if scale is None else plain(x, "a layer with a pre_quant_scale, which takes floats")
         values = finite_reals(x, f"layer {self.name}, its input")
         weight, _ = self.read_float()
-        if values.ndim == 0 or values.shape[-1] != weight.shape[1]:
-            raise ValueError(f"layer {self.name}: x must have shape (..., {weight.shape[1]}), got {values.shape}")
+        check_inputs(values.shape, weight.shape, f"layer {self.name}: ")
         y = getattr(self.layer, self.spec.call)(x, *plain(args), **plain(options))
         result = finite_reals(y, f"layer {self.name}, its result")
         self.input.observe(values if scale is None else scaled_inputs(values, scale))

@@ -24,6 +24,7 @@ from octavo._layers.arrays.traced import KEPT, Source, Tracer, plain, source_of
 from octavo._layers.stubs import DeQuantStub, QuantStub
 from octavo._models import walk as tree
 from octavo._models.paths import canonical, joined
+from octavo._numerics.checks import check_inputs
 from octavo._numerics.params import QParams
 from octavo._quantize.batches import refuse_several
 from octavo._quantize.qconfig import QConfig, QConfigLike, as_mapping
@@ -169,7 +170,7 @@ class FakeQuantized(Prepared):
         name = f"{self.label}{what}"
         if self.tracer.training:
             quantizer.observe(x, name)
-        if not quantizer.fake_quant_enabled:
+        if not quantizer.fake_quant_enabled or not (quantizer.seen or x.size):  # no row, and no range yet
             return x
         learned = {k: self.tracer.bound.get(self.learned_name(at, k)) for k in ("scale", "zero_point")}
         try:
@@ -232,8 +233,7 @@ class QATLinear(FakeQuantized, PreparedLinear):
         own = self.input_fake_quant if self.qconfig is not None else None
         x = self.checked(self.taken(x, own))
         weight, bias = self.read()
-        if x.ndim == 0 or x.shape[-1] != weight.shape[1]:
-            raise ValueError(f"{self.label}: x must have shape (..., {weight.shape[1]}), got {x.shape}")
+        check_inputs(x.shape, weight.shape, f"{self.label}: ")
         if own is not None:
             self.fed_by = self.tracer.grid_of(x)
             if self.fed_by is None:
