@@ -326,7 +326,7 @@ def test_load_says_that_a_path_does_not_exist(tmp_path: Path, name: str) -> None
 
 def test_octavo_load_names_the_function_that_reads_checkpoints_of_other_tools(tmp_path: Path) -> None:
     oc.checkpoints.save({"fc": oc.QuantLinear(np.eye(64, dtype=np.float32))}, tmp_path)
-    with pytest.raises(ValueError, match=r"another tool quantized it.*octavo\.checkpoints\.load"):
+    with pytest.raises(ValueError, match=r"it is another tool's.*octavo\.checkpoints\.load"):
         oc.load(tmp_path)
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ValueError, match="`octavo quantize` converts a float checkpoint"):

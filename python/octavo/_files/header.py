@@ -132,7 +132,7 @@ def parse_json(text: bytes | str, what: str, *, infinities: bool = False) -> dic
 
 
 def regular(path: str | os.PathLike[str]) -> int:
-    """The size of a file; ValueError for a folder, or a pipe, which would be waited for."""
+    """The size of a file; ValueError where `open` would wait, or fail."""
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
         kind = "a folder; name a file in it" if stat.S_ISDIR(status.st_mode) else "not a regular file"

@@ -45,7 +45,7 @@ def read_header(reader: Reader) -> tuple[dict[str, dict[str, Any]], dict[str, st
     if text is None:
         config = reader.path.with_name("config.json")
         if config.is_file() and b'"quantization_config"' in config.read_bytes():
-            raise ValueError("another tool quantized it; octavo.checkpoints.load reads it")
+            raise ValueError("it is another tool's; octavo.checkpoints.load reads it")
         raise ValueError(
             "it was not written by octavo. `octavo quantize` converts a float checkpoint; safetensors.numpy.load_file "
             "reads one as it is"

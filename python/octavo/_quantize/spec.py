@@ -189,10 +189,9 @@ def nothing_found(model: Any, choice: LayerChoice) -> str:
             f"{text}; types are matched exactly, and it holds the subclass {', '.join(subclasses)}: name it in layers"
         )
     holders = sorted({type(v).__name__ for v in values if matrices_of(v)})
-    taken = [] if choice.types else [name for name in choice._choices.unused(()) if name in holders]
-    hint = f" ({taken[0]!r} is taken for a path; pass the class)" if taken else ""
-    found = f"types in it with a 2-D float array as an attribute: {', '.join(holders) or 'none'}"
-    return f"{text}; {found}{hint}{unseen(model)}"
+    for name in () if choice.types else {*choice._choices.unused(())} & {*holders}:
+        holders += [f"but {name!r} is taken for a path; pass the class"]
+    return f"{text}; types in it with a 2-D float array as an attribute: {', '.join(holders) or 'none'}{unseen(model)}"
 
 
 def unseen(model: Any) -> str:
