@@ -79,7 +79,7 @@ class PackedInteger:
         return self._values.nbytes + self._packed.nbytes
 
     def __matmul__(self, other: object) -> NoReturn:
-        raise TypeError("a PackedInteger P is the right operand only: a @ P")
+        raise TypeError("it is the right operand only: a @ P")
 
     def __rmatmul__(self, a: ArrayLike) -> Any:
         return self._left_product(a, None, None)

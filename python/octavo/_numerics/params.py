@@ -142,7 +142,7 @@ def as_qtype(dtype: QTypeLike) -> QType:
 
 
 def as_weight_qtype(dtype: QTypeLike) -> QType:
-    """`as_qtype`, of weights: `qint8` or `qint4`."""
+    """`as_qtype` of weights: signed."""
     try:
         found = as_qtype(dtype)
     except ValueError:
