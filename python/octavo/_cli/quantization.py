@@ -129,7 +129,7 @@ def _convert(arguments: argparse.Namespace) -> int:
 
 
 def command(arguments: argparse.Namespace) -> int:
-    os.stat(arguments.source)  # it exists
+    os.stat(arguments.source)  # exists
     if is_gguf(arguments.source) or is_quantized(arguments.source):
         return _convert(arguments)
     message = f"is for GGUF files and quantized checkpoints, and {arguments.source} is none"

@@ -100,7 +100,7 @@ def read_config(path: str | os.PathLike[str]) -> Config:
         OSError: a file cannot be read.
         ValueError: there is no such config, or it is of a tool that is not read; what to do is said.
     """
-    os.stat(path)  # it exists
+    os.stat(path)  # exists
     found = find_config(path)
     if found is None:
         raise ValueError(

@@ -170,7 +170,7 @@ class FakeQuantized(Prepared):
         name = f"{self.label}{what}"
         if self.tracer.training:
             quantizer.observe(x, name)
-        if not quantizer.fake_quant_enabled or not (quantizer.seen or x.size):  # no row, and no range yet
+        if not quantizer.fake_quant_enabled or not (quantizer.seen or x.size):  # no rows yet
             return x
         learned = {k: self.tracer.bound.get(self.learned_name(at, k)) for k in ("scale", "zero_point")}
         try:
