@@ -27,17 +27,9 @@ from octavo._util.foreign import as_array
 from octavo._util.pickling import pickled
 
 __all__ = [
-    "QParams",
-    "QType",
-    "as_qtype",
-    "as_weight_qtype",
-    "choose_qparams",
-    "code_qtype",
-    "qint4",
-    "qint8",
-    "quint4",
-    "quint8",
-]
+    "QParams", "QType", "as_qtype", "as_weight_qtype", "choose_qparams", "code_qtype", "qint4", "qint8",
+    "quint4", "quint8",
+]  # fmt: skip
 
 Array: TypeAlias = npt.NDArray[Any]
 

@@ -233,7 +233,8 @@ def quantize_dynamic(
     )  # fmt: skip
     check_callable(forward)
     for name, told in (("report", report), ("rounding_report", rounding_report)):
-        check_callable(print if told is None else told, name, "print")
+        if told is not None:
+            check_callable(told, name, "print")
     batches = Calibration.of(options, calibration, forward, progress, rounding_report, sequential)
     measuring = Measuring(min_speedup=min_speedup, batch_size=batch_size)
 

@@ -189,8 +189,9 @@ def nothing_found(model: Any, choice: LayerChoice) -> str:
             f"{text}; types are matched exactly, and it holds the subclass {', '.join(subclasses)}: name it in layers"
         )
     holders = sorted({type(v).__name__ for v in values if matrices_of(v)})
-    for name in () if choice.types else {*choice._choices.unused(())} & {*holders}:
-        holders += [f"but {name!r} is taken for a path; pass the class"]
+    if not choice.types:
+        paths = {*choice._choices.unused(())} & {*holders}
+        holders += [f"but {name!r} is taken for a path; pass the class" for name in sorted(paths)]
     return f"{text}; types in it with a 2-D float array as an attribute: {', '.join(holders) or 'none'}{unseen(model)}"
 
 
