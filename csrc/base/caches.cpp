@@ -10,7 +10,9 @@
 #if defined(__APPLE__)
 #include <sys/sysctl.h>
 #elif defined(_WIN32)
+#if !defined(NOMINMAX)  // MinGW defines it
 #define NOMINMAX
+#endif
 #define WIN32_LEAN_AND_MEAN
 #include <windows.h>
 #endif
