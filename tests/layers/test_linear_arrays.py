@@ -225,7 +225,7 @@ def test_call_refuses_x_that_does_not_fit(layer: oc.QuantLinear, x, error, words
         (np.ones((3, 4)), {"bias": [1, 2, np.nan]}, ValueError, r"finite.*bias\[2\]"),
         (np.ones((3, 4)), {"bias": np.array([1, 2, 1j])}, TypeError, "complex"),
         (np.ones((3, 4)), {"dtype": "int7"}, ValueError, "int7"),
-        (np.ones((3, 4)), {"dtype": "uint8"}, ValueError, "must be int8 or int4, got quint8"),
+        (np.ones((3, 4)), {"dtype": "uint8"}, ValueError, 'must be "int8" or "int4", got quint8'),
         (np.ones((3, 4)), {"activation": "tanh"}, ValueError, "symmetric"),
         (np.ones((3, 4)), {"call": "not a name"}, ValueError, "method"),
         (np.zeros((1, 131_072), F), {}, ValueError, "131071"),

@@ -239,7 +239,7 @@ def test_pickle_of_a_later_version_is_refused() -> None:
         (np.ones((3, 64)), {"group_size": True}, TypeError, "group_size must be a whole number"),
         (np.ones((3, 64)), {"scale_dtype": "float64"}, ValueError, '"float32" or "float16", got .float64'),
         (np.ones((3, 64)), {"rounding": "up"}, ValueError, "rounding must be one of.*got 'up'"),
-        (np.ones((3, 64)), {"dtype": "uint4"}, ValueError, "int8 or int4, got quint4"),
+        (np.ones((3, 64)), {"dtype": "uint4"}, ValueError, '"int8" or "int4", got quint4'),
         (np.ones(4), {}, ValueError, r"2-D \(out, in\), got shape \(4,\)"),
         (np.ones((3, 4), complex), {}, TypeError, "complex"),
         (np.array([[1.0, np.nan]]), {}, ValueError, "NaN|finite"),
