@@ -16,23 +16,7 @@ import pytest
 import octavo as oc
 from octavo._models.containers import attributes
 from octavo._models.walk import walk
-
-F = np.float32
-LINEAR = {oc.nn.Linear}
-
-
-def mlp(seed: int = 0) -> oc.nn.Sequential:
-    rng = np.random.default_rng(seed)
-    layers = [oc.nn.Linear.init(*size, rng=rng) for size in [(6, 16), (16, 16), (16, 3)]]
-    return oc.nn.Sequential(layers[0], oc.nn.ReLU(), layers[1], oc.nn.ReLU(), layers[2])
-
-
-def data(m: int = 32, seed: int = 1) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal((m, 6)).astype(F)
-
-
-def prepare(model: Any, **options: Any) -> Any:
-    return oc.prepare(model, oc.default_qconfig, layers=LINEAR, **options)
+from static_mlp import LINEAR, F, data, mlp, prepare
 
 
 def calibrated(model: Any) -> Any:
