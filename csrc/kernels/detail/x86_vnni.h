@@ -167,7 +167,7 @@ void stream_panel(const GemmBlock& block, const std::uint8_t* lhs, std::int64_t 
       unrolled<kVecs>([&](auto v) { sums[r][l * kVecs + v] = Isa::dot(sums[r][l * kVecs + v], row, b[v]); });
     });
   };
-  // From memory both prefetches ask for the same line: the second one made no difference, and there is one loop for both.
+  // From memory both prefetches ask for the same line: the second one made no difference, and one loop serves both.
   const int near_ahead = block.rhs_cold ? kColdAheadBytes : kNearAheadBytes;
   const int far_ahead = block.rhs_cold ? kColdAheadBytes : kFarAheadBytes;
   std::int64_t i = 0;
